@@ -1,0 +1,115 @@
+// types.h: the nouns and the verbs between the scheduler and its two drivers.
+//
+// Plain values, no clock, no thread, no device. Time is integer nanoseconds on an axis the driver
+// chooses (virtual time in the simulator, the monotonic clock in the executor).
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+namespace st::sched {
+
+using TimeNs = std::int64_t;
+inline constexpr TimeNs kNever = std::numeric_limits<TimeNs>::max();
+
+using LaneId = std::uint32_t;
+using FamilyId = std::uint32_t;
+using TenantId = std::uint32_t;
+using RequestId = std::uint64_t;  // chosen by the driver, unique while the request lives
+using LaunchId = std::uint64_t;   // chosen by the scheduler, never reused
+inline constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
+
+// Which lane a request is queued on.
+enum class Route : std::uint8_t { kPinned, kWeighted, kLeastWait, kElsa };
+// Which family a free lane serves next.
+enum class Order : std::uint8_t { kFifo, kEdf, kPriority, kFair, kDuty };
+// How many requests a launch takes, and how long a free lane waits for more.
+enum class BatchRule : std::uint8_t { kOne, kGreedy, kTimeout, kSlack };
+
+enum class DropReason : std::uint8_t { kDeadline, kQueueFull, kCancelled, kRemoved, kClosed };
+
+// How sensitively a slow tenant is told from its family, and when it may come back.
+struct StragglerRule {
+  double multiple = 0.0;           // observed / predicted above which a tenant strays; 0 = off
+  double recovery = 1.2;           // ratio below which it has recovered
+  std::uint32_t patience = 8;      // consecutive launches on either side before anything happens
+};
+
+struct Policy {
+  Route route = Route::kLeastWait;
+  Order order = Order::kEdf;
+  BatchRule batch = BatchRule::kSlack;
+  TimeNs timeout_ns = 2'000'000;   // batch rule timeout: longest wait of the oldest request
+  bool lend = true;                // idle lanes run others' work; the owner is served first
+  bool first_fit = false;          // elsa: the paper's first lane with positive slack (papers §3.3)
+  double elsa_alpha = 1.0;
+  double elsa_beta = 1.0;
+  StragglerRule straggler;
+};
+
+struct LaneSpec {
+  std::uint32_t units = 1;         // size of its partition: elsa's size class
+  bool borrows = true;             // may run work queued on other lanes while idle
+};
+
+struct FamilySpec {
+  std::vector<std::uint32_t> buckets;  // ascending batch sizes a runner is prepared for; not empty
+};
+
+// One turn of a lane's duty cycle: at its turn `tenant` may start up to `batch` samples.
+struct DutyTurn {
+  TenantId tenant = kNone;
+  std::uint32_t batch = 1;
+};
+
+struct TenantSpec {
+  FamilyId family = kNone;
+  std::int32_t priority = 0;       // larger is more urgent
+  double weight = 1.0;             // share of service under order `fair` and inside a fused batch
+  std::uint32_t queue_limit = 1024;     // waiting requests; one more is dropped with kQueueFull
+  LaneId lane = kNone;             // route pinned: its lane. Owner of that lane under lending
+  std::vector<double> lane_weights;     // route weighted: planned rate by lane
+};
+
+struct Request {
+  RequestId id = 0;
+  TenantId tenant = kNone;
+  std::uint32_t samples = 1;       // leading batch dimension of its input
+  std::int32_t priority = 0;       // added to the tenant's
+  TimeNs arrival = 0;
+  TimeNs deadline = kNever;        // dropped at this instant if it has not started
+};
+
+// A launch the driver must begin now. `requests[first, first+count)` of Actions::requests.
+struct Start {
+  LaunchId launch = 0;
+  LaneId lane = kNone;
+  FamilyId family = kNone;
+  std::uint32_t samples = 0;       // sum over the requests
+  std::uint32_t bucket = 0;        // samples padded up; == samples where it exceeds every bucket
+  std::uint32_t first = 0;
+  std::uint32_t count = 0;
+  TimeNs predicted_ns = 0;
+};
+
+struct Drop {
+  RequestId request = 0;
+  TenantId tenant = kNone;
+  DropReason reason = DropReason::kDeadline;
+};
+
+// What the scheduler wants done, in order of decision. Owned and cleared by the driver, so a
+// steady state allocates nothing.
+struct Actions {
+  std::vector<Start> starts;
+  std::vector<RequestId> requests;
+  std::vector<Drop> drops;
+  void clear() {
+    starts.clear();
+    requests.clear();
+    drops.clear();
+  }
+};
+
+}  // namespace st::sched
