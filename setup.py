@@ -3,7 +3,7 @@
 import os
 from glob import glob
 
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, naive_recompile
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
 flags = ["-O3", "-g1", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-pthread"]
@@ -12,14 +12,25 @@ if sanitize := os.environ.get("ST_SANITIZE"):
     flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
     link += [f"-fsanitize={sanitize}"]
 
-ParallelCompile("ST_JOBS", default=os.cpu_count() or 1, needs_recompile=naive_recompile).install()
+headers = sorted(glob("csrc/**/*.h", recursive=True))
+
+
+def needs_recompile(obj: str, src: str) -> bool:
+    """An object is stale when its source or any header is newer: slower than exact, never wrong."""
+    newest = max(map(os.path.getmtime, [src, *headers]))
+    return not os.path.exists(obj) or os.path.getmtime(obj) < newest
+
+
+ParallelCompile(
+    "ST_JOBS", default=os.cpu_count() or 1, needs_recompile=needs_recompile
+).install()
 setup(
     ext_modules=[
         Pybind11Extension(
             "spacetime._native",
             sorted(glob("csrc/**/*.cpp", recursive=True)),
             include_dirs=["csrc"],
-            depends=sorted(glob("csrc/**/*.h", recursive=True)),
+            depends=headers,
             cxx_std=20,
             extra_compile_args=flags,
             extra_link_args=link,
