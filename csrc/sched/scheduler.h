@@ -8,9 +8,14 @@
 // 2. A lane has at most one launch between its Start and its finish().
 // 3. After wake(now) no waiting request has deadline <= now; next_wake() is the next instant at
 //    which the scheduler wants to be woken, whatever else happens.
+//
+// Events that share an instant are handled in the order of the calls; inside a call: deadlines
+// first (by deadline, then arrival), then the event itself, then free lanes by id serve their own
+// queues, then free lanes by id borrow. A driver that can choose calls finish, arrive, wake.
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "sched/types.h"
 
@@ -34,6 +39,8 @@ class Scheduler {
   void remove_tenant(TenantId tenant, TimeNs now, Actions& out);
 
   void arrive(const Request& request, TimeNs now, Actions& out);
+  // arrive of several: all are queued before any starts, so a burst can share a launch.
+  void arrive(std::span<const Request> requests, TimeNs now, Actions& out);
   // cancel drops a waiting request (kCancelled); false if it has started or is unknown.
   bool cancel(RequestId request, TimeNs now, Actions& out);
   void finish(LaunchId launch, TimeNs now, Actions& out);
@@ -42,8 +49,8 @@ class Scheduler {
   void drop_all(TimeNs now, Actions& out);
 
   TimeNs next_wake() const;
-  std::uint64_t waiting() const;   // requests queued
-  std::uint64_t running() const;   // launches between Start and finish
+  std::uint64_t waiting() const;  // requests queued
+  std::uint64_t running() const;  // launches between Start and finish
   bool straggling(TenantId tenant) const;
   TimeNs predicted_ns(FamilyId family, LaneId lane, std::uint32_t samples) const;  // corrected
 

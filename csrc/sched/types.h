@@ -31,26 +31,28 @@ enum class DropReason : std::uint8_t { kDeadline, kQueueFull, kCancelled, kRemov
 
 // How sensitively a slow tenant is told from its family, and when it may come back.
 struct StragglerRule {
-  double multiple = 0.0;           // observed / predicted above which a tenant strays; 0 = off
-  double recovery = 1.2;           // ratio below which it has recovered
-  std::uint32_t patience = 8;      // consecutive launches on either side before anything happens
+  double multiple = 0.0;       // observed / predicted above which a tenant strays; 0 = off
+  double recovery = 1.2;       // ratio below which it has recovered
+  std::uint32_t patience = 8;  // consecutive launches on either side before anything happens
 };
 
 struct Policy {
   Route route = Route::kLeastWait;
   Order order = Order::kEdf;
   BatchRule batch = BatchRule::kSlack;
-  TimeNs timeout_ns = 2'000'000;   // batch rule timeout: longest wait of the oldest request
-  bool lend = true;                // idle lanes run others' work; the owner is served first
-  bool first_fit = false;          // elsa: the paper's first lane with positive slack (papers §3.3)
+  TimeNs timeout_ns = 2'000'000;  // batch rule timeout: longest wait of the oldest request
+  bool lend = true;               // idle lanes run others' work; the owner is served first
+  bool first_fit = false;         // elsa: the paper's first lane with positive slack (papers §3.3)
   double elsa_alpha = 1.0;
   double elsa_beta = 1.0;
   StragglerRule straggler;
+  LaneId straggler_lane = kNone;  // where a straggler's own launches go; kNone = its routed lane
+  TimeNs max_borrow_ns = kNever;  // lending: longest predicted launch an idle lane takes on
 };
 
 struct LaneSpec {
-  std::uint32_t units = 1;         // size of its partition: elsa's size class
-  bool borrows = true;             // may run work queued on other lanes while idle
+  std::uint32_t units = 1;  // size of its partition: elsa's size class
+  bool borrows = true;      // may run work queued on other lanes while idle
 };
 
 struct FamilySpec {
@@ -65,20 +67,20 @@ struct DutyTurn {
 
 struct TenantSpec {
   FamilyId family = kNone;
-  std::int32_t priority = 0;       // larger is more urgent
-  double weight = 1.0;             // share of service under order `fair` and inside a fused batch
-  std::uint32_t queue_limit = 1024;     // waiting requests; one more is dropped with kQueueFull
-  LaneId lane = kNone;             // route pinned: its lane. Owner of that lane under lending
-  std::vector<double> lane_weights;     // route weighted: planned rate by lane
+  std::int32_t priority = 0;         // larger is more urgent
+  double weight = 1.0;               // share of service under order `fair` and inside a fused batch
+  std::uint32_t queue_limit = 1024;  // waiting requests; one more is dropped with kQueueFull
+  LaneId lane = kNone;               // route pinned: its lane. Owner of that lane under lending
+  std::vector<double> lane_weights;  // route weighted: planned rate by lane
 };
 
 struct Request {
   RequestId id = 0;
   TenantId tenant = kNone;
-  std::uint32_t samples = 1;       // leading batch dimension of its input
-  std::int32_t priority = 0;       // added to the tenant's
+  std::uint32_t samples = 1;  // leading batch dimension of its input
+  std::int32_t priority = 0;  // added to the tenant's
   TimeNs arrival = 0;
-  TimeNs deadline = kNever;        // dropped at this instant if it has not started
+  TimeNs deadline = kNever;  // dropped at this instant if it has not started
 };
 
 // A launch the driver must begin now. `requests[first, first+count)` of Actions::requests.
@@ -86,8 +88,8 @@ struct Start {
   LaunchId launch = 0;
   LaneId lane = kNone;
   FamilyId family = kNone;
-  std::uint32_t samples = 0;       // sum over the requests
-  std::uint32_t bucket = 0;        // samples padded up; == samples where it exceeds every bucket
+  std::uint32_t samples = 0;  // sum over the requests
+  std::uint32_t bucket = 0;   // samples padded up; == samples where it exceeds every bucket
   std::uint32_t first = 0;
   std::uint32_t count = 0;
   TimeNs predicted_ns = 0;
