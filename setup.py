@@ -21,9 +21,7 @@ def needs_recompile(obj: str, src: str) -> bool:
     return not os.path.exists(obj) or os.path.getmtime(obj) < newest
 
 
-ParallelCompile(
-    "ST_JOBS", default=os.cpu_count() or 1, needs_recompile=needs_recompile
-).install()
+ParallelCompile("ST_JOBS", default=os.cpu_count() or 1, needs_recompile=needs_recompile).install()
 setup(
     ext_modules=[
         Pybind11Extension(

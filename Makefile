@@ -1,0 +1,56 @@
+# make demo and make test are all a fresh machine needs; each makes its own environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.cpp csrc/*/*.h)
+
+.PHONY: demo test test-all lint types native env clean check-tools
+
+demo: env
+	$(BIN)/spacetime demo $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h')
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+native: $(VENV)/.test
+	PYTHON=$(BIN)/python tests/native/run.sh
+
+env: $(VENV)/.demo
+
+$(VENV)/.demo: $(SOURCES) | $(VENV)/.made
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(SOURCES) | $(VENV)/.made
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[test]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.made: | check-tools
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt setuptools wheel pybind11
+	@touch $@
+
+# One line each for what pip could only report in a page of compiler output.
+check-tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo "spacetime needs Python >= 3.10 as '$(PYTHON)': install it, or set PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing: install it (Debian: apt install python3-venv)"; exit 2; }
+	@command -v $${CXX:-c++} >/dev/null || \
+	  { echo "a C++20 compiler is missing: install one (Debian: apt install g++)"; exit 2; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
+	  { echo "Python.h is missing: install Python's headers (Debian: apt install python3-dev)"; exit 2; }
+
+clean:
+	rm -rf $(VENV) build spacetime/_native*.so *.egg-info

@@ -1,0 +1,54 @@
+"""Many neural networks share one accelerator in space and in time, under latency objectives.
+
+Names are loaded when first used: planning and simulating need no PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spacetime.core import Policy as Policy
+    from spacetime.errors import ClosedError as ClosedError
+    from spacetime.errors import DeadlineExceeded as DeadlineExceeded
+    from spacetime.errors import InvalidInput as InvalidInput
+    from spacetime.errors import ModelError as ModelError
+    from spacetime.errors import QueueFull as QueueFull
+    from spacetime.errors import SpacetimeError as SpacetimeError
+    from spacetime.errors import UnsupportedError as UnsupportedError
+    from spacetime.fusion import Fused as Fused
+    from spacetime.fusion import fuse as fuse
+    from spacetime.session import Session as Session
+    from spacetime.simulator import simulate as simulate
+    from spacetime.tenant import Tenant as Tenant
+
+_HOME = {
+    "Policy": "core",
+    "ClosedError": "errors",
+    "DeadlineExceeded": "errors",
+    "InvalidInput": "errors",
+    "ModelError": "errors",
+    "QueueFull": "errors",
+    "SpacetimeError": "errors",
+    "UnsupportedError": "errors",
+    "Fused": "fusion",
+    "fuse": "fusion",
+    "Session": "session",
+    "simulate": "simulator",
+    "Tenant": "tenant",
+}
+__all__ = list(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'spacetime' has no attribute {name!r}")
+    value = getattr(import_module(f"spacetime.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

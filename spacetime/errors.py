@@ -1,0 +1,44 @@
+"""What a caller can catch. Every message is one line that names the field and the fix."""
+
+from __future__ import annotations
+
+
+class SpacetimeError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class DeadlineExceeded(SpacetimeError, TimeoutError):
+    """The request had not started when its deadline came; it was dropped at that instant."""
+
+
+class QueueFull(SpacetimeError):
+    """The tenant's queue was at its limit when the request was submitted; nothing was accepted."""
+
+
+class ClosedError(SpacetimeError):
+    """The session or the tenant is closed, or belongs to the process this one was forked from."""
+
+
+class UnsupportedError(SpacetimeError):
+    """This build or machine lacks what was asked for; the message says what to use instead."""
+
+
+class ModelError(SpacetimeError):
+    """A tenant's model raised while it ran; `cause` is what it raised."""
+
+    def __init__(self, tenant: str, cause: BaseException) -> None:
+        super().__init__(f"tenant {tenant}: the model raised {type(cause).__name__}: {cause}")
+        self.tenant = tenant
+        self.cause = cause
+        self.__cause__ = cause
+
+
+class InvalidInput(SpacetimeError, ValueError):
+    """An argument does not fit: `field` of `tenant` had to be `expected` and was `got`."""
+
+    def __init__(self, tenant: str, field: str, expected: str, got: str) -> None:
+        super().__init__(f"tenant {tenant}: {field} must be {expected}, got {got}")
+        self.tenant = tenant
+        self.field = field
+        self.expected = expected
+        self.got = got
