@@ -1,0 +1,151 @@
+"""Executes batches of one family: gathers requests, picks the fastest way, splits the answers.
+
+A batch may mix the family's tenants. Two ways exist: one *fused* launch over slots (design §6), or
+the *loop*: each tenant's rows through its own program. The runner has measured both, so it adds up
+the loop's cost for the mixture at hand and takes the cheaper. Batches are padded up to a bucket,
+because oneDNN prepares a primitive for every new shape, which costs more than the padding.
+
+Thread safety: run() from any number of lanes at once; membership changes under the session's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spacetime.program import FlatCall, Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One request inside a batch: the member that answers it and its flat inputs of n samples."""
+
+    member: int
+    leaves: Sequence[Tensor]
+    samples: int
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs any mixture of one family's members; a family of one has only the loop."""
+
+    outputs: Outputs
+    buckets: tuple[int, ...]
+    alone: dict[int, FlatCall] = field(default_factory=dict)  # by member number
+    shares: bool = True  # False: every request runs exactly as it was submitted
+    fused: FlatCall | None = None  # (index [S], *leaves) -> flat outputs
+    alone_ns: dict[int, int] = field(default_factory=dict)  # by bucket
+    fused_ns: dict[int, int] = field(default_factory=dict)
+    _buffers: threading.local = field(default_factory=threading.local)
+
+    def run(self, batch: Sequence[Work]) -> list[Any]:
+        """Answers in the order of `batch`, each in the model's own return structure."""
+        if not self.shares:
+            return [self.outputs.build(list(self.alone[w.member](*w.leaves))) for w in batch]
+        rows: dict[int, int] = {}
+        for work in batch:
+            rows[work.member] = rows.get(work.member, 0) + work.samples
+        if self.fused is not None and self.prefers_fused(rows.values()):
+            index = torch.tensor([w.member for w in batch for _ in range(w.samples)])
+            return self._split(batch, self._call(self.fused, batch, index))
+        if len(rows) == 1:
+            return self._split(batch, self._call(self.alone[batch[0].member], batch, None))
+        return self._loop(batch)
+
+    def prefers_fused(self, rows: Collection[int]) -> bool:
+        """Whether one fused launch beats the loop, as measured; `rows` of each member present."""
+        total = sum(rows)
+        if total > self.buckets[-1] or not self.fused_ns:
+            return False
+        return self.fused_ns[self.bucket(total)] < sum(map(self.loop_ns, rows))
+
+    def predicted_ns(self, rows: int) -> int:
+        """Expected time of `rows` rows of as many different members as there are."""
+        spread = [rows // len(self.alone)] * len(self.alone)
+        for i in range(rows % len(self.alone)):
+            spread[i] += 1
+        loop = sum(self.loop_ns(n) for n in spread if n)
+        fused = self.fused_ns.get(self.bucket(rows)) if rows <= self.buckets[-1] else None
+        return min(loop, fused) if fused is not None else loop
+
+    def loop_ns(self, rows: int) -> int:
+        """Expected time of `rows` rows of one member, in chunks of the largest bucket."""
+        full, rest = divmod(rows, self.buckets[-1])
+        tail = self.alone_ns[self.bucket(rest)] if rest else 0
+        return full * self.alone_ns[self.buckets[-1]] + tail
+
+    def bucket(self, rows: int) -> int:
+        """The smallest prepared batch size that holds `rows`; `rows` itself above the largest."""
+        at = bisect_left(self.buckets, rows)
+        return self.buckets[at] if at < len(self.buckets) else rows
+
+    def _loop(self, batch: Sequence[Work]) -> list[Any]:
+        answers: list[Any] = [None] * len(batch)
+        order = sorted(range(len(batch)), key=lambda i: batch[i].member)
+        for member, same in groupby(order, key=lambda i: batch[i].member):
+            at = list(same)
+            part = [batch[i] for i in at]
+            for i, answer in zip(
+                at, self._split(part, self._call(self.alone[member], part, None)), strict=True
+            ):
+                answers[i] = answer
+        return answers
+
+    def _call(self, call: FlatCall, batch: Sequence[Work], index: Tensor | None) -> list[Tensor]:
+        rows = sum(work.samples for work in batch)
+        if rows > self.buckets[-1]:
+            return self._in_chunks(call, batch, rows)
+        inputs, buffered = self._gather(batch, rows)
+        outputs = call(*inputs) if index is None else call(_padded(index, len(inputs[0])), *inputs)
+        return [_owned(out, buffered)[:rows] for out in outputs]
+
+    def _in_chunks(self, call: FlatCall, batch: Sequence[Work], rows: int) -> list[Tensor]:
+        whole = [torch.cat(parts) for parts in zip(*(work.leaves for work in batch), strict=True)]
+        step = self.buckets[-1]
+        parts = [call(*[x[at : at + step] for x in whole]) for at in range(0, rows, step)]
+        return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+
+    def _gather(self, batch: Sequence[Work], rows: int) -> tuple[Sequence[Tensor], list[Tensor]]:
+        """Inputs padded to a bucket; a lone request that fills one is used where it lies."""
+        bucket = self.bucket(rows)
+        if len(batch) == 1 and rows == bucket:
+            return batch[0].leaves, []
+        buffers = self._buffers_for(bucket, batch[0].leaves)
+        for position, buffer in enumerate(buffers):
+            parts = [work.leaves[position] for work in batch]
+            # Padding repeats the first row: always a value the model accepts.
+            parts += [parts[0][:1]] * (bucket - rows)
+            torch.cat(parts, out=buffer)
+        return buffers, buffers
+
+    def _buffers_for(self, bucket: int, like: Sequence[Tensor]) -> list[Tensor]:
+        held: dict[int, list[Tensor]] = self._buffers.__dict__.setdefault("by_bucket", {})
+        if bucket not in held:
+            held[bucket] = [torch.empty((bucket, *x.shape[1:]), dtype=x.dtype) for x in like]
+        return held[bucket]
+
+    def _split(self, batch: Sequence[Work], outputs: list[Tensor]) -> list[Any]:
+        if len(batch) == 1:
+            return [self.outputs.build(outputs)]
+        sizes = [work.samples for work in batch]
+        parts = zip(*(out.split(sizes) for out in outputs), strict=True)
+        return [self.outputs.build(tensors) for tensors in parts]
+
+
+def _padded(index: Tensor, rows: int) -> Tensor:
+    missing = rows - len(index)
+    return torch.cat([index, index[:1].expand(missing)]) if missing else index
+
+
+def _owned(out: Tensor, buffers: Sequence[Tensor]) -> Tensor:
+    """`out`, copied where it is a view of an input buffer that the next launch overwrites."""
+    storage = out.untyped_storage().data_ptr()
+    held = any(storage == buffer.untyped_storage().data_ptr() for buffer in buffers)
+    return out.clone() if held else out
