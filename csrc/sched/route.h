@@ -1,0 +1,32 @@
+// route.h: which lane a request is queued on.
+#pragma once
+
+#include <vector>
+
+#include "sched/facts.h"
+#include "sched/queues.h"
+#include "sched/running.h"
+#include "sched/types.h"
+
+namespace st::sched {
+
+// What a route reads; `running` is by lane.
+struct View {
+  const Facts& facts;
+  const Queues& queues;
+  const std::vector<Running>& running;
+};
+
+class Router {
+ public:
+  void add_tenant() { credits_.emplace_back(); }
+  LaneId choose(const View& view, TenantId tenant, std::uint32_t samples, TimeNs deadline,
+                TimeNs now);
+
+ private:
+  LaneId weighted(const Facts& facts, TenantId tenant);
+
+  std::vector<std::vector<double>> credits_;  // by tenant, by lane: smooth weighted round robin
+};
+
+}  // namespace st::sched

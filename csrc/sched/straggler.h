@@ -1,0 +1,58 @@
+// straggler.h: tells a slow tenant from a slow family, and sends it to launches of its own.
+//
+// Observed is compared with the *uncorrected* prediction, so learning cannot hide a straggler.
+// A tenant whose mean ratio stays above `multiple` for `patience` launches is suspect. It leaves
+// if the family's launches without it were clearly faster meanwhile; if there were none (it shares
+// every launch), it leaves on trial, one tenant of a family at a time, and is back at once when
+// its own launches turn out no worse than the others'. Each acquittal doubles its patience, so a
+// family that is slow as a whole is soon left in peace. A straggler is back after `patience`
+// consecutive launches of its own below `recovery`, or no longer clearly above its family.
+#pragma once
+
+#include <vector>
+
+#include "sched/facts.h"
+#include "sched/running.h"
+#include "sched/types.h"
+
+namespace st::sched {
+
+class Stragglers {
+ public:
+  explicit Stragglers(const Facts& facts) : facts_(facts) {}
+
+  void add_tenant() { records_.emplace_back(); }
+  void add_family() { watched_.push_back(false); }
+  void forget(TenantId tenant) { records_[tenant] = {}; }
+  bool solo(TenantId tenant) const { return records_[tenant].solo; }
+  double ratio(TenantId tenant) const { return records_[tenant].ratio; }
+
+  // observe: a launch took `ratio` times its base prediction. Appends to `changed` the tenants
+  // that leave their family or come back (solo() has the new state).
+  void observe(const Running& launch, double ratio, std::vector<TenantId>& changed);
+
+ private:
+  struct Record {
+    double ratio = 0;           // mean of the launches it took part in; 0 = none yet
+    double without = 0;         // mean of the family's launches without it; 0 = none yet
+    std::uint32_t strikes = 0;  // consecutive launches with the mean above the multiple
+    std::uint32_t quick = 0;    // consecutive recovered launches of its own
+    std::uint32_t acquittals = 0;
+    bool solo = false;
+    bool trial = false;  // solo without evidence against it
+  };
+
+  void note(Record& record, double ratio);
+  void judge_fused(FamilyId family, TenantId tenant, std::vector<TenantId>& changed);
+  void judge_solo(TenantId tenant, double ratio, std::vector<TenantId>& changed);
+  void come_back(TenantId tenant, bool acquitted, std::vector<TenantId>& changed);
+  bool another_fused(FamilyId family, TenantId tenant) const;
+  bool trial_open(FamilyId family) const;
+  void note_absent(const Running& launch, double ratio);
+
+  const Facts& facts_;
+  std::vector<Record> records_;  // by tenant
+  std::vector<char> watched_;    // by family: some tenant is suspect or solo
+};
+
+}  // namespace st::sched
