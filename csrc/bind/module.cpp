@@ -1,0 +1,10 @@
+#include <pybind11/pybind11.h>
+
+void bind_sched(pybind11::module_& m);
+void bind_sim(pybind11::module_& m);
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "The C++ core of spacetime: scheduler and simulator.";
+  bind_sched(m);
+  bind_sim(m);
+}

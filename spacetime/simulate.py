@@ -1,0 +1,269 @@
+"""The simulator: the live scheduler, driven in virtual time.
+
+A specification (lanes, families with their latencies, tenants with their arrivals, a policy and a
+seed) gives statistics and, if asked, the whole timeline. Same specification, same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from spacetime import _native
+from spacetime.core import Policy
+
+# (time_ns, "arrive", request, tenant) | (time_ns, "start", launch, lane, bucket, requests)
+# | (time_ns, "finish", launch, lane) | (time_ns, "drop", request, tenant, reason)
+TimelineEvent = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSpec:
+    """A lane on a partition of ``units``; ``borrows``: may run others' work while idle."""
+
+    units: int = 1
+    borrows: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySpec:
+    """A family: ``latency_ns[lane][bucket]`` for every lane that may run it.
+
+    Every lane must name the same buckets (batch sizes).
+    """
+
+    latency_ns: Mapping[int, Mapping[int, int]]
+
+    def __post_init__(self) -> None:
+        sizes = {tuple(sorted(by_bucket)) for by_bucket in self.latency_ns.values()}
+        if len(sizes) != 1 or not next(iter(sizes)):
+            raise ValueError("latency_ns: needs one lane, and the same buckets on every lane")
+
+    @property
+    def buckets(self) -> list[int]:
+        """The batch sizes, ascending."""
+        return sorted(next(iter(self.latency_ns.values())))
+
+    @classmethod
+    def uniform(cls, lanes: int, latency_ns: Mapping[int, int]) -> FamilySpec:
+        """A family that runs alike on lanes ``0 .. lanes - 1``."""
+        return cls(latency_ns={lane: latency_ns for lane in range(lanes)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """When requests arrive: ``rate_rps`` of ``process`` poisson, constant or gamma (with the
+    gaps' coefficient of variation ``cv``), or process ``trace`` with its ``times_ns``."""
+
+    process: str = "poisson"
+    rate_rps: float = 0.0
+    cv: float = 1.0
+    times_ns: tuple[int, ...] = ()
+
+    @classmethod
+    def trace(cls, *times_ns: int) -> Arrivals:
+        """Arrivals at the given instants, in nanoseconds."""
+        return cls(process="trace", times_ns=times_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slowdown:
+    """Launches that hold the tenant and start in [from_ns, until_ns) take ``factor`` as long."""
+
+    from_ns: int
+    until_ns: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantSpec:
+    """A tenant of ``family`` (its place in the list of families) and its workload.
+
+    ``slo_ns`` is its objective, arrival to answer; unless ``drops`` is false it is also the
+    deadline at which a request that has not started is dropped. ``lane``: route pinned;
+    ``lane_weights``: route weighted.
+    """
+
+    family: int = 0
+    arrivals: Arrivals = Arrivals()
+    samples: int = 1
+    slo_ns: int | None = None
+    drops: bool = True
+    priority: int = 0
+    weight: float = 1.0
+    queue_limit: int = 1024
+    lane: int | None = None
+    lane_weights: tuple[float, ...] = ()
+    slowdowns: tuple[Slowdown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """How launches differ from their latency: ``none``, ``exponential`` or ``lognormal`` (with
+    coefficient of variation ``cv``); the factor has mean 1."""
+
+    kind: str = "none"
+    cv: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantResult:
+    """What became of a tenant's requests. Latency is arrival to answer, wait arrival to start."""
+
+    offered: int
+    completed: int
+    dropped: dict[str, int]
+    met: int
+    late: int
+    mean_batch: float
+    mean_tenants: float
+    mean_wait_ns: float
+    mean_latency_ns: float
+    p50_ns: int
+    p90_ns: int
+    p99_ns: int
+    max_ns: int
+
+    @property
+    def attainment(self) -> float:
+        """Fraction of the offered requests answered within the objective."""
+        return self.met / self.offered if self.offered else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneResult:
+    """What a lane did; ``utilisation`` is busy time over the simulated time."""
+
+    launches: int
+    samples: int
+    padding: int
+    mean_tenants: float
+    busy_ns: int
+    utilisation: float
+
+
+@dataclass(frozen=True, slots=True)
+class SimResult:
+    """Statistics by tenant and lane, in the order of the specification, and the timeline."""
+
+    tenants: tuple[TenantResult, ...]
+    lanes: tuple[LaneResult, ...]
+    end_ns: int
+    timeline: list[TimelineEvent] = field(repr=False)
+
+
+def native_policy(policy: Policy | str) -> _native.Policy:
+    """The extension's form of a policy, or of the preset with that name."""
+    chosen = Policy.named(policy) if isinstance(policy, str) else policy
+    return _native.Policy(**asdict(chosen))
+
+
+def simulate(
+    *,
+    policy: Policy | str,
+    lanes: Sequence[LaneSpec],
+    families: Sequence[FamilySpec],
+    tenants: Sequence[TenantSpec],
+    duty: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    noise: Noise = Noise(),
+    horizon_ns: int | None = None,
+    requests: int | None = None,
+    seed: int = 0,
+    timeline: bool = False,
+) -> SimResult:
+    """Runs the scheduler in virtual time until every request is answered or dropped.
+
+    Arrivals end at ``horizon_ns`` or after ``requests``; one of them is needed unless all tenants
+    replay a trace. ``duty[lane]`` is a cycle of (tenant, samples) turns for order ``duty``.
+
+    Raises:
+        ValueError: a specification that is none; the message names the field.
+
+    Example:
+        >>> family = FamilySpec(latency_ns={0: {1: 1000}})
+        >>> tenant = TenantSpec(lane=0, arrivals=Arrivals.trace(0, 10))
+        >>> run = simulate(policy="time-only", lanes=[LaneSpec()], families=[family],
+        ...                tenants=[tenant])
+        >>> run.end_ns
+        2000
+    """
+    spec = _native.SimSpec(
+        policy=native_policy(policy),
+        lanes=[(lane.units, lane.borrows) for lane in lanes],
+        families=[family.buckets for family in families],
+        latencies=_latencies(families),
+        tenants=[_native_tenant(tenant) for tenant in tenants],
+        duty=[(lane, list(turns)) for lane, turns in (duty or {}).items()],
+        noise=noise.kind,
+        noise_cv=noise.cv,
+        horizon_ns=horizon_ns,
+        requests=requests,
+        seed=seed,
+        timeline=timeline,
+    )
+    result = _native.simulate(spec)
+    return SimResult(
+        tenants=tuple(map(_tenant_result, result.tenants)),
+        lanes=tuple(_lane_result(lane, result.end_ns) for lane in result.lanes),
+        end_ns=result.end_ns,
+        timeline=result.timeline(),
+    )
+
+
+def _latencies(families: Sequence[FamilySpec]) -> list[tuple[int, int, int, int]]:
+    return [
+        (number, lane, bucket, latency_ns)
+        for number, family in enumerate(families)
+        for lane, by_bucket in family.latency_ns.items()
+        for bucket, latency_ns in by_bucket.items()
+    ]
+
+
+def _native_tenant(tenant: TenantSpec) -> _native.SimTenant:
+    return _native.SimTenant(
+        family=tenant.family,
+        priority=tenant.priority,
+        weight=tenant.weight,
+        queue_limit=tenant.queue_limit,
+        lane=tenant.lane,
+        lane_weights=list(tenant.lane_weights),
+        process=tenant.arrivals.process,
+        rate=tenant.arrivals.rate_rps,
+        cv=tenant.arrivals.cv,
+        times=list(tenant.arrivals.times_ns),
+        samples=tenant.samples,
+        slo_ns=tenant.slo_ns,
+        drops=tenant.drops,
+        slowdowns=[(slow.from_ns, slow.until_ns, slow.factor) for slow in tenant.slowdowns],
+    )
+
+
+def _tenant_result(stats: _native.TenantStats) -> TenantResult:
+    completed = max(stats.completed, 1)
+    latency = stats.latency
+    return TenantResult(
+        offered=stats.offered,
+        completed=stats.completed,
+        dropped=stats.dropped,
+        met=stats.met,
+        late=stats.late,
+        mean_batch=stats.batch_sum / completed,
+        mean_tenants=stats.tenants_sum / completed,
+        mean_wait_ns=stats.wait.mean_ns,
+        mean_latency_ns=latency.mean_ns,
+        p50_ns=latency.percentile_ns(0.5),
+        p90_ns=latency.percentile_ns(0.9),
+        p99_ns=latency.percentile_ns(0.99),
+        max_ns=latency.max_ns,
+    )
+
+
+def _lane_result(stats: _native.LaneStats, end_ns: int) -> LaneResult:
+    return LaneResult(
+        launches=stats.launches,
+        samples=stats.samples,
+        padding=stats.padding,
+        mean_tenants=stats.tenants / max(stats.launches, 1),
+        busy_ns=stats.busy_ns,
+        utilisation=stats.busy_ns / end_ns if end_ns else 0.0,
+    )
