@@ -47,7 +47,7 @@ class FamilySpec:
     @classmethod
     def uniform(cls, lanes: int, latency_ns: Mapping[int, int]) -> FamilySpec:
         """A family that runs alike on lanes ``0 .. lanes - 1``."""
-        return cls(latency_ns={lane: latency_ns for lane in range(lanes)})
+        return cls(latency_ns=dict.fromkeys(range(lanes), latency_ns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
