@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"explain"},
     {"tenant"},
     {"report", "timeline", "executor", "family"},
-    {"runner", "measure", "fusion"},
+    {"runner", "measure", "fusion", "workload_file"},
     {"program", "workload", "device"},
     {"signature"},
     {"kernels"},

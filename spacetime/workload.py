@@ -1,0 +1,209 @@
+"""Workloads: who asks, how often, and when. Pure: no file, no clock, seeded numbers only.
+
+Every value is checked where it is made, so a `Workload` that exists is one that can be run.
+`workload_file` reads one from YAML or JSON.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Any, NamedTuple
+
+from spacetime.errors import SpacetimeError
+
+PROCESSES = ("poisson", "constant", "gamma", "trace")
+DATATYPES = (
+    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
+    *("FP16", "FP32", "FP64", "BF16"),
+)
+MAX_RATE_RPS = 1e9  # one request a nanosecond: the clock's own resolution
+MAX_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
+MAX_COUNT = 2**31 - 1
+CV_RANGE = (0.01, 100.0)  # outside, the gamma draws lose their mean to rounding
+
+
+class WorkloadError(SpacetimeError, ValueError):
+    """A workload's `field` is wrong and the message says what it must be."""
+
+    def __init__(self, field: str, problem: str, *, where: str = "") -> None:
+        super().__init__(f"{where}{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+def _text(field: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise WorkloadError(field, f"must be a text that is not empty, got {value!r:.40}")
+
+
+def _number(field: str, value: Any, high: float, low: float | None = None) -> None:
+    """Refuse what is not a number in `[low, high]`, or in `(0, high]` where no `low` is given."""
+    # Every comparison with NaN is false, so it is refused with the rest.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and value <= high and (value > 0 if low is None else value >= low):
+        return
+    bounds = f"above 0 and at most {high:g}" if low is None else f"from {low:g} to {high:g}"
+    raise WorkloadError(field, f"must be a number {bounds}, got {value!r:.40}")
+
+
+def _whole(field: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise WorkloadError(
+            field, f"must be a whole number from {low} to {high}, got {value!r:.40}"
+        )
+
+
+def _one_of(field: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise WorkloadError(field, f"must be one of {', '.join(choices)}, got {value!r:.40}")
+
+
+class Arrival(NamedTuple):
+    """One request of an open loop: nanoseconds after the start, and the tenant's number."""
+
+    time_ns: int
+    tenant: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input tensor: its shape, first dimension the batch, and its Open Inference datatype."""
+
+    shape: tuple[int, ...]
+    datatype: str
+
+    def __post_init__(self) -> None:
+        if not self.shape:
+            raise WorkloadError("shape", "must have at least the batch dimension, got []")
+        for size in self.shape:
+            _whole("shape", size, 1, MAX_COUNT)
+        _one_of("datatype", self.datatype, DATATYPES)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant as a workload names it.
+
+    `model` is a key of the profiles, or `package.module:factory` for a live run; `weights` a
+    safetensors file; `batch_sizes` the batches a planner may choose from (empty: any).
+    """
+
+    name: str
+    model: str
+    slo_ms: float
+    rate_rps: float
+    priority: int = 0
+    weight: float = 1.0
+    batch_sizes: tuple[int, ...] = ()
+    example_inputs: tuple[InputSpec, ...] = ()
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        _text("name", self.name)
+        _text("model", self.model)
+        _number("slo_ms", self.slo_ms, MAX_MS)
+        _number("rate_rps", self.rate_rps, MAX_RATE_RPS)
+        _whole("priority", self.priority, -MAX_COUNT, MAX_COUNT)
+        _number("weight", self.weight, 1e6)
+        for size in self.batch_sizes:
+            _whole("batch_sizes", size, 1, MAX_COUNT)
+        if self.weights is not None:
+            _text("weights", self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """How requests come: `cv` is the coefficient of variation of gamma gaps, `file` the trace."""
+
+    process: str = "poisson"
+    cv: float = 1.0
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("process", self.process, PROCESSES)
+        _number("cv", self.cv, CV_RANGE[1], CV_RANGE[0])
+        if self.file is not None:
+            _text("file", self.file)
+        if (self.process == "trace") != (self.file is not None):
+            raise WorkloadError("file", "belongs to process trace, and trace needs it")
+
+    def times(self, *, rate_rps: float, seed: int | str) -> Iterator[int]:
+        """One tenant's arrivals at a mean rate, endless: nanoseconds, never falling.
+
+        A constant process starts at 0, the random ones after their first gap. Raises WorkloadError
+        for a trace, whose times are recorded and not drawn.
+        """
+        _number("rate_rps", rate_rps, MAX_RATE_RPS)
+        mean_ns = 1e9 / rate_rps
+        if self.process == "constant":
+            return (round(number * mean_ns) for number in count())
+        return _running_sum(self._gap(mean_ns, random.Random(f"spacetime/{seed}")))
+
+    def _gap(self, mean_ns: float, draw: random.Random) -> Callable[[], float]:
+        if self.process == "poisson":
+            return lambda: draw.expovariate(1.0) * mean_ns
+        if self.process == "gamma":
+            shape = self.cv**-2
+            return lambda: draw.gammavariate(shape, mean_ns / shape)
+        raise WorkloadError("process", f"{self.process} has recorded times; it draws none")
+
+
+def _running_sum(gap: Callable[[], float]) -> Iterator[int]:
+    time = gap()
+    while True:
+        yield round(time)
+        time += gap()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Tenants with rates and an arrival process; the same seed gives the same arrivals.
+
+    >>> one = Tenant(name="a", model="resnet", slo_ms=50, rate_rps=100)
+    >>> workload = Workload(tenants=(one,), arrivals=Arrivals(process="constant"))
+    >>> [arrival.time_ns for arrival in workload.schedule(duration_ns=30_000_000)]
+    [0, 10000000, 20000000]
+    """
+
+    tenants: tuple[Tenant, ...]
+    arrivals: Arrivals = Arrivals()
+    seed: int = 0
+    trace: tuple[Arrival, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.tenants:
+            raise WorkloadError("tenants", "must name at least one tenant")
+        _whole("seed", self.seed, 0, 2**63 - 1)
+        names = [tenant.name for tenant in self.tenants]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise WorkloadError(f"tenants[{number}].name", f"{name} is used twice; rename one")
+        self._check_trace()
+
+    def _check_trace(self) -> None:
+        for earlier, later in pairwise(self.trace):
+            if later.time_ns < earlier.time_ns:
+                raise WorkloadError("trace", "must be in order of time")
+        for arrival in self.trace:
+            if arrival.time_ns < 0 or not 0 <= arrival.tenant < len(self.tenants):
+                raise WorkloadError("trace", f"{arrival} has no such time or tenant")
+
+    def schedule(self, *, duration_ns: int) -> Iterator[Arrival]:
+        """Every arrival before `duration_ns`, in order of time; ties in order of tenants."""
+        if self.arrivals.process == "trace":
+            return (arrival for arrival in self.trace if arrival.time_ns < duration_ns)
+        return heapq.merge(
+            *(self._schedule_of(number, duration_ns) for number in range(len(self.tenants)))
+        )
+
+    def _schedule_of(self, number: int, duration_ns: int) -> Iterator[Arrival]:
+        # A tenant's times depend on its own number only: adding a tenant moves nobody else's.
+        rate_rps = self.tenants[number].rate_rps
+        for time_ns in self.arrivals.times(rate_rps=rate_rps, seed=f"{self.seed}/{number}"):
+            if time_ns >= duration_ns:
+                return
+            yield Arrival(time_ns, number)

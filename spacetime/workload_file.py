@@ -1,0 +1,204 @@
+"""Reading workload files: YAML or JSON, and CSV traces. Every refusal names file, line and field.
+
+    tenants: [{name, model, slo_ms, rate_rps, priority?, weight?, batch_sizes?,
+               example_inputs?: [{shape, datatype}], weights?}]
+    arrivals: {process: poisson|constant|gamma|trace, cv?, file?}
+    seed: 0
+
+A trace is CSV with the header `time_ms,tenant`, in order of time; its path is relative to the
+workload file. Unknown and repeated fields are refused: a misspelt option must not be ignored.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from spacetime.workload import MAX_MS, Arrival, Arrivals, InputSpec, Tenant, Workload, WorkloadError
+
+TRACE_HEADER = ["time_ms", "tenant"]
+FieldLines = dict[str, int]
+T = TypeVar("T")
+
+
+def read(path: Path) -> Workload:
+    """Read and check a workload; a name ending in `.json` is JSON, any other is YAML.
+
+    Raises WorkloadError, one line `file:line: field: what it must be`.
+    """
+    text = _read_text(path)
+    lines: FieldLines = {}
+    try:
+        _find_fields(path, text, lines)
+        return _workload(_parse(path, text), path.parent)
+    except WorkloadError as error:
+        line = _line_of(error.field, lines)
+        raise WorkloadError(error.field, error.problem, where=f"{path}:{line}: ") from error
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """YAML's safe loader, which also takes `1e3` for a number as JSON and YAML 1.2 do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise WorkloadError(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WorkloadError(str(path), "must be UTF-8 text") from error
+
+
+def _parse(path: Path, text: str) -> object:
+    try:
+        return json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
+    except (ValueError, RecursionError) as error:
+        raise WorkloadError("workload", f"cannot be read: {error}") from error
+
+
+def _find_fields(path: Path, text: str, lines: FieldLines) -> None:
+    """Fill in every field's line, by its path such as `tenants[1].slo_ms`. JSON is read as YAML."""
+    try:
+        json_safe = text.replace("\t", " ") if path.suffix == ".json" else text
+        _walk(yaml.compose(json_safe, Loader=_Loader), "", lines, set())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise WorkloadError(
+            "workload", f"is not YAML or JSON: {error.problem}, line {line}"
+        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise WorkloadError("workload", f"is not YAML or JSON: {error}") from error
+
+
+def _walk(node: yaml.Node | None, place: str, lines: FieldLines, seen: set[int]) -> None:
+    if node is None or id(node) in seen:  # an alias: its lines are known, and it may be circular
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            lines[f"{place}[{number}]"] = item.start_mark.line + 1
+            _walk(item, f"{place}[{number}]", lines, seen)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            field = f"{place}.{key.value}".lstrip(".")
+            first, lines[field] = lines.get(field), key.start_mark.line + 1
+            if first is not None:
+                raise WorkloadError(field, f"is given twice, first in line {first}")
+            _walk(value, field, lines, seen)
+
+
+def _line_of(field: str, lines: FieldLines) -> int:
+    """The line of a field, or of the nearest thing around it that the file does hold."""
+    while field and field not in lines:
+        field = field[: max(field.rfind("."), field.rfind("["), 0)]
+    return lines.get(field, 1)
+
+
+def _workload(data: object, folder: Path) -> Workload:
+    entries = _mapping(Workload, data, "", only=("tenants", "arrivals", "seed"))
+    tenants = tuple(
+        _tenant(item, f"tenants[{number}]")
+        for number, item in enumerate(_list(entries["tenants"], "tenants"))
+    )
+    arrivals = _make(
+        Arrivals, _mapping(Arrivals, entries.get("arrivals", {}), "arrivals"), "arrivals"
+    )
+    trace = () if arrivals.file is None else read_trace(folder / arrivals.file, tenants)
+    return Workload(tenants=tenants, arrivals=arrivals, seed=entries.get("seed", 0), trace=trace)
+
+
+def _tenant(data: object, place: str) -> Tenant:
+    entries = _mapping(Tenant, data, place)
+    if "batch_sizes" in entries:
+        entries["batch_sizes"] = _list(entries["batch_sizes"], f"{place}.batch_sizes")
+    if "example_inputs" in entries:
+        inputs = _list(entries["example_inputs"], f"{place}.example_inputs")
+        entries["example_inputs"] = tuple(
+            _input(item, f"{place}.example_inputs[{number}]") for number, item in enumerate(inputs)
+        )
+    return _make(Tenant, entries, place)
+
+
+def _input(data: object, place: str) -> InputSpec:
+    entries = _mapping(InputSpec, data, place)
+    entries["shape"] = _list(entries["shape"], f"{place}.shape")
+    return _make(InputSpec, entries, place)
+
+
+def _make(kind: Callable[..., T], entries: dict[str, Any], place: str) -> T:
+    try:
+        return kind(**entries)
+    except WorkloadError as error:
+        raise WorkloadError(f"{place}.{error.field}", error.problem) from error
+
+
+def _mapping(kind: type, data: object, place: str, *, only: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A copy of `data`, which must be a mapping with the fields of `kind`, none unknown."""
+    if not isinstance(data, dict):
+        raise WorkloadError(place or "workload", f"must be fields and values, got {data!r:.40}")
+    known = {field.name: field for field in fields(kind) if not only or field.name in only}
+    prefix = f"{place}." if place else ""
+    for name in data:
+        if name not in known:
+            raise WorkloadError(
+                f"{prefix}{name}", f"is not a field here; there are {', '.join(known)}"
+            )
+    for name, field in known.items():
+        if field.default is MISSING and name not in data:
+            raise WorkloadError(f"{prefix}{name}", "is missing; add it")
+    return dict(data)
+
+
+def _list(data: object, place: str) -> tuple[Any, ...]:
+    if not isinstance(data, list):
+        raise WorkloadError(place, f"must be a list, got {data!r:.40}")
+    return tuple(data)
+
+
+def read_trace(path: Path, tenants: tuple[Tenant, ...]) -> tuple[Arrival, ...]:
+    """Read recorded arrivals, CSV `time_ms,tenant` in order of time, `tenant` a tenant's name."""
+    numbers = {tenant.name: number for number, tenant in enumerate(tenants)}
+    rows = csv.reader(_read_text(path).splitlines())
+    if next(rows, []) != TRACE_HEADER:
+        raise WorkloadError("arrivals.file", f"{path}:1: the header must be time_ms,tenant")
+    trace: list[Arrival] = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            arrival = _arrival(row, numbers)
+        except ValueError as error:
+            raise WorkloadError("arrivals.file", f"{path}:{line}: {error}") from error
+        if trace and arrival.time_ns < trace[-1].time_ns:
+            raise WorkloadError("arrivals.file", f"{path}:{line}: time_ms: falls; sort the rows")
+        trace.append(arrival)
+    if not trace:
+        raise WorkloadError("arrivals.file", f"{path}: holds no arrival")
+    return tuple(trace)
+
+
+def _arrival(row: list[str], numbers: dict[str, int]) -> Arrival:
+    if len(row) != len(TRACE_HEADER):
+        raise ValueError(f"must be time_ms,tenant, got {','.join(row)!r:.40}")
+    time_ms, name = row
+    if name not in numbers:
+        raise ValueError(f"tenant: {name!r:.40} is not a tenant of the workload")
+    try:
+        time = float(time_ms)
+    except ValueError:
+        raise ValueError(f"time_ms: must be a number, got {time_ms!r:.40}") from None
+    if not 0 <= time <= MAX_MS:
+        raise ValueError(f"time_ms: must be from 0 to {MAX_MS:g}, got {time_ms}")
+    return Arrival(round(time * 1e6), numbers[name])
