@@ -117,6 +117,7 @@ void Facts::bury(TenantId tenant) {
 }
 
 void Facts::check_turns(LaneId lane, const std::vector<DutyTurn>& turns) const {
+  require(policy_.order == Order::kDuty, "set_duty: the policy's order is not duty");
   require_id(lane, lanes_.size(), "set_duty.lane");
   for (const DutyTurn& turn : turns) {
     require_id(turn.tenant, tenants_.size(), "DutyTurn.tenant");
