@@ -1,6 +1,7 @@
 """The compiled core. Written by hand; a test compares it with the built module."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 ROUTES: tuple[str, ...]
 ORDERS: tuple[str, ...]
@@ -196,3 +197,207 @@ class SimResult:
     def timeline(self) -> list[Action]: ...
 
 def simulate(spec: SimSpec) -> SimResult: ...
+
+OUTCOMES: tuple[str, ...]  # "ok", "failed", and the words of DROPS
+NO_FUNCTION: int  # code of a foreign launch on a native lane
+LANE_FAILED: int  # code of a launch whose lane has lost its server
+
+class QueueFullError(RuntimeError): ...
+class ClosedError(RuntimeError): ...  # of the executor, or of a removed tenant
+
+class Completion(NamedTuple):
+    """How a request ended. `start_ns`, `launch`, `lane` are None if it never started."""
+
+    token: int
+    tenant: int
+    outcome: str
+    code: int  # what its launch returned, if outcome is "failed"
+    arrival_ns: int
+    start_ns: int | None
+    finish_ns: int
+    launch: int | None
+    lane: int | None
+    samples: int  # of its whole launch
+    tenants: int  # distinct ones in its launch
+
+class Happening(NamedTuple):
+    """A finished launch, or (lane None) a request that ended without one: `id` is its token."""
+
+    id: int
+    lane: int | None
+    family: int | None
+    tenant: int  # of the first request
+    outcome: str
+    start_ns: int  # the arrival, of a request without launch
+    finish_ns: int
+    bucket: int
+    samples: int
+    requests: int
+    tenants: int
+
+class NativeFunction:
+    @staticmethod
+    def noop() -> NativeFunction: ...
+    @staticmethod
+    def spin(busy_ns: int) -> NativeFunction: ...
+    @staticmethod
+    def fail(code: int) -> NativeFunction: ...
+    @staticmethod
+    def from_capsule(function: object, context: object | None = ...) -> NativeFunction:
+        """Of a capsule named "st_native_function" (csrc/rt/launch.h), and one of its context."""
+
+class Latch:
+    """A native function that holds every launch until it is released."""
+
+    def __init__(self) -> None: ...
+    @property
+    def function(self) -> NativeFunction: ...
+    @property
+    def entered(self) -> int: ...
+    def release(self, launches: int = ...) -> None: ...
+    def open(self) -> None: ...
+    def wait_entered(self, launches: int = ..., timeout_ns: int | None = ...) -> bool: ...
+
+class Ticket:
+    @property
+    def pending(self) -> int: ...
+    @property
+    def counts(self) -> dict[str, int]: ...  # by outcome
+    def wait(self, timeout_ns: int | None = ...) -> bool: ...
+
+class Launch:
+    """A launch for Python to run: requests in order, by the tokens they were submitted with."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def lane(self) -> int: ...
+    @property
+    def family(self) -> int: ...
+    @property
+    def bucket(self) -> int: ...
+    @property
+    def samples(self) -> int: ...  # sum of request_samples
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def tenants(self) -> list[int]: ...
+    @property
+    def request_samples(self) -> list[int]: ...
+
+class Lane:
+    """A lane. One that was not added `native` is served by a thread that does, in this order,
+    enter(), then take() and finish() until take() gives None and `closed`, then leave()."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def granted_cores(self) -> list[int]: ...  # read back; empty before its server entered
+    @property
+    def closed(self) -> bool: ...
+    def enter(self) -> None:
+        """Binds the calling thread, and threads it starts from now on, to the lane's cores."""
+
+    def leave(self) -> None: ...
+    def take(self, timeout_ns: int | None = ...) -> Launch | None:
+        """The next foreign launch; native ones are run at once. None: time is up, or closed."""
+
+    def finish(self, launch: Launch, statuses: Sequence[int] | None = ...) -> bool:
+        """Ends the launch: a status per request, 0 or an error code; None: all 0. False if the
+        launch was given up meanwhile (close timed out), ValueError if it is not held."""
+
+    def fail(self) -> None:
+        """The server gives up: its launches end with LANE_FAILED, now and from now on."""
+
+class ExecutorStats:
+    @property
+    def tenants(self) -> list[TenantStats]: ...
+    @property
+    def lanes(self) -> list[LaneStats]: ...
+    @property
+    def failed(self) -> list[int]: ...  # by tenant: requests whose launch returned an error
+    @property
+    def refused(self) -> list[int]: ...  # by tenant: requests refused for want of room
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def running(self) -> int: ...  # launches
+    @property
+    def timeline_lost(self) -> int: ...
+
+class Executor:
+    """The real-time driver of the scheduler. Without any lane when the first tenant is added,
+    launches run on the threads that submit. close() it: the finaliser only drops what waits.
+    Everything raises RuntimeError in a forked child."""
+
+    def __init__(
+        self, policy: Policy, *, capacity: int = ..., timeline: int = ..., spin_ns: int = ...
+    ) -> None:
+        """capacity: requests in flight; timeline: happenings kept until read, 0 = none;
+        spin_ns: how long a thread without work looks for some before it sleeps."""
+
+    def add_lane(
+        self, cores: Sequence[int], *, native: bool = ..., borrows: bool = ...
+    ) -> Lane: ...
+    def add_family(self, buckets: Sequence[int]) -> int: ...
+    def add_tenant(
+        self,
+        family: int,
+        *,
+        priority: int = ...,
+        weight: float = ...,
+        queue_limit: int = ...,
+        lane: int | None = ...,
+        lane_weights: Sequence[float] = ...,
+    ) -> int: ...
+    def remove_tenant(self, tenant: int) -> None: ...
+    def set_native(self, family: int, function: NativeFunction) -> None: ...
+    def set_latency(self, family: int, lane: int, bucket: int, latency_ns: int) -> None: ...
+    def set_duty(self, lane: int, turns: Sequence[tuple[int, int]]) -> None: ...
+    def predicted_ns(self, family: int, lane: int, samples: int) -> int: ...
+    def straggling(self, tenant: int) -> bool: ...
+    def submit(
+        self,
+        tenant: int,
+        token: int,
+        *,
+        samples: int = ...,
+        deadline_ns: int | None = ...,
+        priority: int = ...,
+    ) -> int:
+        """Accepts a request that its caller names `token` (unsigned, 64 bits; its completion may
+        be read before this returns), `deadline_ns` from now; gives the id that cancel() takes.
+        Raises QueueFullError, ClosedError."""
+
+    def submit_bulk(
+        self,
+        tenants: Sequence[int],
+        *,
+        count: int | None = ...,
+        first_token: int = ...,
+        samples: int = ...,
+        deadline_ns: int | None = ...,
+        priority: int = ...,
+        block: bool = ...,
+    ) -> Ticket:
+        """`count` requests (len(tenants) if None) of these tenants in turn, tokens ascending.
+        block: waits for room, else those without room count as "queue-full"."""
+
+    def cancel(self, request: int) -> bool:
+        """True: it was waiting, and ends as "cancelled". False: it has started or ended."""
+
+    def completions(self, most: int = ..., timeout_ns: int | None = ...) -> list[Completion] | None:
+        """Waits for ended requests; [] when time is up, None once closed and all were read."""
+
+    def timeline(self) -> list[Happening]: ...
+    def stats(self) -> ExecutorStats: ...
+    def close(self, *, drain: bool = ..., timeout_ns: int | None = ...) -> bool:
+        """Refuses new requests, lets accepted ones end (drain) or drops those that wait, stops.
+        False if launches had to be given up when time was up; their requests end "closed"."""
+
+    def bench_roundtrip(self, tenant: int, count: int) -> list[int]:
+        """Sorted ns from submit to the known end of `count` requests, one after the other."""
+
+def available_cores() -> list[int]: ...
