@@ -1,0 +1,24 @@
+"""Fuse models of one architecture: any mixture of tenants is one batch.
+
+fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=(x,))
+y = fused(batch, index=torch.tensor([2, 0, 2]))      # row s with the weights of index[s]
+"""
+
+from __future__ import annotations
+
+from .export import CannotExport, Exported, export
+from .fingerprint import fingerprint
+from .fused import Fused, fuse
+from .layout import CannotFuse
+from .report import FusionReport
+
+__all__ = [
+    "CannotExport",
+    "CannotFuse",
+    "Exported",
+    "Fused",
+    "FusionReport",
+    "export",
+    "fingerprint",
+    "fuse",
+]

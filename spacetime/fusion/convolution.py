@@ -1,0 +1,102 @@
+"""Rules for convolutions, plain and transposed, in one to three dimensions."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import fx
+
+from spacetime.kernels.convolution import convolve_each, convolve_grouped, convolve_unfolded
+
+from .graph import bind
+from .lower import Lowering, NoRule
+from .operation import Implementation
+
+aten = torch.ops.aten
+
+
+def convolution(context: Lowering, node: fx.Node) -> fx.Node:
+    """Rule: x [S*k, C, *space] with each slot's weight."""
+    a = bind(node)
+    x, weight, bias = a["input"], a["weight"], a["bias"]
+    if context.is_weight(x) or not context.is_weight(weight):
+        raise NoRule("only a slot value convolved with a weight is fused")
+    if bias is not None and not context.is_weight(bias):
+        raise NoRule("its bias is not the tenant's own")
+    layout = context.layout(x)
+    rank = weight.meta["val"].dim() - 2
+    if layout.dim != 0 or x.meta["val"].dim() != rank + 2:
+        raise NoRule("the slots are not its batch dimension")
+    value = context.new(x)
+    shape = _shape(a, rank, weight.meta["val"].shape[2:])
+    if isinstance(a["padding"], str):
+        value = _pad_same(context, value, shape)
+    slots = context.slots() if layout.outer == 1 else context.slots(layout.outer, layout.inner)
+    single = layout.outer * layout.inner == 1 or layout.outer != 1
+    choices = _implementations(shape, rank, tuple(weight.meta["val"].shape), single=single)
+    key = f"convolution({shape})"
+    return context.operation(key, choices, slots, value, *context.new((weight, bias)))
+
+
+def _shape(a: dict[str, Any], rank: int, kernel: Any) -> dict[str, Any]:
+    """The geometry as the kernels take it; 'same' padding is the same on both sides here."""
+    shape: dict[str, Any] = {name: _per_dimension(a[name], rank) for name in ("stride", "dilation")}
+    padding = a["padding"]
+    if padding == "valid":
+        padding = 0
+    elif padding == "same":
+        padding = [d * (int(k) - 1) // 2 for d, k in zip(shape["dilation"], kernel, strict=True)]
+        odd = [d * (int(k) - 1) % 2 for d, k in zip(shape["dilation"], kernel, strict=True)]
+        shape["odd"] = odd
+    shape["padding"] = _per_dimension(padding, rank)
+    shape["transposed"] = "output_padding" in a
+    shape["output_padding"] = _per_dimension(a.get("output_padding", 0), rank)
+    shape["groups"] = int(a["groups"])
+    return shape
+
+
+def _per_dimension(value: Any, rank: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * rank if len(values) == 1 else values
+
+
+def _pad_same(context: Lowering, value: fx.Node, shape: dict[str, Any]) -> fx.Node:
+    """One more zero at the end of each dimension whose 'same' padding is odd."""
+    odd = shape.pop("odd", [])
+    if not any(odd):
+        return value
+    extra = [n for o in reversed(odd) for n in (0, o)]
+    return context.graph.call_function(aten.constant_pad_nd.default, (value, extra))
+
+
+def _implementations(
+    shape: dict[str, Any], rank: int, weight: tuple[int, ...], *, single: bool
+) -> dict[str, Implementation]:
+    """Every kernel that covers this geometry; the grouped one is the usual best on a CPU."""
+    choices: dict[str, Implementation] = {
+        "grouped": partial(convolve_grouped, **shape),
+        "each": partial(convolve_each, **shape),
+    }
+    flat = {name: shape[name] for name in ("stride", "padding", "dilation")}
+    if rank != 2 or shape["groups"] != 1 or shape["transposed"] or not single:
+        return choices
+    choices["unfolded"] = partial(convolve_unfolded, **flat)
+    return choices
+
+
+RULES = dict.fromkeys(
+    (
+        aten.conv1d.default,
+        aten.conv2d.default,
+        aten.conv3d.default,
+        aten.conv1d.padding,
+        aten.conv2d.padding,
+        aten.conv3d.padding,
+        aten.conv_transpose1d.default,
+        aten.conv_transpose2d.input,
+        aten.conv_transpose3d.input,
+    ),
+    convolution,
+)

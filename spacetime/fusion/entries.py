@@ -1,0 +1,204 @@
+"""What is stacked: the weights as the graph uses them, each computed once per tenant.
+
+An entry is a weight, or an expression over weights alone (a folded batch-norm, a slice of a
+position table): evaluated when a tenant joins, never per call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .export import Exported
+from .graph import Kind, kinds
+
+SPARE_FRAC = 0.03  # how much larger than the weights themselves their expressions may be
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stacked tensor: its placeholder, the keys it reads, and how it is computed."""
+
+    name: str
+    keys: tuple[str, ...]
+    expression: fx.GraphModule | None
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * int(torch.Size(self.shape).numel())
+
+    def compute(self, state: Mapping[str, Tensor]) -> Tensor:
+        """compute(state): this entry of one tenant."""
+        sources = [state[key].detach() for key in self.keys]
+        if self.expression is None:
+            return sources[0]
+        with torch.no_grad():
+            value: Tensor = self.expression(*sources)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The model as one tenant runs it: entries, then inputs, to a tuple of outputs."""
+
+    module: fx.GraphModule
+    entries: tuple[Entry, ...]
+
+
+def extract(exported: Exported, module: fx.GraphModule) -> Plain:
+    """extract(exported, module): move arithmetic on weights out of the graph, into entries.
+
+    Expressions that would take more memory than SPARE_FRAC allows stay in the graph.
+    """
+    graph = module.graph
+    kind = kinds(graph, exported.weights.keys())
+    _fold_shared(module, kind)
+    kind = kinds(graph, exported.weights.keys())
+    frontier = [n for n in graph.nodes if kind[n] is Kind.WEIGHT and _leaves(n, kind)]
+    kept = _affordable(frontier, exported)
+    _defer(module, set(frontier) - set(kept), kind)
+    entries = {n: _entry(module, n, exported) for n in kept if n.op != "placeholder"}
+    for node, entry in entries.items():
+        with graph.inserting_before(next(iter(graph.nodes))):
+            place = graph.placeholder(entry.name)
+        place.meta.update(node.meta)
+        node.replace_all_uses_with(place)
+    graph.eliminate_dead_code()
+    known = {e.name: e for e in entries.values()}
+    ordered = []
+    for node in list(graph.nodes):
+        if node.op != "placeholder" or node.name in exported.inputs:
+            continue
+        if node.name in known:
+            ordered.append(known[node.name])
+        elif node.users:
+            ordered.append(_entry(module, node, exported))
+        else:
+            graph.erase_node(node)
+    module.recompile()
+    return Plain(module, tuple(ordered))
+
+
+def _entry(module: fx.GraphModule, node: fx.Node, exported: Exported) -> Entry:
+    ends = sorted(_sources(node), key=lambda n: n.name)
+    keys = tuple(exported.weights[n.name] for n in ends)
+    value = node.meta["val"]
+    shape, dtype = tuple(int(n) for n in value.shape), value.dtype
+    if node.op == "placeholder":
+        return Entry(node.name, keys, None, shape, dtype)
+    expression = _subgraph(module, _needed([node]), ends)
+    return Entry(f"entry_{node.name}", keys, expression, shape, dtype)
+
+
+def _defer(module: fx.GraphModule, dropped: set[fx.Node], kind: dict[fx.Node, Kind]) -> None:
+    """Join each node that uses a dropped expression with it: one node, on plain weights."""
+    graph = module.graph
+    expressions = {n for n in dropped if n.op != "placeholder"}
+    for node in list(graph.nodes):
+        used = [n for n in node.all_input_nodes if n in expressions]
+        if not used or kind[node] is Kind.WEIGHT or node.op == "output":
+            continue
+        inside = [*_needed(used), node]
+        ends = [*{n: None for i in inside for n in i.all_input_nodes if n not in inside}]
+        name = f"deferred_{node.name}"
+        module.add_submodule(name, _subgraph(module, inside, ends))
+        with graph.inserting_before(node):
+            joined = graph.call_module(name, tuple(ends))
+        joined.meta.update(node.meta)
+        joined.meta["why"] = "computes on weights: keeping the result would take too much memory"
+        node.replace_all_uses_with(joined)
+        graph.erase_node(node)
+
+
+def _leaves(node: fx.Node, kind: dict[fx.Node, Kind]) -> bool:
+    """Whether a weight is used outside arithmetic on weights."""
+    return any(kind[user] is not Kind.WEIGHT for user in node.users)
+
+
+def _nbytes(node: fx.Node) -> int:
+    value = node.meta["val"]
+    return int(value.numel()) * int(value.element_size())
+
+
+def _fold_shared(module: fx.GraphModule, kind: dict[fx.Node, Kind]) -> None:
+    """Evaluate what depends on no weight and no input now."""
+    graph = module.graph
+    known: dict[fx.Node, Any] = {}
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            known[node] = getattr(module, str(node.target))
+        elif node.op == "call_function" and kind[node] is Kind.SHARED:
+            if isinstance(node.target, torch._ops.OpOverload) and (
+                torch.Tag.nondeterministic_seeded in node.target.tags
+            ):
+                continue
+            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
+            with torch.no_grad():
+                known[node] = node.target(*args, **kwargs)
+    for node, value in known.items():
+        if node.op == "get_attr" or not isinstance(value, Tensor):
+            continue
+        name = f"folded_{node.name}"
+        module.register_buffer(name, value)
+        with graph.inserting_before(node):
+            constant = graph.get_attr(name)
+        constant.meta.update(node.meta)
+        node.replace_all_uses_with(constant)
+    graph.eliminate_dead_code()
+
+
+def _affordable(frontier: list[fx.Node], exported: Exported) -> list[fx.Node]:
+    """The largest part of the frontier whose entries fit the memory a tenant may take."""
+    limit = int(exported.own_bytes * (1 + SPARE_FRAC))
+    kept = list(frontier)
+    while True:
+        dropped = [n for n in frontier if n not in kept]
+        extra = {p for n in dropped for p in _sources(n)} - set(kept)
+        if sum(map(_nbytes, [*kept, *extra])) <= limit:
+            return kept
+        kept.remove(max((n for n in kept if n.op != "placeholder"), key=_nbytes))
+
+
+def _sources(node: fx.Node) -> set[fx.Node]:
+    """The weight placeholders an expression reads."""
+    if node.op == "placeholder":
+        return {node}
+    return {p for n in node.all_input_nodes for p in _sources(n)}
+
+
+def _subgraph(module: fx.GraphModule, nodes: list[fx.Node], ends: list[fx.Node]) -> fx.GraphModule:
+    """The part of a graph that computes `nodes[-1]`, as a function of `ends`."""
+    graph = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    root = nn.Module()
+    for end in ends:
+        made[end] = graph.placeholder(end.name)
+        made[end].meta.update(end.meta)
+    for node in nodes:
+        if node.op == "get_attr":
+            root.register_buffer(str(node.target), getattr(module, str(node.target)))
+        made[node] = graph.node_copy(node, lambda n: made[n])
+    graph.output(made[nodes[-1]])
+    return fx.GraphModule(root, graph)
+
+
+def _needed(nodes: list[fx.Node]) -> list[fx.Node]:
+    """The nodes these expressions consist of, in order, without their placeholders."""
+    order: dict[fx.Node, None] = {}
+
+    def visit(n: fx.Node) -> None:
+        if n.op == "placeholder" or n in order:
+            return
+        for source in n.all_input_nodes:
+            visit(source)
+        order[n] = None
+
+    for node in nodes:
+        visit(node)
+    return list(order)

@@ -1,0 +1,320 @@
+"""A model as a functional ATen graph over a symbolic number of slots.
+
+`export` wraps ``torch.export`` and sorts the graph's inputs by who owns them: *weights* (floating
+point, in the state dict: every tenant has its own), *shared* (everything else the model holds) and
+the caller's tensors. The result keeps no weight of the model alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
+from torch.utils import _pytree as pytree
+
+
+class CannotExport(Exception):
+    """The model has no graph that serves any number of slots; the message is one line, why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A model's graph. Placeholders: first `weights`, then `inputs`, in order.
+
+    `module` maps weights and input tensors to a flat tuple of output tensors; shared tensors are
+    its attributes. `own_bytes` counts one tenant's whole state dict, `shared_bytes` the constants.
+    """
+
+    module: fx.GraphModule
+    weights: dict[str, str]  # placeholder -> key in the state dict
+    aliases: dict[str, tuple[str, ...]]  # key -> other keys of the same tensor (tied weights)
+    shared: dict[str, Tensor]  # attribute -> tensor
+    shared_keys: dict[str, str]  # attribute -> key in the state dict, for those that have one
+    inputs: tuple[str, ...]
+    leaves: tuple[Any, ...]  # flat inputs: a placeholder's name in Ref, or the constant itself
+    in_spec: pytree.TreeSpec
+    results: tuple[Any, ...]  # flat outputs: Ref to a position, or the constant itself
+    out_spec: pytree.TreeSpec
+    symbol: Any  # of sympy: the number of slots
+    own_bytes: int
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]  # key -> shape and dtype of a weight
+    example: tuple[Tensor, ...]  # one sample of every input
+
+    @property
+    def shared_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.shared.values())
+
+    def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """flatten(args, kwargs): the input tensors in graph order; checks the structure."""
+        leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
+        if spec != self.in_spec:
+            raise TypeError(f"inputs: expected the structure {self.in_spec}, got {spec}")
+        tensors = []
+        for position, (leaf, known) in enumerate(zip(leaves, self.leaves, strict=True)):
+            if isinstance(known, Ref):
+                tensors.append(leaf)
+            elif leaf is not known and leaf != known:
+                raise ValueError(f"inputs: leaf {position} was exported as {known!r}, got {leaf!r}")
+        return tensors
+
+    def check(self, state: Mapping[str, Tensor]) -> None:
+        """check(state): whether a state dict fits this graph; ValueError names what does not."""
+        for key, (shape, dtype) in self.shapes.items():
+            if key not in state:
+                raise ValueError(f"weights: '{key}' is missing")
+            got = state[key]
+            if tuple(got.shape) != shape or got.dtype != dtype:
+                raise ValueError(
+                    f"weights: '{key}' is {tuple(got.shape)} {got.dtype}, expected {shape} {dtype}"
+                )
+            for other in self.aliases.get(key, ()):
+                if not torch.equal(state[other], got):
+                    raise ValueError(f"weights: '{other}' and '{key}' are tied but differ")
+        for attribute, key in self.shared_keys.items():
+            if key not in state or not torch.equal(state[key], self.shared[attribute]):
+                raise ValueError(f"weights: buffer '{key}' differs from the family's")
+
+    def samples(self, slots: int) -> list[Tensor]:
+        """samples(slots): example inputs for that many slots."""
+        return [t.expand(slots, *t.shape[1:]).contiguous() for t in self.example]
+
+    def unflatten(self, outputs: Sequence[Tensor]) -> Any:
+        """unflatten(outputs): what the model returns, from the graph's flat outputs."""
+        leaves = [outputs[r.position] if isinstance(r, Ref) else r for r in self.results]
+        return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A tensor among flat values, by position."""
+
+    position: int
+
+
+def export(
+    model: nn.Module,
+    example_inputs: Sequence[Any],
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> Exported:
+    """export(model, (x,)): the graph of an eval-mode model over a dynamic leading dimension.
+
+    Every example tensor needs the same leading (batch) size. Raises CannotExport with one line.
+    Source: torch.export, functionalised and otherwise left at its own operator level.
+    """
+    training = next((name for name, m in model.named_modules() if m.training), None)
+    if training is not None:
+        raise CannotExport(f"module '{training}' is in training mode: call model.eval()")
+    args, kwargs = widen((tuple(example_inputs), dict(example_kwargs or {})))
+    program = _program(model, args, kwargs)
+    mutated = [*program.graph_signature.buffers_to_mutate.values()]
+    if mutated:
+        raise CannotExport(f"the model writes to its buffer '{mutated[0]}'")
+    if program.graph_signature.user_inputs_to_mutate:
+        raise CannotExport("the model writes to its input")
+    leaves = pytree.tree_leaves((args, kwargs))
+    example = tuple(t[:1].detach().clone() for t in leaves if isinstance(t, Tensor))
+    return _sort(program, example)
+
+
+def widen(inputs: Any) -> Any:
+    """widen(inputs): the same structure with at least two samples, so no size is taken as 1."""
+    leaves = [t for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
+    sizes = {t.shape[0] if t.dim() else 0 for t in leaves}
+    if len(sizes) != 1 or 0 in sizes:
+        raise CannotExport(
+            "example_inputs: every tensor needs the same leading batch size of at least 1"
+        )
+    if sizes != {1}:
+        return inputs
+    return pytree.tree_map(lambda v: torch.cat([v, v]) if isinstance(v, Tensor) else v, inputs)
+
+
+def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
+    slots = Dim("slots", min=1)
+    dynamic = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, args)
+    named = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, kwargs)
+    noise = logging.getLogger("torch")
+    level = noise.level
+    try:
+        noise.setLevel(logging.CRITICAL)  # the reason is in the exception we raise
+        quiet = contextlib.redirect_stderr(_WithoutGraphs(sys.stderr))
+        with warnings.catch_warnings(), quiet:
+            warnings.simplefilter("ignore")
+            shapes = _by_parameter(model, dynamic, named)
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            functional: ExportedProgram = program.run_decompositions({})
+            return functional
+    except Exception as error:
+        # torch.export raises whatever the model or the tracer raises: all mean "no graph".
+        raise CannotExport(_reason(error)) from error
+    finally:
+        noise.setLevel(level)
+
+
+class _WithoutGraphs(io.TextIOBase):
+    """A stream without the half-made graphs that torch.export prints when it fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if "def forward(" in text else self._stream.write(text)
+
+
+def _by_parameter(model: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Dynamic sizes by parameter of forward, the one form that also covers *args."""
+    return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an exporter's message that says something, with the kind of error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else "no message"
+    if first.startswith("Constraints violated"):  # the line after its advice says which one
+        first = next((line for line in lines if line.startswith("- ")), first).removeprefix("- ")
+    return f"{type(error).__name__}: {first[:300]}"
+
+
+def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
+    graph = copy.deepcopy(program.graph)
+    nodes = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+    state = program.state_dict
+    weights: dict[str, str] = {}
+    shared: dict[str, Tensor] = {}
+    keys: dict[str, str] = {}
+    leaves: list[Any] = []
+    inputs: list[str] = []
+    for spec in program.graph_signature.input_specs:
+        name = spec.arg.name
+        node = nodes[name]
+        if spec.kind is InputKind.USER_INPUT:
+            if isinstance(spec.arg, TensorArgument):
+                leaves.append(Ref(len(inputs)))
+                inputs.append(name)
+            else:
+                leaves.append(getattr(spec.arg, "value", None))
+                _drop(graph, node)
+            continue
+        target = str(spec.target)
+        tensor = state[target] if target in state else program.constants[target]
+        if not node.users:
+            graph.erase_node(node)
+        elif target in state and tensor.is_floating_point():
+            weights[name] = target
+        else:
+            attribute = f"shared_{len(shared)}"
+            shared[attribute] = tensor.detach().clone()
+            if target in state:
+                keys[attribute] = target
+            _to_attribute(graph, node, attribute)
+    root = nn.Module()
+    for attribute, tensor in shared.items():
+        root.register_buffer(attribute, tensor)
+    weights, aliases = _tied(graph, weights, state)
+    results = _outputs(program, graph)
+    module = fx.GraphModule(root, graph)
+    call = program.module_call_graph[0].signature
+    return Exported(
+        module=module,
+        weights=weights,
+        aliases=aliases,
+        shared=shared,
+        shared_keys=keys,
+        inputs=tuple(inputs),
+        leaves=tuple(leaves),
+        in_spec=call.in_spec,
+        results=results,
+        out_spec=call.out_spec,
+        symbol=_symbol(graph, inputs),
+        own_bytes=own_bytes(state),
+        shapes={k: (tuple(state[k].shape), state[k].dtype) for k in weights.values()},
+        example=example,
+    )
+
+
+def own_bytes(state: Mapping[str, Tensor]) -> int:
+    """own_bytes(state): bytes of one tenant's state dict, tied tensors once."""
+    unique = {(t.data_ptr(), t.numel()): t for t in state.values()}
+    return sum(t.numel() * t.element_size() for t in unique.values())
+
+
+def _drop(graph: fx.Graph, node: fx.Node) -> None:
+    if node.users:
+        raise CannotExport(f"the graph computes with the constant input '{node.name}'")
+    graph.erase_node(node)
+
+
+def _to_attribute(graph: fx.Graph, node: fx.Node, attribute: str) -> None:
+    with graph.inserting_before(node):
+        constant = graph.get_attr(attribute)
+    constant.meta.update(node.meta)
+    node.replace_all_uses_with(constant)
+    graph.erase_node(node)
+
+
+def _tied(
+    graph: fx.Graph, weights: dict[str, str], state: Mapping[str, Tensor]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """One placeholder for each distinct tensor, and which other keys name it."""
+    first: dict[Any, str] = {}
+    nodes = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+    kept: dict[str, str] = {}
+    for name, key in weights.items():
+        tensor = state[key]
+        place = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
+        if place == name or tensor.numel() == 0:
+            kept[name] = key
+        else:
+            nodes[name].replace_all_uses_with(nodes[place])
+            graph.erase_node(nodes[name])
+    aliases: dict[str, tuple[str, ...]] = {}
+    for key in kept.values():
+        t = state[key]
+        others = tuple(
+            k
+            for k, u in state.items()
+            if k != key and u.data_ptr() == t.data_ptr() and u.shape == t.shape and t.numel()
+        )
+        if others:
+            aliases[key] = others
+    return kept, aliases
+
+
+def _outputs(program: ExportedProgram, graph: fx.Graph) -> tuple[Any, ...]:
+    """Replace the graph's output by its tensors; say where each returned leaf comes from."""
+    output = next(n for n in graph.nodes if n.op == "output")
+    tensors: list[fx.Node] = []
+    results: list[Any] = []
+    values = output.args[0]
+    assert isinstance(values, (list, tuple))
+    for spec, value in zip(program.graph_signature.output_specs, values, strict=True):
+        if isinstance(spec.arg, ConstantArgument) or not isinstance(value, fx.Node):
+            results.append(getattr(spec.arg, "value", value))
+        elif not isinstance(value.meta["val"], Tensor):
+            raise CannotExport(f"output '{value.name}' is a size, not a tensor")
+        else:
+            results.append(Ref(len(tensors)))
+            tensors.append(value)
+    output.args = (tuple(tensors),)
+    return tuple(results)
+
+
+def _symbol(graph: fx.Graph, inputs: Sequence[str]) -> Any:
+    for node in graph.nodes:
+        if node.op == "placeholder" and node.name in inputs:
+            size = node.meta["val"].shape[0]
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                return size.node.expr
+    raise CannotExport("the model fixes its batch size")

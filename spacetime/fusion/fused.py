@@ -1,0 +1,295 @@
+"""`fuse`: many models of one architecture as one module over slots."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from spacetime.kernels.slots import locate, run_of
+
+from .autotune import close, qualify, tune
+from .entries import Plain, extract
+from .export import Exported, export
+from .fold import simplify
+from .generic import generic
+from .layout import CannotFuse
+from .lower import Lowered, lower
+from .report import FusionReport, Row
+from .rules import rule_of
+from .script import dispatch, trace_mixed, trace_plain
+from .stacks import Stacks, empty
+
+TUNE_BUDGET_MS = 500.0
+CHECK_SLOTS = 3
+
+Compiled = Callable[..., list[Tensor]]
+
+
+class Fused:
+    """R models of one architecture, called on a batch whose slots each name a tenant.
+
+    `fused(*inputs, index=numbers)` takes what the template takes, with S samples, and a LongTensor
+    [S]; it returns what the template returns, row s computed with the weights of index[s].
+
+    *Thread safety*: calls, `append` and `remove` may run at the same time from any threads. A call
+    sees the tenants that were there when it began.
+    """
+
+    def __init__(self, exported: Exported, plain: Plain, lowered: Lowered, stacks: Stacks) -> None:
+        self._exported = exported
+        self._plain = plain
+        self._lowered = lowered
+        self._stacks = stacks
+        self._changes = threading.Lock()
+        self._compiling = threading.Lock()
+        self._plain_compiled: dict[int, Compiled] = {}
+        self._compiled: dict[int, Compiled] = {}
+
+    @property
+    def tenants(self) -> int:
+        """How many tenants there are."""
+        return len(self._stacks.numbers)
+
+    @property
+    def stacks(self) -> Stacks:
+        """The present snapshot of all weights."""
+        return self._stacks
+
+    @property
+    def exported(self) -> Exported:
+        """The template's graph; its `flatten` and `unflatten` serve callers of `script`."""
+        return self._exported
+
+    @property
+    def report(self) -> FusionReport:
+        """What was fused and how, with the implementations chosen so far."""
+        rows = tuple(self._with_choice(row) for row in self._lowered.rows)
+        shared = tuple(
+            Row(name, "constant", "shared", reason=self._exported.shared_keys.get(name, "literal"))
+            for name in self._exported.shared
+        )
+        return FusionReport(
+            rows=rows + shared,
+            bytes_per_tenant=sum(e.nbytes for e in self._plain.entries),
+            own_bytes_per_tenant=self._exported.own_bytes,
+            template_bytes=self._exported.shared_bytes,
+        )
+
+    def __call__(self, *args: Any, index: Tensor, **kwargs: Any) -> Any:
+        inputs = self._exported.flatten(args, kwargs)
+        stacks = self._stacks
+        _check_index(index, inputs, stacks)
+        rows = locate(stacks.table, index)
+        with torch.no_grad():
+            outputs = self._lowered.module(rows, run_of(rows), *stacks.values, *inputs)
+        return self._exported.unflatten(outputs)
+
+    def append(self, state: Mapping[str, Tensor]) -> int:
+        """append(state): add a tenant; its number. ValueError when its state dict does not fit."""
+        self._exported.check(state)
+        with self._changes:
+            stacks = self._stacks.with_tenants([state])
+            self._stacks = stacks
+            return len(stacks.table) - 1
+
+    def remove(self, number: int) -> None:
+        """remove(number): drop a tenant and its memory; other numbers stay. IndexError if absent.
+
+        The storage before goes when the last call that began with it ends.
+        """
+        with self._changes:
+            self._stacks = self._stacks.without(number)
+
+    def tune(self, slots: int, *, budget_ms: float = TUNE_BUDGET_MS) -> None:
+        """tune(slots): choose implementations for that many slots by timing them."""
+        stacks = self._stacks
+        rows = _mixed_rows(slots, stacks.used_rows)
+        operands = (rows, run_of(rows), *stacks.values, *self._exported.samples(slots))
+        tune(self._lowered.module, operands, budget_ms)
+
+    def script(self) -> Callable[..., tuple[Tensor, ...]]:
+        """script(): script(index, *flat_inputs) -> flat outputs, without the interpreter lock.
+
+        The first call with a new number of slots tunes and compiles for it.
+        """
+
+        def call(index: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+            stacks = self._stacks
+            slots = index.shape[0]
+            compiled = self._compiled.get(slots) or self._compile(slots)
+            return tuple(compiled(index, stacks.table, stacks.values, inputs))
+
+        return call
+
+    def alone(self, number: int) -> Callable[..., tuple[Tensor, ...]]:
+        """alone(number): alone(*flat_inputs) -> flat outputs of one tenant, any batch size.
+
+        Runs the plain graph on views of the stacks. IndexError, at the call too, when the tenant
+        is not there.
+        """
+        held = self._stacks
+        views = _views(held, number)
+
+        def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+            nonlocal held, views
+            stacks, mine = self._stacks, views
+            if held is not stacks:
+                mine = views = _views(stacks, number)
+                held = stacks
+            samples = inputs[0].shape[0]
+            compiled = self._plain_compiled.get(samples) or self._compile_plain(samples)
+            return tuple(compiled(mine, inputs))
+
+        return call
+
+    def _compile(self, slots: int) -> Compiled:
+        with self._compiling:
+            if slots in self._compiled:
+                return self._compiled[slots]
+        plain = self._compile_plain(slots)
+        mixed = None
+        if slots > 1:
+            self.tune(slots)
+            stacks = self._stacks
+            rows = _mixed_rows(slots, stacks.used_rows)
+            inputs = self._exported.samples(slots)
+            mixed = trace_mixed(self._lowered.module, rows, stacks.values, inputs)
+        with self._compiling:
+            return self._compiled.setdefault(slots, dispatch(plain, mixed))
+
+    def _compile_plain(self, samples: int) -> Compiled:
+        with self._compiling:
+            if samples not in self._plain_compiled:
+                weights = [v[0] for v in self._stacks.values]
+                inputs = self._exported.samples(samples)
+                traced = trace_plain(self._plain.module, weights, inputs)
+                self._plain_compiled[samples] = traced
+            return self._plain_compiled[samples]
+
+    def _with_choice(self, row: Row) -> Row:
+        names = self._lowered.operations[row.node]
+        choices = [_choices(self._lowered, name) for name in names]
+        return replace(row, implementation=", ".join(dict.fromkeys(choices)))
+
+
+def fuse(
+    template: nn.Module | Exported,
+    weights: Sequence[Mapping[str, Tensor]],
+    *,
+    example_inputs: Sequence[Any] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    fold: bool = True,
+) -> Fused:
+    """fuse(template, [m.state_dict() for m in models], example_inputs=(x,)) -> Fused.
+
+    `template` is an eval-mode model or what `export` made of one; its own weights are not used.
+    Raises CannotExport, CannotFuse (naming the node) or ValueError (a state dict does not fit).
+    The result is checked against running samples one by one before it is returned.
+    """
+    if not weights:
+        raise ValueError("weights: at least one state dict is needed")
+    exported = template
+    if not isinstance(exported, Exported):
+        assert isinstance(template, nn.Module)
+        exported = export(template, example_inputs, example_kwargs)
+    for state in weights:
+        exported.check(state)
+    copy = fx.GraphModule(exported.module, _copied(exported.module.graph))
+    module = simplify(copy, frozenset(exported.weights), fold=fold)
+    plain = extract(exported, module)
+    lowered = lower(exported, plain, rule_of, generic)
+    _check(exported, plain, lowered, weights[0])
+    return Fused(exported, plain, lowered, empty(plain.entries).with_tenants(weights))
+
+
+def _copied(graph: fx.Graph) -> fx.Graph:
+    copy = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    output = copy.graph_copy(graph, made)
+    copy.output(output)
+    return copy
+
+
+def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[str, Tensor]) -> None:
+    """Fused equals one by one, on made-up tenants and samples; drops bad implementations."""
+    generator = torch.Generator().manual_seed(0)
+    states = [_varied(exported, state, generator) for _ in range(CHECK_SLOTS)]
+    stacks = empty(plain.entries).with_tenants(states)
+    inputs = [_varied_input(t, generator) for t in exported.samples(CHECK_SLOTS)]
+    rows = torch.tensor([2, 0, 1])
+    try:
+        qualify(lowered.module, (rows, run_of(rows), *stacks.values, *inputs))
+    except CannotFuse as error:
+        node = next(n for n, names in lowered.operations.items() if error.node in names)
+        raise CannotFuse(node, error.reason) from error
+    with torch.no_grad():
+        got = lowered.module(rows, run_of(rows), *stacks.values, *inputs)
+        for slot, row in enumerate(rows.tolist()):
+            one = [t[slot : slot + 1] for t in inputs]
+            expected = plain.module(*(v[row] for v in stacks.values), *one)
+            for name, a, b in zip(_output_names(plain), got, expected, strict=True):
+                if not close(a[slot : slot + 1], b):
+                    raise CannotFuse(name, "a sample's result depends on the others in its batch")
+
+
+def _output_names(plain: Plain) -> list[str]:
+    output = next(n for n in plain.module.graph.nodes if n.op == "output")
+    return [n.name for n in output.all_input_nodes]
+
+
+def _varied(
+    exported: Exported, state: Mapping[str, Tensor], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """A state dict near the given one, in which no two weights and no two tenants are equal."""
+
+    def vary(t: Tensor) -> Tensor:
+        noise = torch.rand(t.shape, generator=generator).to(t.dtype)
+        return torch.nan_to_num(t.detach()) * (1 + noise / 5) + noise / 100
+
+    return {key: vary(state[key]) for key in exported.shapes}
+
+
+def _varied_input(sample: Tensor, generator: torch.Generator) -> Tensor:
+    """Samples that differ from each other, with values that the example has."""
+    if sample[0].numel() < 2:
+        return sample
+    flat = sample.flatten(1)
+    moved = [row[torch.randperm(row.numel(), generator=generator)] for row in flat]
+    return torch.stack(moved).reshape(sample.shape)
+
+
+def _mixed_rows(slots: int, tenants: int) -> Tensor:
+    """Rows that are no run: what a mixture of tenants looks like."""
+    return torch.arange(slots).flip(0) % tenants
+
+
+def _views(stacks: Stacks, number: int) -> list[Tensor]:
+    row = stacks.row(number)
+    return [v[row] for v in stacks.values]
+
+
+def _choices(lowered: Lowered, name: str) -> str:
+    """'grouped', or '2: unfolded, 8: grouped' when it depends on the number of slots."""
+    operation = lowered.operation(name)
+    if len(set(operation.chosen.values())) > 1:
+        return ", ".join(f"{n}: {c}" for n, c in sorted(operation.chosen.items()))
+    return next(iter(operation.chosen.values()), operation.choice(0))
+
+
+def _check_index(index: Tensor, inputs: Sequence[Tensor], stacks: Stacks) -> None:
+    slots = {int(t.shape[0]) for t in inputs}
+    if index.dim() != 1 or index.dtype != torch.int64 or slots != {index.shape[0]}:
+        raise ValueError(
+            f"index: expected int64 [S] with S = {sorted(slots)} samples,"
+            f" got {index.dtype} {list(index.shape)}"
+        )
+    if index.shape[0] == 0:
+        raise ValueError("index: at least one slot is needed")
+    rows = stacks.table
+    if int(index.min()) < 0 or int(index.max()) >= len(rows) or int(rows[index].min()) < 0:
+        raise IndexError(f"index: {index.tolist()} names a tenant that is not in this family")

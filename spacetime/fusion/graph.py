@@ -1,0 +1,69 @@
+"""Small facts about graphs: whose value a node is, its arguments by name, new nodes with shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import fx
+
+
+class Kind(Enum):
+    """Whose value it is: a tenant's own, the slots', or the same for all."""
+
+    WEIGHT = "weight"
+    SLOT = "slot"
+    SHARED = "shared"
+
+
+def kinds(graph: fx.Graph, weights: Collection[str]) -> dict[fx.Node, Kind]:
+    """kinds(graph, weights): every node's kind; weights are the names of weight placeholders.
+
+    A value computed from weights alone is a weight; one that touches an input, or only the number
+    of slots, is a slot value.
+    """
+    kind: dict[fx.Node, Kind] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            kind[node] = Kind.WEIGHT if node.name in weights else Kind.SLOT
+            continue
+        sources = {kind[n] for n in node.all_input_nodes}
+        if Kind.SLOT in sources:
+            kind[node] = Kind.SLOT
+        elif Kind.WEIGHT in sources:
+            kind[node] = Kind.WEIGHT
+        else:
+            kind[node] = Kind.SHARED
+    return kind
+
+
+def bind(node: fx.Node) -> dict[str, Any]:
+    """bind(node): the arguments of an ATen call by schema name, defaults filled in."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    bound: dict[str, Any] = {}
+    for position, argument in enumerate(node.target._schema.arguments):
+        if position < len(node.args):
+            bound[argument.name] = node.args[position]
+        elif argument.name in node.kwargs:
+            bound[argument.name] = node.kwargs[argument.name]
+        else:
+            bound[argument.name] = argument.default_value
+    return bound
+
+
+def emit(graph: fx.Graph, target: Callable[..., Any], *args: Any) -> fx.Node:
+    """emit(graph, target, *args): a call that knows its value's shape, as the exporter's do."""
+    node = graph.call_function(target, args)
+    values = fx.map_arg(args, lambda n: n.meta["val"])
+    node.meta["val"] = target(*values)
+    return node
+
+
+def operation_name(node: fx.Node) -> str:
+    """operation_name(node): short name of what a node computes, as the report shows it."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target._schema.name).removeprefix("aten::")
+    return getattr(target, "__name__", str(target))

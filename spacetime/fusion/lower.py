@@ -1,0 +1,182 @@
+"""From one tenant's graph to the graph over slots.
+
+Every node that touches a weight is rewritten by the rule for its operation, or, without one, by the
+generic rule; all others are copied: they already work on the slot dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from spacetime.kernels.slots import spread
+
+from .entries import Plain
+from .export import Exported
+from .graph import Kind, kinds, operation_name
+from .layout import CannotFuse, Layout, Layouts
+from .operation import Implementation, SlotOperation
+from .report import Row
+
+
+class NoRule(Exception):
+    """A rule does not cover this case; the message is the reason in the report."""
+
+
+Rule = Callable[["Lowering", fx.Node], fx.Node]
+
+
+@dataclass(slots=True)
+class Lowering:
+    """The graph being written; rules read the old node and write new ones here."""
+
+    graph: fx.Graph
+    root: nn.Module
+    layouts: Layouts
+    kind: Mapping[fx.Node, Kind]
+    symbol: Any
+    rows: fx.Node
+    run: fx.Node
+    made: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    spreads: dict[tuple[int, int], tuple[fx.Node, fx.Node]] = field(default_factory=dict)
+    count: int = 0
+
+    def new(self, value: Any) -> Any:
+        """new(value): the new graph's node for an old one; other values as they are."""
+        return fx.map_arg(value, lambda n: self.made[n])
+
+    def is_weight(self, value: Any) -> bool:
+        return isinstance(value, fx.Node) and self.kind[value] is Kind.WEIGHT
+
+    def layout(self, node: fx.Node) -> Layout:
+        """layout(node): where the slots are; NoRule when the value has none."""
+        found = self.layouts[node]
+        if found is None:
+            raise NoRule(f"'{node.name}' has no slot dimension")
+        return found
+
+    def slots(self, outer: int = 1, inner: int = 1) -> tuple[fx.Node, fx.Node]:
+        """slots(outer, inner): rows and run of slots spread over their samples."""
+        if (outer, inner) == (1, 1):
+            return self.rows, self.run
+        if (outer, inner) not in self.spreads:
+            if not hasattr(self.root, "no_run"):
+                self.root.register_buffer("no_run", torch.tensor(-1))
+            rows = self.graph.call_function(_spread, (self.rows, outer, inner))
+            self.spreads[outer, inner] = rows, self.graph.get_attr("no_run")
+        return self.spreads[outer, inner]
+
+    def operation(
+        self,
+        name: str,
+        implementations: Mapping[str, Implementation],
+        slots: tuple[fx.Node, fx.Node],
+        *operands: Any,
+    ) -> fx.Node:
+        """operation(...): a call of a new SlotOperation on new nodes."""
+        attribute = f"slots_{self.count}_{name.partition('(')[0]}"
+        self.count += 1
+        self.root.add_module(attribute, SlotOperation(name, implementations))
+        return self.graph.call_module(attribute, (*slots, *operands))
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """The graph over slots: (rows, run, *stacks, *inputs) to a tuple of outputs."""
+
+    module: fx.GraphModule
+    rows: tuple[Row, ...]
+    operations: dict[str, tuple[str, ...]]  # reported node -> its SlotOperations
+
+    def operation(self, name: str) -> SlotOperation:
+        found = self.module.get_submodule(name)
+        assert isinstance(found, SlotOperation)
+        return found
+
+
+def lower(
+    exported: Exported, plain: Plain, rule_of: Callable[[Any], Rule | None], generic: Rule
+) -> Lowered:
+    """lower(...): the graph over slots; CannotFuse names the node that prevents it."""
+    source = plain.module
+    names = {e.name for e in plain.entries}
+    graph = fx.Graph()
+    rows, run = graph.placeholder("slot_rows"), graph.placeholder("slot_run")
+    context = Lowering(
+        graph=graph,
+        root=source,
+        layouts=Layouts(source.graph, exported.symbol),
+        kind=kinds(source.graph, names),
+        symbol=exported.symbol,
+        rows=rows,
+        run=run,
+    )
+    report: list[Row] = []
+    operations: dict[str, tuple[str, ...]] = {}
+    for node in source.graph.nodes:
+        before = context.count
+        if node.op == "output":
+            _check_outputs(context, node)
+        elif node.op in {"call_function", "call_module"}:
+            _check_independent(context, node)
+        if not any(context.is_weight(n) for n in node.all_input_nodes):
+            context.made[node] = graph.node_copy(node, lambda n: context.made[n])
+            continue
+        context.made[node], row = _rewrite(context, node, rule_of, generic)
+        report.append(row)
+        operations[node.name] = tuple(
+            n.target for n in graph.nodes if n.op == "call_module" and _number(n) >= before
+        )
+    module = fx.GraphModule(source, graph)
+    return Lowered(module, tuple(report), operations)
+
+
+def _spread(rows: Tensor, outer: int, inner: int) -> Tensor:
+    """A graph cannot name a compiled function, only one of Python."""
+    return spread(rows, outer, inner)
+
+
+def _number(node: fx.Node) -> int:
+    """Which SlotOperation a call names, in order of making; -1 for other modules."""
+    parts = str(node.target).split("_")
+    return int(parts[1]) if parts[0] == "slots" else -1
+
+
+def _rewrite(
+    context: Lowering, node: fx.Node, rule_of: Callable[[Any], Rule | None], generic: Rule
+) -> tuple[fx.Node, Row]:
+    name = operation_name(node) if node.op == "call_function" else "expression"
+    rule = rule_of(node.target)
+    reason = node.meta.get("why", f"no rule for {name}")
+    if rule is not None:
+        try:
+            return rule(context, node), Row(node.name, name, "fused")
+        except NoRule as refusal:
+            reason = str(refusal)
+    try:
+        return generic(context, node), Row(node.name, name, "fell back", reason=reason)
+    except NoRule as refusal:
+        raise CannotFuse(node.name, f"{name}: {reason}; {refusal}") from None
+
+
+def _check_outputs(context: Lowering, node: fx.Node) -> None:
+    for value in node.all_input_nodes:
+        layout = context.layouts[value]
+        if context.is_weight(value) or layout is None or not layout.plain:
+            raise CannotFuse(value.name, "an output needs the batch as its first dimension")
+
+
+def _check_independent(context: Lowering, node: fx.Node) -> None:
+    """A value made of samples that has no slot dimension depends on the whole batch."""
+    if context.kind[node] is not Kind.SLOT or context.layouts[node] is not None:
+        return
+    value = node.meta.get("val")
+    if isinstance(value, Tensor) and any(
+        isinstance(n.meta.get("val"), (Tensor, list, tuple)) and context.kind[n] is Kind.SLOT
+        for n in node.all_input_nodes
+    ):
+        raise CannotFuse(node.name, "its value depends on the whole batch, not on one sample")

@@ -1,0 +1,67 @@
+"""Rules for layer, group, instance and RMS normalisation: statistics, then each slot's affine."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import fx
+
+from spacetime.kernels.normalisation import affine
+
+from .arithmetic import aligned_shape
+from .graph import bind
+from .lower import Lowering, NoRule
+
+aten = torch.ops.aten
+
+
+def layer_norm(context: Lowering, node: fx.Node) -> fx.Node:
+    """Rule: over the last dimensions, slots in any dimension before them."""
+    a = bind(node)
+    size = len(a["normalized_shape"])
+    if context.layout(a["input"]).dim >= node.meta["val"].dim() - size:
+        raise NoRule("the slots are among the normalised dimensions")
+    return _normalise(context, node, trailing=0)
+
+
+def channel_norm(context: Lowering, node: fx.Node) -> fx.Node:
+    """Rule: over groups of channels or single channels of x [S, C, *space]."""
+    a = bind(node)
+    if context.layout(a["input"]).dim != 0:
+        raise NoRule("the slots are not its batch dimension")
+    if a.get("running_mean") is not None:
+        raise NoRule("it uses running statistics")
+    return _normalise(context, node, trailing=node.meta["val"].dim() - 2)
+
+
+def _normalise(context: Lowering, node: fx.Node, *, trailing: int) -> fx.Node:
+    a = bind(node)
+    x, scale, shift = a["input"], a["weight"], a.get("bias")
+    if context.is_weight(x) or not all(v is None or context.is_weight(v) for v in (scale, shift)):
+        raise NoRule("only its scale and shift may be weights")
+    without: dict[str, Any] = {**a, "weight": None}
+    if "bias" in a:
+        without["bias"] = None
+    target: Any = node.target
+    y = context.graph.call_function(target, context.new(tuple(without.values())))
+    layout = context.layout(node)
+    owner = scale if isinstance(scale, fx.Node) else shift
+    assert isinstance(owner, fx.Node)
+    shape = tuple(int(n) for n in owner.meta["val"].shape)
+    apply = partial(
+        affine,
+        shape=aligned_shape(shape, node.meta["val"].dim(), layout, trailing=trailing),
+        slot_dim=layout.dim,
+    )
+    slots = context.slots(layout.outer, layout.inner)
+    return context.operation("affine", {"gather": apply}, slots, y, *context.new((scale, shift)))
+
+
+RULES = {
+    aten.layer_norm.default: layer_norm,
+    aten.rms_norm.default: layer_norm,
+    aten.group_norm.default: channel_norm,
+    aten.instance_norm.default: channel_norm,
+}

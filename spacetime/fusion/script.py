@@ -1,0 +1,91 @@
+"""TorchScript of a fused graph: one compiled function for each number of slots.
+
+A compiled function takes the weights as arguments, so tenants join and leave without compiling; it
+runs one tenant's plain graph when all slots name the same tenant, the slot graph otherwise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from spacetime.kernels.slots import locate, run_of
+
+
+class _Plain(nn.Module):
+    """One tenant's weights for the whole batch."""
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(
+        self, index: Tensor, table: Tensor, weights: list[Tensor], inputs: list[Tensor]
+    ) -> list[Tensor]:
+        row = int(locate(table, index)[0])
+        return self.plain([w[row] for w in weights], inputs)  # type: ignore[no-any-return]
+
+
+class _Mixed(nn.Module):
+    """Each slot's weights, or the plain graph when they are all one tenant's."""
+
+    def __init__(self, plain: Any, mixed: Any) -> None:
+        super().__init__()
+        self.plain = plain
+        self.mixed = mixed
+
+    def forward(
+        self, index: Tensor, table: Tensor, weights: list[Tensor], inputs: list[Tensor]
+    ) -> list[Tensor]:
+        rows = locate(table, index)
+        first = rows[0]
+        if bool((rows == first).all()):
+            row = int(first)
+            return self.plain([w[row] for w in weights], inputs)  # type: ignore[no-any-return]
+        return self.mixed(rows, run_of(rows), weights, inputs)  # type: ignore[no-any-return]
+
+
+def trace_plain(
+    module: fx.GraphModule, weights: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> Callable[..., list[Tensor]]:
+    """trace_plain(...): (weights, inputs) -> outputs, for the batch size of inputs."""
+
+    def run(weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        return list(module(*weights, *inputs))
+
+    return _trace(run, (list(weights), list(inputs)))
+
+
+def trace_mixed(
+    module: fx.GraphModule, rows: Tensor, weights: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> Callable[..., list[Tensor]]:
+    """trace_mixed(...): (rows, run, weights, inputs) -> outputs, for the slots in rows."""
+
+    def run(rows: Tensor, run: Tensor, weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        return list(module(rows, run, *weights, *inputs))
+
+    return _trace(run, (rows, run_of(rows), list(weights), list(inputs)))
+
+
+def dispatch(plain: Any, mixed: Any | None) -> Callable[..., list[Tensor]]:
+    """dispatch(plain, mixed): (index, table, weights, inputs) -> outputs, compiled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # see kernels/scripted.py
+        module = _Plain(plain) if mixed is None else _Mixed(plain, mixed)
+        compiled: Callable[..., list[Tensor]] = torch.jit.script(module)
+    return compiled
+
+
+def _trace(function: Callable[..., Any], example: tuple[Any, ...]) -> Callable[..., list[Tensor]]:
+    with warnings.catch_warnings(), torch.no_grad():
+        # The tracer warns that sizes become constants, which is what we want.
+        warnings.simplefilter("ignore")
+        tracer: Any = torch.jit.trace  # untyped in PyTorch
+        traced: Callable[..., list[Tensor]] = tracer(
+            function, example, check_trace=False, strict=False
+        )
+    return traced

@@ -1,0 +1,89 @@
+"""The stacked weights of all tenants: one immutable snapshot at a time.
+
+*Thread safety*: a `Stacks` never changes, so a call that holds one is undisturbed by tenants that
+join or leave; the owner replaces the snapshot by one assignment. A joining tenant is written into
+spare rows that no older snapshot looks at; when a tenant leaves, the rows kept are copied together
+and the old storage goes with its last user. Tenants' numbers are stable: `table` maps a number to
+its row, -1 once removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .entries import Entry
+
+SPARE_PART = 20  # one spare row for this many tenants: appends rarely copy, memory stays flat
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """Rows of every entry. `values` are [T, ...] views of `storage`, which may have spare rows."""
+
+    entries: tuple[Entry, ...]
+    storage: tuple[Tensor, ...]
+    values: list[Tensor]  # a list, because TorchScript takes List[Tensor]; never written to
+    table: Tensor  # int64 [numbers ever given]
+    used_rows: int
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the tenants present."""
+        return [n for n, row in enumerate(self.table.tolist()) if row >= 0]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(s.numel() * s.element_size() for s in self.storage)
+
+    def row(self, number: int) -> int:
+        """row(number): the row of a tenant; IndexError when there is none."""
+        rows = self.table.tolist()
+        if not 0 <= number < len(rows) or rows[number] < 0:
+            raise IndexError(f"tenant {number}: not in this family")
+        return int(rows[number])
+
+    def with_tenants(self, states: Sequence[Mapping[str, Tensor]]) -> Stacks:
+        """with_tenants(states): a snapshot with more tenants; their numbers follow the last."""
+        count = self.used_rows + len(states)
+        room = self.storage[0].shape[0] if self.storage else count
+        storage = self.storage
+        if count > room:
+            room = count + count // SPARE_PART if self.used_rows else count
+            storage = tuple(_grown(s, self.used_rows, room) for s in storage)
+        for offset, state in enumerate(states):
+            for entry, stack in zip(self.entries, storage, strict=True):
+                stack[self.used_rows + offset].copy_(entry.compute(state))
+        table = torch.cat([self.table, torch.arange(self.used_rows, count)])
+        return _snapshot(self.entries, storage, table, count)
+
+    def without(self, number: int) -> Stacks:
+        """without(number): a snapshot in which that tenant's memory is given back."""
+        gone = self.row(number)
+        keep = [r for r in range(self.used_rows) if r != gone]
+        storage = tuple(s[keep] for s in self.storage)
+        table = self.table.clone()
+        table[table > gone] -= 1
+        table[number] = -1
+        return _snapshot(self.entries, storage, table, len(keep))
+
+
+def empty(entries: tuple[Entry, ...]) -> Stacks:
+    """empty(entries): a snapshot without tenants."""
+    storage = tuple(torch.empty((0, *e.shape), dtype=e.dtype) for e in entries)
+    return _snapshot(entries, storage, torch.empty(0, dtype=torch.int64), 0)
+
+
+def _grown(stack: Tensor, used: int, room: int) -> Tensor:
+    grown = stack.new_empty((room, *stack.shape[1:]))
+    grown[:used] = stack[:used]
+    return grown
+
+
+def _snapshot(
+    entries: tuple[Entry, ...], storage: tuple[Tensor, ...], table: Tensor, used: int
+) -> Stacks:
+    return Stacks(entries, storage, [s[:used] for s in storage], table, used)
