@@ -189,7 +189,9 @@ def _reason(error: BaseException) -> str:
 
 def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
     graph = copy.deepcopy(program.graph)
-    nodes = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+    # Matched by place: copying renames what Python has a word for, such as Linear's `input`.
+    old, new = ([n for n in g.nodes if n.op == "placeholder"] for g in (program.graph, graph))
+    nodes = {before.name: after for before, after in zip(old, new, strict=True)}
     state = program.state_dict
     weights: dict[str, str] = {}
     shared: dict[str, Tensor] = {}
@@ -197,12 +199,11 @@ def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
     leaves: list[Any] = []
     inputs: list[str] = []
     for spec in program.graph_signature.input_specs:
-        name = spec.arg.name
-        node = nodes[name]
+        node = nodes[spec.arg.name]
         if spec.kind is InputKind.USER_INPUT:
             if isinstance(spec.arg, TensorArgument):
                 leaves.append(Ref(len(inputs)))
-                inputs.append(name)
+                inputs.append(node.name)
             else:
                 leaves.append(getattr(spec.arg, "value", None))
                 _drop(graph, node)
@@ -212,7 +213,7 @@ def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
         if not node.users:
             graph.erase_node(node)
         elif target in state and tensor.is_floating_point():
-            weights[name] = target
+            weights[node.name] = target
         else:
             attribute = f"shared_{len(shared)}"
             shared[attribute] = tensor.detach().clone()
