@@ -295,19 +295,17 @@ class Lane:
     def granted_cores(self) -> list[int]: ...  # read back; empty before its server entered
     @property
     def closed(self) -> bool: ...
-    def enter(self) -> None:
-        """Binds the calling thread, and threads it starts from now on, to the lane's cores."""
-
+    # Binds the calling thread, and threads it starts from now on, to the lane's cores.
+    def enter(self) -> None: ...
     def leave(self) -> None: ...
-    def take(self, timeout_ns: int | None = ...) -> Launch | None:
-        """The next foreign launch; native ones are run at once. None: time is up, or closed."""
-
+    # The next foreign launch; native ones are run at once. None: time is up, or closed.
+    def take(self, timeout_ns: int | None = ...) -> Launch | None: ...
     def finish(self, launch: Launch, statuses: Sequence[int] | None = ...) -> bool:
         """Ends the launch: a status per request, 0 or an error code; None: all 0. False if the
         launch was given up meanwhile (close timed out), ValueError if it is not held."""
 
-    def fail(self) -> None:
-        """The server gives up: its launches end with LANE_FAILED, now and from now on."""
+    # The server gives up: its launches end with LANE_FAILED, now and from now on.
+    def fail(self) -> None: ...
 
 class ExecutorStats:
     @property

@@ -2,6 +2,7 @@
 #include "bind/records.h"
 
 #include <array>
+#include <string>
 #include <string_view>
 
 #include "sched/names.h"
@@ -11,6 +12,8 @@ namespace py = pybind11;
 namespace {
 
 using namespace st::rt;
+
+constexpr std::size_t kFields = 11;  // of either record
 
 PyTypeObject* completion_type = nullptr;
 PyTypeObject* happening_type = nullptr;
@@ -26,11 +29,10 @@ PyObject* number_or_none(std::uint32_t value) {
   return value == kNone ? Py_NewRef(Py_None) : number(value);
 }
 
-template <std::size_t N>
-py::object record(PyTypeObject* type, const std::array<PyObject*, N>& fields) {
+py::object record(PyTypeObject* type, const std::array<PyObject*, kFields>& fields) {
   PyObject* made = PyStructSequence_New(type);
   if (made == nullptr) throw py::error_already_set();
-  for (std::size_t i = 0; i < N; ++i) PyStructSequence_SetItem(made, i, fields[i]);
+  for (std::size_t i = 0; i < kFields; ++i) PyStructSequence_SetItem(made, i, fields[i]);
   return py::reinterpret_steal<py::object>(made);
 }
 
@@ -39,15 +41,15 @@ py::object completion_record(const Completion& end) {
   const auto if_started = [&](std::int64_t value) {
     return started ? number(value) : Py_NewRef(Py_None);
   };
-  return record<11>(completion_type,
-                    {name(end.token), number(end.tenant), word(end.outcome), number(end.code),
-                     number(end.arrival_ns), if_started(end.start_ns), number(end.finish_ns),
-                     if_started(static_cast<std::int64_t>(end.launch)), if_started(end.lane),
-                     number(end.samples), number(end.tenants)});
+  return record(completion_type,
+                {name(end.token), number(end.tenant), word(end.outcome), number(end.code),
+                 number(end.arrival_ns), if_started(end.start_ns), number(end.finish_ns),
+                 if_started(static_cast<std::int64_t>(end.launch)), if_started(end.lane),
+                 number(end.samples), number(end.tenants)});
 }
 
 py::object happening_record(const Happening& what) {
-  return record<11>(
+  return record(
       happening_type,
       {name(what.id), number_or_none(what.lane), number_or_none(what.family), number(what.tenant),
        word(what.outcome), number(what.start_ns), number(what.finish_ns), number(what.bucket),
@@ -63,10 +65,14 @@ py::list listed(const std::vector<Record>& records, py::object (*make)(const Rec
   return out;
 }
 
-PyTypeObject* add_type(py::module_& m, PyStructSequence_Desc description, const char* short_name) {
+// add_type: `full_name` keeps the type's name, which CPython does not copy.
+PyTypeObject* add_type(py::module_& m, const char* name, const char* doc,
+                       PyStructSequence_Field* fields, std::string& full_name) {
+  full_name = py::cast<std::string>(m.attr("__name__")) + "." + name;
+  PyStructSequence_Desc description{full_name.c_str(), doc, fields, kFields};
   PyTypeObject* type = PyStructSequence_NewType(&description);
   if (type == nullptr) throw py::error_already_set();
-  m.attr(short_name) = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(type));
+  m.attr(name) = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(type));
   return type;
 }
 
@@ -107,12 +113,9 @@ void bind_records(py::module_& m) {
     outcome_words[i] = Py_NewRef(outcome.ptr());
   }
   m.attr("OUTCOMES") = words;
+  static std::string completion_name, happening_name;
   completion_type =
-      add_type(m, {"spacetime._native.Completion", "How a request ended.", completion_fields, 11},
-               "Completion");
-  happening_type =
-      add_type(m,
-               {"spacetime._native.Happening", "A launch, or a request that ended without one.",
-                happening_fields, 11},
-               "Happening");
+      add_type(m, "Completion", "How a request ended.", completion_fields, completion_name);
+  happening_type = add_type(m, "Happening", "A launch, or a request that ended without one.",
+                            happening_fields, happening_name);
 }

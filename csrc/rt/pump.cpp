@@ -25,13 +25,13 @@ void Executor::pump(bool own_thread) {
   for (;;) {
     if (!token_.try_acquire()) return;
     const bool left_over = run_events(kBudget);
-    if (left_over && !own_thread) {
-      armed_ = 0;  // the executor's thread takes over
-      timer_.set(0);
-    }
     token_.release();
     const bool served = serve_inline();
-    if (left_over && !own_thread && !served) return;
+    if (left_over && !own_thread && !served) {
+      // After the release: rung earlier, our thread could look for the token too early and leave.
+      timer_.set(0);
+      return;
+    }
     if (events_.empty() && !rung_.load(std::memory_order_seq_cst)) return;
   }
 }
