@@ -246,9 +246,7 @@ class NativeFunction:
     def from_capsule(function: object, context: object | None = ...) -> NativeFunction:
         """Of a capsule named "st_native_function" (csrc/rt/launch.h), and one of its context."""
 
-class Latch:
-    """A native function that holds every launch until it is released."""
-
+class Latch:  # a native function that holds every launch until it is released
     def __init__(self) -> None: ...
     @property
     def function(self) -> NativeFunction: ...
@@ -265,9 +263,7 @@ class Ticket:
     def counts(self) -> dict[str, int]: ...  # by outcome
     def wait(self, timeout_ns: int | None = ...) -> bool: ...
 
-class Launch:
-    """A launch for Python to run: requests in order, by the tokens they were submitted with."""
-
+class Launch:  # for Python to run; its requests in order, by their tokens
     @property
     def id(self) -> int: ...
     @property
