@@ -32,7 +32,7 @@ def test_a_policy_that_is_none(fields: dict[str, object], message: str) -> None:
 
 def test_presets_and_words_are_the_same_on_both_sides() -> None:
     assert tuple(PRESETS) == _native.PRESETS
-    fields = [name for name in Policy.__dataclass_fields__]
+    fields = list(Policy.__dataclass_fields__)
     for name, policy in PRESETS.items():
         native = _native.Policy.named(name)
         assert [getattr(policy, f) for f in fields] == [getattr(native, f) for f in fields]
@@ -106,7 +106,7 @@ def test_weighted_needs_a_weight_or_a_lane() -> None:
 
 
 def test_the_lane_for_stragglers_must_exist() -> None:
-    with pytest.raises(ValueError, match="Policy.straggler_lane: unknown id 4"):
+    with pytest.raises(ValueError, match=r"Policy\.straggler_lane: unknown id 4"):
         scheduler(straggler_multiple=2.0, straggler_lane=4)
 
 

@@ -39,7 +39,7 @@ class Account:
                 assert (reason == "deadline") == due
                 self.dropped += 1
                 continue
-            _, launch, lane, family, bucket, requests, predicted = action
+            _, launch, lane, family, bucket, requests, _predicted = action
             assert lane not in {lane for lane, _ in self.running.values()}
             assert requests
             samples = sum(self.samples[r] for r in requests)
