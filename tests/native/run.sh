@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds the C++ core without Python and runs tests/native/*.cpp under ThreadSanitizer, then under
+# AddressSanitizer and UndefinedBehaviorSanitizer. With arguments, only those: thread address
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+[ $# -gt 0 ] || set -- thread address
+jobs=${ST_JOBS:-$(nproc)}
+
+build() { # sanitizers, folder
+  mkdir -p "$2"
+  ls csrc/{sched,rt,cpu}/*.cpp tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
+    object=$2/$(echo {} | tr / _).o
+    newest=$(ls -t {} csrc/*/*.h | head -1)
+    [ "$object" -nt "$newest" ] || ${CXX:-c++} -std=c++20 -O1 -g1 -pthread -Icsrc \
+      -Wall -Wextra -Werror -fsanitize="$1" -fno-sanitize-recover=all -fno-omit-frame-pointer \
+      -c {} -o "$object"' sh "$1" "$2"
+}
+
+run() { # sanitizers, folder
+  for test in tests/native/*.cpp; do
+    program=$2/$(basename "$test" .cpp)
+    ${CXX:-c++} -fsanitize="$1" -pthread -o "$program" \
+      "$2/tests_native_$(basename "$test").o" "$2"/csrc_*.o
+    timeout 100 "$program"
+  done
+}
+
+export TSAN_OPTIONS="halt_on_error=1" UBSAN_OPTIONS="print_stacktrace=1"
+for sanitizer in "$@"; do
+  case $sanitizer in
+    thread) flags=thread ;;
+    address) flags=address,undefined ;;
+    *) echo "run.sh: unknown sanitizer '$sanitizer'; use thread or address" >&2; exit 2 ;;
+  esac
+  echo "-- $flags"
+  build "$flags" "build/native/$sanitizer"
+  run "$flags" "build/native/$sanitizer"
+done
