@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from spacetime.fusion import Fused, fuse
 
 torch.set_num_threads(1)  # tiny operands; more threads only wait for each other
 
@@ -23,6 +26,59 @@ def tenants_of(make: Callable[[], nn.Module], count: int) -> list[nn.Module]:
                     value.add_(torch.rand_like(value) * 0.2 + 0.01)
         models.append(model)
     return models
+
+
+class Net(nn.Module):
+    """A network given as a function of itself and its inputs, and its parts by name."""
+
+    def __init__(self, forward: Any, parts: dict[str, Callable[[], Any]]) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, make in parts.items():
+            setattr(self, name, make())
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self._forward(self, *inputs)
+
+
+INDICES = ([3], [2, 2, 2], [3, 0, 3, 1, 2], [1, 2, 3])
+
+
+def assert_equals_alone(
+    models: list[nn.Module],
+    example: tuple[Tensor, ...],
+    *,
+    indices: tuple[list[int], ...] = INDICES,
+    fold: bool = True,
+    script: bool = True,
+) -> Fused:
+    """Fuse, and compare every slot of mixed batches with its model called on that one sample."""
+    fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=example, fold=fold)
+    assert fused.report.bytes_per_tenant <= 1.1 * fused.report.own_bytes_per_tenant
+    for index in indices:
+        inputs = tuple(samples_like(t, len(index)) for t in example)
+        numbers = torch.tensor(index)
+        results = [pytree.tree_leaves(fused(*inputs, index=numbers))]
+        if script and len(index) != 3:  # compiling takes longest, and one mixed size will do
+            results.append(list(fused.script()(numbers, *inputs)))
+        for slot, tenant in enumerate(index):
+            with torch.no_grad():
+                want = models[tenant](*(t[slot : slot + 1] for t in inputs))
+            tensors = [t for t in pytree.tree_leaves(want) if isinstance(t, Tensor)]
+            for got in results:
+                for a, b in zip(got, tensors, strict=True):
+                    assert (a[slot] - b[0]).abs().max() <= 1e-4 * b.abs().max()
+    return fused
+
+
+def samples_like(example: Tensor, count: int) -> Tensor:
+    """Random samples of an example's shape and kind."""
+    shape = (count, *example.shape[1:])
+    if example.dtype == torch.bool:
+        return torch.rand(shape) > 0.5
+    if example.is_floating_point():
+        return torch.randn(shape)
+    return torch.randint(0, int(example.max()) + 1, shape)
 
 
 def transformer(name: str) -> tuple[Callable[[], nn.Module], tuple[Tensor, ...]]:

@@ -189,21 +189,20 @@ def _reason(error: BaseException) -> str:
 
 def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
     graph = copy.deepcopy(program.graph)
-    # Matched by place: copying renames what Python has a word for, such as Linear's `input`.
-    old, new = ([n for n in g.nodes if n.op == "placeholder"] for g in (program.graph, graph))
-    nodes = {before.name: after for before, after in zip(old, new, strict=True)}
+    nodes = [n for n in graph.nodes if n.op == "placeholder"]
     state = program.state_dict
     weights: dict[str, str] = {}
     shared: dict[str, Tensor] = {}
     keys: dict[str, str] = {}
     leaves: list[Any] = []
     inputs: list[str] = []
-    for spec in program.graph_signature.input_specs:
-        node = nodes[spec.arg.name]
+    # By position: a copied graph renames what clashes with a name of Python, such as "input".
+    for spec, node in zip(program.graph_signature.input_specs, nodes, strict=True):
+        name = node.name
         if spec.kind is InputKind.USER_INPUT:
             if isinstance(spec.arg, TensorArgument):
                 leaves.append(Ref(len(inputs)))
-                inputs.append(node.name)
+                inputs.append(name)
             else:
                 leaves.append(getattr(spec.arg, "value", None))
                 _drop(graph, node)
@@ -213,7 +212,7 @@ def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
         if not node.users:
             graph.erase_node(node)
         elif target in state and tensor.is_floating_point():
-            weights[node.name] = target
+            weights[name] = target
         else:
             attribute = f"shared_{len(shared)}"
             shared[attribute] = tensor.detach().clone()

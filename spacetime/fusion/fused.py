@@ -121,6 +121,9 @@ class Fused:
         def call(index: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
             stacks = self._stacks
             slots = index.shape[0]
+            if slots == 1:
+                plain = self._plain_compiled.get(1) or self._compile_plain(1)
+                return tuple(plain(stacks.views(int(index)), inputs))
             compiled = self._compiled.get(slots) or self._compile(slots)
             return tuple(compiled(index, stacks.table, stacks.values, inputs))
 
@@ -132,35 +135,26 @@ class Fused:
         Runs the plain graph on views of the stacks. IndexError, at the call too, when the tenant
         is not there.
         """
-        held = self._stacks
-        views = _views(held, number)
+        self._stacks.row(number)
 
         def call(*inputs: Tensor) -> tuple[Tensor, ...]:
-            nonlocal held, views
-            stacks, mine = self._stacks, views
-            if held is not stacks:
-                mine = views = _views(stacks, number)
-                held = stacks
             samples = inputs[0].shape[0]
             compiled = self._plain_compiled.get(samples) or self._compile_plain(samples)
-            return tuple(compiled(mine, inputs))
+            return tuple(compiled(self._stacks.views(number), inputs))
 
         return call
 
     def _compile(self, slots: int) -> Compiled:
-        with self._compiling:
-            if slots in self._compiled:
-                return self._compiled[slots]
         plain = self._compile_plain(slots)
-        mixed = None
-        if slots > 1:
-            self.tune(slots)
-            stacks = self._stacks
-            rows = _mixed_rows(slots, stacks.used_rows)
-            inputs = self._exported.samples(slots)
-            mixed = trace_mixed(self._lowered.module, rows, stacks.values, inputs)
+        self.tune(slots)
         with self._compiling:
-            return self._compiled.setdefault(slots, dispatch(plain, mixed))
+            if slots not in self._compiled:
+                stacks = self._stacks
+                rows = _mixed_rows(slots, stacks.used_rows)
+                inputs = self._exported.samples(slots)
+                mixed = trace_mixed(self._lowered.module, rows, stacks.values, inputs)
+                self._compiled[slots] = dispatch(plain, mixed)
+            return self._compiled[slots]
 
     def _compile_plain(self, samples: int) -> Compiled:
         with self._compiling:
@@ -239,7 +233,8 @@ def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[st
 
 def _output_names(plain: Plain) -> list[str]:
     output = next(n for n in plain.module.graph.nodes if n.op == "output")
-    return [n.name for n in output.all_input_nodes]
+    values: Any = output.args[0]  # with repeats, which all_input_nodes has not
+    return [n.name for n in values]
 
 
 def _varied(
@@ -266,11 +261,6 @@ def _varied_input(sample: Tensor, generator: torch.Generator) -> Tensor:
 def _mixed_rows(slots: int, tenants: int) -> Tensor:
     """Rows that are no run: what a mixture of tenants looks like."""
     return torch.arange(slots).flip(0) % tenants
-
-
-def _views(stacks: Stacks, number: int) -> list[Tensor]:
-    row = stacks.row(number)
-    return [v[row] for v in stacks.values]
 
 
 def _choices(lowered: Lowered, name: str) -> str:

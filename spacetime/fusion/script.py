@@ -1,7 +1,7 @@
 """TorchScript of a fused graph: one compiled function for each number of slots.
 
-A compiled function takes the weights as arguments, so tenants join and leave without compiling; it
-runs one tenant's plain graph when all slots name the same tenant, the slot graph otherwise.
+A compiled function takes the weights as arguments, so tenants join and leave without compiling.
+When all slots name the same tenant it runs that tenant's plain graph, else the slot graph.
 """
 
 from __future__ import annotations
@@ -14,20 +14,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from spacetime.kernels.slots import locate, run_of
-
-
-class _Plain(nn.Module):
-    """One tenant's weights for the whole batch."""
-
-    def __init__(self, plain: Any) -> None:
-        super().__init__()
-        self.plain = plain
-
-    def forward(
-        self, index: Tensor, table: Tensor, weights: list[Tensor], inputs: list[Tensor]
-    ) -> list[Tensor]:
-        row = int(locate(table, index)[0])
-        return self.plain([w[row] for w in weights], inputs)  # type: ignore[no-any-return]
 
 
 class _Mixed(nn.Module):
@@ -71,12 +57,11 @@ def trace_mixed(
     return _trace(run, (rows, run_of(rows), list(weights), list(inputs)))
 
 
-def dispatch(plain: Any, mixed: Any | None) -> Callable[..., list[Tensor]]:
+def dispatch(plain: Any, mixed: Any) -> Callable[..., list[Tensor]]:
     """dispatch(plain, mixed): (index, table, weights, inputs) -> outputs, compiled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # see kernels/scripted.py
-        module = _Plain(plain) if mixed is None else _Mixed(plain, mixed)
-        compiled: Callable[..., list[Tensor]] = torch.jit.script(module)
+        compiled: Callable[..., list[Tensor]] = torch.jit.script(_Mixed(plain, mixed))
     return compiled
 
 

@@ -10,7 +10,7 @@ its row, -1 once removed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Stacks:
     values: list[Tensor]  # a list, because TorchScript takes List[Tensor]; never written to
     table: Tensor  # int64 [numbers ever given]
     used_rows: int
+    _views: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
 
     @property
     def numbers(self) -> list[int]:
@@ -45,6 +46,14 @@ class Stacks:
         if not 0 <= number < len(rows) or rows[number] < 0:
             raise IndexError(f"tenant {number}: not in this family")
         return int(rows[number])
+
+    def views(self, number: int) -> list[Tensor]:
+        """views(number): one tenant's weights, without a copy. IndexError when it is not here."""
+        found = self._views.get(number)
+        if found is None:
+            row = self.row(number)
+            found = self._views[number] = [v[row] for v in self.values]
+        return found
 
     def with_tenants(self, states: Sequence[Mapping[str, Tensor]]) -> Stacks:
         """with_tenants(states): a snapshot with more tenants; their numbers follow the last."""

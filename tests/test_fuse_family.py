@@ -1,0 +1,242 @@
+"""A family in use: tenants join and leave, scripts run without the interpreter lock, memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from fuse_models import tenants_of
+from torch import Tensor, nn
+
+from spacetime.fusion import Fused, fuse
+
+
+def small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5)
+    )
+
+
+@pytest.fixture
+def models() -> list[nn.Module]:
+    return tenants_of(small, 5)
+
+
+@pytest.fixture
+def fused(models: list[nn.Module]) -> Fused:
+    states = [m.state_dict() for m in models[:4]]
+    return fuse(models[0], states, example_inputs=(torch.randn(2, 3, 4, 4),))
+
+
+def alone(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y: Tensor = model(x)
+    return y
+
+
+def assert_tenant(fused: Fused, number: int, model: nn.Module) -> None:
+    x = torch.randn(3, 3, 4, 4)
+    index = torch.tensor([number] * 3)
+    want = alone(model, x)
+    for got in (fused(x, index=index), fused.script()(index, x)[0], fused.alone(number)(x)[0]):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_append_gives_the_next_number(fused: Fused, models: list[nn.Module]) -> None:
+    script = fused.script()
+    assert fused.append(models[4].state_dict()) == 4
+    assert fused.tenants == 5
+    for number, model in enumerate(models):
+        assert_tenant(fused, number, model)
+    x = torch.randn(5, 3, 4, 4)
+    got = script(torch.tensor([4, 0, 1, 4, 3]), x)[0]
+    torch.testing.assert_close(got[3:4], alone(models[4], x[3:4]), rtol=1e-4, atol=1e-5)
+
+
+def test_remove_keeps_the_other_numbers_and_returns_memory(
+    fused: Fused, models: list[nn.Module]
+) -> None:
+    before = fused.stacks.nbytes
+    call = fused.alone(1)
+    fused.remove(1)
+    assert fused.tenants == 3
+    assert fused.stacks.nbytes == before * 3 // 4
+    for number in (0, 2, 3):
+        assert_tenant(fused, number, models[number])
+    x = torch.randn(2, 3, 4, 4)
+    for gone in (1, 4, -1):
+        with pytest.raises(IndexError, match="not in this family"):
+            fused(x, index=torch.tensor([0, gone]))
+    with pytest.raises(IndexError, match="tenant 1"):
+        fused.remove(1)
+    with pytest.raises(IndexError, match="tenant 1"):
+        call(x)
+    assert fused.append(models[1].state_dict()) == 4
+    assert_tenant(fused, 4, models[1])
+
+
+def test_removed_storage_goes_with_its_last_user(fused: Fused) -> None:
+    storage = weakref.ref(fused.stacks.storage[0])
+    held = fused.stacks
+    fused.remove(0)
+    gc.collect()
+    assert storage() is not None
+    del held
+    gc.collect()
+    assert storage() is None
+
+
+def test_neither_the_template_nor_the_state_dicts_stay_alive() -> None:
+    models = tenants_of(small, 3)
+    fused = fuse(
+        models[0], [m.state_dict() for m in models], example_inputs=(torch.randn(2, 3, 4, 4),)
+    )
+    fused.script()(torch.tensor([0, 1]), torch.randn(2, 3, 4, 4))
+    tensors = [weakref.ref(p) for m in models for p in m.parameters()]
+    del models
+    gc.collect()
+    assert [ref for ref in tensors if ref() is not None] == []
+
+
+def test_memory_stays_within_the_bound_while_tenants_join(models: list[nn.Module]) -> None:
+    example = (torch.randn(2, 3, 4, 4),)
+    fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=example)
+    for joined in range(60):
+        fused.append(models[joined % 5].state_dict())
+        report = fused.report
+        allowed = 1.1 * report.own_bytes_per_tenant * fused.tenants
+        assert fused.stacks.nbytes <= allowed + report.own_bytes_per_tenant
+
+
+def test_calls_are_undisturbed_by_joining_and_leaving(
+    fused: Fused, models: list[nn.Module]
+) -> None:
+    script = fused.script()
+    x = torch.randn(2, 3, 4, 4)
+    index = torch.tensor([3, 0])
+    want = [alone(models[t], x[s : s + 1]) for s, t in enumerate(index.tolist())]
+    script(index, x)
+    stop = threading.Event()
+    wrong: list[Any] = []
+
+    def serve() -> None:
+        while not stop.is_set():
+            got = script(index, x)[0]
+            if not all(torch.allclose(got[s], want[s][0], 1e-4, 1e-5) for s in (0, 1)):
+                wrong.append(got)
+
+    threads = [threading.Thread(target=serve) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        fused.remove(fused.append(models[4].state_dict()))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_scripts_release_the_interpreter_lock() -> None:
+    """Two threads meet inside: pure Python counts on while a script runs."""
+    layers = [nn.Linear(256, 256) for _ in range(8)]
+    model = nn.Sequential(*layers).eval()
+    fused = fuse(model, [model.state_dict()] * 2, example_inputs=(torch.randn(2, 512, 256),))
+    script = fused.script()
+    index, x = torch.tensor([1, 0]), torch.randn(2, 512, 256)
+    script(index, x)
+    counted, running, done = 0, threading.Event(), threading.Event()
+
+    def run() -> None:
+        running.set()
+        for _ in range(20):
+            script(index, x)
+        done.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    running.wait()
+    while not done.is_set():
+        counted += 1
+    thread.join()
+    # With the lock held, this thread would run once per switch interval at most: a few turns a
+    # call. Without it, it runs the whole time.
+    assert counted > 20_000
+
+
+def test_state_dicts_that_do_not_fit_are_refused(fused: Fused, models: list[nn.Module]) -> None:
+    good = models[0].state_dict()
+    cases: list[tuple[dict[str, Tensor], str]] = [
+        ({k: v for k, v in good.items() if k != "4.bias"}, "'4.bias' is missing"),
+        ({**good, "4.bias": torch.zeros(6)}, r"'4.bias' is \(6,\)"),
+        ({**good, "4.bias": torch.zeros(5).double()}, "float64"),
+    ]
+    for state, message in cases:
+        with pytest.raises(ValueError, match=message):
+            fused.append(state)
+    assert fused.tenants == 4
+
+
+def test_bad_indices_are_refused(fused: Fused) -> None:
+    x = torch.randn(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="S ="):
+        fused(x, index=torch.tensor([0]))
+    with pytest.raises(ValueError, match="int64"):
+        fused(x, index=torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match="at least one"):
+        fused(x[:0], index=torch.empty(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="at least one state dict"):
+        fuse(small().eval(), [], example_inputs=(x,))
+
+
+def test_weights_may_be_nan(models: list[nn.Module]) -> None:
+    with torch.no_grad():
+        next(models[0].parameters()).fill_(float("nan"))
+    x = torch.randn(2, 3, 4, 4)
+    fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=(x,))
+    y = fused(x, index=torch.tensor([0, 1]))
+    assert y[0].isnan().all()
+    torch.testing.assert_close(y[1:], alone(models[1], x[1:]), rtol=1e-4, atol=1e-5)
+
+
+def test_shared_buffers_have_to_agree() -> None:
+    class Masked(nn.Module):
+        def __init__(self, keep: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.register_buffer("keep", torch.arange(4) < keep)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.keep  # type: ignore[no-any-return]
+
+    x = torch.randn(2, 4)
+    two, three = Masked(2).eval(), Masked(3).eval()
+    fused = fuse(two, [two.state_dict()], example_inputs=(x,))
+    assert [r.reason for r in fused.report.rows if r.how == "shared"] == ["keep"]
+    with pytest.raises(ValueError, match="buffer 'keep' differs"):
+        fused.append(three.state_dict())
+
+
+def test_report_is_a_table_and_json(fused: Fused) -> None:
+    fused.tune(4)
+    report = fused.report
+    text = str(report)
+    assert "2 fused" in text
+    assert "bytes a tenant" in text
+    assert json.loads(json.dumps(report.to_json()))["rows"][0]["how"] == "fused"
+    assert all(row.implementation for row in report.rows)
+    assert report.bytes_per_tenant == fused.stacks.nbytes // 4
+
+
+def test_half_precision_weights() -> None:
+    models = [m.bfloat16() for m in tenants_of(lambda: nn.Linear(8, 4), 3)]
+    x = torch.randn(3, 8, dtype=torch.bfloat16)
+    fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=(x,))
+    got = fused(x, index=torch.tensor([2, 0, 1]))
+    for slot, tenant in enumerate([2, 0, 1]):
+        want = alone(models[tenant], x[slot : slot + 1])
+        torch.testing.assert_close(got[slot : slot + 1], want, rtol=0.02, atol=0.02)
