@@ -257,7 +257,8 @@ def convolutions(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[int, ...]]:
         "groups": groups,
         "bias": draw(st.booleans()),
     }
-    size = tuple(draw(st.integers(d * (k - 1) + 1, 8)) for k, d in zip(kernel, dilation))  # noqa: B905
+    least = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    size = [draw(st.integers(n, 8)) for n in least]
     return arguments, (arguments["in_channels"], *size)
 
 
