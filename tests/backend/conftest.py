@@ -1,0 +1,91 @@
+"""A running executor for the contract tests: small, strict, and closed whatever happens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from spacetime import _native
+
+SOON = 20 * 10**9  # ns; a test that waits this long has failed
+MS = 10**6
+
+
+@dataclass(kw_only=True)
+class Rig:
+    """An executor with some lanes, one family and one tenant, and threads to be joined."""
+
+    executor: _native.Executor
+    lanes: list[_native.Lane]
+    family: int
+    tenant: int
+    servers: list[threading.Thread] = field(default_factory=list)
+
+    def serve(self, lane: _native.Lane, run: Callable[[_native.Launch], list[int]]) -> None:
+        """Serves the lane from a thread of its own, as a session does."""
+
+        def loop() -> None:
+            lane.enter()
+            while (launch := lane.take()) is not None:
+                lane.finish(launch, run(launch))
+            lane.leave()
+
+        self.servers.append(threading.Thread(target=loop))
+        self.servers[-1].start()
+
+    def ended(self, count: int) -> list[_native.Completion]:
+        """The next `count` completions."""
+        found: list[_native.Completion] = []
+        while len(found) < count:
+            more = self.executor.completions(timeout_ns=SOON)
+            assert more, f"{len(found)} of {count} requests ended"
+            found += more
+        return found
+
+    def close(self) -> None:
+        self.executor.close(drain=False, timeout_ns=SOON)
+        for server in self.servers:
+            server.join(timeout=SOON / 10**9)
+            assert not server.is_alive()
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Rig]]:
+    """Makes rigs: lanes on the machine's cores in turn, which all run `function`."""
+    rigs: list[Rig] = []
+
+    def rig(
+        lanes: int = 1,
+        *,
+        function: _native.NativeFunction | None = None,
+        queue_limit: int = 1024,
+        native: bool = True,
+        batch: str = "greedy",
+        timeline: int = 0,
+        capacity: int = 4096,
+    ) -> Rig:
+        policy = _native.Policy(batch=batch)
+        executor = _native.Executor(policy, capacity=capacity, timeline=timeline)
+        cores = _native.available_cores()
+        added = [executor.add_lane([cores[i % len(cores)]], native=native) for i in range(lanes)]
+        family = executor.add_family([1, 2, 4, 8])
+        tenant = executor.add_tenant(family, queue_limit=queue_limit)
+        if function is not None:
+            executor.set_native(family, function)
+        rigs.append(Rig(executor=executor, lanes=added, family=family, tenant=tenant))
+        return rigs[-1]
+
+    yield rig
+    for made in rigs:
+        made.close()
+
+
+@pytest.fixture
+def latch() -> Iterator[_native.Latch]:
+    """A function that holds its launches; opened at the end, so that nothing is left hanging."""
+    held = _native.Latch()
+    yield held
+    held.open()
