@@ -27,7 +27,9 @@ class ModelError(SpacetimeError):
     """A tenant's model raised while it ran; `cause` is what it raised."""
 
     def __init__(self, tenant: str, cause: BaseException) -> None:
-        super().__init__(f"tenant {tenant}: the model raised {type(cause).__name__}: {cause}")
+        # TorchScript puts its whole interpreter stack before the reason, on the last line.
+        reason = (str(cause).strip() or "no message").splitlines()[-1]
+        super().__init__(f"tenant {tenant}: the model raised {type(cause).__name__}: {reason}")
         self.tenant = tenant
         self.cause = cause
         self.__cause__ = cause

@@ -68,9 +68,14 @@ class Flat(nn.Module):
 
 
 def program_of(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor], *, refused: str | None
+    model: nn.Module,
+    signature: Signature,
+    example: Sequence[Tensor],
+    *,
+    refused: str | None,
+    rows: Sequence[int] = (1, 8),
 ) -> Program:
-    """The fastest correct way to run `model` here.
+    """The fastest correct way to run `model` here, at batches of these many `rows`.
 
     `refused` is the reason `torch.export` gave for not taking the model, None if it took it.
     Raises ModelError when the model fails on its own example inputs.
@@ -88,7 +93,9 @@ def program_of(
         return Program(flat, outputs, "eager", why, batches=False)
     why = "" if independent else "rows depend on each other, so requests never share a call"
     ways = [(how, call) for how, call in _candidates(flat, example) if _agrees(flat, call, example)]
-    how, call = min(ways, key=lambda way: _seconds(way[1], example)) if ways else ("eager", flat)
+    how, call = (
+        min(ways, key=lambda way: _seconds(way[1], example, rows)) if ways else ("eager", flat)
+    )
     return Program(call, outputs, how, why, batches=independent)
 
 
@@ -154,9 +161,11 @@ def _candidates(flat: Flat, example: Sequence[Tensor]) -> list[tuple[str, FlatCa
         # TorchScript is deprecated upstream without a replacement that runs without the GIL on a
         # CPU and needs no C++ compilation for each model; tracer warnings are answered by _agrees.
         warnings.simplefilter("ignore")
-        frozen = torch.jit.freeze(torch.jit.trace(flat, inputs, check_trace=False))
-        fast = torch.jit.optimize_for_inference(torch.jit.trace(flat, inputs, check_trace=False))
-    return [("TorchScript, oneDNN layouts", fast), ("TorchScript, frozen", frozen)]
+        jit: Any = torch.jit  # untyped in PyTorch
+        frozen = jit.freeze(jit.trace(flat, inputs, check_trace=False))
+        fast = jit.optimize_for_inference(jit.trace(flat, inputs, check_trace=False))
+    # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
+    return [("TorchScript, oneDNN layouts", fast.forward), ("TorchScript, frozen", frozen.forward)]
 
 
 def _agrees(flat: Flat, call: FlatCall, example: Sequence[Tensor]) -> bool:
@@ -172,13 +181,15 @@ def _agrees(flat: Flat, call: FlatCall, example: Sequence[Tensor]) -> bool:
     return True
 
 
-def _seconds(call: FlatCall, example: Sequence[Tensor], repeats: int = 5) -> float:
+def _seconds(call: FlatCall, example: Sequence[Tensor], rows: Sequence[int]) -> float:
+    """Time of a sample, averaged over the batch sizes."""
     total = 0.0
     with torch.no_grad():
-        for rows in (1, 8):
-            inputs = spread(example, rows)
-            call(*inputs)
-            total += min(_once(call, inputs) for _ in range(repeats)) / rows
+        for count in rows:
+            inputs = spread(example, count)
+            for _ in range(3):  # TorchScript optimises during its first calls
+                call(*inputs)
+            total += min(_once(call, inputs) for _ in range(5)) / count
     return total
 
 

@@ -135,7 +135,7 @@ class Runner:
         if len(batch) == 1:
             return [self.outputs.build(outputs)]
         sizes = [work.samples for work in batch]
-        parts = zip(*(out.split(sizes) for out in outputs), strict=True)
+        parts = zip(*(torch.split_with_sizes(out, sizes) for out in outputs), strict=True)
         return [self.outputs.build(tensors) for tensors in parts]
 
 

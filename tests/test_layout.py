@@ -19,10 +19,10 @@ LAYERS: list[set[str]] = [
     {"plot", "zoo", "session", "simulator"},
     {"explain"},
     {"tenant"},
-    {"report", "timeline", "executor", "family"},
-    {"runner", "measure", "fusion", "workload_file"},
-    {"program", "workload", "device"},
-    {"signature"},
+    {"executor", "family"},
+    {"runner", "measure", "fusion"},
+    {"program", "workload_file", "device", "report", "timeline"},
+    {"signature", "workload"},
     {"kernels"},
     {"core", "errors", "units"},
     {"_native"},
@@ -72,7 +72,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", sources(".py", ".cpp", ".h", ".pyi"), ids=name_of)
 def test_a_file_stays_small_and_narrow(path: Path) -> None:
     lines = path.read_text().split("\n")
-    assert len(lines) <= 401
+    assert len(lines) <= 401 or path.suffix == ".pyi"  # a module has one stub
     assert max(map(len, lines)) <= 100
     assert not BANNED.search(name_of(path))
 
@@ -105,10 +105,15 @@ def test_words_with_one_home() -> None:
         r"std::j?thread\b": ("csrc/rt/", "csrc/cpu/", "csrc/bind/", "tests/native/"),
         r"\bmatplotlib\b": ("spacetime/plot", "tests/"),
         r"\bimport click\b": ("spacetime/cli", "tests/"),
-        r"\bfrom spacetime import _native\b|spacetime\._native": (
-            "spacetime/executor.py", "spacetime/simulator.py", "benchmarks/", "tests/", "setup.py",
+        r"\bimport _native\b|spacetime\._native": (
+            "spacetime/executor.py",
+            "spacetime/simulator.py",
+            "csrc/bind/",
+            "benchmarks/",
+            "tests/",
+            "setup.py",
         ),
-    }  # fmt: skip
+    }
     for path in sources(".py", ".cpp", ".h"):
         for word, allowed in homes.items():
             if re.search(word, path.read_text()) and path != Path(__file__):

@@ -24,6 +24,8 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
+from .confine import confined, shell
+
 
 class CannotExport(Exception):
     """The model has no graph that serves any number of slots; the message is one line, why."""
@@ -142,6 +144,7 @@ def widen(inputs: Any) -> Any:
 
 
 def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
+    own = shell(model)
     slots = Dim("slots", min=1)
     dynamic = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, args)
     named = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, kwargs)
@@ -150,10 +153,10 @@ def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
     try:
         noise.setLevel(logging.CRITICAL)  # the reason is in the exception we raise
         quiet = contextlib.redirect_stderr(_WithoutGraphs(sys.stderr))
-        with warnings.catch_warnings(), quiet:
+        with confined(), warnings.catch_warnings(), quiet:
             warnings.simplefilter("ignore")
             shapes = _by_parameter(model, dynamic, named)
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(own, args, kwargs, dynamic_shapes=shapes, strict=False)
             functional: ExportedProgram = program.run_decompositions({})
             return functional
     except Exception as error:

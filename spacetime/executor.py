@@ -1,0 +1,207 @@
+"""The threads between the native executor and Python: one for each lane, and one notifier.
+
+A lane's thread waits for launches with the GIL released, runs them, and leaves each answer in its
+request's entry; the notifier resolves the callers' futures, so a slow callback of one caller holds
+up no lane. Native code never calls into Python.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from spacetime import _native
+from spacetime.core import Policy
+from spacetime.errors import (
+    ClosedError,
+    DeadlineExceeded,
+    ModelError,
+    QueueFull,
+    SpacetimeError,
+)
+from spacetime.measure import lane_threads
+from spacetime.report import Observed, total
+from spacetime.runner import Runner, Work
+
+_KEPT_HAPPENINGS = 1 << 20  # launches and drops held until timeline() fetches them
+
+_DROPPED: dict[str, Callable[[str], SpacetimeError]] = {
+    "deadline": lambda name: DeadlineExceeded(f"tenant {name}: dropped at its deadline, unstarted"),
+    "removed": lambda name: ClosedError(f"tenant {name}: removed while the request waited"),
+    "closed": lambda name: ClosedError(f"tenant {name}: the session closed while it waited"),
+}
+
+
+class Answer(Future[Any]):
+    """A request's future. cancel() also withdraws the request if it still waits."""
+
+    withdraw: Callable[[], object] | None = None  # set once the request is accepted
+
+    def cancel(self) -> bool:
+        """Cancels unless resolved; a request that already runs finishes unseen."""
+        cancelled = super().cancel()
+        if cancelled and self.withdraw is not None:
+            self.withdraw()
+        return cancelled
+
+
+class Entry:
+    """An accepted request: its inputs until it has run, then its answer until it is fetched."""
+
+    __slots__ = ("answer", "error", "future", "leaves", "member", "runner", "samples", "tenant")
+
+    def __init__(
+        self, tenant: str, member: int, runner: Runner, leaves: Sequence[Tensor], samples: int
+    ) -> None:
+        self.tenant = tenant
+        self.member = member
+        self.runner = runner
+        self.leaves = leaves
+        self.samples = samples
+        self.future = Answer()
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+
+class Executor:
+    """A native executor whose launches are Python callables."""
+
+    def __init__(self, policy: Policy, *, timeline: bool) -> None:
+        kept = _KEPT_HAPPENINGS if timeline else 0
+        self.native = _native.Executor(_native.Policy(**asdict(policy)), timeline=kept)
+        self.lanes: list[_native.Lane] = []
+        self._first_ns: int | None = None  # when the first request came
+        self._entries: dict[int, Entry] = {}
+        self._tokens = itertools.count(1)
+        self._pid = os.getpid()
+        self._closed = False
+        self._threads = [_start("spacetime-notifier", _notify, self.native, self._entries)]
+        # An interpreter that exits with work in flight must not tear threads down in mid-launch.
+        self._finalizer = weakref.finalize(self, _abandon, self.native, self._threads, self._pid)
+
+    def add_lane(self, cores: Sequence[int]) -> None:
+        """Opens a lane on a partition of `cores` and starts its dispatcher thread."""
+        lane = self.native.add_lane(list(cores))
+        name = f"spacetime-lane-{len(self.lanes)}"
+        self.lanes.append(lane)
+        self._threads.append(_start(name, _serve, lane, self._entries, len(cores)))
+
+    def submit(
+        self, number: int, entry: Entry, deadline_ns: int | None, priority: int
+    ) -> Future[Any]:
+        """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing."""
+        if self._first_ns is None:
+            self._first_ns = time.monotonic_ns()
+        token = next(self._tokens)
+        self._entries[token] = entry
+        try:
+            request = self.native.submit(
+                number, token, samples=entry.samples, deadline_ns=deadline_ns, priority=priority
+            )
+        except RuntimeError as refusal:
+            del self._entries[token]
+            self.check_open()
+            raise self._refused(entry.tenant, refusal) from None
+        entry.future.withdraw = partial(self.native.cancel, request)
+        return entry.future
+
+    def remove(self, number: int) -> None:
+        """Takes a tenant out; what waits for it ends as removed."""
+        self.native.remove_tenant(number)
+
+    def observed(self) -> Observed:
+        """Everything counted since the first request."""
+        stats = self.native.stats()
+        since = time.monotonic_ns() - self._first_ns if self._first_ns is not None else 0
+        latency = _native.Histogram()
+        for tenant in stats.tenants:
+            latency.merge(tenant.latency)
+        return Observed(since, total(stats.tenants, latency), stats.tenants, stats.lanes)
+
+    @staticmethod
+    def _refused(tenant: str, refusal: RuntimeError) -> SpacetimeError:
+        if isinstance(refusal, _native.QueueFullError):
+            return QueueFull(f"tenant {tenant}: queue_limit requests are waiting already")
+        return ClosedError(f"tenant {tenant}: {refusal}")
+
+    def check_open(self) -> None:
+        """Raises ClosedError after close() and in a process forked from the owner's."""
+        if self._pid != os.getpid():
+            raise ClosedError("this session belongs to the parent process; open one after the fork")
+        if self._closed:
+            raise ClosedError("the session is closed")
+
+    def close(self, *, drain: bool) -> None:
+        """Finishes (drain) or refuses what waits, ends the threads; every future is resolved."""
+        if self._pid == os.getpid():
+            self._closed = True
+            self.native.close(drain=drain)
+            for thread in self._threads:
+                thread.join()
+
+
+def _start(name: str, body: Callable[..., None], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=body, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _abandon(native: _native.Executor, threads: list[threading.Thread], pid: int) -> None:
+    if pid == os.getpid():
+        native.close(drain=False)
+        for thread in threads:
+            thread.join()
+
+
+def _serve(lane: _native.Lane, entries: dict[int, Entry], threads: int) -> None:
+    """Body of a lane's dispatcher thread: runs launches until the lane closes."""
+    with lane_threads(threads):
+        lane.enter()
+        while (launch := lane.take()) is not None:
+            batch = [entries[token] for token in launch.tokens]
+            _run(batch)
+            lane.finish(launch, [int(entry.error is not None) for entry in batch])
+
+
+def _notify(native: _native.Executor, entries: dict[int, Entry]) -> None:
+    """Body of the notifier: resolves every request exactly once, until the executor is drained."""
+    while (records := native.completions()) is not None:
+        for record in records:
+            _resolve(entries.pop(record.token), record.outcome)
+
+
+def _run(batch: list[Entry]) -> None:
+    """Answers or errors for a whole batch; when it raises, only the guilty requests fail."""
+    try:
+        answers = batch[0].runner.run([Work(e.member, e.leaves, e.samples) for e in batch])
+    except BaseException as error:
+        if len(batch) == 1:
+            batch[0].error = ModelError(batch[0].tenant, error)
+            return
+        for entry in batch:
+            _run([entry])
+        return
+    for entry, answer in zip(batch, answers, strict=True):
+        entry.answer = answer
+
+
+def _resolve(entry: Entry, status: str) -> None:
+    future = entry.future
+    if not future.set_running_or_notify_cancel():
+        return
+    if status in _DROPPED:
+        future.set_exception(_DROPPED[status](entry.tenant))
+    elif entry.error is not None:
+        future.set_exception(entry.error)
+    else:
+        future.set_result(entry.answer)

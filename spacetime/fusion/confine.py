@@ -1,0 +1,63 @@
+"""Tracing that leaves other threads alone.
+
+While torch.fx traces, it replaces methods of `nn.Module` for the whole process, so an eager module
+that another thread runs meanwhile would be traced too, and fail. Tenants are added while others
+run, so the replacements are made to answer only the thread that traces. Likewise torch.export puts
+fake tensors into the module it is given, so it is given a shell of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.fx import _symbolic_trace as fx_trace
+
+_one_at_a_time = threading.RLock()
+
+
+@contextmanager
+def confined() -> Iterator[None]:
+    """What torch.fx patches inside the block is seen by this thread only; one thread at a time."""
+    patcher: Any = fx_trace._Patcher
+    patch_method = patcher.patch_method
+    owner = threading.get_ident()
+
+    def patch_confined(
+        self: Any, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True
+    ) -> None:
+        old = getattr(cls, name)
+
+        def chosen(*args: Any, **kwargs: Any) -> Any:
+            return (new if threading.get_ident() == owner else old)(*args, **kwargs)
+
+        patch_method(self, cls, name, chosen, deduplicate)
+
+    with _one_at_a_time:
+        patcher.patch_method = patch_confined
+        try:
+            yield
+        finally:
+            patcher.patch_method = patch_method
+
+
+def shell(model: nn.Module) -> nn.Module:
+    """The same tensors and attributes under module objects of its own."""
+    return _shell(model, {})
+
+
+def _shell(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module not in made:
+        made[module] = twin = type(module).__new__(type(module))
+        twin.__dict__ = module.__dict__ | {
+            "_parameters": dict(module._parameters),
+            "_buffers": dict(module._buffers),
+        }
+        children = module._modules.items()
+        twin.__dict__["_modules"] = {
+            name: None if child is None else _shell(child, made) for name, child in children
+        }
+    return made[module]

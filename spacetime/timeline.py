@@ -1,0 +1,63 @@
+"""What happened, as Chrome trace events (opens in Perfetto): one track a lane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Happening(Protocol):
+    """A launch that finished, or (lane None) a request that ended without one. Times in ns."""
+
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def finish_ns(self) -> int: ...
+    @property
+    def lane(self) -> int | None: ...
+    @property
+    def tenant(self) -> int: ...
+    @property
+    def tenants(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def bucket(self) -> int: ...
+    @property
+    def outcome(self) -> str: ...
+
+
+def chrome_events(
+    happenings: Iterable[Happening],
+    names: Mapping[int, str],
+    partitions: Sequence[Sequence[int]],
+) -> list[dict[str, Any]]:
+    """Trace events in µs; process 1 is the device, thread n+1 lane n, thread 0 the dropped."""
+    tracks = {0: "dropped"} | {
+        n + 1: f"lane {n} on cores {list(cores)}" for n, cores in enumerate(partitions)
+    }
+    events: list[dict[str, Any]] = [
+        {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": name}}
+        for tid, name in tracks.items()
+    ]
+    return events + [_event(happening, names) for happening in happenings]
+
+
+def _event(h: Happening, names: Mapping[int, str]) -> dict[str, Any]:
+    name = names.get(h.tenant, f"tenant {h.tenant}")
+    if h.lane is None:
+        return {
+            "ph": "i", "s": "t", "name": f"{name}: {h.outcome}",
+            "pid": 1, "tid": 0, "ts": h.finish_ns / 1000,
+        }  # fmt: skip
+    title = name if h.tenants == 1 else f"{h.tenants} tenants fused"
+    return {
+        "ph": "X", "name": title, "pid": 1, "tid": h.lane + 1,
+        "ts": h.start_ns / 1000, "dur": (h.finish_ns - h.start_ns) / 1000,
+        "args": {
+            "requests": h.requests, "samples": h.samples, "bucket": h.bucket,
+            "tenants": h.tenants, "outcome": h.outcome,
+        },
+    }  # fmt: skip
