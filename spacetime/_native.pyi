@@ -17,6 +17,7 @@ class Policy:
         order: str = ...,
         batch: str = ...,
         timeout_ns: int = ...,
+        shed: bool = ...,
         lend: bool = ...,
         max_borrow_ns: int | None = ...,
         first_fit: bool = ...,
@@ -37,6 +38,8 @@ class Policy:
     def batch(self) -> str: ...
     @property
     def timeout_ns(self) -> int: ...
+    @property
+    def shed(self) -> bool: ...
     @property
     def lend(self) -> bool: ...
     @property

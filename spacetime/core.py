@@ -32,11 +32,13 @@ class Policy:
     """The run-time rule: route x order x batch, and what is always on.
 
     ``route`` chooses the lane a request queues on, ``order`` the family a free lane serves next,
-    ``batch`` how many requests a launch takes and how long a free lane waits for more. ``lend``
-    lets an idle lane run one launch of another's work at a time, of at most ``max_borrow_ns``
-    predicted. A tenant slower than ``straggler_multiple`` times its prediction (0 = never) for
-    ``straggler_patience`` launches gets launches of its own, on ``straggler_lane`` if given.
-    ``first_fit``, ``elsa_alpha``, ``elsa_beta``: route ``elsa``; ``timeout_ns``: batch ``timeout``.
+    ``batch`` how many requests a launch takes and how long a free lane waits for more. With
+    ``shed`` a request whose launch is predicted to answer after its deadline is dropped when its
+    turn comes. ``lend`` lets an idle lane run one launch of another's work at a time, of at most
+    ``max_borrow_ns`` predicted. A tenant slower than ``straggler_multiple`` times its prediction
+    (0 = never) for ``straggler_patience`` launches gets launches of its own, on
+    ``straggler_lane`` if given. ``first_fit``, ``elsa_alpha``, ``elsa_beta``: route ``elsa``;
+    ``timeout_ns``: batch ``timeout``.
 
     Raises:
         ValueError: a word that is none of the allowed ones, or a number out of range.
@@ -52,6 +54,7 @@ class Policy:
     order: str = "edf"
     batch: str = "slack"
     timeout_ns: int = 2_000_000
+    shed: bool = False
     lend: bool = True
     max_borrow_ns: int | None = None
     first_fit: bool = False
@@ -105,7 +108,7 @@ class Policy:
 PRESETS: dict[str, Policy] = {
     "time-only": Policy(route="pinned", order="fifo", batch="one", lend=False),
     "space-only": Policy(route="pinned", order="fifo", batch="one", lend=False),
-    "space-time": Policy(straggler_multiple=2.0),
+    "space-time": Policy(shed=True, straggler_multiple=2.0),
     "elsa": Policy(route="elsa", order="fifo", batch="one", lend=False),
     "gpulet": Policy(route="weighted", order="duty", batch="greedy", lend=False),
     "parvagpu": Policy(route="weighted", order="fifo", batch="greedy", lend=False),

@@ -84,6 +84,16 @@ class TestTimeout:
         assert made.cancel(0, 350)[0]
         assert made.next_wake == 800
 
+    def test_forgets_a_cancelled_request_that_was_not_the_oldest(self) -> None:
+        made = self.made()
+        made.arrive(0, 0, 100)
+        made.arrive(1, 0, 300)
+        made.cancel(1, 400)
+        assert starts(made.wake(600)) == [(0, (0,))]
+        made.finish(1, 1600)
+        assert made.arrive(2, 0, 2000) == []
+        assert made.next_wake == 2500
+
     def test_a_busy_lane_needs_no_waking(self) -> None:
         made = self.made()
         made.arrive(0, 0, 0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hand import drops, scheduler, serve_out, starts
+from hand import LATENCY, drops, scheduler, serve_out, starts
+
+from spacetime.core import Policy
+from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, simulate
 
 PINNED = {"route": "pinned", "order": "fifo", "batch": "one", "lend": False}
 
@@ -57,6 +60,59 @@ class TestDeadline:
             made.arrive(0, 0, 0)
             made.arrive(1, 0, 0, deadline=500)
             assert drops(event(made))[0] == (1, "deadline")
+
+
+class TestShed:
+    """L(1) = 1000, L(2) = 1200, L(4) = 1600."""
+
+    def made(self, **policy):
+        made = scheduler(**{**PINNED, "batch": "greedy", "shed": True, **policy}, tenants=[{}, {}])
+        made.arrive(99, 0, 0)
+        return made
+
+    def test_drops_at_its_turn_what_the_launch_would_answer_too_late(self) -> None:
+        made = self.made()
+        for number, deadline in enumerate([2599, 2600, None, 9000]):
+            made.arrive(number, number % 2, 1, deadline=deadline)
+        actions = made.finish(1, 1000)  # four wait: the launch would end at 2600
+        assert drops(actions) == [(0, "deadline")]
+        assert starts(actions) == [(0, (1, 2, 3))]
+
+    def test_without_it_the_late_one_is_served(self) -> None:
+        made = self.made(shed=False)
+        made.arrive_all([(0, 0), (1, 1)], 1, deadline=1500)
+        assert starts(made.finish(1, 1000)) == [(0, (0, 1))]
+
+    def test_the_last_one_is_served_late_rather_than_not_at_all(self) -> None:
+        made = self.made()
+        made.arrive_all([(0, 0), (1, 1), (2, 0)], 1, deadline=1500)
+        actions = made.finish(1, 1000)
+        assert drops(actions) == [(0, "deadline"), (1, "deadline")]
+        assert starts(actions) == [(0, (2,))]
+
+    def test_a_duty_turn_sheds_its_own_tenant_only(self) -> None:
+        made = self.made(order="duty")
+        made.set_duty(0, [(1, 4)])
+        made.arrive_all([(0, 1), (1, 0), (2, 1)], 1, deadline=1500)
+        actions = made.finish(1, 1000)
+        assert drops(actions) == [(0, "deadline")]
+        assert starts(actions) == [(0, (2,))]
+
+    def test_keeps_the_goodput_of_an_overloaded_lane(self) -> None:
+        def goodput(shed: bool) -> float:
+            tenant = TenantSpec(arrivals=Arrivals(rate_rps=5e6), slo_ns=20_000)
+            run = simulate(
+                policy=Policy(shed=shed),
+                lanes=[LaneSpec()],
+                families=[FamilySpec.uniform(1, LATENCY)],
+                tenants=[tenant, tenant],
+                requests=20_000,
+            )
+            return sum(t.met for t in run.tenants) / run.end_ns * 1e9
+
+        capacity = 4 / 1.6e-6
+        assert goodput(True) > 0.9 * capacity
+        assert goodput(False) < 0.5 * capacity
 
 
 class TestQueueLimit:

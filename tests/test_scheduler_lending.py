@@ -112,6 +112,17 @@ def test_the_floor_returns_within_one_launch(lengths: list[int], arrivals: list[
         assert started[1000 + number] <= alone + longest
 
 
+def test_a_lane_that_waits_for_its_own_batch_does_not_borrow() -> None:
+    made = scheduler(
+        route="pinned", order="fifo", batch="timeout", timeout_ns=500, lend=True, lanes=2,
+        tenants=[{"lane": 0}, {"lane": 1}],
+    )  # fmt: skip
+    made.arrive_all([(n, 0) for n in range(4)], 0)
+    made.arrive(10, 1, 100)
+    assert made.arrive_all([(n, 0) for n in range(4, 8)], 200) == []
+    assert starts(made.wake(600)) == [(1, (10,))]
+
+
 def test_without_lending_nothing_is_borrowed() -> None:
     made = scheduler(**{**LEND, "lend": False}, lanes=2, families=[LATENCY])
     made.arrive(0, 0, 0)

@@ -163,6 +163,14 @@ def test_edf_meets_every_deadline_that_any_order_meets(jobs: list[tuple[int, int
         assert met == len(jobs)
 
 
+def test_edf_takes_the_most_urgent_first_inside_a_family_too() -> None:
+    made = scheduler(**PINNED, order="edf", families=[ONE], tenants=[{}, {}])
+    made.arrive(0, 0, 0)
+    for number, (tenant, deadline) in enumerate([(0, 90), (0, 40), (0, 30), (1, 95), (0, 50)], 1):
+        made.arrive(number, tenant, 1, deadline=deadline * 1000)
+    assert requests_of(serve_out(made, 1, 1)) == [3, 2, 5, 1, 4]
+
+
 def test_duty_skips_a_turn_without_requests_and_serves_the_others_after_the_cycle() -> None:
     tenants = [{"family": 0}, {"family": 1}, {"family": 0}]
     made = scheduler(

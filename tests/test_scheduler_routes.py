@@ -61,6 +61,16 @@ def test_least_wait_goes_where_the_answer_is_expected_first() -> None:
     assert lanes_of(sized("least-wait"), [None] * 7) == [0, 0, 1, 2, 0, 0, 0]
 
 
+def test_least_wait_counts_what_joining_a_batch_costs() -> None:
+    made = scheduler(route="least-wait", order="fifo", batch="greedy", lend=False, lanes=2)
+    made.arrive(0, 0, 0)  # lane 0 until 1000
+    made.arrive(1, 0, 500)  # lane 1 until 1500
+    made.arrive(2, 0, 500)  # lane 0
+    # Joining 2 it is answered at 1000 + L(2) = 2200; alone on lane 1 at 1500 + L(1) = 2500.
+    made.arrive(3, 0, 500)
+    assert starts(made.finish(1, 1000)) == [(0, (2, 3))]
+
+
 def test_least_wait_spreads_requests_whose_latency_nobody_knows() -> None:
     made = scheduler(**ALONE, route="least-wait", lanes=3, families=[], tenants=[])
     made.add_tenant(made.add_family([1]))

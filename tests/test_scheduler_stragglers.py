@@ -149,6 +149,18 @@ def test_its_prediction_follows_what_it_does() -> None:
     assert rounds.made.predicted_ns(0, 0, 1) < 2000  # the family's is not spoilt for long
 
 
+def test_its_own_launches_teach_the_family_nothing() -> None:
+    rounds = Rounds(2, {0: 3.0})
+    for _ in range(3):
+        rounds.run(0)
+        rounds.run(1)
+    before = rounds.made.predicted_ns(0, 0, 1)
+    for _ in range(10):
+        rounds.run(0)
+    assert rounds.straggling() == [0]
+    assert rounds.made.predicted_ns(0, 0, 1) == before
+
+
 def moved_to_lane_1(**policy: object) -> tuple[_native.Scheduler, int]:
     """Two lanes, all pinned on lane 0, stragglers on lane 1; tenant 0 strays with 6 waiting."""
     lanes = [{}, {"borrows": False}]

@@ -27,7 +27,7 @@ py::tuple words(const std::array<std::string_view, N>& names) {
 }
 
 Policy make_policy(const std::string& route, const std::string& order, const std::string& batch,
-                   TimeNs timeout_ns, bool lend, std::optional<TimeNs> max_borrow_ns,
+                   TimeNs timeout_ns, bool shed, bool lend, std::optional<TimeNs> max_borrow_ns,
                    bool first_fit, double elsa_alpha, double elsa_beta, double straggler_multiple,
                    double straggler_recovery, std::uint32_t straggler_patience,
                    std::optional<LaneId> straggler_lane) {
@@ -36,6 +36,7 @@ Policy make_policy(const std::string& route, const std::string& order, const std
   policy.order = parse<Order>(kOrderNames, order, "Policy.order");
   policy.batch = parse<BatchRule>(kBatchNames, batch, "Policy.batch");
   policy.timeout_ns = timeout_ns;
+  policy.shed = shed;
   policy.lend = lend;
   policy.max_borrow_ns = max_borrow_ns.value_or(kNever);
   policy.first_fit = first_fit;
@@ -78,9 +79,9 @@ void bind_policy(py::module_& m) {
   py::class_<Policy>(m, "Policy")
       .def(py::init(&make_policy), py::kw_only(), py::arg("route") = "least-wait",
            py::arg("order") = "edf", py::arg("batch") = "slack",
-           py::arg("timeout_ns") = Policy{}.timeout_ns, py::arg("lend") = true,
-           py::arg("max_borrow_ns") = py::none(), py::arg("first_fit") = false,
-           py::arg("elsa_alpha") = 1.0, py::arg("elsa_beta") = 1.0,
+           py::arg("timeout_ns") = Policy{}.timeout_ns, py::arg("shed") = false,
+           py::arg("lend") = true, py::arg("max_borrow_ns") = py::none(),
+           py::arg("first_fit") = false, py::arg("elsa_alpha") = 1.0, py::arg("elsa_beta") = 1.0,
            py::arg("straggler_multiple") = 0.0,
            py::arg("straggler_recovery") = StragglerRule{}.recovery,
            py::arg("straggler_patience") = StragglerRule{}.patience,
@@ -90,6 +91,7 @@ void bind_policy(py::module_& m) {
       .def_property_readonly("order", [](const Policy& p) { return name_of(kOrderNames, p.order); })
       .def_property_readonly("batch", [](const Policy& p) { return name_of(kBatchNames, p.batch); })
       .def_readonly("timeout_ns", &Policy::timeout_ns)
+      .def_readonly("shed", &Policy::shed)
       .def_readonly("lend", &Policy::lend)
       .def_property_readonly("max_borrow_ns",
                              [](const Policy& p) { return unless(p.max_borrow_ns, kNever); })

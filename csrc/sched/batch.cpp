@@ -32,7 +32,6 @@ TimeNs slack_until(const Facts& facts, const Queues& queues, const Queue& queue,
   const TimeNs together = queues.predicted_ns(queue, runner, next);
   const TimeNs apart =
       queues.predicted_ns(queue, runner, have) + queues.predicted_ns(queue, runner, need);
-  if (apart <= together) return kNow;
   return std::min(pays_until(queue, apart - together, need), meets_until(queue, together, need));
 }
 

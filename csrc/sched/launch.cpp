@@ -24,27 +24,55 @@ void note_share(Running& running, TenantId tenant, std::uint32_t samples, double
   running.shares.push_back({tenant, samples, charged});
 }
 
+// Whether the launch, as large as it can become, would answer the request too late.
+bool hopeless(const Facts& facts, const Queues& queues, const Site& site, const Pick& pick,
+              const Waiting& request, std::uint32_t total) {
+  if (!facts.policy().shed || request.deadline == kNever) return false;
+  const Queue& queue = queues.queue(site.owner, pick.queue);
+  const Cell& cell = queues.lane(site.owner).cells[request.tenant];
+  const bool only_cell = pick.alone() || queue.turns.size() == 1;
+  if (total == 0 && only_cell && cell.requests.size() == 1) return false;
+  const std::uint32_t waiting = pick.alone() ? cell.samples : queue.samples;
+  const std::uint32_t samples =
+      std::max(std::min(pick.limit, total + waiting), total + request.samples);
+  return site.now + queues.predicted_ns(queue, site.runner, samples) > request.deadline;
+}
+
+// The tenant of the next request: the most urgent one's until the launch has its first.
+TenantId next_tenant(const Facts& facts, const Queue& queue, const Pick& pick, bool first) {
+  if (pick.alone()) return pick.tenant;
+  if (queue.turns.empty()) return kNone;
+  const bool by_urgency = first && facts.policy().order != Order::kFair;
+  return by_urgency ? queue.urgent.top().id : queue.turns.top().id;
+}
+
 }  // namespace
 
-std::uint32_t fill(const Facts& facts, Queues& queues, LaneId owner, LaneId runner,
-                   const Pick& pick, Running& running, Actions& out) {
-  const Queue& queue = queues.queue(owner, pick.queue);
-  const double unit = price(facts, queue, runner);
+std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const Pick& pick,
+                   Running& running, Actions& out) {
+  const Queue& queue = queues.queue(site.owner, pick.queue);
+  const double unit = price(facts, queue, site.runner);
   std::uint32_t total = 0;
-  TenantId tenant = pick.tenant;
-  queues.begin_turn(owner, pick.queue);
-  do {
-    const Cell& cell = queues.lane(owner).cells[tenant];
+  queues.begin_turn(site.owner, pick.queue);
+  while (total == 0 || total < pick.limit) {
+    const TenantId tenant = next_tenant(facts, queue, pick, total == 0);
+    if (tenant == kNone) break;
+    const Cell& cell = queues.lane(site.owner).cells[tenant];
     if (cell.requests.empty()) break;
     const std::uint32_t slot = cell.requests.top().id;
-    const std::uint32_t samples = queues.at(slot).samples;
+    const Waiting& request = queues.at(slot);
+    if (hopeless(facts, queues, site, pick, request, total)) {
+      out.drops.push_back({request.id, tenant, DropReason::kDeadline});
+      queues.take(slot);
+      continue;
+    }
+    const std::uint32_t samples = request.samples;
     if (total > 0 && total + samples > pick.limit) break;
     out.requests.push_back(queues.take(slot).id);
-    queues.charge(owner, tenant, samples * unit);
+    queues.charge(site.owner, tenant, samples * unit);
     note_share(running, tenant, samples, samples * unit);
     total += samples;
-    if (!pick.alone) tenant = queue.turns.empty() ? kNone : queue.turns.top().id;
-  } while (tenant != kNone && total < pick.limit);
+  }
   return total;
 }
 

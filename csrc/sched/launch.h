@@ -9,11 +9,22 @@
 
 namespace st::sched {
 
-// fill: takes the pick's requests off `owner`'s queue into `out.requests`, and the shares of the
+// Where and when: `runner` takes work queued on `owner`.
+struct Site {
+  LaneId owner = kNone;
+  LaneId runner = kNone;
+  TimeNs now = 0;
+};
+
+// fill: takes the pick's requests off the owner's queue into `out.requests`, and the shares of the
 // tenants into `running`. The most urgent request is always taken; the rest go round the tenants
 // by weight, each tenant's most urgent first, until one does not fit. A request larger than the
-// limit is a launch of its own. Returns the number of samples.
-std::uint32_t fill(const Facts& facts, Queues& queues, LaneId owner, LaneId runner,
-                   const Pick& pick, Running& running, Actions& out);
+// limit is a launch of its own. Returns the number of samples, at least 1.
+//
+// With Policy::shed a request that this launch, as large as it can become, is predicted to answer
+// after its deadline is dropped instead (the early drop of Nexus): serving it would make the next
+// one late too. The last request is served even so, or a wrong prediction would never be corrected.
+std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const Pick& pick,
+                   Running& running, Actions& out);
 
 }  // namespace st::sched

@@ -44,9 +44,7 @@ std::optional<Pick> Orderer::best_queue(LaneId owner, LaneId runner, TimeNs now,
     best_limit = limit;
   }
   if (best == nullptr) return std::nullopt;
-  const bool fair = facts_.policy().order == Order::kFair;
-  const TenantId tenant = fair ? best->turns.top().id : best->urgent.top().id;
-  return Pick{best_id, tenant, false, best_limit, 0};
+  return Pick{best_id, kNone, best_limit, 0};
 }
 
 std::optional<Pick> Orderer::next_turn(LaneId owner, LaneId runner, TimeNs now,
@@ -69,7 +67,7 @@ std::optional<Pick> Orderer::next_turn(LaneId owner, LaneId runner, TimeNs now,
     const Queue& queue = queues_.queue(owner, cell.queue);
     const std::uint32_t first = queues_.at(cell.requests.top().id).samples;
     if (!may_run(owner, runner, queue, std::max(std::min(limit, cell.samples), first))) continue;
-    return Pick{cell.queue, tenant, true, limit, turn};
+    return Pick{cell.queue, tenant, limit, turn};
   }
   return std::nullopt;
 }

@@ -18,10 +18,11 @@ namespace st::sched {
 
 struct Pick {
   QueueId queue = kNone;
-  TenantId tenant = kNone;  // the first request is this tenant's
-  bool alone = false;       // a duty turn: no other tenant joins
+  TenantId tenant = kNone;  // a duty turn: only this tenant's requests
   std::uint32_t limit = 0;  // samples
   std::uint32_t turn = 0;   // duty: its place in the cycle
+
+  bool alone() const { return tenant != kNone; }
 };
 
 class Orderer {

@@ -15,13 +15,14 @@ struct Preset {
   Order order;
   BatchRule batch;
   bool lend = false;
+  bool shed = false;
   double straggler_multiple = 0;
 };
 
 inline constexpr std::array<Preset, 7> kPresets = {{
     {"time-only", Route::kPinned, Order::kFifo, BatchRule::kOne},
     {"space-only", Route::kPinned, Order::kFifo, BatchRule::kOne},
-    {"space-time", Route::kLeastWait, Order::kEdf, BatchRule::kSlack, true, 2.0},
+    {"space-time", Route::kLeastWait, Order::kEdf, BatchRule::kSlack, true, true, 2.0},
     {"elsa", Route::kElsa, Order::kFifo, BatchRule::kOne},
     {"gpulet", Route::kWeighted, Order::kDuty, BatchRule::kGreedy},
     {"parvagpu", Route::kWeighted, Order::kFifo, BatchRule::kGreedy},
@@ -38,6 +39,7 @@ inline Policy preset(std::string_view name) {
   policy.order = found.order;
   policy.batch = found.batch;
   policy.lend = found.lend;
+  policy.shed = found.shed;
   policy.straggler.multiple = found.straggler_multiple;
   return policy;
 }

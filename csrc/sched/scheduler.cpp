@@ -247,7 +247,7 @@ void Scheduler::State::launch(LaneId owner, LaneId runner, const Pick& pick, Tim
   const Queue& queue = queues.queue(owner, pick.queue);
   Start start;
   start.first = static_cast<std::uint32_t>(out.requests.size());
-  start.samples = fill(facts, queues, owner, runner, pick, slot, out);
+  start.samples = fill(facts, queues, {owner, runner, now}, pick, slot, out);
   start.count = static_cast<std::uint32_t>(out.requests.size()) - start.first;
   start.launch = next_launch++;
   start.lane = runner;
