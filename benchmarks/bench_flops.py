@@ -1,0 +1,195 @@
+"""`bench flops`: the D-STS microbenchmark, R tenants of one layer in space and in time.
+
+All modes run interleaved, A B C A B C, and are compared within a repetition, because a shared
+machine drifts. Source: D-STS, arXiv 1901.00041, section 4; here also as fast as CPU cores allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.progress import track
+
+from spacetime.benchmarks import record
+from spacetime.benchmarks.interleave import fastest, interleaved
+from spacetime.benchmarks.lanes import Lanes
+from spacetime.benchmarks.modes import (
+    BASELINES,
+    BOUND,
+    MODES,
+    Case,
+    allowed,
+    case_of,
+    check,
+    choices,
+    rivals,
+)
+from spacetime.benchmarks.problems import PROBLEMS, Problem, peak_candidates
+
+TENANTS = (1, 2, 4, 8, 16, 32, 64)
+QUICK_PROBLEMS, QUICK_TENANTS = ("rnn", "3x3-32-8"), (1, 2, 4)
+MOST_WEIGHT_BYTES = 2**31
+TOLERANCE = 0.97  # a mode this close to the best has not lost: noise of the machine
+AGAINST = (*MODES[:2], *BASELINES, BOUND)
+
+
+def run(
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    problems: Sequence[str] | None = None,
+    tenants: Sequence[int] | None = None,
+    repetitions: int = 9,
+    target_ms: float = 6.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measures every way for every problem and R; prints tables, writes JSON and a picture to out.
+
+    repetitions: interleaved measurements of each way; target_ms: how long one lasts at least.
+    quick: short measurements, and two problems with few tenants where none are named.
+    """
+    if quick:
+        repetitions, target_ms = 3, 0.5
+    chosen = {"problems": problems, "tenants": tenants}
+    result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
+    with Lanes() as lanes:
+        result["peak"] = _peak(lanes, side=512 if quick else 2048)
+        named = problems or (QUICK_PROBLEMS if quick else tuple(PROBLEMS))
+        counts = tenants or (QUICK_TENANTS if quick else TENANTS)
+        cases = [(PROBLEMS[p], r) for p in named for r in counts if _fits(PROBLEMS[p], r)]
+        rows = []
+        for problem, count in track(cases, "bench flops", disable=as_json, transient=True):
+            case = case_of(problem, count, lanes, seed)
+            rows.append(_row(case, repetitions, round(target_ms * 1e6)))
+    result["rows"] = rows
+    result["summary"] = _summary(rows, result["peak"]["gflops"])
+    record.publish(result, _tables(result), out=out, as_json=as_json)
+    return result
+
+
+def _fits(problem: Problem, tenants: int) -> bool:
+    return 4 * tenants * prod(problem.weight) <= MOST_WEIGHT_BYTES
+
+
+def _peak(lanes: Lanes, side: int) -> dict[str, Any]:
+    """The machine's own best large product, in GFLOP/s, and which library did it."""
+    flop = 2 * side**3
+    rounds = {name: [(lanes.whole, launch)] for name, launch in peak_candidates(side).items()}
+    found = {
+        name: flop / min(values)
+        for name, values in interleaved(rounds, repetitions=5, target_ns=0).items()
+    }
+    library = max(found, key=found.__getitem__)
+    return {"side": side, "library": library, "gflops": found[library], "by_library": found}
+
+
+def _row(case: Case, repetitions: int, target_ns: int) -> dict[str, Any]:
+    """Every way's GFLOP/s, and how much faster space-time is than each, for one problem and R."""
+    tried = choices(case)
+    check(case, tried)
+    calibration = interleaved(tried, repetitions=max(3, repetitions // 2), target_ns=target_ns)
+    chosen = {
+        mode: fastest({name: t for name, t in calibration.items() if allowed(mode, name)})
+        for mode in MODES
+    }
+    with rivals(case) as rounds:
+        check(case, {name: round_ for name, round_ in rounds.items() if name != BOUND})
+        rounds |= {mode: tried[name] for mode, name in chosen.items()}
+        times = interleaved(rounds, repetitions=repetitions, target_ns=target_ns)
+    ours = times["space-time"]
+    speedups = {
+        name: median(b / a for a, b in zip(ours, times[name], strict=True)) for name in AGAINST
+    }
+    hardest = min(AGAINST[:-1], key=speedups.__getitem__)
+    flop = case.problem.flop * case.tenants
+    return {
+        "problem": case.problem.name,
+        "tenants": case.tenants,
+        "chosen": chosen,
+        "gflops": {name: flop / median(values) for name, values in times.items()},
+        "calibration": {name: flop / median(values) for name, values in calibration.items()},
+        "speedup": speedups,
+        "hardest": hardest,
+        "lost": case.tenants > 1 and speedups[hardest] < TOLERANCE,
+    }
+
+
+def _summary(rows: list[dict[str, Any]], peak_gflops: float) -> list[dict[str, Any]]:
+    """Geometric means over R of what space-time gains, per problem and over all."""
+    names = [*dict.fromkeys(row["problem"] for row in rows)]
+    groups = [(name, [row for row in rows if row["problem"] == name]) for name in names]
+    return [_mean_row(name, part, peak_gflops) for name, part in [*groups, ("all", rows)]]
+
+
+def _mean_row(name: str, rows: list[dict[str, Any]], peak_gflops: float) -> dict[str, Any]:
+    several = [row for row in rows if row["tenants"] > 1]
+    best = max(rows, key=lambda row: row["gflops"]["space-time"])
+    return {
+        "problem": name,
+        "with_one": {a: record.geometric_mean(r["speedup"][a] for r in rows) for a in AGAINST},
+        "several": {a: record.geometric_mean(r["speedup"][a] for r in several) for a in AGAINST},
+        "best_gflops": best["gflops"]["space-time"],
+        "peak_frac": best["gflops"]["space-time"] / peak_gflops,
+        "lost": sum(row["lost"] for row in rows),
+        "compared": len(several),
+    }
+
+
+def _tables(result: dict[str, Any]) -> Iterator[Any]:
+    peak = result["peak"]
+    ways = (*MODES, *BASELINES, BOUND)
+    yield record.table(
+        f"GFLOP/s, fp32, {result['cores']} cores, {result['cpu']}; this machine's peak: "
+        f"{peak['gflops']:.0f} ({peak['library']}, {peak['side']} squared)",
+        ("problem", "R", *ways, "of peak", "vs hardest", "hardest", "space-time chose"),
+        [
+            (
+                row["problem"],
+                row["tenants"],
+                *(row["gflops"][way] for way in ways),
+                f"{row['gflops']['space-time'] / peak['gflops']:.0%}",
+                f"x{row['speedup'][row['hardest']]:.2f}{' LOST' * row['lost']}",
+                row["hardest"],
+                row["chosen"]["space-time"],
+            )
+            for row in result["rows"]
+        ],
+    )
+    yield record.table(
+        "how many times faster space-time is: geometric means over R >= 2 (over all R)",
+        ("problem", *AGAINST, "best GFLOP/s", "of peak", "rows lost"),
+        [
+            (
+                mean["problem"],
+                *(_pair(mean["several"][a], mean["with_one"][a]) for a in AGAINST),
+                mean["best_gflops"],
+                f"{mean['peak_frac']:.0%}",
+                f"{mean['lost']} of {mean['compared']}",
+            )
+            for mean in result["summary"]
+        ],
+    )
+
+
+def _pair(several: float | None, with_one: float | None) -> str:
+    return " ".join(
+        "-" if value is None else form.format(value)
+        for value, form in ((several, "{:.2f}"), (with_one, "({:.2f})"))
+    )
+
+
+def main() -> None:
+    """python -m spacetime.benchmarks.bench_flops"""
+    options = record.options("flops")
+    options.add_argument("--problems", nargs="+", choices=PROBLEMS)
+    options.add_argument("--tenants", nargs="+", type=int)
+    run(**vars(options.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The ways to run R tenants' launches that `bench flops` compares.
+
+A way is a *round*: what each lane runs once. The three modes are those of D-STS; each is as good
+as calibration can make it: `choices` holds what it may choose from. The baselines are what a user
+would write; the upper bound runs the R requests as one batch of one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+import spacetime as st
+from spacetime.benchmarks import problems
+from spacetime.benchmarks.lanes import Lanes, Launch, Round
+from spacetime.benchmarks.problems import Problem
+
+MODES = ("time-only", "space-only", "space-time")
+BASELINES = ("python loop", "vmap", "thread pool")
+BOUND = "one batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One problem with R tenants: requests x `[R, ...]`, weights `[R, ...]`, lanes to run on."""
+
+    problem: Problem
+    x: Tensor
+    weight: Tensor
+    lanes: Lanes
+
+    @property
+    def tenants(self) -> int:
+        """R."""
+        return self.x.shape[0]
+
+    def on_all_cores(self, launch: Callable[[int, int], Launch]) -> Round:
+        """One lane on every core runs `launch(begin, end)` for all tenants."""
+        return [(self.lanes.whole, launch(0, self.tenants))]
+
+    def on_lanes(self, launch: Callable[[int, int], Launch]) -> Round:
+        """Each one-core lane runs `launch(begin, end)` for its share of the tenants, if any."""
+        count = len(self.lanes.single)
+        edges = [round(i * self.tenants / count) for i in range(count + 1)]
+        shares = zip(self.lanes.single, edges, edges[1:], strict=False)
+        return [(lane, launch(a, b)) for lane, a, b in shares if a < b]
+
+
+def case_of(problem: Problem, tenants: int, lanes: Lanes, seed: int) -> Case:
+    """Requests and weights drawn from `seed`."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(tenants, *problem.request, generator=draw)
+    weight = torch.randn(tenants, *problem.weight, generator=draw)
+    return Case(problem, x, weight, lanes)
+
+
+def choices(case: Case) -> dict[str, Round]:
+    """What the modes choose from, named `<launches>, <lanes>`."""
+    kinds = {"fused": _fused(case), "loop": _loop(case)}
+    if problems.packs():
+        kinds["packed loop"] = _packed_loop(case)
+    rounds: dict[str, Round] = {}
+    for name, launch in kinds.items():
+        rounds[f"{name}, all cores"] = case.on_all_cores(launch)
+        rounds[f"{name}, one-core lanes"] = case.on_lanes(launch)
+    return rounds
+
+
+def allowed(mode: str, choice: str) -> bool:
+    """Whether a mode may choose this: only space-time fuses, time-only has one lane."""
+    if mode == "time-only":
+        return not choice.startswith("fused") and choice.endswith("all cores")
+    if mode == "space-only":
+        return not choice.startswith("fused") and choice.endswith("one-core lanes")
+    return True
+
+
+def _fused(case: Case) -> Callable[[int, int], Launch]:
+    states = [{"weight": weight} for weight in case.weight]
+    layer = case.problem.layer().eval()
+    call = st.fuse(layer, states, example_inputs=(case.x[:1],)).script()
+
+    def launch(begin: int, end: int) -> Launch:
+        index, x = torch.arange(begin, end), case.x[begin:end]
+        return lambda: call(index, x)
+
+    return launch
+
+
+def _loop(case: Case) -> Callable[[int, int], Launch]:
+    rows, weights = _rows(case), [*case.weight]
+    return lambda a, b: lambda: case.problem.loop(rows[a:b], weights[a:b])
+
+
+def _packed_loop(case: Case) -> Callable[[int, int], Launch]:
+    rows = _rows(case)
+    packed = [case.problem.packed(weight) for weight in case.weight]
+    return lambda a, b: lambda: case.problem.packed_loop(rows[a:b], packed[a:b])
+
+
+def _rows(case: Case) -> list[Tensor]:
+    return [case.x[i : i + 1] for i in range(case.tenants)]
+
+
+@contextmanager
+def rivals(case: Case) -> Iterator[dict[str, Round]]:
+    """The baselines and the upper bound; the pool's threads live meanwhile."""
+    problem, x, weight = case.problem, case.x, case.weight
+    parts = [*zip(_rows(case), weight, strict=True)]
+    mapped: Any = torch.func.vmap(problem.one)
+    with ThreadPoolExecutor(len(case.lanes.cores), initializer=_one_thread) as pool:
+        launches: dict[str, Launch] = {
+            "python loop": lambda: [problem.one(row, w) for row, w in parts],
+            "vmap": lambda: mapped(x[:, None], weight),
+            "thread pool": lambda: list(pool.map(lambda part: problem.one(*part), parts)),
+            BOUND: lambda: problem.one(x, weight[0]),
+        }
+        yield {name: [(case.lanes.whole, launch)] for name, launch in launches.items()}
+
+
+def check(case: Case, rounds: Mapping[str, Round]) -> None:
+    """Raises RuntimeError when a way's answers differ from the tenants' own, one by one."""
+    own = zip(_rows(case), case.weight, strict=True)
+    expected = torch.cat([case.problem.one(row, weight) for row, weight in own]).flatten()
+    for name, round_ in rounds.items():
+        answers = [launch() for _, launch in round_]
+        got = torch.cat([part.flatten() for answer in answers for part in _tensors(answer)])
+        if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+            raise RuntimeError(f"{case.problem.name}, R={case.tenants}: {name} answers wrongly")
+
+
+def _tensors(answer: object) -> list[Tensor]:
+    return [answer] if isinstance(answer, Tensor) else [*cast(Sequence[Tensor], answer)]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,141 @@
+"""What every benchmark records: the machine, the command, the rows; as JSON and as a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+FORMAT = "spacetime.bench/1"
+PLAIN_WIDTH = 190  # a table piped into a file keeps its columns
+
+
+def header(
+    topic: str, *, seed: int, quick: bool, chosen: Mapping[str, Sequence[object] | None]
+) -> dict[str, Any]:
+    """The facts a number means nothing without: machine, versions, commit, command, seed.
+
+    chosen: the topic's own options, None where its defaults hold.
+    """
+    words = ["spacetime", "bench", topic, *["--quick"] * quick, *["--seed", str(seed)] * bool(seed)]
+    for name, values in chosen.items():
+        words += [] if values is None else [f"--{name}", *map(str, values)]
+    return {
+        "format": FORMAT,
+        "topic": topic,
+        "command": " ".join(words),
+        "seed": seed,
+        "quick": quick,
+        "device": "cpu",
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "commit": commit(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's own name."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
+def device_folder() -> str:
+    """A folder name for this machine's records, such as `amd-epyc-2-cores`."""
+    words = f"{cpu_name()} {len(os.sched_getaffinity(0))} cores"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def commit() -> str:
+    """The commit measured, `+` when files differ from it; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def save(record: dict[str, Any], out: Path) -> Path:
+    """Writes `record` to `<out>/<topic>.json` and returns the path."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{record['topic']}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def publish(
+    record: dict[str, Any], tables: Iterable[RenderableType], *, out: Path | None, as_json: bool
+) -> None:
+    """Prints the record, as JSON or as tables; saves it and its picture where `out` is given."""
+    if as_json:
+        print(json.dumps(record))
+    else:
+        shown = console()
+        for part in tables:
+            shown.print(part)
+    if out is None:
+        return
+    path = save(record, out)
+    # Pictures need matplotlib, which only the demo's extra installs: not for a bare --json.
+    draw = getattr(import_module("spacetime.plot_bench"), f"draw_{record['topic']}")
+    draw(record, path.with_suffix(".png"))
+    if not as_json:
+        print(f"wrote {path} and {path.with_suffix('.png')}")
+
+
+def options(topic: str) -> argparse.ArgumentParser:
+    """The options every benchmark has: --quick, --out, --json, --seed."""
+    parser = argparse.ArgumentParser(prog=f"spacetime bench {topic}")
+    parser.add_argument("--quick", action="store_true", help="tiny settings: does it run at all?")
+    parser.add_argument("--out", type=Path, help="folder for the JSON and the picture")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON only")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def console() -> Console:
+    """A console for tables: as wide as the terminal, wide enough where there is none."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table with the first column to the left and numbers to the right."""
+    made = Table(title=title, title_justify="left", caption_justify="left")
+    for place, head in enumerate(heads):
+        made.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(text(cell) for cell in row))
+    return made
+
+
+def text(cell: object) -> str:
+    """A cell as three significant digits, a dash for what was not measured."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
+    return str(cell)
+
+
+def geometric_mean(values: Iterable[float]) -> float | None:
+    """The geometric mean, None of nothing."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs)) if logs else None

@@ -1,0 +1,74 @@
+"""Pictures of the benchmarks, drawn without a display. Each takes a record as `bench` wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+STYLES: dict[str, dict[str, Any]] = {
+    "space-time": {"color": "#c1272d", "linewidth": 2.4, "marker": "o", "zorder": 5},
+    "space-only": {"color": "#0072b2", "linewidth": 1.5, "marker": "s"},
+    "time-only": {"color": "#009e73", "linewidth": 1.5, "marker": "^"},
+    "python loop": {"color": "#7f7f7f", "linewidth": 1.1, "linestyle": "--"},
+    "vmap": {"color": "#cc79a7", "linewidth": 1.1, "linestyle": "--"},
+    "thread pool": {"color": "#e69f00", "linewidth": 1.1, "linestyle": "--"},
+    "one batch": {"color": "#000000", "linewidth": 1.1, "linestyle": ":"},
+}
+COLUMNS = 4
+
+
+def draw_flops(record: dict[str, Any], path: Path) -> None:
+    """GFLOP/s against the number of tenants, a panel for each problem, to a PNG file."""
+    problems = [*dict.fromkeys(row["problem"] for row in record["rows"])]
+    figure, panels = _grid(len(problems))
+    for problem, axes in zip(problems, panels, strict=True):
+        rows = [row for row in record["rows"] if row["problem"] == problem]
+        _flops_panel(axes, problem, rows)
+    panels[0].set_ylabel("GFLOP/s")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
+    figure.suptitle(
+        f"R tenants of one layer, other weights each: {record['cores']} cores, {record['cpu']}, "
+        f"fp32, peak {record['peak']['gflops']:.0f} GFLOP/s",
+        fontsize=11,
+    )
+    _save(figure, path)
+
+
+def _flops_panel(axes: Axes, problem: str, rows: list[dict[str, Any]]) -> None:
+    tenants = [row["tenants"] for row in rows]
+    for way, style in STYLES.items():
+        axes.plot(tenants, [row["gflops"][way] for row in rows], label=way, markersize=4, **style)
+    axes.set_title(problem, fontsize=10)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(tenants, [str(count) for count in tenants])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("tenants R")
+
+
+def _grid(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of COLUMNS."""
+    columns = min(count, COLUMNS)
+    lines = -(-count // columns)
+    above_legend = ConstrainedLayoutEngine(rect=(0, 0.06, 1, 0.94))
+    size = (max(3.4 * columns, 9.0), 2.7 * lines + 1.0)
+    figure = Figure(figsize=size, layout=above_legend)
+    panels = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
+    for axes in panels:
+        axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    return figure, panels
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=140)

@@ -1,0 +1,54 @@
+"""The benchmarks run and record what they say; how fast is their own business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spacetime.benchmarks import bench_flops, compare, lanes, modes, record
+from spacetime.benchmarks.problems import PROBLEMS
+
+
+def test_flops_measures_every_way_for_every_row(tmp_path: Path) -> None:
+    result = bench_flops.run(
+        quick=True, out=tmp_path, as_json=True, problems=("rnn",), tenants=(1, 3)
+    )
+    written = json.loads((tmp_path / "flops.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    assert (tmp_path / "flops.png").stat().st_size > 1000
+    assert {"cpu", "cores", "torch", "commit", "command", "seed"} <= written.keys()
+    assert [(row["problem"], row["tenants"]) for row in written["rows"]] == [("rnn", 1), ("rnn", 3)]
+    for row in written["rows"]:
+        assert all(value > 0 for value in row["gflops"].values())
+        assert set(row["gflops"]) == {*bench_flops.AGAINST, "space-time"}
+        assert row["chosen"]["time-only"].endswith("all cores")
+        assert row["chosen"]["space-only"].endswith("one-core lanes")
+
+
+def test_a_way_that_answers_wrongly_is_refused() -> None:
+    with lanes.Lanes() as opened:
+        case = modes.case_of(PROBLEMS["depthwise-144-28"], 3, opened, seed=0)
+        modes.check(case, modes.choices(case))
+        with modes.rivals(case) as rounds, pytest.raises(RuntimeError, match="one batch"):
+            modes.check(case, rounds)
+
+
+def test_compare_matches_rows_by_their_settings() -> None:
+    before = {"topic": "flops", "rows": [{"problem": "rnn", "tenants": 2, "gflops": {"vmap": 2.0}}]}
+    after = {
+        "topic": "flops",
+        "rows": [
+            {"problem": "rnn", "tenants": 2, "gflops": {"vmap": 3.0, "new": 1.0}, "lost": False},
+            {"problem": "rnn", "tenants": 4, "gflops": {"vmap": 5.0}},
+        ],
+    }
+    assert compare.changes(before, after) == [("rnn 2", "gflops.vmap", 2.0, 3.0)]
+    with pytest.raises(ValueError, match="topic"):
+        compare.changes(before, {"topic": "models", "rows": []})
+
+
+def test_a_geometric_mean_of_nothing_is_none() -> None:
+    assert record.geometric_mean([]) is None
+    assert record.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
