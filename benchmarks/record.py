@@ -93,7 +93,7 @@ def publish(
     if out is None:
         return
     path = save(record, out)
-    # Pictures need matplotlib, which only the demo's extra installs: not for a bare --json.
+    # Imported here: drawing needs an optional package that measuring does not.
     draw = getattr(import_module("spacetime.plot_bench"), f"draw_{record['topic']}")
     draw(record, path.with_suffix(".png"))
     if not as_json:

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"benchmarks"},
     {"demo"},
-    {"plot", "zoo", "session", "simulator"},
+    {"plot", "plot_bench", "zoo", "session", "simulator"},
     {"explain"},
     {"tenant"},
     {"executor", "family"},
