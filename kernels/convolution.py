@@ -65,7 +65,10 @@ def convolve_grouped(  # noqa: PLR0917 - TorchScript functions take positions
     """All slots as the groups of one convolution."""
     slots = rows.size(0)
     per_slot = x.size(0) // slots
-    w = take(weight, rows, run).flatten(0, 1)
+    if weight.dim() == 5 and weight.stride(2) == 1:  # channels last: gather it as it lies
+        w = take(weight.movedim(2, 4), rows, run).flatten(0, 1).movedim(3, 1)
+    else:
+        w = take(weight, rows, run).flatten(0, 1)
     b = take(bias, rows, run).flatten() if bias is not None else None
     split = [slots, per_slot] + list(x.shape[1:])  # noqa: RUF005 - not in TorchScript
     packed = x.reshape(split).transpose(0, 1).flatten(1, 2)
@@ -98,10 +101,10 @@ def convolve_unfolded(  # noqa: PLR0917 - TorchScript functions take positions
         x = x.contiguous()
     a, b, p, q = x.stride()
     windows = x.as_strided(
-        [n, c, kh, kw, oh, ow],
-        [a, b, p * dilation[0], q * dilation[1], p * stride[0], q * stride[1]],
+        [n, kh, kw, c, oh, ow],
+        [a, p * dilation[0], q * dilation[1], b, p * stride[0], q * stride[1]],
     ).reshape(n, c * kh * kw, oh * ow)
-    kernel = take(weight, rows, run).flatten(2)
+    kernel = take(weight.movedim(2, 4), rows, run).flatten(2)
     if bias is not None:
         y = torch.baddbmm(take(bias, rows, run).unsqueeze(2), kernel, windows)
     else:

@@ -11,6 +11,7 @@ from spacetime.kernels.convolution import convolve_each, convolve_grouped, convo
 from spacetime.kernels.embedding import embed_table
 from spacetime.kernels.linear import linear_batched, linear_each
 from spacetime.kernels.normalisation import affine
+from spacetime.kernels.pointwise import convolve_pointwise
 from spacetime.kernels.slots import locate, pick, run_of, spread, take
 
 ROWS = [[0], [2, 0, 1], [1, 2, 3], [3, 3, 0, 3, 1]]
@@ -116,6 +117,36 @@ def test_linear(rows: list[int], kernel: object, middle: tuple[int, ...]) -> Non
                 None if bias is None else bias[row].double().numpy(),
             )
             np.testing.assert_allclose(got[s].numpy(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_pointwise_convolution(last: bool) -> None:
+    rows, run = slots_of([2, 0, 2])
+    x, w, b = torch.randn(6, 4, 5, 3), torch.randn(3, 7, 4, 1, 1), torch.randn(3, 7)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    got = convolve_pointwise(rows, run, x, w, b, [2, 1])
+    for sample, row in enumerate([2, 2, 0, 0, 2, 2]):
+        want = reference.convolve(
+            x[sample].double().numpy(),
+            w[row].double().numpy(),
+            b[row].double().numpy(),
+            stride=(2, 1),
+            padding=(0, 0),
+            dilation=(1, 1),
+            groups=1,
+        )
+        np.testing.assert_allclose(got[sample].numpy(), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("per_slot", [1, 2])
+def test_grouped_convolution_takes_weights_as_they_lie(per_slot: int) -> None:
+    rows, run = slots_of([2, 0])
+    x, w = torch.randn(2 * per_slot, 4, 5, 5), torch.randn(3, 6, 3, 3, 4).movedim(-1, 2)
+    args = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    got = convolve_grouped(rows, run, x, w, None, *args)
+    want = convolve_each(rows, run, x, w.contiguous(), None, *args)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_embedding() -> None:

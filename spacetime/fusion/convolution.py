@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from spacetime.kernels.convolution import convolve_each, convolve_grouped, convolve_unfolded
+from spacetime.kernels.pointwise import convolve_pointwise
 
 from .graph import bind
 from .lower import Lowering, NoRule
@@ -74,16 +75,15 @@ def _pad_same(context: Lowering, value: fx.Node, shape: dict[str, Any]) -> fx.No
 def _implementations(
     shape: dict[str, Any], rank: int, weight: tuple[int, ...], *, single: bool
 ) -> dict[str, Implementation]:
-    """Every kernel that covers this geometry; the grouped one is the usual best on a CPU."""
-    choices: dict[str, Implementation] = {
-        "grouped": partial(convolve_grouped, **shape),
-        "each": partial(convolve_each, **shape),
-    }
-    flat = {name: shape[name] for name in ("stride", "padding", "dilation")}
-    if rank != 2 or shape["groups"] != 1 or shape["transposed"] or not single:
-        return choices
-    choices["unfolded"] = partial(convolve_unfolded, **flat)
-    return choices
+    """Every kernel that covers this geometry, the plainest last."""
+    choices: dict[str, Implementation] = {"grouped": partial(convolve_grouped, **shape)}
+    if rank == 2 and shape["groups"] == 1 and not shape["transposed"]:
+        flat = {name: shape[name] for name in ("stride", "padding", "dilation")}
+        if weight[2:] == (1, 1) and not any(shape["padding"]):
+            choices["pointwise"] = partial(convolve_pointwise, stride=shape["stride"])
+        elif single:
+            choices["unfolded"] = partial(convolve_unfolded, **flat)
+    return {**choices, "each": partial(convolve_each, **shape)}
 
 
 RULES = dict.fromkeys(

@@ -21,13 +21,18 @@ SPARE_FRAC = 0.03  # how much larger than the weights themselves their expressio
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stacked tensor: its placeholder, the keys it reads, and how it is computed."""
+    """One stacked tensor: its placeholder, the keys it reads, and how it is computed.
+
+    `channels_last` is how a weight [O, C, H, W] lies in memory: what a CPU's convolutions take
+    without reordering it in every call.
+    """
 
     name: str
     keys: tuple[str, ...]
     expression: fx.GraphModule | None
     shape: tuple[int, ...]
     dtype: torch.dtype
+    channels_last: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -91,9 +96,16 @@ def _entry(module: fx.GraphModule, node: fx.Node, exported: Exported) -> Entry:
     value = node.meta["val"]
     shape, dtype = tuple(int(n) for n in value.shape), value.dtype
     if node.op == "placeholder":
-        return Entry(node.name, keys, None, shape, dtype)
+        return Entry(node.name, keys, None, shape, dtype, _channels_last(node))
     expression = _subgraph(module, _needed([node]), ends)
-    return Entry(f"entry_{node.name}", keys, expression, shape, dtype)
+    return Entry(f"entry_{node.name}", keys, expression, shape, dtype, _channels_last(node))
+
+
+def _channels_last(node: fx.Node) -> bool:
+    """Whether a weight has no use but as the kernel of plain two-dimensional convolutions."""
+    convolution = torch.ops.aten.conv2d.default
+    users = [u for u in node.users if u.target is convolution and u.args[1] is node]
+    return bool(users) and len(users) == len(node.users)
 
 
 def _defer(module: fx.GraphModule, dropped: set[fx.Node], kind: dict[fx.Node, Kind]) -> None:

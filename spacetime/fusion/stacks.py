@@ -22,7 +22,10 @@ SPARE_PART = 20  # one spare row for this many tenants: appends rarely copy, mem
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Rows of every entry. `values` are [T, ...] views of `storage`, which may have spare rows."""
+    """Rows of every entry: `values` are [T, *entry.shape] views of `storage`.
+
+    `storage` may have spare rows, and has each entry's own order in memory.
+    """
 
     entries: tuple[Entry, ...]
     storage: tuple[Tensor, ...]
@@ -65,7 +68,7 @@ class Stacks:
             storage = tuple(_grown(s, self.used_rows, room) for s in storage)
         for offset, state in enumerate(states):
             for entry, stack in zip(self.entries, storage, strict=True):
-                stack[self.used_rows + offset].copy_(entry.compute(state))
+                _in_order(entry, stack)[self.used_rows + offset].copy_(entry.compute(state))
         table = torch.cat([self.table, torch.arange(self.used_rows, count)])
         return _snapshot(self.entries, storage, table, count)
 
@@ -82,8 +85,21 @@ class Stacks:
 
 def empty(entries: tuple[Entry, ...]) -> Stacks:
     """empty(entries): a snapshot without tenants."""
-    storage = tuple(torch.empty((0, *e.shape), dtype=e.dtype) for e in entries)
+    storage = tuple(torch.empty((0, *_stored(e)), dtype=e.dtype) for e in entries)
     return _snapshot(entries, storage, torch.empty(0, dtype=torch.int64), 0)
+
+
+def _stored(entry: Entry) -> tuple[int, ...]:
+    """The shape of one row as it lies in memory."""
+    if not entry.channels_last:
+        return entry.shape
+    outputs, inputs, *space = entry.shape
+    return (outputs, *space, inputs)
+
+
+def _in_order(entry: Entry, stack: Tensor) -> Tensor:
+    """A stack with its dimensions in the entry's order."""
+    return stack.movedim(-1, 2) if entry.channels_last else stack
 
 
 def _grown(stack: Tensor, used: int, room: int) -> Tensor:
@@ -95,4 +111,6 @@ def _grown(stack: Tensor, used: int, room: int) -> Tensor:
 def _snapshot(
     entries: tuple[Entry, ...], storage: tuple[Tensor, ...], table: Tensor, used: int
 ) -> Stacks:
-    return Stacks(entries, storage, [s[:used] for s in storage], table, used)
+    pairs = zip(entries, storage, strict=True)
+    values = [_in_order(entry, stack)[:used] for entry, stack in pairs]
+    return Stacks(entries, storage, values, table, used)
