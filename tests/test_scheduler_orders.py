@@ -71,20 +71,20 @@ def test_fair_serves_by_weight() -> None:
         assert 2 <= sum(n % 2 == 0 for n in first[window : window + 4]) <= 4
 
 
-def test_fair_counts_time_not_launches() -> None:
-    # Family 1's launches take three times as long, so it gets one in four.
-    families = [ONE, {1: 3000}]
+@pytest.mark.parametrize(("predicted", "actual"), [(3000, 3000), (1000, 10_000)])
+def test_fair_counts_the_time_taken_not_launches(predicted: int, actual: int) -> None:
+    families = [ONE, {1: predicted}]
     made = scheduler(**PINNED, order="fair", families=families, tenants=TWO)
-    made.arrive_all([(n, n % 2) for n in range(80)], 0)
-    now, launch, time = 0, 1, [0, 0]
+    made.arrive_all([(n, n % 2) for n in range(200)], 0)
+    now, time = 0, [0, 0]
     batch: tuple[int, ...] = (0,)
-    for _ in range(24):
+    for launch in range(1, 60):
         family = batch[0] % 2
-        now += 3000 if family else 1000
-        time[family] += 3000 if family else 1000
+        took = actual if family else 1000
+        now += took
+        time[family] += took
         batch = starts(made.finish(launch, now))[0][1]
-        launch += 1
-    assert abs(time[0] - time[1]) <= 3000
+    assert abs(time[0] - time[1]) <= actual
 
 
 def test_fair_gives_no_credit_for_idling() -> None:

@@ -35,7 +35,8 @@ void Stragglers::observe(const Running& launch, double ratio, std::vector<Tenant
 void Stragglers::note(Record& record, double ratio) {
   record.ratio = mean(record.ratio, ratio);
   if (record.solo) return;
-  if (record.ratio > facts_.policy().straggler.multiple) {
+  // A quick launch clears at once: the mean alone would suspect the innocent for a while longer.
+  if (std::min(ratio, record.ratio) > facts_.policy().straggler.multiple) {
     ++record.strikes;
   } else {
     record = {.ratio = record.ratio};
@@ -59,15 +60,13 @@ void Stragglers::judge_fused(FamilyId family, TenantId tenant, std::vector<Tenan
   Record& record = records_[tenant];
   const std::uint64_t patience = facts_.policy().straggler.patience;
   if (record.strikes < patience << std::min(record.acquittals, kMostDoublings)) return;
-  if (!another_fused(family, tenant)) return;
-  const bool evidence = record.without > 0;
-  if (evidence && record.ratio < kClearly * record.without) {
+  if (!another_fused(family, tenant) || trial_open(family)) return;
+  if (record.without > 0 && record.ratio < kClearly * record.without) {
     record = {.ratio = record.ratio, .acquittals = record.acquittals + 1};
     return;
   }
-  if (!evidence && trial_open(family)) return;
   record.solo = true;
-  record.trial = !evidence;
+  record.trial = true;
   record.ratio = record.without = 0;  // judged by what it does on its own
   record.quick = 0;
   changed.push_back(tenant);
@@ -81,7 +80,9 @@ void Stragglers::judge_solo(TenantId tenant, double ratio, std::vector<TenantId>
   record.quick = recovered ? record.quick + 1 : 0;
   const bool tried = record.trial && record.without > 0;
   if (tried) record.trial = false;
-  if (tried && recovered) return come_back(tenant, true, changed);
+  if (tried && recovered && record.without > rule.multiple) {
+    return come_back(tenant, true, changed);
+  }
   if (record.quick >= rule.patience) come_back(tenant, false, changed);
 }
 

@@ -1,12 +1,13 @@
 // straggler.h: tells a slow tenant from a slow family, and sends it to launches of its own.
 //
 // Observed is compared with the *uncorrected* prediction, so learning cannot hide a straggler.
-// A tenant whose mean ratio stays above `multiple` for `patience` launches is suspect. It leaves
-// if the family's launches without it were clearly faster meanwhile; if there were none (it shares
-// every launch), it leaves on trial, one tenant of a family at a time, and is back at once when
-// its own launches turn out no worse than the others'. Each acquittal doubles its patience, so a
-// family that is slow as a whole is soon left in peace. A straggler is back after `patience`
-// consecutive launches of its own below `recovery`, or no longer clearly above its family.
+// A tenant that stays above `multiple`, in the mean and in `patience` launches on end, leaves,
+// unless the family's launches without it were about as slow. It leaves on trial, one tenant of a
+// family at a time, for those that share every launch look alike: if the family stays slow without
+// it and it is no worse on its own, it is back at once. Each acquittal doubles its patience, so a
+// family that is slow as a whole is soon left in peace; two stragglers that share every launch are
+// taken for such a family. A straggler is back after `patience` consecutive launches of its own
+// below `recovery`, or no longer clearly above its family's.
 #pragma once
 
 #include <vector>
@@ -35,11 +36,11 @@ class Stragglers {
   struct Record {
     double ratio = 0;           // mean of the launches it took part in; 0 = none yet
     double without = 0;         // mean of the family's launches without it; 0 = none yet
-    std::uint32_t strikes = 0;  // consecutive launches with the mean above the multiple
+    std::uint32_t strikes = 0;  // consecutive launches, and the mean, above the multiple
     std::uint32_t quick = 0;    // consecutive recovered launches of its own
     std::uint32_t acquittals = 0;
     bool solo = false;
-    bool trial = false;  // solo without evidence against it
+    bool trial = false;  // solo, and not yet compared with its family
   };
 
   void note(Record& record, double ratio);
