@@ -52,6 +52,29 @@ def _flops_panel(axes: Axes, problem: str, rows: list[dict[str, Any]]) -> None:
     axes.set_xlabel("tenants R")
 
 
+def draw_dispatch(record: dict[str, Any], path: Path) -> None:
+    """Latency (a bar from p50 to p99) and requests a second of every way, to a PNG file."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    latency, rate = figure.subplots(1, 2)
+    timed = [row for row in record["rows"] if "p50_us" in row][::-1]
+    low, high = ([row[key] for row in timed] for key in ("p50_us", "p99_us"))
+    wide = [b - a for a, b in zip(low, high, strict=True)]
+    latency.barh([row["way"] for row in timed], wide, left=low, color="#0072b2", height=0.5)
+    latency.set_xlabel("us for one request alone, p50 to p99")
+    rated = [row for row in record["rows"] if "rps" in row][::-1]
+    rate.barh([row["way"] for row in rated], [row["rps"] for row in rated], color="#c1272d")
+    rate.set_xlabel("requests/s")
+    for axes in (latency, rate):
+        axes.set_xscale("log")
+        axes.grid(visible=True, axis="x", color="#e5e5e5", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    title = f"Dispatching launches that do nothing: {record['cores']} cores, {record['cpu']}"
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
 def _grid(count: int) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of COLUMNS."""
     columns = min(count, COLUMNS)

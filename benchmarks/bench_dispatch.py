@@ -1,0 +1,232 @@
+"""`bench dispatch`: what it costs to get a request to a lane and its end back to the caller.
+
+Launches do nothing, so nothing but dispatching is measured: how long one request takes when it is
+alone, how many get through in a second, and whether memory grows with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import linear_regression
+from typing import Any
+
+from spacetime.benchmarks import litserve_way, record
+from spacetime.benchmarks.dispatch_ways import (
+    TENANTS,
+    AsyncBatcher,
+    Dispatch,
+    pipelined,
+    spinning,
+)
+
+CLIENTS = 8  # of litserve: connections at once
+GOALS = {
+    ("native submit to known end", "p50_us"): 10.0,
+    ("the same, a Python thread spinning", "p99_us"): 1000.0,
+    ("future, native lane", "p50_us"): 60.0,
+    ("futures from one thread, native lane", "rps"): 60_000.0,
+    ("bulk, 8 tenants", "rps"): 300_000.0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is measured."""
+
+    latencies: int
+    requests: int
+    bulk: int
+    memory: int
+
+
+FULL = Size(latencies=20_000, requests=200_000, bulk=3_000_000, memory=10_000_000)
+QUICK = Size(latencies=400, requests=2_000, bulk=20_000, memory=200_000)
+
+
+def run(
+    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
+) -> dict[str, Any]:
+    """Measures everything, prints and records it. `seed` is recorded only: nothing is drawn."""
+    size = QUICK if quick else FULL
+    rows = [*native_rows(size), *python_rows(size), *rival_rows(size), memory_row(size)]
+    result = record.header("dispatch", seed=seed, quick=quick, chosen={})
+    result |= {"size": asdict(size), "rows": rows, "litserve": litserve_way.available()}
+    record.publish(result, [shown(rows)], out=out, as_json=as_json)
+    return result
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> Any:
+    """The table, with the goals beside what was measured."""
+    heads = ["way", "p50 us", "p99 us", "max us", "requests/s", "bytes/request", "goal"]
+    keys = ["p50_us", "p99_us", "max_us", "rps", "bytes_per_request"]
+    lines = [[row["way"], *(row.get(key) for key in keys), goal(row)] for row in rows]
+    return record.table("dispatch: launches that do nothing", heads, lines)
+
+
+def goal(row: dict[str, Any]) -> str | None:
+    """The row's goal, and whether it was met."""
+    for (way, key), bound in GOALS.items():
+        if row["way"] == way:
+            sign = ">=" if key == "rps" else "<="
+            met = row[key] >= bound if key == "rps" else row[key] <= bound
+            return f"{key} {sign} {bound:,.0f}: {'met' if met else 'NOT met'}"
+    return None
+
+
+def latency_row(way: str, sorted_ns: Sequence[int]) -> dict[str, Any]:
+    """A row of latencies that come sorted."""
+    last = len(sorted_ns) - 1
+    return {
+        "way": way,
+        "p50_us": sorted_ns[last // 2] / 1e3,
+        "p99_us": sorted_ns[last * 99 // 100] / 1e3,
+        "max_us": sorted_ns[last] / 1e3,
+    }
+
+
+def timed(calls: int, call: Callable[[], object]) -> list[int]:
+    """Sorted nanoseconds of each of `calls` calls."""
+    took = []
+    for _ in range(calls):
+        before = time.perf_counter_ns()
+        call()
+        took.append(time.perf_counter_ns() - before)
+    return sorted(took)
+
+
+def rate_row(way: str, requests: int, work: Callable[[], object]) -> dict[str, Any]:
+    """A row of requests a second."""
+    before = time.perf_counter()
+    work()
+    return {"way": way, "rps": requests / (time.perf_counter() - before)}
+
+
+def native_rows(size: Size) -> Iterator[dict[str, Any]]:
+    """Without Python between submit and the end."""
+    dispatch = Dispatch(native=True)
+    executor, (tenant, *_) = dispatch.executor, dispatch.tenants
+    executor.bench_roundtrip(tenant, 100)
+    yield latency_row(
+        "native submit to known end", executor.bench_roundtrip(tenant, size.latencies)
+    )
+    with spinning():
+        yield latency_row(
+            "the same, a Python thread spinning", executor.bench_roundtrip(tenant, size.latencies)
+        )
+    yield rate_row(
+        "bulk, 8 tenants",
+        size.bulk,
+        lambda: executor.submit_bulk(dispatch.tenants, count=size.bulk).wait(),
+    )
+    dispatch.close()
+
+
+def python_rows(size: Size) -> Iterator[dict[str, Any]]:
+    """Futures of one Python thread, over a native and a Python lane."""
+    for lane, native in [("native", True), ("Python", False)]:
+        dispatch = Dispatch(native=native)
+        yield alone_row(f"future, {lane} lane", size, dispatch.submit)
+        yield pipelined_row(f"futures from one thread, {lane} lane", size, dispatch.submit)
+        dispatch.close()
+
+
+def alone_row(way: str, size: Size, submit: Callable[[int], Future[None]]) -> dict[str, Any]:
+    """One request after the other, each awaited."""
+    return latency_row(way, timed(size.latencies, lambda: submit(0).result()))
+
+
+def pipelined_row(way: str, size: Size, submit: Callable[[int], Future[None]]) -> dict[str, Any]:
+    """Requests without waiting for each."""
+    return rate_row(way, size.requests, lambda: pipelined(submit, size.requests, window=2048))
+
+
+def rival_rows(size: Size) -> Iterator[dict[str, Any]]:
+    """What a user has today, doing nothing as well."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def submit(_: int) -> Future[None]:
+            return pool.submit(_nothing)
+
+        yield alone_row("ThreadPoolExecutor", size, submit)
+        yield pipelined_row("ThreadPoolExecutor, pipelined", size, submit)
+    yield from asyncio.run(_asyncio_rows(size))
+    if not litserve_way.available():
+        yield {"way": "litserve: skipped, not installed"}
+        return
+    with litserve_way.serving() as port:
+        calls = size.latencies // 20
+        yield latency_row("litserve, over HTTP", timed(calls, litserve_way.Client(port).call))
+        yield rate_row(
+            f"litserve, {CLIENTS} connections", calls, lambda: _clients(port, calls // CLIENTS)
+        )
+
+
+async def _asyncio_rows(size: Size) -> list[dict[str, Any]]:
+    batcher = AsyncBatcher()
+    took = []
+    for _ in range(size.latencies):
+        before = time.perf_counter_ns()
+        await batcher.submit(0)
+        took.append(time.perf_counter_ns() - before)
+    before_s = time.perf_counter()
+    for _ in range(0, size.requests, 2000):
+        await asyncio.gather(*(batcher.submit(i % TENANTS) for i in range(2000)))
+    rps = size.requests / (time.perf_counter() - before_s)
+    batcher.close()
+    return [latency_row("asyncio batcher", sorted(took)), {"way": "asyncio, gathered", "rps": rps}]
+
+
+def _clients(port: int, each: int) -> None:
+    def work() -> None:
+        client = litserve_way.Client(port)
+        for _ in range(each):
+            client.call()
+
+    threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def memory_row(size: Size) -> dict[str, Any]:
+    """Slope of the resident memory over ten steps, after one to warm up."""
+    dispatch = Dispatch(native=True)
+    step = size.memory // 10
+    done, resident = [], []
+    for number in range(11):
+        dispatch.executor.submit_bulk(dispatch.tenants, count=step).wait()
+        done.append(number * step)
+        resident.append(_resident_bytes())
+    dispatch.close()
+    slope = linear_regression(done, resident).slope
+    return {
+        "way": f"memory over {size.memory:,} requests",
+        "bytes_per_request": slope,
+        "resident_mib": [round(value / 2**20, 2) for value in resident],
+    }
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def _nothing() -> None:
+    """What every launch does."""
+
+
+def main() -> None:
+    """python -m spacetime.benchmarks.bench_dispatch"""
+    run(**vars(record.options("dispatch").parse_args()))
+
+
+if __name__ == "__main__":
+    main()
