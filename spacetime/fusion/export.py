@@ -66,7 +66,7 @@ class Exported:
         tensors = []
         for position, (leaf, known) in enumerate(zip(leaves, self.leaves, strict=True)):
             if isinstance(known, Ref):
-                tensors.append(leaf)
+                tensors.append(_like(leaf, self.example[known.position], position))
             elif leaf is not known and leaf != known:
                 raise ValueError(f"inputs: leaf {position} was exported as {known!r}, got {leaf!r}")
         return tensors
@@ -96,6 +96,17 @@ class Exported:
         """unflatten(outputs): what the model returns, from the graph's flat outputs."""
         leaves = [outputs[r.position] if isinstance(r, Ref) else r for r in self.results]
         return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+def _like(leaf: Any, example: Tensor, position: int) -> Tensor:
+    """The leaf, if it is a tensor that differs from the example in its batch size at most."""
+    sizes = ", ".join(map(str, ["S", *example.shape[1:]]))
+    expected = f"inputs: leaf {position} must be a {example.dtype} tensor [{sizes}]"
+    if not isinstance(leaf, Tensor):
+        raise ValueError(f"{expected}, got {type(leaf).__name__}")  # noqa: TRY004 - as below
+    if leaf.shape[1:] != example.shape[1:] or leaf.dtype != example.dtype or leaf.dim() == 0:
+        raise ValueError(f"{expected}, got {leaf.dtype} {list(leaf.shape)}")
+    return leaf
 
 
 @dataclass(frozen=True, slots=True)

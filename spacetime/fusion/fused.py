@@ -86,7 +86,8 @@ class Fused:
         _check_index(index, inputs, stacks)
         rows = locate(stacks.table, index)
         with torch.no_grad():
-            outputs = self._lowered.module(rows, run_of(rows), *stacks.values, *inputs)
+            # Not the module's own call: that prints the generated code when an operation fails.
+            outputs = self._lowered.module.forward(rows, run_of(rows), *stacks.values, *inputs)
         return self._exported.unflatten(outputs)
 
     def append(self, state: Mapping[str, Tensor]) -> int:
@@ -107,9 +108,8 @@ class Fused:
 
     def tune(self, slots: int, *, budget_ms: float = TUNE_BUDGET_MS) -> None:
         """tune(slots): choose implementations for that many slots by timing them."""
-        stacks = self._stacks
-        rows = _mixed_rows(slots, stacks.used_rows)
-        operands = (rows, run_of(rows), *stacks.values, *self._exported.samples(slots))
+        rows, weights = _mixture(slots, self._stacks)
+        operands = (rows, run_of(rows), *weights, *self._exported.samples(slots))
         tune(self._lowered.module, operands, budget_ms)
 
     def script(self) -> Callable[..., tuple[Tensor, ...]]:
@@ -149,10 +149,9 @@ class Fused:
         self.tune(slots)
         with self._compiling:
             if slots not in self._compiled:
-                stacks = self._stacks
-                rows = _mixed_rows(slots, stacks.used_rows)
+                rows, weights = _mixture(slots, self._stacks)
                 inputs = self._exported.samples(slots)
-                mixed = trace_mixed(self._lowered.module, rows, stacks.values, inputs)
+                mixed = trace_mixed(self._lowered.module, rows, weights, inputs)
                 self._compiled[slots] = dispatch(plain, mixed)
             return self._compiled[slots]
 
@@ -258,9 +257,12 @@ def _varied_input(sample: Tensor, generator: torch.Generator) -> Tensor:
     return torch.stack(moved).reshape(sample.shape)
 
 
-def _mixed_rows(slots: int, tenants: int) -> Tensor:
-    """Rows that are no run: what a mixture of tenants looks like."""
-    return torch.arange(slots).flip(0) % tenants
+def _mixture(slots: int, stacks: Stacks) -> tuple[Tensor, list[Tensor]]:
+    """Rows that are no run, and weights: what a mixture of tenants looks like, even of one."""
+    tenants, weights = stacks.used_rows, stacks.values
+    if tenants < 2:
+        tenants, weights = 2, [v[:1].expand(2, *v.shape[1:]) for v in weights]
+    return torch.arange(slots).flip(0) % tenants, weights
 
 
 def _choices(lowered: Lowered, name: str) -> str:
