@@ -45,11 +45,8 @@ bool patiently(TimeNs end, Wait wait) {
   }
 }
 
-// An error of the executor with a Python class of its own.
+// A refusal with a Python class of its own, as Closed.
 struct QueueFull : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-struct Closed : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
@@ -208,16 +205,16 @@ Native from_capsule(const py::capsule& function, const py::object& context) {
   if (function.name() == nullptr || std::string_view(function.name()) != "st_native_function") {
     throw std::invalid_argument("function: expected a capsule named 'st_native_function'");
   }
-  const bool bare = context.is_none();
-  Native native{reinterpret_cast<st_native_function>(function.get_pointer()),
-                bare ? nullptr : py::capsule(context).get_pointer(), nullptr};
-  // The capsules live as long as the function; the last reference may fall on any thread.
-  native.owner =
-      std::shared_ptr<void>(py::make_tuple(function, context).release().ptr(), [](void* p) {
-        if (!Py_IsInitialized()) return;
-        const py::gil_scoped_acquire gil;
-        Py_DECREF(static_cast<PyObject*>(p));
-      });
+  Native native;
+  native.function = {reinterpret_cast<st_native_function>(function.get_pointer()),
+                     context.is_none() ? nullptr : py::capsule(context).get_pointer()};
+  // The last reference may fall on any thread, none of which holds the interpreter lock then.
+  PyObject* kept = py::make_tuple(function, context).release().ptr();
+  native.owner = std::shared_ptr<void>(kept, [](void* tuple) {
+    if (!Py_IsInitialized()) return;
+    const py::gil_scoped_acquire gil;
+    Py_DECREF(static_cast<PyObject*>(tuple));
+  });
   return native;
 }
 

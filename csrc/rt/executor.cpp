@@ -71,6 +71,7 @@ auto Executor::exclusively(Change change) {
 LaneId Executor::add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native) {
   auto partition = backend_->open(units);
   const LaneId id = exclusively([&] {
+    refuse_if_closed();
     if (inline_.load() != nullptr) {
       throw std::logic_error("lane: this executor runs inline; add lanes before the first tenant");
     }
@@ -83,6 +84,10 @@ LaneId Executor::add_lane(const std::vector<std::uint32_t>& units, bool borrows,
   });
   if (native) start_server(lanes_[id]);
   return id;
+}
+
+void Executor::refuse_if_closed() const {
+  if (!accepting_.load(std::memory_order_seq_cst)) throw Closed("the executor is closed");
 }
 
 void Executor::open_inline_lane() {
@@ -130,7 +135,7 @@ void Executor::set_native(FamilyId id, Native native) {
     if (family == nullptr) {
       throw std::out_of_range("family: " + std::to_string(id) + " does not exist");
     }
-    family->native = std::move(native);
+    family->natives.push_back(std::move(native));
   });
 }
 
@@ -191,7 +196,7 @@ Launch* Executor::take(LaneId id, TimeNs until) {
   Lane& from = lane(id);
   for (;;) {
     Launch* launch = from.take(until, spin_ns_);
-    if (launch == nullptr || !launch->native) return launch;
+    if (launch == nullptr || !launch->function) return launch;
     launch->run_native();
     post_finish(from, launch->start.launch, launch->finish_ns);
     pump();
@@ -214,6 +219,7 @@ void Executor::fail(LaneId id) {
 void Executor::start_server(Lane& lane) {
   std::promise<void> entered;
   const std::lock_guard lock(threads_mutex_);
+  refuse_if_closed();
   servers_.emplace_back(&lane, std::thread([self = shared_from_this(), &lane, &entered] {
     try {
       lane.partition()->enter();
@@ -297,7 +303,9 @@ void Executor::stop() {
   const std::lock_guard lock(threads_mutex_);
   if (stopped_) return;
   stopped_ = true;
-  for (LaneId id = 0; id < lanes_.size(); ++id) lanes_[id].close();
+  exclusively([&] {  // a lane is added before this, or refused
+    for (LaneId id = 0; id < lanes_.size(); ++id) lanes_[id].close();
+  });
   for (auto& [lane, server] : servers_) lane->abandoned() ? server.detach() : server.join();
   stopping_.store(true, std::memory_order_release);
   exclusively([&] { timer_.set(0); });

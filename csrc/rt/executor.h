@@ -23,6 +23,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -44,6 +45,11 @@
 namespace st::rt {
 
 inline constexpr std::uint32_t kMostLanes = 1024;
+
+// The executor refuses, for it is closed.
+struct Closed : std::logic_error {
+  using std::logic_error::logic_error;
+};
 
 struct Options {
   sched::Policy policy;
@@ -140,7 +146,9 @@ class Executor : public std::enable_shared_from_this<Executor> {
     TimeNs at = 0;
   };
   struct Family {
-    Native native;
+    // The last one runs. The others may be running still, and what dies under the token may not
+    // wait for anything, so they are kept.
+    std::vector<Native> natives{1};
   };
   struct Tenant {
     std::uint32_t limit = 0;
@@ -181,6 +189,7 @@ class Executor : public std::enable_shared_from_this<Executor> {
   // executor.cpp
   template <typename Change>
   auto exclusively(Change change);
+  void refuse_if_closed() const;
   void start_server(Lane& lane);
   void serve(Lane& lane);
   void keep_time();

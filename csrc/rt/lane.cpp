@@ -37,7 +37,7 @@ st_launch Launch::view() const {
 
 void Launch::run_native() {
   const st_launch seen = view();
-  const std::int32_t code = native ? native.call(native.context, &seen) : kNoFunction;
+  const std::int32_t code = function ? function.call(function.context, &seen) : kNoFunction;
   std::fill(codes.begin(), codes.end(), code);
   finish_ns = now_ns();
 }

@@ -29,7 +29,7 @@ namespace st::rt {
 
 struct Launch {
   sched::Start start;
-  Native native;  // empty: a foreign launch, which whoever serves the lane must run
+  Function function;  // empty: a foreign launch, which whoever serves the lane must run
   TimeNs start_ns = 0;
   TimeNs finish_ns = 0;
   std::uint32_t distinct_tenants = 0;

@@ -5,7 +5,7 @@
 namespace st::rt {
 
 Native noop() {
-  return {[](void*, const st_launch*) { return 0; }, nullptr, nullptr};
+  return {{[](void*, const st_launch*) { return 0; }, nullptr}, nullptr};
 }
 
 Native spin(TimeNs busy_ns) {
@@ -16,7 +16,7 @@ Native spin(TimeNs busy_ns) {
     }
     return 0;
   };
-  return {call, busy.get(), busy};
+  return {{call, busy.get()}, busy};
 }
 
 Native fail(std::int32_t code) {
@@ -24,7 +24,7 @@ Native fail(std::int32_t code) {
   const auto call = [](void* context, const st_launch*) {
     return *static_cast<const int*>(context);
   };
-  return {call, kept.get(), kept};
+  return {{call, kept.get()}, kept};
 }
 
 Native Latch::native(const std::shared_ptr<Latch>& latch) {
@@ -32,7 +32,7 @@ Native Latch::native(const std::shared_ptr<Latch>& latch) {
     static_cast<Latch*>(context)->hold();
     return 0;
   };
-  return {call, latch.get(), latch};
+  return {{call, latch.get()}, latch};
 }
 
 void Latch::hold() {

@@ -10,12 +10,17 @@
 
 namespace st::rt {
 
-// A C function with the context it is called with, kept alive by `owner`.
-struct Native {
+// A C function and the context it is called with.
+struct Function {
   st_native_function call = nullptr;
   void* context = nullptr;
-  std::shared_ptr<void> owner;
   explicit operator bool() const { return call != nullptr; }
+};
+
+// A function together with what keeps its context alive.
+struct Native {
+  Function function;
+  std::shared_ptr<void> owner;
 };
 
 Native noop();

@@ -48,6 +48,9 @@ def test_after_close_everything_is_refused(make: Make) -> None:
     ticket = rig.executor.submit_bulk([rig.tenant], count=5)
     assert (ticket.pending, ticket.counts["closed"]) == (0, 5)
     assert rig.executor.completions() is None
+    for native in (True, False):
+        with pytest.raises(_native.ClosedError):
+            rig.executor.add_lane(_native.available_cores(), native=native)
 
 
 def test_a_launch_that_hangs_is_given_up(make: Make, latch: _native.Latch) -> None:
