@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -115,9 +115,22 @@ class Executor:
         entry.future.withdraw = partial(self.native.cancel, request)
         return entry.future
 
-    def remove(self, number: int) -> None:
-        """Takes a tenant out; what waits for it ends as removed."""
+    def remove(self, number: int, name: str, then: Callable[[], None]) -> None:
+        """Takes a tenant out: what waits ends as removed, what runs finishes, `then` is called.
+
+        Called from a request's callback it does not wait for what runs, which would never end.
+        """
         self.native.remove_tenant(number)
+        left = [e.future for e in [*self._entries.values()] if e.tenant == name]
+
+        def finish() -> None:
+            wait(left)
+            then()
+
+        if threading.current_thread() in self._threads:
+            _start("spacetime-remove", finish)
+        else:
+            finish()
 
     def observed(self) -> Observed:
         """Everything counted since the first request."""

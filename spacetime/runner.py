@@ -49,15 +49,12 @@ class Runner:
         """Answers in the order of `batch`, each in the model's own return structure."""
         if not self.shares:
             return [self.outputs.build(list(self.alone[w.member](*w.leaves))) for w in batch]
-        rows: dict[int, int] = {}
-        for work in batch:
-            rows[work.member] = rows.get(work.member, 0) + work.samples
-        if self.fused is not None and self.prefers_fused(rows.values()):
-            index = torch.tensor([w.member for w in batch for _ in range(w.samples)])
-            return self._split(batch, self._call(self.fused, batch, index))
-        if len(rows) == 1:
-            return self._split(batch, self._call(self.alone[batch[0].member], batch, None))
-        return self._loop(batch)
+        # By member: the loop needs its rows together, and the super-kernel is faster so.
+        order = sorted(range(len(batch)), key=lambda i: batch[i].member)
+        answers: list[Any] = [None] * len(batch)
+        for i, answer in zip(order, self._run_sorted([batch[i] for i in order]), strict=True):
+            answers[i] = answer
+        return answers
 
     def prefers_fused(self, rows: Collection[int]) -> bool:
         """Whether one fused launch beats the loop, as measured; `rows` of each member present."""
@@ -86,16 +83,15 @@ class Runner:
         at = bisect_left(self.buckets, rows)
         return self.buckets[at] if at < len(self.buckets) else rows
 
-    def _loop(self, batch: Sequence[Work]) -> list[Any]:
-        answers: list[Any] = [None] * len(batch)
-        order = sorted(range(len(batch)), key=lambda i: batch[i].member)
-        for member, same in groupby(order, key=lambda i: batch[i].member):
-            at = list(same)
-            part = [batch[i] for i in at]
-            for i, answer in zip(
-                at, self._split(part, self._call(self.alone[member], part, None)), strict=True
-            ):
-                answers[i] = answer
+    def _run_sorted(self, batch: Sequence[Work]) -> list[Any]:
+        parts = [list(same) for _, same in groupby(batch, key=lambda work: work.member)]
+        rows = [sum(work.samples for work in part) for part in parts]
+        if self.fused is not None and self.prefers_fused(rows):
+            index = torch.tensor([w.member for w in batch for _ in range(w.samples)])
+            return self._split(batch, self._call(self.fused, batch, index))
+        answers: list[Any] = []
+        for part in parts:
+            answers += self._split(part, self._call(self.alone[part[0].member], part, None))
         return answers
 
     def _call(self, call: FlatCall, batch: Sequence[Work], index: Tensor | None) -> list[Tensor]:

@@ -124,8 +124,8 @@ class Session:
                 raise InvalidInput(tenant.name, "tenant", "one of this session's", "a stranger")
             del self.tenants[tenant.name]
             tenant.removed = True
-            self._executor.remove(tenant.number)
-            tenant.family.leave(tenant.member)
+            leave = partial(tenant.family.leave, tenant.member)
+            self._executor.remove(tenant.number, tenant.name, then=leave)
 
     def report(self) -> dict[str, Any]:
         """What happened since the session opened (design §9, format spacetime.report/1)."""

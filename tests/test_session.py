@@ -111,6 +111,31 @@ def test_tenants_come_and_go_while_others_run() -> None:
     assert not wrong
 
 
+def test_removing_waits_for_what_runs_and_refuses_what_waits() -> None:
+    latch = Latch().eval()
+    with st.Session("cpu", lanes=1) as session:
+        gate = session.add(latch, example_inputs=(X,))
+        runs = gate.submit(torch.ones(1, 6))
+        assert latch.held.wait(30)
+        waits = gate.submit(X)
+        opener = threading.Timer(0.05, latch.open.set)
+        opener.start()
+        session.remove(gate)
+        assert runs.done()
+        same(runs.result(), torch.full((1, 6), 2.0))
+        assert isinstance(waits.exception(30), st.ClosedError)
+
+
+def test_a_callback_may_remove_its_tenant() -> None:
+    with st.Session("cpu") as session:
+        stay, guest = (session.add(mlp(i), example_inputs=(X,)) for i in range(2))
+        removed: Future[None] = Future()
+        guest.submit(X).add_done_callback(lambda _: removed.set_result(session.remove(guest)))
+        removed.result(30)
+        assert stay(X).shape == (1, 3)
+        assert [*session.tenants] == ["tenant-0"]
+
+
 def test_a_family_forms_and_explain_says_so() -> None:
     with st.Session("cpu") as session:
         for i in range(3):
