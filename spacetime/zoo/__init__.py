@@ -7,6 +7,7 @@ so that knowing the names of the kinds costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -31,6 +32,19 @@ class ZooModel:
     model: nn.Module
     pool: Tensor
     labels: Tensor | None = None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one core: the same weights on any machine, and small layers gain from no more."""
+    import torch  # noqa: PLC0415  # the names of the kinds are known without it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load(kind: str, tenants: int, *, seed: int = 0) -> Iterator[ZooModel]:

@@ -1,8 +1,8 @@
 """Small residual networks, each trained in two seconds on scikit-learn's handwritten digits.
 
-The pictures are real: 1797 scans of 8 x 8 pixels, doubled to 16 x 16 for the networks. Every tenant
-answers another question about the same pictures, but all have ten outputs and one architecture, so
-they form one family: only the weights differ, which is the case fusing is for.
+The pictures are real: 1797 scans of 8 x 8 pixels, enlarged to 32 x 32 for the networks. Every
+tenant answers another question about the same pictures, but all have ten outputs and one
+architecture, so they form one family: only the weights differ, which is the case fusing is for.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spacetime.zoo import ZooModel
+from spacetime.zoo import ZooModel, one_thread
 
 CLASSES = 10
 HELD_OUT = 360
-EPOCHS = 5
-BATCH = 100
-LEARNING_RATE = 0.1
+EPOCHS = 2
+BATCH = 32
+LEARNING_RATE = 0.05
 
 # What a tenant is asked about the digit in the picture: the name of the question and its answer.
 TASKS: tuple[tuple[str, Callable[[int], int]], ...] = (
@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
 
 
 class DigitNet(nn.Module):
-    """Six residual blocks, 174,970 parameters: `[N, 1, 16, 16]` to scores `[N, 10]`."""
+    """Six residual blocks, 174,970 parameters: `[N, 1, 32, 32]` to scores `[N, 10]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,21 +85,22 @@ class DigitNet(nn.Module):
 
 @cache
 def _pictures() -> tuple[Tensor, Tensor]:
-    """All pictures `[1797, 1, 16, 16]` in 0..1 and their digits `[1797]`, shuffled once for all."""
+    """All pictures `[1797, 1, 32, 32]` in 0..1 and their digits `[1797]`, shuffled once for all."""
     digits = load_digits()
     order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
     scans = torch.tensor(digits.images, dtype=torch.float32)[order].unsqueeze(1) / 16
-    pictures = F.interpolate(scans, scale_factor=2, mode="bilinear")
+    pictures = F.interpolate(scans, scale_factor=4, mode="bilinear")
     return pictures, torch.tensor(digits.target, dtype=torch.int64)[order]
 
 
 def _train(model: DigitNet, pictures: Tensor, labels: Tensor) -> None:
     batches = len(labels) // BATCH
+    pictures = pictures.contiguous(memory_format=torch.channels_last)  # a third faster
     optimizer = torch.optim.SGD(
         model.parameters(), LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=EPOCHS * batches
+        optimizer, LEARNING_RATE, total_steps=EPOCHS * batches, pct_start=0.2
     )
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(labels))[: batches * BATCH].view(batches, BATCH):
@@ -117,7 +118,7 @@ def build(index: int, seed: int) -> ZooModel:
     task, answer = TASKS[index % len(TASKS)]
     pictures, digits = _pictures()
     labels = torch.tensor([answer(int(digit)) for digit in digits])
-    with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(devices=()), one_thread():
         torch.manual_seed(1000 * seed + index)
         model = DigitNet()
         _train(model, pictures[HELD_OUT:], labels[HELD_OUT:])

@@ -1,0 +1,163 @@
+"""The command line. Commands import what they need when they run, so that help is instant.
+
+Exit status: 0 done; 2 bad input, one line naming the field; 1 a fault, one line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
+from spacetime.workload import WorkloadError
+
+MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
+OUT = click.Path(file_okay=False, path_type=Path)
+
+
+class Number(click.FloatRange):
+    """A number in a range; click's own lets NaN through, since it is not outside."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spacetime")
+def cli() -> None:
+    """Many neural networks share one accelerator in space and in time."""
+
+
+@cli.command()
+@click.option("--tenants", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option(
+    "--seconds",
+    type=Number(0.1, 3600),
+    default=10.0,
+    show_default=True,
+    help="How long each policy runs.",
+)
+@click.option("--model", type=click.Choice(MODELS), default="digits", show_default=True)
+@click.option(
+    "--load",
+    type=Number(0.01, 100),
+    default=2.0,
+    show_default=True,
+    help="Offered requests, as a multiple of what time-only can answer.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--out", type=OUT, default=Path("out"), show_default=True, help="Where files go.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
+def demo(**options: Any) -> None:
+    """Run real models under three policies and compare them."""
+    import_module("spacetime.demo").run(**options)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def doctor(*, as_json: bool) -> None:
+    """Say what this machine offers and what this build can use."""
+    facts: dict[str, object] = import_module("spacetime.doctor").facts()
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        width = max(map(len, facts))
+        click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
+
+
+class BenchGroup(click.Group):
+    """One command for each `bench_<topic>` module; its options are those of the module's `run`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_bench_sources())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _bench_sources():
+            return None
+        module = import_module(f"spacetime.benchmarks.bench_{cmd_name}")
+        return _bench_command(cmd_name, module.run, inspect.getdoc(module))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Read, not imported: importing every benchmark for its first line takes seconds.
+        topics = [
+            (topic, (ast.get_docstring(ast.parse(source.read_text())) or "").split("\n")[0])
+            for topic, source in sorted(_bench_sources().items())
+        ]
+        with formatter.section("Topics"):
+            formatter.write_dl(topics or [("none", "this installation has no benchmarks")])
+
+
+@cli.group(cls=BenchGroup)
+def bench() -> None:
+    """Measure: a table, a picture and JSON for each topic."""
+
+
+def _bench_sources() -> dict[str, Path]:
+    spec = find_spec("spacetime.benchmarks")
+    folders = map(Path, spec.submodule_search_locations or ()) if spec else ()
+    files = (file for folder in folders for file in folder.glob("bench_*.py"))
+    return {file.stem.removeprefix("bench_"): file for file in files}
+
+
+def _bench_command(name: str, run: Callable[..., None], doc: str | None) -> click.Command:
+    parameters = inspect.signature(run, eval_str=True).parameters.values()
+    return click.Command(
+        name, params=[_option(parameter) for parameter in parameters], callback=run, help=doc
+    )
+
+
+def _option(parameter: inspect.Parameter) -> click.Option:
+    """The command-line option of one keyword of `run`: flags for bools, else by its default."""
+    name, default = parameter.name, parameter.default
+    default = None if default is inspect.Parameter.empty else default
+    flag = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
+    if parameter.annotation is bool:
+        return click.Option([flag, name], is_flag=True, default=bool(default))
+    if name == "out":
+        return click.Option([flag, name], type=OUT, default=default)
+    many = isinstance(default, tuple)
+    return click.Option([flag, name], default=default, multiple=many, show_default=True)
+
+
+def main() -> None:
+    """The `spacetime` command: run it and exit with the status above."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    try:
+        cli.main(prog_name="spacetime", standalone_mode=False)
+    except click.Abort:
+        return _complain("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (InvalidInput, UnsupportedError, WorkloadError) as error:
+        return _complain(error, 2)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("spacetime"):
+            raise
+        return _complain(f"this needs {error.name}: pip install 'spacetime[demo]'", 2)
+    except SpacetimeError as error:
+        return _complain(error, 1)
+    return 0
+
+
+def _complain(problem: object, status: int) -> int:
+    click.echo(f"spacetime: {problem}", err=True)
+    return status

@@ -1,0 +1,203 @@
+"""Trials: the same models and the same arrivals under one policy after another.
+
+The load is open loop and a multiple of what time sharing can answer, measured first. What counts is
+seen from outside: latency from when a request was due to when its future was resolved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spacetime.openloop import Sent, Target, drive
+from spacetime.session import Session
+from spacetime.tenant import Tenant
+from spacetime.units import MS, SECOND
+from spacetime.workload import Arrival, Workload, WorkloadError
+from spacetime.workload import Tenant as WorkloadTenant
+from spacetime.zoo import ZooModel, one_thread
+
+MIN_SLO_MS = 20.0
+SLO_PER_SOLO = 10  # objective: this many times the latency of a model that has a core to itself
+WARM_UP_SECONDS = 0.2  # first launches build what later ones reuse
+CAPACITY_SECONDS = 1.5
+IN_FLIGHT = 2  # of each tenant, in the closed loop
+PATIENCE_MS = 60_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """A model, its requests one by one, what it answers to each when run alone, and its SLO."""
+
+    entry: ZooModel
+    requests: Sequence[Tensor]
+    alone: Tensor
+    slo_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """An open session of one policy with a tenant for each exhibit, warmed up."""
+
+    policy: str
+    session: Session
+    exhibits: Sequence[Exhibit]
+    tenants: Sequence[Tenant]
+
+    @property
+    def pairs(self) -> list[tuple[Tenant, Exhibit]]:
+        return list(zip(self.tenants, self.exhibits, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a policy made of the load. Rates count from the first due time to the last answer."""
+
+    policy: str
+    offered_rps: float
+    throughput_rps: float
+    goodput_rps: float
+    p50_ms: float | None
+    p99_ms: float | None
+    attainment: float
+    tenants_per_launch: float | None
+    dropped: dict[str, int]
+    sender_late_p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One policy's row and what it was made from."""
+
+    row: Row
+    sent: list[Sent]
+    events: list[dict[str, Any]]
+    session: dict[str, Any]
+    explain: str
+
+
+def exhibit(entry: ZooModel) -> Exhibit:
+    """Run every request of a model's pool alone: what any policy's answers are held against.
+
+    The objective is SLO_PER_SOLO times the median latency of these runs, at least MIN_SLO_MS.
+    """
+    requests = entry.pool.unsqueeze(1).unbind()
+    with torch.inference_mode(), one_thread():
+        answers, seconds = zip(*(_timed(entry.model, request) for request in requests), strict=True)
+    slo_ms = max(MIN_SLO_MS, SLO_PER_SOLO * 1000 * median(seconds))
+    return Exhibit(entry, requests, torch.cat(answers), round(slo_ms, 1))
+
+
+def _timed(model: nn.Module, request: Tensor) -> tuple[Tensor, float]:
+    start = time.perf_counter()
+    answer = model(request)
+    return answer, time.perf_counter() - start
+
+
+@contextmanager
+def staged(policy: str, exhibits: Sequence[Exhibit]) -> Iterator[Stage]:
+    """Open a session of `policy`, add every exhibit as a tenant and warm up."""
+    with Session("cpu", policy=policy, timeline=True) as session:
+        tenants = [
+            session.add(
+                exhibit.entry.model,
+                example_inputs=(exhibit.requests[0],),
+                slo_ms=exhibit.slo_ms,
+                name=exhibit.entry.name,
+            )
+            for exhibit in exhibits
+        ]
+        stage = Stage(policy, session, exhibits, tenants)
+        _in_turn(stage, seconds=WARM_UP_SECONDS)
+        yield stage
+
+
+def capacity_rps(stage: Stage) -> float:
+    """How many requests a second the stage answers in a closed loop over all its tenants."""
+    return _in_turn(stage, seconds=CAPACITY_SECONDS)
+
+
+def _in_turn(stage: Stage, *, seconds: float) -> float:
+    """Closed loop: always a few requests of every tenant in flight; answers a second."""
+    pairs = cycle(stage.pairs)
+    start_ns = time.monotonic_ns()
+    waiting = deque(_patient(*next(pairs)) for _ in range(IN_FLIGHT * len(stage.tenants)))
+    answered = 0
+    while (now_ns := time.monotonic_ns()) - start_ns < seconds * SECOND:
+        waiting.popleft().result()
+        waiting.append(_patient(*next(pairs)))
+        answered += 1
+    for future in waiting:
+        future.result()
+    return answered / (now_ns - start_ns) * SECOND
+
+
+def _patient(tenant: Tenant, exhibit: Exhibit) -> Future[Any]:
+    return tenant.submit(exhibit.requests[0], deadline_ms=PATIENCE_MS)
+
+
+def arrivals(
+    exhibits: Sequence[Exhibit], *, seconds: float, rps: float, seed: int
+) -> list[Arrival]:
+    """Poisson arrivals, `rps` requests a second in all and the same rate for each tenant."""
+    tenants = tuple(
+        WorkloadTenant(
+            name=exhibit.entry.name,
+            model="zoo",
+            slo_ms=exhibit.slo_ms,
+            rate_rps=rps / len(exhibits),
+        )
+        for exhibit in exhibits
+    )
+    schedule = Workload(tenants=tenants, seed=seed).schedule(duration_ns=round(seconds * SECOND))
+    if not (due := list(schedule)):
+        raise WorkloadError("seconds", "too short for a single request; give more, or more load")
+    return due
+
+
+def measure(stage: Stage, due: Iterable[Arrival]) -> Run:
+    """Drive the arrivals against a stage."""
+    stage.session.timeline()  # what came before is not part of the picture
+    sent = drive([Target(tenant.submit, exhibit.requests) for tenant, exhibit in stage.pairs], due)
+    events, report = stage.session.timeline(), stage.session.report()
+    slo_ms = [exhibit.slo_ms for exhibit in stage.exhibits]
+    row = _row(stage.policy, sent, slo_ms, events)
+    return Run(row, sent, events, report, stage.session.explain())
+
+
+def _row(
+    policy: str,
+    sent: Sequence[Sent],
+    slo_ms: Sequence[float],
+    events: Sequence[dict[str, Any]],
+) -> Row:
+    launches = [event["args"]["tenants"] for event in events if event["ph"] == "X"]
+    answered = [(one, one.latency_ns) for one in sent if one.latency_ns is not None]
+    met = sum(latency_ns <= slo_ms[one.tenant] * MS for one, latency_ns in answered)
+    ends = [one.due_ns + latency_ns for one, latency_ns in answered]
+    seconds = max([sent[-1].due_ns, *ends]) / SECOND
+    latencies_ms = [latency_ns / MS for _, latency_ns in answered]
+    p50, p99 = map(float, np.percentile(latencies_ms, (50, 99))) if answered else (None, None)
+    return Row(
+        policy=policy,
+        offered_rps=len(sent) / seconds,
+        throughput_rps=len(answered) / seconds,
+        goodput_rps=met / seconds,
+        p50_ms=p50,
+        p99_ms=p99,
+        attainment=met / len(sent),
+        tenants_per_launch=sum(launches) / len(launches) if launches else None,
+        dropped=dict(Counter(one.dropped for one in sent if one.dropped is not None)),
+        sender_late_p99_ms=float(np.percentile([one.late_ns / MS for one in sent], 99)),
+    )

@@ -1,0 +1,107 @@
+"""An open-loop load: every request leaves at its own absolute time, whatever became of the last.
+
+One thread sends. Latency counts from when a request was *due*, so a slow sender or a blocked
+submit cannot hide a wait. The same schedule may be driven against any number of sessions.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from spacetime.errors import DeadlineExceeded, QueueFull
+from spacetime.units import SECOND
+from spacetime.workload import Arrival
+
+LEAD_NS = 20_000_000  # between building the loop and the first request
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One tenant's side of the load: how to submit, and the requests to take turns with."""
+
+    submit: Callable[[Any], Future[Any]]
+    requests: Sequence[Any]
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of one request; the request was `requests[item]` of target `tenant`."""
+
+    tenant: int
+    item: int
+    due_ns: int  # after the start
+    late_ns: int  # how much later than due it was submitted
+    latency_ns: int | None = None  # from due to answered; None where it was dropped
+    answer: Any = None
+    dropped: str | None = None  # why there is no answer
+    _future: Future[Any] | None = field(default=None, repr=False)
+
+
+def drive(targets: Sequence[Target], schedule: Iterable[Arrival]) -> list[Sent]:
+    """Send the schedule and wait for every answer; one entry a request, in order of due time.
+
+    Requests that were refused or dropped say so; any other failure is raised.
+    """
+    turns = [0] * len(targets)
+    sent: list[Sent] = []
+    with _no_collector_pauses():
+        start_ns = time.monotonic_ns() + LEAD_NS
+        for due_ns, tenant in schedule:
+            target = targets[tenant]
+            item = turns[tenant] % len(target.requests)
+            turns[tenant] += 1
+            now_ns = _wait_until(start_ns + due_ns)
+            one = Sent(tenant, item, due_ns, now_ns - start_ns - due_ns)
+            sent.append(one)
+            _submit(target, one, start_ns)
+        for one in sent:
+            _collect(one)
+    return sent
+
+
+def _submit(target: Target, one: Sent, start_ns: int) -> None:
+    def stamp(_: Future[Any]) -> None:
+        one.latency_ns = time.monotonic_ns() - start_ns - one.due_ns
+
+    try:
+        one._future = target.submit(target.requests[one.item])
+    except QueueFull:
+        one.dropped = "queue_full"
+    else:
+        one._future.add_done_callback(stamp)
+
+
+def _collect(one: Sent) -> None:
+    future, one._future = one._future, None
+    if future is None:
+        return
+    try:
+        one.answer = future.result()
+    except DeadlineExceeded:
+        one.dropped, one.latency_ns = "deadline", None
+
+
+def _wait_until(moment_ns: int) -> int:
+    """Sleep until a moment and return the time it is; at once if the moment has passed."""
+    while (now_ns := time.monotonic_ns()) < moment_ns:
+        time.sleep((moment_ns - now_ns) / SECOND)
+    return now_ns
+
+
+@contextmanager
+def _no_collector_pauses() -> Iterator[None]:
+    """Keep Python's cycle collector out: its pauses grow with the answers held for checking."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

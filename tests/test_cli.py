@@ -1,0 +1,123 @@
+"""The command line: help at once, one line for every failure, the right exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from spacetime import cli, demo
+from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
+from spacetime.workload import WorkloadError
+
+MAIN = "from spacetime.cli import main; main()"
+
+
+def spacetime(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", MAIN, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom spacetime.cli import main\nsys.argv = ['spacetime', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'rich', 'matplotlib', 'transformers', 'yaml'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(word in done.stdout for word in ("demo", "bench", "doctor"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("demo", "--tenants", "0"), "--tenants"),
+        (("demo", "--seconds", "nan"), "--seconds"),
+        (("demo", "--model", "cats"), "--model"),
+        (("demo", "--lod", "2"), "--lod"),
+        (("bench", "nothing"), "nothing"),
+        (("dmeo",), "dmeo"),
+    ],
+)
+def test_bad_input_ends_with_2_and_names_it(arguments: tuple[str, ...], names: str) -> None:
+    done = spacetime(*arguments)
+    assert done.returncode == 2
+    assert names in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InvalidInput("eye", "slo_ms", "a positive number", "0"), 2),
+        (WorkloadError("tenants", "is missing"), 2),
+        (UnsupportedError("device 'tpu': this build drives only 'cpu'"), 2),
+        (ModuleNotFoundError("No module named 'sklearn'", name="sklearn"), 2),
+        (SpacetimeError("something broke"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_become_one_line_and_a_status(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(demo, "run", fail)
+    monkeypatch.setattr(sys, "argv", ["spacetime", "demo"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == status
+    complaint = capsys.readouterr().err.strip()
+    assert complaint.startswith("spacetime: ")
+    assert "\n" not in complaint
+
+
+def test_doctor_says_which_cores_and_whether_the_extension_is_there() -> None:
+    shown = CliRunner().invoke(cli.cli, ["doctor"])
+    assert shown.exit_code == 0
+    facts = json.loads(CliRunner().invoke(cli.cli, ["doctor", "--json"]).output)
+    assert facts["device"] == "cpu"
+    assert facts["cores"]
+    assert all(name in shown.output for name in facts)
+
+
+def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
+    seen: dict[str, object] = {}
+
+    def run(
+        *, quick: bool, out: Path | None, as_json: bool, rounds: int = 3, tenants: tuple = (1, 2)
+    ) -> None:
+        seen.update(quick=quick, out=out, as_json=as_json, rounds=rounds, tenants=tenants)
+
+    command = cli._bench_command("topic", run, "What it measures.")
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert seen == {
+        "quick": False, "out": None, "as_json": False, "rounds": 3, "tenants": (1, 2)
+    }  # fmt: skip
+    arguments = ["--quick", "--json", "--out", str(tmp_path), "--rounds", "5", "--tenants", "8"]
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    assert seen == {
+        "quick": True, "out": tmp_path, "as_json": True, "rounds": 5, "tenants": (8,)
+    }  # fmt: skip
+
+
+def test_bench_lists_the_topics_there_are() -> None:
+    group = cli.bench
+    assert isinstance(group, click.Group)
+    folder = Path(__file__).parent.parent / "benchmarks"
+    topics = {file.stem.removeprefix("bench_") for file in folder.glob("bench_*.py")}
+    assert set(group.list_commands(click.Context(group))) == topics
+    shown = CliRunner().invoke(cli.cli, ["bench", "--help"])
+    assert shown.exit_code == 0
+    assert all(topic in shown.output for topic in topics)
