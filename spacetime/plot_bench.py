@@ -75,12 +75,59 @@ def draw_dispatch(record: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _grid(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of COLUMNS."""
-    columns = min(count, COLUMNS)
+SERVER_COLOURS = {
+    "time-only": "#009e73",
+    "space-only": "#0072b2",
+    "space-time": "#c1272d",
+    "loop, eager": "#4d4d4d",
+    "loop, TorchScript": "#7f7f7f",
+    "threads, eager": "#a5a5a5",
+    "threads, TorchScript": "#c4c4c4",
+    "processes": "#e69f00",
+    "vmap ensemble": "#cc79a7",
+}
+
+
+def draw_models(record: dict[str, Any], path: Path) -> None:
+    """Answers per second of every server, closed loop above, open loop below, to a PNG file."""
+    models = [*dict.fromkeys(row["model"] for row in record["rows"])]
+    kinds = [("closed", "throughput_rps", "tenants", "tenants R")]
+    if any(row["loop"] == "open" for row in record["rows"]):
+        kinds.append(("open", "goodput_rps", "load", "load, in parts of time-only's closed loop"))
+    figure, panels = _grid(len(models) * len(kinds), columns=len(models))
+    places = ((kind, model) for kind in kinds for model in models)
+    for axes, ((loop, quantity, key, word), model) in zip(panels, places, strict=True):
+        rows = [row for row in record["rows"] if (row["model"], row["loop"]) == (model, loop)]
+        _bars(axes, rows, quantity, key)
+        axes.set_title(f"{model}, {loop} loop", fontsize=10)
+        axes.set_xlabel(word, fontsize=9)
+    for place, word in enumerate(("answers/s", "answers in time/s")[: len(kinds)]):
+        panels[place * len(models)].set_ylabel(word)
+    handles, labels = panels[0].get_legend_handles_labels()
+    columns = -(-len(labels) // (1 if len(models) > 2 else 2))
+    figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.suptitle(f"R models served by {record['cores']} cores, {record['cpu']}", fontsize=11)
+    _save(figure, path)
+
+
+def _bars(axes: Axes, rows: list[dict[str, Any]], quantity: str, key: str) -> None:
+    """A group of bars for each row, one bar a server."""
+    width = 0.85 / len(SERVER_COLOURS)
+    for place, (name, colour) in enumerate(SERVER_COLOURS.items()):
+        heights = [row[quantity].get(name, 0.0) for row in rows]
+        lefts = [group + (place - len(SERVER_COLOURS) / 2) * width for group in range(len(rows))]
+        axes.bar(lefts, heights, width, align="edge", color=colour, label=name)
+    axes.set_xticks(range(len(rows)), [str(row[key]) for row in rows])
+    axes.grid(visible=False, axis="x")
+
+
+def _grid(count: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, so many a row."""
+    columns = min(count, columns)
     lines = -(-count // columns)
-    above_legend = ConstrainedLayoutEngine(rect=(0, 0.06, 1, 0.94))
     size = (max(3.4 * columns, 9.0), 2.7 * lines + 1.0)
+    legend_frac = 0.5 / size[1]
+    above_legend = ConstrainedLayoutEngine(rect=(0, legend_frac, 1, 1 - legend_frac))
     figure = Figure(figsize=size, layout=above_legend)
     panels = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]
     for axes in panels:

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from spacetime.benchmarks import bench_flops, compare, lanes, modes, record
+from spacetime.benchmarks import bench_flops, bench_models, compare, contest, lanes, modes, record
 from spacetime.benchmarks.problems import PROBLEMS
+from spacetime.zoo import ZooModel
 
 
 def test_flops_measures_every_way_for_every_row(tmp_path: Path) -> None:
@@ -33,6 +36,26 @@ def test_a_way_that_answers_wrongly_is_refused() -> None:
         modes.check(case, modes.choices(case))
         with modes.rivals(case) as rounds, pytest.raises(RuntimeError, match="one batch"):
             modes.check(case, rounds)
+
+
+def test_models_asks_every_server_and_none_answers_wrongly() -> None:
+    torch.manual_seed(0)
+    pool = torch.randn(6, 8)
+    held = [ZooModel(name, nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), pool) for name in "ab"]
+    effort = bench_models.Effort(seconds=0.05, repetitions=1, seed=0)
+    rows = bench_models.rows_of("tiny", held, [0.5], effort)
+    closed, opened = json.loads(json.dumps(rows))
+    assert set(closed["throughput_rps"]) | set(closed["refused"]) == set(bench_models.SERVERS)
+    assert all(value > 0 for value in closed["throughput_rps"].values())
+    assert "family of 2" in closed["how"]
+    assert set(opened["goodput_rps"]) == set(closed["throughput_rps"])
+    with contest.contest([model.model for model in held], pool[:1]) as row:
+        for server in row.servers.values():
+            for tenant, model in enumerate(held):
+                x = pool[tenant : tenant + 1]
+                torch.testing.assert_close(
+                    server.submit(tenant, x).result(), model.model(x), rtol=1e-4, atol=1e-5
+                )
 
 
 def test_compare_matches_rows_by_their_settings() -> None:

@@ -1,0 +1,285 @@
+"""`bench models`: whole models under the three policies, against what a user would write today.
+
+Closed loop: every tenant keeps requests under way, so a server shows what it can do. Open loop:
+Poisson arrivals at loads that time-only can and cannot bear, so it shows whom it serves in time.
+All servers of a row are open at once and measured in turn, A B C A B C.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from spacetime import zoo
+from spacetime.benchmarks import record
+from spacetime.benchmarks.contest import BASELINES, POLICIES, Contest, contest, lanes_of
+from spacetime.benchmarks.interleave import SETTLE_S
+from spacetime.benchmarks.loads import Outcome, closed_loop, open_loop
+from spacetime.benchmarks.processes import preload
+from spacetime.benchmarks.servers import Server, scripted
+from spacetime.units import SECOND, ns_from_ms
+from spacetime.zoo import ZooModel
+
+TENANTS = (2, 4, 8, 16)
+OPEN_TENANTS = 8
+LOADS = (0.5, 0.9, 1.3)  # of what time-only answers in the closed loop
+LANES_MODEL, LANES_TENANTS = "resnet", 4  # compute-bound: one one-core lane against one a core
+OUTSTANDING = 4  # requests each tenant keeps under way in the closed loop
+SLO_MS, SLO_FACTOR = 10.0, 10.0  # the objective: at least so much, and so many latencies alone
+TOLERANCE = 0.97  # a server this close to the best has not lost: noise of the machine
+SERVERS = (*POLICIES, *BASELINES)
+HEADS = tuple(name.replace(", ", "\n").replace(" ", "\n") for name in SERVERS)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Seconds of one measurement, how many of them, and the seed of everything drawn."""
+
+    seconds: float
+    repetitions: int
+    seed: int
+
+
+def run(
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    models: Sequence[str] | None = None,
+    tenants: Sequence[int] | None = None,
+    seconds: float = 0.8,
+    repetitions: int = 3,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measures every server for every model and R; prints tables, writes JSON and a picture to out.
+
+    seconds: of one measurement, of which each server of a closed loop gets `repetitions`.
+    quick: one model, two tenants, instants.
+    """
+    effort = Effort(0.1, 1, seed) if quick else Effort(seconds, repetitions, seed)
+    kinds = tuple(models or (("digits",) if quick else zoo.KINDS))
+    counts = tuple(tenants or ((2,) if quick else TENANTS))
+    named = {"models": models, "tenants": tenants}
+    result = record.header("models", seed=seed, quick=quick, chosen=named)
+    preload(["spacetime.zoo.digits"] + ["spacetime.zoo.photographs"] * (set(kinds) != {"digits"}))
+    rows: list[Row] = []
+    for kind in track(kinds, "bench models", disable=as_json, transient=True):
+        held = list(zoo.load(kind, max(counts), seed=seed))
+        for count in counts:
+            opened = count == OPEN_TENANTS or count == max(counts) < OPEN_TENANTS
+            loads = LOADS if opened else ()
+            rows += rows_of(kind, held[:count], loads, effort)
+        if kind == LANES_MODEL:
+            rows.append(_lanes_row(kind, held[:LANES_TENANTS], effort))
+    result |= {"rows": rows, "summary": _summary(rows)}
+    record.publish(result, _tables(result), out=out, as_json=as_json)
+    return result
+
+
+def rows_of(
+    kind: str, held: Sequence[ZooModel], loads: Sequence[float], effort: Effort
+) -> list[Row]:
+    """The closed loop's row of one model and R, and the open loop's at each load."""
+    pools = [model.pool for model in held]
+    name = {"model": kind, "tenants": len(held)}
+    with contest([model.model for model in held], pools[0][:1]) as row:
+        outcomes = _in_turn(row.servers, effort.repetitions, _closed(pools, effort.seconds))
+        closed = {**name, "loop": "closed", **_throughputs(outcomes), "refused": row.refused}
+        slo_ms = max(SLO_MS, SLO_FACTOR * _alone_ms(held[0]))
+        row.drop_after(slo_ms)
+        capacity = closed["throughput_rps"]["time-only"]
+        rows = [{**closed, "how": row.how}]
+        for load in loads:
+            rates = {"load": load, "rate_rps": load * capacity, "slo_ms": slo_ms}
+            rows.append({**name, "loop": "open", **rates, **_open(row, pools, rates, effort)})
+    return rows
+
+
+def _closed(pools: Sequence[Tensor], seconds: float) -> Callable[[Server], Outcome]:
+    return lambda server: closed_loop(server, pools, outstanding=OUTSTANDING, seconds=seconds)
+
+
+def _in_turn(
+    servers: Mapping[str, Server], repetitions: int, measure: Callable[[Server], Outcome]
+) -> dict[str, list[Outcome]]:
+    """Each server's outcomes, one a repetition; the order turns by one each time."""
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in servers}
+    names = list(servers)
+    for repetition in range(repetitions):
+        first = repetition % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(SETTLE_S)
+            outcomes[name].append(measure(servers[name]))
+    return outcomes
+
+
+def _throughputs(outcomes: Mapping[str, Sequence[Outcome]]) -> Row:
+    rates = {name: [o.throughput_rps for o in each] for name, each in outcomes.items()}
+    speedups = {name: _speedup(rates["space-time"], each) for name, each in rates.items()}
+    speedups.pop("space-time")
+    hardest = min(speedups, key=speedups.__getitem__)
+    return {
+        "throughput_rps": {name: median(each) for name, each in rates.items()},
+        "p99_ms": {name: _median(o.percentile_ms(99) for o in o_) for name, o_ in outcomes.items()},
+        "speedup": speedups,
+        "hardest": hardest,
+        "lost": speedups[hardest] < TOLERANCE,
+    }
+
+
+def _speedup(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median over repetitions; a server that answered nothing in one counts as one answer."""
+    return median(a / max(b, 1.0) for a, b in zip(ours, theirs, strict=True))
+
+
+def _median(values: Iterator[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _open(row: Contest, pools: Sequence[Tensor], rates: Mapping[str, float], effort: Effort) -> Row:
+    """Goodput, attainment and p99 of every server at one rate."""
+
+    def measure(server: Server) -> Outcome:
+        return open_loop(
+            server,
+            pools,
+            rate_rps=rates["rate_rps"],
+            slo_ns=ns_from_ms(rates["slo_ms"]),
+            seconds=2 * effort.seconds,
+            seed=effort.seed,
+        )
+
+    outcomes = {name: each[0] for name, each in _in_turn(row.servers, 1, measure).items()}
+    goodput = {name: outcome.goodput_rps for name, outcome in outcomes.items()}
+    best = max(goodput, key=goodput.__getitem__)
+    return {
+        "goodput_rps": goodput,
+        "attainment": {name: o.goodput_rps * o.seconds / o.offered for name, o in outcomes.items()},
+        "p99_ms": {name: outcome.percentile_ms(99) for name, outcome in outcomes.items()},
+        "best": best,
+        "lost": goodput["space-time"] < TOLERANCE * goodput[best],
+    }
+
+
+def _lanes_row(kind: str, held: Sequence[ZooModel], effort: Effort) -> Row:
+    """One one-core lane against one on every core: what space alone can give."""
+    pools = [model.pool for model in held]
+    with lanes_of([model.model for model in held], pools[0][:1]) as servers:
+        outcomes = _in_turn(servers, effort.repetitions, _closed(pools, effort.seconds))
+    rates = {count: [o.throughput_rps for o in each] for count, each in outcomes.items()}
+    one, all_ = rates.values()
+    return {
+        "model": kind,
+        "tenants": len(held),
+        "loop": "lanes",
+        "throughput_rps": {count: median(each) for count, each in rates.items()},
+        "scaling": _speedup(all_, one),
+    }
+
+
+def _alone_ms(held: ZooModel) -> float:
+    """The best latency of a model run alone on all cores, as TorchScript."""
+    x = held.pool[:1]
+    call = scripted(held.model, x)
+    times = []
+    with torch.no_grad():
+        for _ in range(20):
+            start = time.perf_counter_ns()
+            call(x)
+            times.append(time.perf_counter_ns() - start)
+    return min(times) / SECOND * 1e3
+
+
+def _summary(rows: Sequence[Row]) -> Row:
+    closed = [row for row in rows if row["loop"] == "closed"]
+    opened = [row for row in rows if row["loop"] == "open"]
+    return {
+        "speedup": {
+            name: record.geometric_mean(r["speedup"][name] for r in closed if name in r["speedup"])
+            for name in SERVERS
+            if name != "space-time"
+        },
+        "closed_lost": sum(row["lost"] for row in closed),
+        "closed": len(closed),
+        "open_lost": sum(row["lost"] for row in opened),
+        "open": len(opened),
+    }
+
+
+def _tables(result: dict[str, Any]) -> Iterator[Any]:
+    rows, summary = result["rows"], result["summary"]
+    closed = [row for row in rows if row["loop"] == "closed"]
+    yield record.table(
+        f"closed loop, answers/s, {OUTSTANDING} requests a tenant under way; "
+        f"{result['cores']} cores, {result['cpu']}",
+        ("model", "R", *HEADS, "vs hardest", "hardest"),
+        [
+            (
+                row["model"],
+                row["tenants"],
+                *(row["throughput_rps"].get(name) for name in SERVERS),
+                f"x{row['speedup'][row['hardest']]:.2f}{' LOST' * row['lost']}",
+                row["hardest"],
+            )
+            for row in closed
+        ],
+    )
+    means = [f"{name}: x{mean:.2f}" for name, mean in summary["speedup"].items() if mean]
+    yield f"space-time's throughput over each, geometric means: {'; '.join(means)}"
+    yield from _open_table([row for row in rows if row["loop"] == "open"])
+    for row in rows:
+        if row["loop"] == "lanes":
+            counts = " and ".join(f"{n}: {rate:.0f}/s" for n, rate in row["throughput_rps"].items())
+            yield f"one-core lanes of {row['model']}, {counts}: x{row['scaling']:.2f}"
+    lost = f"{summary['closed_lost']} of {summary['closed']} closed rows"
+    yield f"space-time lost {lost}, {summary['open_lost']} of {summary['open']} open rows"
+
+
+def _open_table(rows: Sequence[Row]) -> Iterator[Any]:
+    settings = ("model", "R", "load", "offered/s", "SLO ms")
+    named = [
+        (row["model"], row["tenants"], row["load"], row["rate_rps"], row["slo_ms"]) for row in rows
+    ]
+    if rows:
+        yield record.table(
+            "open loop, answers within the SLO a second; load in parts of time-only's closed loop",
+            (*settings, *HEADS, "best"),
+            [
+                (*name, *(row["goodput_rps"].get(s) for s in SERVERS), _best(row))
+                for name, row in zip(named, rows, strict=True)
+            ],
+        )
+        yield record.table(
+            "open loop, 99th percentile of latency in ms, of what was answered",
+            (*settings, *HEADS),
+            [
+                (*name, *(row["p99_ms"].get(s) for s in SERVERS))
+                for name, row in zip(named, rows, strict=True)
+            ],
+        )
+
+
+def _best(row: Row) -> str:
+    return f"{row['best']}{' LOST' * row['lost']}"
+
+
+def main() -> None:
+    """python -m spacetime.benchmarks.bench_models"""
+    options = record.options("models")
+    options.add_argument("--models", nargs="+", choices=zoo.KINDS)
+    options.add_argument("--tenants", nargs="+", type=int)
+    run(**vars(options.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
