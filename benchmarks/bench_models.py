@@ -56,7 +56,7 @@ def run(
     as_json: bool = False,
     models: Sequence[str] | None = None,
     tenants: Sequence[int] | None = None,
-    seconds: float = 0.8,
+    seconds: float = 0.5,
     repetitions: int = 3,
     seed: int = 0,
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -121,14 +121,15 @@ def open_loop(
 ) -> Outcome:
     """Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
 
-    Latency counts from the instant a request was due, so a late driver hides nothing.
+    Latency counts from the instant a request was due, so a late driver hides nothing. What has
+    not started when the last request's objective is over is cancelled.
     """
     latencies: list[int] = []
     futures: list[Future[Tensor]] = []
     start = time.perf_counter_ns()
 
     def finished(due_ns: int, future: Future[Tensor]) -> None:
-        if future.exception() is None:
+        if not future.cancelled() and future.exception() is None:
             latencies.append(time.perf_counter_ns() - due_ns)
 
     for arrival in _schedule(len(pools), rate_rps, slo_ns, seconds, seed):
@@ -145,8 +146,11 @@ def open_loop(
             future.set_exception(refusal)
         future.add_done_callback(partial(finished, due_ns))
         futures.append(future)
+    wait(futures, timeout=slo_ns / SECOND)
     for future in futures:
-        error = future.exception()
+        future.cancel()  # what still waits is late: the next server's turn
+    for future in wait(futures).done:
+        error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, DeadlineExceeded | QueueFull):
             raise error
     return Outcome(seconds, latencies, len(futures), slo_ns)

@@ -76,6 +76,8 @@ def _call(pipe: Connection, waiting: SimpleQueue[tuple[Tensor, Future[Tensor]] |
     with pipe:
         while (request := waiting.get()) is not None:
             x, future = request
+            if not future.set_running_or_notify_cancel():
+                continue
             pipe.send_bytes(x.numpy().tobytes())
             future.set_result(_tensor(pipe.recv_bytes(), (1, -1)))
         pipe.send_bytes(b"")

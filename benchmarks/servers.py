@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 import spacetime as st
 
 Call = Callable[[Tensor], Tensor]
+Request = tuple[Tensor, Future[Tensor]]
 
 
 class Server(Protocol):
@@ -122,7 +124,7 @@ class VmapServer:
         ensemble: Any = torch.func.vmap(one)
         self._call: Call = lambda rows: ensemble(*state, rows)
         self._idle = torch.zeros_like(x)
-        self._waiting: list[list[tuple[Tensor, Future[Tensor]]]] = [[] for _ in models]
+        self._waiting: list[deque[Request]] = [deque() for _ in models]
         self._changed = threading.Condition()
         self._closing = False
         with torch.no_grad():
@@ -152,12 +154,21 @@ class VmapServer:
                     if one is not None:
                         one[1].set_result(answer)
 
-    def _next(self) -> list[tuple[Tensor, Future[Tensor]] | None] | None:
+    def _next(self) -> list[Request | None] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._closing or any(self._waiting))
             if not any(self._waiting):
                 return None
-            return [queue.pop(0) if queue else None for queue in self._waiting]
+            return [_first(queue) for queue in self._waiting]
+
+
+def _first(queue: deque[Request]) -> Request | None:
+    """The first request that its caller still wants."""
+    while queue:
+        request = queue.popleft()
+        if request[1].set_running_or_notify_cancel():
+            return request
+    return None
 
 
 def _one_thread_without_grad() -> None:
@@ -166,6 +177,8 @@ def _one_thread_without_grad() -> None:
 
 
 def _answer(future: Future[Tensor], call: Call, x: Tensor) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         answer = call(x)
     except BaseException as error:
