@@ -18,6 +18,7 @@ TENANTS = 8
 LARGEST_BATCH = 64
 BUCKETS = [1, 2, 4, 8, 16, 32, LARGEST_BATCH]
 QUEUE_LIMIT = 4096
+WAVE = 2000  # requests that one thread leaves unanswered
 
 
 class Dispatch:
@@ -114,17 +115,9 @@ def spinning() -> Iterator[None]:
         thread.join()
 
 
-def pipelined(submit: Callable[[int], Future[None]], requests: int, window: int) -> None:
-    """Submits `requests` to the tenants in turn, at most `window` unanswered, from this thread."""
-    open_window = threading.Semaphore(window)
-    answered = threading.Semaphore(0)
-
-    def done(_: Future[None]) -> None:
-        open_window.release()
-        answered.release()
-
-    for number in range(requests):
-        open_window.acquire()
-        submit(number % TENANTS).add_done_callback(done)
-    for _ in range(requests):
-        answered.acquire()
+def pipelined(submit: Callable[[int], Future[None]], requests: int) -> None:
+    """Submits `requests` to the tenants in turn from this thread, a wave of WAVE at a time."""
+    for first in range(0, requests, WAVE):
+        wave = [submit(number % TENANTS) for number in range(first, min(first + WAVE, requests))]
+        for future in wave:
+            future.result()

@@ -329,11 +329,8 @@ class Executor:
     launches run on the threads that submit. close() it: the finaliser only drops what waits.
     Everything raises RuntimeError in a forked child."""
 
-    def __init__(
-        self, policy: Policy, *, capacity: int = ..., timeline: int = ..., spin_ns: int = ...
-    ) -> None:
-        """capacity: requests in flight; timeline: happenings kept until read, 0 = none;
-        spin_ns: how long a thread without work looks for some before it sleeps."""
+    def __init__(self, policy: Policy, *, capacity: int = ..., timeline: int = ...) -> None:
+        """capacity: requests in flight; timeline: happenings kept until read, 0 = none."""
 
     def add_lane(
         self, cores: Sequence[int], *, native: bool = ..., borrows: bool = ...

@@ -103,10 +103,8 @@ struct Taken {
   std::vector<std::uint32_t> request_samples;
 };
 
-Owner open_executor(const st::sched::Policy& policy, std::uint32_t capacity, std::size_t timeline,
-                    TimeNs spin_ns) {
-  return Owner(
-      Executor::open({policy, capacity, timeline, spin_ns}, std::make_shared<st::cpu::Cpu>()));
+Owner open_executor(const st::sched::Policy& policy, std::uint32_t capacity, std::size_t timeline) {
+  return Owner(Executor::open({policy, capacity, timeline}, std::make_shared<st::cpu::Cpu>()));
 }
 
 std::uint64_t submit(const Owner& owner, TenantId tenant, std::uint64_t token,
@@ -314,8 +312,7 @@ auto unlocked(Result (Executor::*member)(Args...)) {
 void bind_setup(py::class_<Owner>& executor) {
   executor
       .def(py::init(&open_executor), py::arg("policy"), py::kw_only(),
-           py::arg("capacity") = Options{}.capacity, py::arg("timeline") = Options{}.timeline,
-           py::arg("spin_ns") = Options{}.spin_ns)
+           py::arg("capacity") = Options{}.capacity, py::arg("timeline") = Options{}.timeline)
       .def("add_lane", &add_lane, py::arg("cores"), py::kw_only(), py::arg("native") = false,
            py::arg("borrows") = true)
       .def(

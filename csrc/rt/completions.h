@@ -35,12 +35,12 @@ class Completions {
 
   // drain: appends up to `most` records, waiting for the first until `until`. False once closed
   // and empty.
-  bool drain(std::vector<Completion>& out, std::size_t most, TimeNs until, TimeNs spin_ns) {
+  bool drain(std::vector<Completion>& out, std::size_t most, TimeNs until) {
     const std::lock_guard one_reader(reading_);
     const auto ready = [this] {
       return ended_.size() > 0 || closed_.load(std::memory_order_acquire);
     };
-    if (!arrived_.await(ready, until, spin_ns)) return true;
+    if (!arrived_.await(ready, until)) return true;
     const bool closed = closed_.load(std::memory_order_acquire);
     std::uint32_t place = 0;
     std::size_t read = 0;

@@ -36,8 +36,7 @@ std::shared_ptr<Executor> Executor::open(const Options& options, std::shared_ptr
 }
 
 Executor::Executor(const Options& options, std::shared_ptr<Backend> backend)
-    : spin_ns_(options.spin_ns),
-      process_((count_forks(), forks.load())),
+    : process_((count_forks(), forks.load())),
       backend_(std::move(backend)),
       pool_(options.capacity),
       events_(std::size_t{options.capacity} + 2 * kMostLanes),
@@ -181,7 +180,7 @@ bool Executor::cancel(RequestId id) {
 }
 
 bool Executor::completions(std::vector<Completion>& out, std::size_t most, TimeNs until) {
-  const bool more = completions_.drain(out, most, until, spin_ns_);
+  const bool more = completions_.drain(out, most, until);
   make_room();
   return more;
 }
@@ -195,7 +194,7 @@ Lane& Executor::lane(LaneId id) {
 Launch* Executor::take(LaneId id, TimeNs until) {
   Lane& from = lane(id);
   for (;;) {
-    Launch* launch = from.take(until, spin_ns_);
+    Launch* launch = from.take(until);
     if (launch == nullptr || !launch->function) return launch;
     launch->run_native();
     post_finish(from, launch->start.launch, launch->finish_ns);
@@ -241,7 +240,7 @@ void Executor::start_server(Lane& lane) {
 void Executor::serve(Lane& lane) {
   const std::string name = "st-lane-" + std::to_string(lane.id());
   pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
-  while (Launch* launch = lane.take(kNever, spin_ns_)) {
+  while (Launch* launch = lane.take(kNever)) {
     launch->run_native();
     post_finish(lane, launch->start.launch, launch->finish_ns);
     pump();

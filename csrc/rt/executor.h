@@ -55,7 +55,6 @@ struct Options {
   sched::Policy policy;
   std::uint32_t capacity = 1 << 16;  // requests in flight, over all tenants
   std::size_t timeline = 0;          // happenings kept until read; 0 = off
-  TimeNs spin_ns = 20'000;           // how long an idle lane looks for work before it sleeps
 };
 
 struct Submission {
@@ -135,7 +134,6 @@ class Executor : public std::enable_shared_from_this<Executor> {
   bool forked() const;  // this process is a child of the one that opened the executor
   // runs_inline: there was no lane when the first tenant came; whoever pumps runs the launches.
   bool runs_inline() const { return inline_.load(std::memory_order_acquire) != nullptr; }
-  TimeNs spin_ns() const { return spin_ns_; }
 
  private:
   struct Event {
@@ -198,7 +196,6 @@ class Executor : public std::enable_shared_from_this<Executor> {
   void abandon_running();
   void stop();
 
-  const TimeNs spin_ns_;
   const int process_;  // count of forks when it was opened
   const std::shared_ptr<Backend> backend_;
   Pool<InFlight> pool_;

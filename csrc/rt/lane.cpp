@@ -60,9 +60,9 @@ Launch* Lane::try_take() {
   return got ? &launch_ : nullptr;
 }
 
-Launch* Lane::take(TimeNs until, TimeNs spin_ns) {
+Launch* Lane::take(TimeNs until) {
   Launch* taken = nullptr;
-  changed_.await([&] { return (taken = try_take()) != nullptr || closed(); }, until, spin_ns);
+  changed_.await([&] { return (taken = try_take()) != nullptr || closed(); }, until);
   return taken;
 }
 

@@ -61,7 +61,7 @@ class Lane {
   bool idle() const { return state_.load(std::memory_order_relaxed) == State::kIdle; }
 
   // take: the launch, or null when `until` has passed or the lane is closed.
-  Launch* take(TimeNs until, TimeNs spin_ns);
+  Launch* take(TimeNs until);
   Launch* try_take();
   // finish: sets the codes of the launch it holds; false if it was abandoned meanwhile. Throws
   // std::invalid_argument if this launch is not held.

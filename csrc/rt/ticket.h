@@ -34,8 +34,8 @@ class Ticket : public std::enable_shared_from_this<Ticket> {
     done_.notify();
   }
 
-  bool wait(TimeNs until, TimeNs spin_ns = 0) {
-    return done_.await([this] { return pending() == 0; }, until, spin_ns);
+  bool wait(TimeNs until) {
+    return done_.await([this] { return pending() == 0; }, until);
   }
   std::uint64_t pending() const { return pending_.load(std::memory_order_acquire); }
   std::uint64_t count(Outcome outcome) const {
