@@ -81,11 +81,11 @@ def _latency(axes: Any, curves: Sequence[PolicyCurve], slo_ms: float) -> None:
         axes.plot(times, share, color=COLOURS[curve.name], linewidth=2, label=curve.name)
     axes.axvline(slo_ms, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
-        f"objective {slo_ms:.3g} ms", (slo_ms, 50), xytext=(5, 0), textcoords="offset points",
-        rotation=90, va="center", fontsize=9,
+        f"objective {slo_ms:.3g} ms", (slo_ms, 3), xytext=(4, 0), textcoords="offset points",
+        fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xlim(right=1.5 * slo_ms)
+    axes.set_xlim(right=3 * slo_ms)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylim(0, 104)
     axes.set_xlabel("latency, ms")

@@ -41,7 +41,8 @@ def run(
         ]
         runs: list[trial.Run] = []
         for policy in POLICIES:
-            with trial.staged(policy, exhibits) as stage:
+            steps = progress.track(exhibits, description=f"{policy}: adding tenants")
+            with trial.staged(policy, exhibits, steps) as stage:
                 if not runs:
                     capacity_rps = trial.capacity_rps(stage)
                     due = trial.arrivals(

@@ -139,8 +139,8 @@ def _track(place: int, run: Run) -> list[dict[str, Any]]:
 
 def show(console: Console, report: Mapping[str, Any]) -> None:
     """Print accuracy where it is known, the policies' table, and where the files are."""
-    if any(tenant["accuracy_alone"] is not None for tenant in report["tenants"]):
-        console.print(_accuracy_table(report["tenants"]))
+    if known := [tenant for tenant in report["tenants"] if tenant["accuracy_alone"] is not None]:
+        console.print(_accuracy_table(known))
     slo = " to ".join(f"{ms:g}" for ms in sorted({report["slo_ms"][0], report["slo_ms"][-1]}))
     console.print(
         f"\nLoad: Poisson, {report['policies'][0]['offered_rps']:,.0f} requests/s, "

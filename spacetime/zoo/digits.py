@@ -19,7 +19,6 @@ from spacetime.zoo import ZooModel, one_thread
 
 CLASSES = 10
 HELD_OUT = 360
-EPOCHS = 2
 BATCH = 32
 LEARNING_RATE = 0.05
 
@@ -94,18 +93,21 @@ def _pictures() -> tuple[Tensor, Tensor]:
 
 
 def _train(model: DigitNet, pictures: Tensor, labels: Tensor) -> None:
+    """Two passes over pictures of half the size, which cost a quarter, then one over these."""
+    fine = pictures.contiguous(memory_format=torch.channels_last)  # a third faster
+    coarse = F.avg_pool2d(fine, 2)
     batches = len(labels) // BATCH
-    pictures = pictures.contiguous(memory_format=torch.channels_last)  # a third faster
+    passes = (coarse, coarse, fine)
     optimizer = torch.optim.SGD(
         model.parameters(), LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=EPOCHS * batches, pct_start=0.2
+        optimizer, LEARNING_RATE, total_steps=len(passes) * batches, pct_start=0.2
     )
-    for _ in range(EPOCHS):
+    for inputs in passes:
         for batch in torch.randperm(len(labels))[: batches * BATCH].view(batches, BATCH):
             optimizer.zero_grad()
-            torch.autograd.backward(F.cross_entropy(model(pictures[batch]), labels[batch]))
+            torch.autograd.backward(F.cross_entropy(model(inputs[batch]), labels[batch]))
             optimizer.step()
             schedule.step()
 

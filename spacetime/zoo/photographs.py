@@ -22,6 +22,7 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
 )
+from transformers.utils import logging
 
 from spacetime.zoo import ZooModel
 
@@ -112,6 +113,7 @@ def _measure_statistics(model: nn.Module, pictures: Tensor) -> None:
 
 def build(architecture: str, index: int, seed: int) -> ZooModel:
     """Tenant `index` of an architecture, with weights drawn from `seed` and its index."""
+    logging.set_verbosity_error()  # it warns that models never trained have no loss
     pictures = _pictures()
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(1000 * seed + index)
