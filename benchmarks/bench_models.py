@@ -21,11 +21,11 @@ from torch import Tensor
 
 from spacetime import zoo
 from spacetime.benchmarks import record
-from spacetime.benchmarks.contest import BASELINES, POLICIES, Contest, contest, lanes_of
+from spacetime.benchmarks.contest import BASELINES, POLICIES, Contest, contest, lanes_of, sessions
 from spacetime.benchmarks.interleave import SETTLE_S
 from spacetime.benchmarks.loads import Outcome, closed_loop, open_loop
 from spacetime.benchmarks.processes import preload
-from spacetime.benchmarks.servers import Server, scripted
+from spacetime.benchmarks.servers import Server, SessionServer, scripted
 from spacetime.units import SECOND, ns_from_ms
 from spacetime.zoo import ZooModel
 
@@ -75,10 +75,11 @@ def run(
     rows: list[Row] = []
     for kind in track(kinds, "bench models", disable=as_json, transient=True):
         held = _tenants(kind, max(counts), seed)
-        for count in counts:
-            opened = count == OPEN_TENANTS or count == max(counts) < OPEN_TENANTS
-            loads = LOADS if opened else ()
-            rows += rows_of(kind, held[:count], loads, effort)
+        with sessions() as ours:
+            for count in sorted(counts):
+                opened = count == OPEN_TENANTS or count == max(counts) < OPEN_TENANTS
+                loads = LOADS if opened else ()
+                rows += rows_of(ours, kind, held[:count], loads, effort)
         if kind == LANES_MODEL:
             rows.append(_lanes_row(kind, held[:LANES_TENANTS], effort))
     result |= {"rows": rows, "summary": _summary(rows)}
@@ -101,12 +102,16 @@ def _tenants(kind: str, count: int, seed: int) -> list[ZooModel]:
 
 
 def rows_of(
-    kind: str, held: Sequence[ZooModel], loads: Sequence[float], effort: Effort
+    ours: Mapping[str, SessionServer],
+    kind: str,
+    held: Sequence[ZooModel],
+    loads: Sequence[float],
+    effort: Effort,
 ) -> list[Row]:
     """The closed loop's row of one model and R, and the open loop's at each load."""
     pools = [model.pool for model in held]
     name = {"model": kind, "tenants": len(held)}
-    with contest([model.model for model in held], pools[0][:1]) as row:
+    with contest([model.model for model in held], pools[0][:1], ours) as row:
         outcomes = _in_turn(row.servers, effort.repetitions, _closed(pools, effort.seconds))
         closed = {**name, "loop": "closed", **_throughputs(outcomes), "refused": row.refused}
         slo_ms = max(SLO_MS, SLO_FACTOR * _alone_ms(held[0]))

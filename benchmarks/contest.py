@@ -52,10 +52,26 @@ class Contest:
 
 
 @contextmanager
-def contest(models: Sequence[nn.Module], x: Tensor) -> Iterator[Contest]:
-    """Opens every server for `models`, each asked with inputs like `x` `[1, ...]`."""
+def sessions() -> Iterator[dict[str, SessionServer]]:
+    """A session for each policy, without tenants: contests add them as R grows."""
+    with ExitStack() as stack:
+        opened = {policy: SessionServer(policy=policy) for policy in POLICIES}
+        for server in opened.values():
+            stack.callback(server.close)
+        yield opened
+
+
+@contextmanager
+def contest(
+    models: Sequence[nn.Module], x: Tensor, ours: Mapping[str, SessionServer]
+) -> Iterator[Contest]:
+    """Every server for `models`, each asked with inputs like `x` `[1, ...]`; `ours` stay open."""
     servers: dict[str, Server] = {}
     refused: dict[str, str] = {}
+    for name, server in ours.items():
+        server.grow(models, x)
+        server.deadline_ms = None
+        servers[name] = server
     with ExitStack() as stack:
         for name, make in _makers(models, x).items():
             if (reason := _open(name, make, servers)) is not None:
@@ -70,8 +86,6 @@ def _open(name: str, make: Callable[[], Server], servers: dict[str, Server]) -> 
     try:
         servers[name] = make()
     except (RuntimeError, ValueError) as error:
-        if name in POLICIES:
-            raise
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None
 
@@ -84,7 +98,8 @@ def lanes_of(models: Sequence[nn.Module], x: Tensor) -> Iterator[dict[str, Serve
         servers: dict[str, Server] = {}
         for count in (1, len(cores)):
             lanes = [[core] for core in cores[:count]]
-            server = SessionServer(models, x, policy="space-only", lanes=lanes)
+            server = SessionServer(policy="space-only", lanes=lanes)
+            server.grow(models, x)
             stack.callback(server.close)
             servers[str(count)] = server
         yield servers
@@ -94,9 +109,6 @@ def _makers(models: Sequence[nn.Module], x: Tensor) -> dict[str, Callable[[], Se
     cores = len(os.sched_getaffinity(0))
     compiled = [scripted(model, x) for model in models]
     return {
-        "time-only": lambda: SessionServer(models, x, policy="time-only"),
-        "space-only": lambda: SessionServer(models, x, policy="space-only"),
-        "space-time": lambda: SessionServer(models, x, policy="space-time"),
         "loop, eager": lambda: LoopServer(models),
         "loop, TorchScript": lambda: LoopServer(compiled),
         "threads, eager": lambda: PoolServer(models, cores),

@@ -47,19 +47,17 @@ def scripted(model: nn.Module, x: Tensor) -> Call:
 
 
 class SessionServer:
-    """A session under a policy; requests may carry a deadline."""
+    """A session under a policy; requests may carry a deadline. It starts without tenants."""
 
-    def __init__(
-        self,
-        models: Sequence[nn.Module],
-        x: Tensor,
-        *,
-        policy: str,
-        lanes: Sequence[Sequence[int]] | None = None,
-    ) -> None:
+    def __init__(self, *, policy: str, lanes: Sequence[Sequence[int]] | None = None) -> None:
         self.session = st.Session("cpu", policy=policy, lanes=lanes)
-        self.tenants = [self.session.add(model, example_inputs=(x,)) for model in models]
+        self.tenants: list[st.Tenant] = []
         self.deadline_ms: float | None = None
+
+    def grow(self, models: Sequence[nn.Module], x: Tensor) -> None:
+        """Adds those of `models` that are not tenants yet; they are asked with inputs like x."""
+        for model in models[len(self.tenants) :]:
+            self.tenants.append(self.session.add(model, example_inputs=(x,)))
 
     def submit(self, tenant: int, x: Tensor) -> Future[Tensor]:
         future: Future[Tensor] = self.tenants[tenant].submit(x, deadline_ms=self.deadline_ms)

@@ -38,24 +38,28 @@ def test_a_way_that_answers_wrongly_is_refused() -> None:
             modes.check(case, rounds)
 
 
+def check_answers(row: contest.Contest, held: list[ZooModel]) -> None:
+    for server in row.servers.values():
+        for tenant, model in enumerate(held):
+            x = model.pool[tenant : tenant + 1]
+            answer = server.submit(tenant, x).result()
+            torch.testing.assert_close(answer, model.model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_models_asks_every_server_and_none_answers_wrongly() -> None:
     torch.manual_seed(0)
     pool = torch.randn(6, 8)
     held = [ZooModel(name, nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), pool) for name in "ab"]
     effort = bench_models.Effort(seconds=0.05, repetitions=1, seed=0)
-    rows = bench_models.rows_of("tiny", held, [0.5], effort)
+    with contest.sessions() as ours:
+        rows = bench_models.rows_of(ours, "tiny", held, [0.5], effort)
+        with contest.contest([model.model for model in held], pool[:1], ours) as row:
+            check_answers(row, held)
     closed, opened = json.loads(json.dumps(rows))
     assert set(closed["throughput_rps"]) | set(closed["refused"]) == set(bench_models.SERVERS)
     assert all(value > 0 for value in closed["throughput_rps"].values())
     assert "family of 2" in closed["how"]
     assert set(opened["goodput_rps"]) == set(closed["throughput_rps"])
-    with contest.contest([model.model for model in held], pool[:1]) as row:
-        for server in row.servers.values():
-            for tenant, model in enumerate(held):
-                x = pool[tenant : tenant + 1]
-                torch.testing.assert_close(
-                    server.submit(tenant, x).result(), model.model(x), rtol=1e-4, atol=1e-5
-                )
 
 
 def test_compare_matches_rows_by_their_settings() -> None:
