@@ -30,7 +30,9 @@ def test_a_small_demo_ends_with_every_answer_checked_and_its_files_written(
         assert 0 <= row["goodput_rps"] <= row["throughput_rps"] <= row["offered_rps"] + 1e-9
         assert row["session"]["format"] == "spacetime.report/1"
     for tenant in report["tenants"]:
-        assert tenant["accuracy_shared"] == tenant["accuracy_alone"] > 0.9
+        assert tenant["accuracy_alone"] > 0.9
+        # None: a machine so busy that every request of this tenant missed its objective.
+        assert tenant["accuracy_shared"] in (None, tenant["accuracy_alone"])
     written, timeline, picture = (
         tmp_path / name for name in ("report.json", "timeline.json", "policies.png")
     )
