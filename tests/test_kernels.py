@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spacetime.kernels import reference
+from spacetime.kernels import onednn, reference
 from spacetime.kernels.convolution import convolve_each, convolve_grouped, convolve_unfolded
 from spacetime.kernels.embedding import embed_table
 from spacetime.kernels.linear import linear_batched, linear_each
@@ -14,6 +14,11 @@ from spacetime.kernels.normalisation import affine
 from spacetime.kernels.pointwise import convolve_pointwise
 from spacetime.kernels.slots import locate, pick, run_of, spread, take
 
+LINEAR = [linear_batched, linear_each, *([onednn.linear_onednn] if onednn.available else [])]
+POINTWISE = [
+    convolve_pointwise,
+    *([onednn.convolve_pointwise_onednn] if onednn.available else []),
+]
 ROWS = [[0], [2, 0, 1], [1, 2, 3], [3, 3, 0, 3, 1]]
 
 
@@ -102,7 +107,7 @@ def test_convolution_with_groups_and_several_samples_a_slot(kernel: object) -> N
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("kernel", [linear_batched, linear_each])
+@pytest.mark.parametrize("kernel", LINEAR)
 @pytest.mark.parametrize("middle", [(), (3,), (2, 3)])
 def test_linear(rows: list[int], kernel: object, middle: tuple[int, ...]) -> None:
     assert callable(kernel)
@@ -119,13 +124,15 @@ def test_linear(rows: list[int], kernel: object, middle: tuple[int, ...]) -> Non
             np.testing.assert_allclose(got[s].numpy(), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", POINTWISE)
 @pytest.mark.parametrize("last", [True, False])
-def test_pointwise_convolution(last: bool) -> None:
+def test_pointwise_convolution(kernel: object, last: bool) -> None:
+    assert callable(kernel)
     rows, run = slots_of([2, 0, 2])
     x, w, b = torch.randn(6, 4, 5, 3), torch.randn(3, 7, 4, 1, 1), torch.randn(3, 7)
     if last:
         x = x.contiguous(memory_format=torch.channels_last)
-    got = convolve_pointwise(rows, run, x, w, b, [2, 1])
+    got = kernel(rows, run, x, w, b, [2, 1])
     for sample, row in enumerate([2, 2, 0, 0, 2, 2]):
         want = reference.convolve(
             x[sample].double().numpy(),

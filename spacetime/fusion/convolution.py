@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from spacetime.kernels import onednn
 from spacetime.kernels.convolution import convolve_each, convolve_grouped, convolve_unfolded
 from spacetime.kernels.pointwise import convolve_pointwise
 
@@ -81,6 +82,9 @@ def _implementations(
         flat = {name: shape[name] for name in ("stride", "padding", "dilation")}
         if weight[2:] == (1, 1) and not any(shape["padding"]):
             choices["pointwise"] = partial(convolve_pointwise, stride=shape["stride"])
+            if onednn.available:
+                kernel = onednn.convolve_pointwise_onednn
+                choices["oneDNN product"] = partial(kernel, stride=shape["stride"])
         elif single:
             choices["unfolded"] = partial(convolve_unfolded, **flat)
     return {**choices, "each": partial(convolve_each, **shape)}

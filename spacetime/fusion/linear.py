@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
+from spacetime.kernels import onednn
 from spacetime.kernels.embedding import embed_table
 from spacetime.kernels.linear import linear_batched, linear_each
 
@@ -39,6 +40,8 @@ def linear(context: Lowering, node: fx.Node) -> fx.Node:
         raise NoRule("the slots are the dimension it sums over")
     operands = context.new((weight, bias))
     choices = {"batched": linear_batched, "each": linear_each}
+    if onednn.available:
+        choices = {"batched": linear_batched, "oneDNN": onednn.linear_onednn, "each": linear_each}
     y = context.operation("linear", choices, context.slots(), _first(context, x, layout), *operands)
     return _back(context, y, layout)
 
