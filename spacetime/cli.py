@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from spacetime import __version__
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.workload import WorkloadError
 
@@ -38,7 +39,7 @@ class Number(click.FloatRange):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="spacetime")
+@click.version_option(__version__)
 def cli() -> None:
     """Many neural networks share one accelerator in space and in time."""
 
@@ -149,6 +150,10 @@ def _status() -> int:
         return error.exit_code
     except (InvalidInput, UnsupportedError, WorkloadError) as error:
         return _complain(error, 2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}; is --out a folder to write in?", 2)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("spacetime"):
             raise

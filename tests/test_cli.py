@@ -44,6 +44,7 @@ def test_help_loads_nothing_heavy() -> None:
         (("demo", "--lod", "2"), "--lod"),
         (("bench", "nothing"), "nothing"),
         (("dmeo",), "dmeo"),
+        (("demo", "--out", "/proc/nowhere"), "/proc/nowhere: No such file"),
     ],
 )
 def test_bad_input_ends_with_2_and_names_it(arguments: tuple[str, ...], names: str) -> None:
