@@ -140,7 +140,7 @@ def main() -> None:
     sys.exit(_status())
 
 
-def _status() -> int:
+def _status() -> int:  # noqa: PLR0911 - one line an exit status reads best
     try:
         cli.main(prog_name="spacetime", standalone_mode=False)
     except click.Abort:
