@@ -41,7 +41,21 @@ def _pointwise(  # noqa: PLR0917 - TorchScript functions take positions
     return y.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
+def _of_one(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """One tenant's linear layer: x [..., K], weight [N, K], bias [N] or None."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(
+        x.contiguous(), weight.contiguous(), bias, "none", [], ""
+    )
+    return y
+
+
 available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 if available:  # elsewhere the operator does not exist, so nothing could be compiled
     linear_onednn = scripted(_linear)
     convolve_pointwise_onednn = scripted(_pointwise)
+    _scripted_of_one = scripted(_of_one)
+
+
+def linear_of_one(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """_of_one as a plain function, which torch.fx takes into a graph; only where available."""
+    return _scripted_of_one(x, weight, bias)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError
+from spacetime.kernels import onednn
 from spacetime.signature import Signature
 
 FlatCall = Callable[..., Sequence[Tensor]]  # leaves in, tensor leaves out, in the model's order
@@ -164,8 +167,33 @@ def _candidates(flat: Flat, example: Sequence[Tensor]) -> list[tuple[str, FlatCa
         jit: Any = torch.jit  # untyped in PyTorch
         frozen = jit.freeze(jit.trace(flat, inputs, check_trace=False))
         fast = jit.optimize_for_inference(jit.trace(flat, inputs, check_trace=False))
-    # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
-    return [("TorchScript, oneDNN layouts", fast.forward), ("TorchScript, frozen", frozen.forward)]
+        # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
+        ways = [
+            ("TorchScript, oneDNN layouts", fast.forward),
+            ("TorchScript, frozen", frozen.forward),
+        ]
+        if onednn.available and _mostly_linear(flat):
+            with _OneDnnProducts():
+                traced = jit.trace(flat, inputs, check_trace=False)
+            ways.append(("TorchScript, oneDNN products", jit.freeze(traced).forward))
+    return ways
+
+
+def _mostly_linear(flat: Flat) -> bool:
+    """Whether linear layers are what the model computes: a third program is worth its tracing."""
+    kinds = [type(part).__name__ for part in flat.modules()]
+    return sum("Linear" in kind for kind in kinds) > sum("Conv" in kind for kind in kinds)
+
+
+class _OneDnnProducts(TorchFunctionMode):
+    """Linear layers met while tracing become oneDNN's, which for many rows is faster than MKL's."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is F.linear and not kwargs and args[0].dtype is torch.float32:
+            return onednn.linear_of_one(*args)
+        return func(*args, **(kwargs or {}))
 
 
 def _agrees(flat: Flat, call: FlatCall, example: Sequence[Tensor]) -> bool:
