@@ -10,11 +10,11 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import click
 
@@ -123,7 +123,7 @@ def _bench_command(name: str, run: Callable[..., None], doc: str | None) -> clic
 
 
 def _option(parameter: inspect.Parameter) -> click.Option:
-    """The command-line option of one keyword of `run`: flags for bools, else by its default."""
+    """The command-line option of one keyword of `run`: flags for bools, repeatable sequences."""
     name, default = parameter.name, parameter.default
     default = None if default is inspect.Parameter.empty else default
     flag = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
@@ -131,8 +131,20 @@ def _option(parameter: inspect.Parameter) -> click.Option:
         return click.Option([flag, name], is_flag=True, default=bool(default))
     if name == "out":
         return click.Option([flag, name], type=OUT, default=default)
-    many = isinstance(default, tuple)
-    return click.Option([flag, name], default=default, multiple=many, show_default=True)
+    if (item := _item_type(parameter.annotation)) is not None:
+        return click.Option(
+            [flag, name], type=item, multiple=True, default=default, help="May be repeated.",
+            callback=lambda ctx, param, value: value or default,
+        )  # fmt: skip
+    return click.Option([flag, name], default=default, show_default=True)
+
+
+def _item_type(annotation: Any) -> Any:
+    """`int` of `Sequence[int]`, also inside a union; None where it is no sequence."""
+    for choice in (annotation, *get_args(annotation)):
+        if get_origin(choice) in {Sequence, tuple}:
+            return get_args(choice)[0]
+    return None
 
 
 def main() -> None:

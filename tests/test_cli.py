@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,19 +98,35 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
     seen: dict[str, object] = {}
 
     def run(
-        *, quick: bool, out: Path | None, as_json: bool, rounds: int = 3, tenants: tuple = (1, 2)
+        *,
+        quick: bool,
+        out: Path | None,
+        as_json: bool,
+        rounds: int = 3,
+        tenants: Sequence[int] | None = None,
     ) -> None:
         seen.update(quick=quick, out=out, as_json=as_json, rounds=rounds, tenants=tenants)
 
     command = cli._bench_command("topic", run, "What it measures.")
     assert CliRunner().invoke(command, []).exit_code == 0
     assert seen == {
-        "quick": False, "out": None, "as_json": False, "rounds": 3, "tenants": (1, 2)
+        "quick": False, "out": None, "as_json": False, "rounds": 3, "tenants": None
     }  # fmt: skip
-    arguments = ["--quick", "--json", "--out", str(tmp_path), "--rounds", "5", "--tenants", "8"]
+    arguments = [
+        "--quick",
+        "--json",
+        "--out",
+        str(tmp_path),
+        "--rounds",
+        "5",
+        "--tenants",
+        "8",
+        "--tenants",
+        "2",
+    ]
     assert CliRunner().invoke(command, arguments).exit_code == 0
     assert seen == {
-        "quick": True, "out": tmp_path, "as_json": True, "rounds": 5, "tenants": (8,)
+        "quick": True, "out": tmp_path, "as_json": True, "rounds": 5, "tenants": (8, 2)
     }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def judged(answer: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str
     entry = ZooModel("eye", torch.nn.Identity(), pool, labels)
     exhibit = trial.Exhibit(entry, [pool], alone, slo_ms=20.0)
     sent = [Sent(0, 0, 0, 0, MS, answer), Sent(0, 0, MS, 0, dropped="deadline")]
-    row = trial._row("space-time", sent, [20.0], [])
+    row = trial.row_of("space-time", [sent], [20.0], [])
     return verdict.judge([exhibit], [trial.Run(row, sent, [], {}, "")], {})
 
 

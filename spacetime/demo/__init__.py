@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +12,8 @@ from rich.progress import Progress
 
 from spacetime import zoo
 from spacetime.demo import trial, verdict
+from spacetime.openloop import Sent
+from spacetime.workload import Arrival
 
 POLICIES = ("time-only", "space-only", "space-time")
 
@@ -39,16 +43,20 @@ def run(
             trial.exhibit(entry)
             for entry in progress.track(entries, total=tenants, description="models")
         ]
-        runs: list[trial.Run] = []
-        for policy in POLICIES:
-            steps = progress.track(exhibits, description=f"{policy}: adding tenants")
-            with trial.staged(policy, exhibits, steps) as stage:
-                if not runs:
-                    capacity_rps = trial.capacity_rps(stage)
-                    due = trial.arrivals(
-                        exhibits, seconds=seconds, rps=load * capacity_rps, seed=seed
+        with ExitStack() as opened:
+            stages = [
+                opened.enter_context(
+                    trial.staged(
+                        policy,
+                        exhibits,
+                        progress.track(exhibits, description=f"{policy}: adding tenants"),
                     )
-                runs.append(trial.measure(stage, progress.track(due, description=policy)))
+                )
+                for policy in POLICIES
+            ]
+            capacity_rps = trial.capacity_rps(stages[0])
+            rounds = trial.rounds(exhibits, seconds=seconds, rps=load * capacity_rps, seed=seed)
+            runs = _take_turns(stages, rounds, progress)
     setting = {
         "model": model, "seconds": seconds, "load": load, "seed": seed,
         "capacity_rps": capacity_rps,
@@ -59,3 +67,16 @@ def run(
         print(json.dumps(report, indent=2))
     else:
         verdict.show(Console(), report)
+
+
+def _take_turns(
+    stages: Sequence[trial.Stage], rounds: Sequence[Sequence[Arrival]], progress: Progress
+) -> list[trial.Run]:
+    task = progress.add_task("load", total=len(rounds) * len(stages))
+    sent: list[list[list[Sent]]] = [[] for _ in stages]
+    for due in rounds:
+        for stage, so_far in zip(stages, sent, strict=True):
+            progress.update(task, description=f"load: {stage.policy}")
+            so_far.append(trial.send(stage, due))
+            progress.advance(task)
+    return [trial.conclude(stage, so_far) for stage, so_far in zip(stages, sent, strict=True)]

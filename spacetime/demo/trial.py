@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, groupby
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ CAPACITY_SECONDS = 0.5
 CAPACITY_TRIES = 3
 IN_FLIGHT = 2  # of each tenant, in the closed loop
 PATIENCE_MS = 60_000.0
+ROUND_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def _in_turn(stage: Stage, *, seconds: float) -> float:
         answered += 1
     for future in waiting:
         future.result()
+    stage.session.timeline()  # rehearsals are not part of the picture
     return answered / (now_ns - start_ns) * SECOND
 
 
@@ -156,10 +158,14 @@ def _patient(tenant: Tenant, exhibit: Exhibit) -> Future[Any]:
     return tenant.submit(exhibit.requests[0], deadline_ms=PATIENCE_MS)
 
 
-def arrivals(
+def rounds(
     exhibits: Sequence[Exhibit], *, seconds: float, rps: float, seed: int
-) -> list[Arrival]:
-    """Poisson arrivals, `rps` requests a second in all and the same rate for each tenant."""
+) -> list[list[Arrival]]:
+    """Poisson arrivals, `rps` requests a second in all and the same rate for each tenant.
+
+    They are cut into rounds, each from time 0, for the policies to take turns: a disturbance of the
+    machine then meets all of them and not one.
+    """
     tenants = tuple(
         WorkloadTenant(
             name=exhibit.entry.name,
@@ -170,32 +176,46 @@ def arrivals(
         for exhibit in exhibits
     )
     schedule = Workload(tenants=tenants, seed=seed).schedule(duration_ns=round(seconds * SECOND))
-    if not (due := list(schedule)):
+    length_ns = round(seconds * SECOND / max(1, round(seconds / ROUND_SECONDS))) + 1
+    cut = [
+        [Arrival(time_ns % length_ns, tenant) for time_ns, tenant in due]
+        for _, due in groupby(schedule, key=lambda arrival: arrival.time_ns // length_ns)
+    ]
+    if not cut:
         raise WorkloadError("seconds", "too short for a single request; give more, or more load")
-    return due
+    return cut
 
 
-def measure(stage: Stage, due: Iterable[Arrival]) -> Run:
-    """Drive the arrivals against a stage."""
-    stage.session.timeline()  # what came before is not part of the picture
-    sent = drive([Target(tenant.submit, exhibit.requests) for tenant, exhibit in stage.pairs], due)
-    events, report = stage.session.timeline(), stage.session.report()
+def send(stage: Stage, due: Iterable[Arrival]) -> list[Sent]:
+    """Drive one round against a stage."""
+    return drive([Target(tenant.submit, exhibit.requests) for tenant, exhibit in stage.pairs], due)
+
+
+def conclude(stage: Stage, sent: Sequence[Sequence[Sent]]) -> Run:
+    """What all rounds against a stage came to."""
+    events = stage.session.timeline()
     slo_ms = [exhibit.slo_ms for exhibit in stage.exhibits]
-    row = _row(stage.policy, sent, slo_ms, events)
-    return Run(row, sent, events, report, stage.session.explain())
+    return Run(
+        row=row_of(stage.policy, sent, slo_ms, events),
+        sent=[one for due in sent for one in due],
+        events=events,
+        session=stage.session.report(),
+        explain=stage.session.explain(),
+    )
 
 
-def _row(
+def row_of(
     policy: str,
-    sent: Sequence[Sent],
+    rounds_sent: Sequence[Sequence[Sent]],
     slo_ms: Sequence[float],
     events: Sequence[dict[str, Any]],
 ) -> Row:
+    """The table's row; a round lasts from its first due time to its last answer."""
     launches = [event["args"]["tenants"] for event in events if event["ph"] == "X"]
+    seconds = sum(map(_lasted_ns, rounds_sent)) / SECOND
+    sent = [one for due in rounds_sent for one in due]
     answered = [(one, one.latency_ns) for one in sent if one.latency_ns is not None]
     met = sum(latency_ns <= slo_ms[one.tenant] * MS for one, latency_ns in answered)
-    ends = [one.due_ns + latency_ns for one, latency_ns in answered]
-    seconds = max([sent[-1].due_ns, *ends]) / SECOND
     latencies_ms = [latency_ns / MS for _, latency_ns in answered]
     p50, p99 = map(float, np.percentile(latencies_ms, (50, 99))) if answered else (None, None)
     return Row(
@@ -210,3 +230,7 @@ def _row(
         dropped=dict(Counter(one.dropped for one in sent if one.dropped is not None)),
         sender_late_p99_ms=float(np.percentile([one.late_ns / MS for one in sent], 99)),
     )
+
+
+def _lasted_ns(sent: Sequence[Sent]) -> int:
+    return max(one.due_ns + (one.latency_ns or 0) for one in sent)

@@ -145,7 +145,7 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(
         f"\nLoad: Poisson, {report['policies'][0]['offered_rps']:,.0f} requests/s, "
         f"{report['load']:g} × the {report['capacity_rps']:,.0f}/s that time-only can answer. "
-        f"Objective: {slo} ms; a request not started by then is dropped."
+        f"Objective: {slo} ms; a request not started by then is dropped. The policies took turns."
     )
     console.print(_policy_table(report["policies"]))
     console.print(f"All {report['answers_checked']:,} answers equal those of the models run alone.")
