@@ -57,7 +57,7 @@ def cli() -> None:
 @click.option(
     "--load",
     type=Number(0.01, 100),
-    default=2.0,
+    default=3.5,
     show_default=True,
     help="Offered requests, as a multiple of what time-only can answer.",
 )

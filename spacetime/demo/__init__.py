@@ -23,7 +23,7 @@ def run(
     tenants: int = 8,
     seconds: float = 10.0,
     model: str = "digits",
-    load: float = 2.0,
+    load: float = 3.5,
     seed: int = 0,
     out: Path = Path("out"),
     as_json: bool = False,
