@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -18,12 +19,13 @@ from torch import Tensor
 
 import spacetime as st
 from spacetime.benchmarks import problems
-from spacetime.benchmarks.lanes import Lanes, Launch, Round
+from spacetime.benchmarks.lanes import Lanes, Launch, Round, elapsed_ns
 from spacetime.benchmarks.problems import Problem
 
 MODES = ("time-only", "space-only", "space-time")
 BASELINES = ("python loop", "vmap", "thread pool")
 BOUND = "one batch"
+SMALL_BATCH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,16 @@ def case_of(problem: Problem, tenants: int, lanes: Lanes, seed: int) -> Case:
 
 
 def choices(case: Case) -> dict[str, Round]:
-    """What the modes choose from, named `<launches>, <lanes>`."""
-    kinds = {"fused": _fused(case), "loop": _loop(case)}
-    if problems.packs():
-        kinds["packed loop"] = _packed_loop(case)
+    """What the modes choose from, named `<launches>, <lanes>`; each has run once."""
     rounds: dict[str, Round] = {}
-    for name, launch in kinds.items():
-        rounds[f"{name}, all cores"] = case.on_all_cores(launch)
-        rounds[f"{name}, one-core lanes"] = case.on_lanes(launch)
+    layouts = {"all cores": case.on_all_cores, "one-core lanes": case.on_lanes}
+    loops = {"loop": _loop(case)}
+    if problems.packs():
+        loops["packed loop"] = _packed_loop(case)
+    for name, layout in layouts.items():
+        for kind, launch in {**_fused(case), **loops}.items():
+            rounds[f"{kind}, {name}"] = layout(launch)
+            elapsed_ns(rounds[f"{kind}, {name}"], 1)  # a fused launch tunes itself where it runs
     return rounds
 
 
@@ -81,16 +85,23 @@ def allowed(mode: str, choice: str) -> bool:
     return True
 
 
-def _fused(case: Case) -> Callable[[int, int], Launch]:
+def _fused(case: Case) -> dict[str, Callable[[int, int], Launch]]:
+    """All tenants in one launch, and a few at a time, which may better fit a core's cache."""
     states = [{"weight": weight} for weight in case.weight]
     layer = case.problem.layer().eval()
     call = st.fuse(layer, states, example_inputs=(case.x[:1],)).script()
 
-    def launch(begin: int, end: int) -> Launch:
-        index, x = torch.arange(begin, end), case.x[begin:end]
-        return lambda: call(index, x)
+    def launch(begin: int, end: int, *, most: int) -> Launch:
+        edges = [*range(begin, end, most), end]
+        parts = [(torch.arange(a, b), case.x[a:b]) for a, b in pairwise(edges)]
+        return lambda: [answer for index, x in parts for answer in call(index, x)]
 
-    return launch
+    kinds: dict[str, Callable[[int, int], Launch]] = {
+        "fused": lambda a, b: launch(a, b, most=case.tenants)
+    }
+    if case.tenants > SMALL_BATCH:
+        kinds[f"fused by {SMALL_BATCH}"] = lambda a, b: launch(a, b, most=SMALL_BATCH)
+    return kinds
 
 
 def _loop(case: Case) -> Callable[[int, int], Launch]:
