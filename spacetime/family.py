@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import exp, log
 from typing import Any
 
@@ -54,9 +55,8 @@ class Family:
         number = self.next_member
         if number:
             rows = sorted({1, self.runner.buckets[-1]})
-            program = program_of(
-                model, self.signature, self.example, refused=self.refused, rows=rows
-            )
+            made = partial(program_of, model, self.signature, self.example)
+            program = self.on_lane(partial(made, refused=self.refused, rows=rows))
             self.runner.alone[number] = program.call
         return self._admit(number)
 
@@ -144,7 +144,8 @@ def family_of(
     if print_ is not None and print_ in known:
         return known[print_], print_
     rows = sorted({1, buckets[-1]})
-    program = program_of(model, signature, example, refused=refused, rows=rows)
+    made = partial(program_of, model, signature, example, refused=refused, rows=rows)
+    program = on_lane(made)
     usable = tuple(buckets) if program.batches else (1,)
     measured = on_lane(lambda: bucket_ns(program.call, example, usable))
     fitting = tuple(b for b in usable if b == 1 or slo_ns is None or 2 * measured[b] <= slo_ns)
