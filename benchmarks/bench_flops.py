@@ -60,6 +60,8 @@ def run(
     with Lanes() as lanes:
         result["peak"] = _peak(lanes, side=512 if quick else 1024)
         named = problems or (QUICK_PROBLEMS if quick else tuple(PROBLEMS))
+        if unknown := set(named) - PROBLEMS.keys():
+            raise ValueError(f"problems: {unknown.pop()} must be one of {', '.join(PROBLEMS)}")
         counts = tenants or (QUICK_TENANTS if quick else TENANTS)
         cases = [(PROBLEMS[p], r) for p in named for r in counts if _fits(PROBLEMS[p], r)]
         rows = []
@@ -190,8 +192,8 @@ def _pair(several: float | None, with_one: float | None) -> str:
 def main() -> None:
     """python -m spacetime.benchmarks.bench_flops"""
     options = record.options("flops")
-    options.add_argument("--problems", nargs="+", choices=PROBLEMS)
-    options.add_argument("--tenants", nargs="+", type=int)
+    options.add_argument("--problems", action="append", choices=PROBLEMS)
+    options.add_argument("--tenants", action="append", type=int)
     run(**vars(options.parse_args()))
 
 

@@ -31,7 +31,7 @@ def header(
     """
     words = ["spacetime", "bench", topic, *["--quick"] * quick, *["--seed", str(seed)] * bool(seed)]
     for name, values in chosen.items():
-        words += [] if values is None else [f"--{name}", *map(str, values)]
+        words += [word for value in values or () for word in (f"--{name}", str(value))]
     return {
         "format": FORMAT,
         "topic": topic,

@@ -125,7 +125,8 @@ class VmapServer:
         self._waiting: list[deque[Request]] = [deque() for _ in models]
         self._changed = threading.Condition()
         self._closing = False
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # vmap names each operator that it has to loop over
             self._call(torch.stack([x] * len(models)))  # raises where vmap cannot do it
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
