@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 STYLES: dict[str, dict[str, Any]] = {
     "space-time": {"color": "#c1272d", "linewidth": 2.4, "marker": "o", "zorder": 5},
@@ -60,12 +61,16 @@ def draw_dispatch(record: dict[str, Any], path: Path) -> None:
     low, high = ([row[key] for row in timed] for key in ("p50_us", "p99_us"))
     wide = [b - a for a, b in zip(low, high, strict=True)]
     latency.barh([row["way"] for row in timed], wide, left=low, color="#0072b2", height=0.5)
-    latency.set_xlabel("us for one request alone, p50 to p99")
+    latency.set_xscale("log")
+    latency.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    latency.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    latency.xaxis.set_minor_formatter(NullFormatter())
+    latency.set_xlabel("µs for one request alone, p50 to p99")
     rated = [row for row in record["rows"] if "rps" in row][::-1]
-    rate.barh([row["way"] for row in rated], [row["rps"] for row in rated], color="#c1272d")
-    rate.set_xlabel("requests/s")
+    thousands = [row["rps"] / 1000 for row in rated]
+    rate.barh([row["way"] for row in rated], thousands, color="#c1272d")
+    rate.set_xlabel("thousand requests/s")
     for axes in (latency, rate):
-        axes.set_xscale("log")
         axes.grid(visible=True, axis="x", color="#e5e5e5", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
