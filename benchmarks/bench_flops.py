@@ -58,7 +58,8 @@ def run(
     chosen = {"problems": problems, "tenants": tenants}
     result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
     with Lanes() as lanes:
-        result["peak"] = _peak(lanes, side=512 if quick else 1024)
+        side = 512 if quick else 1024
+        peaks = [_peak(lanes, side)]
         named = problems or (QUICK_PROBLEMS if quick else tuple(PROBLEMS))
         if unknown := set(named) - PROBLEMS.keys():
             raise ValueError(f"problems: {unknown.pop()} must be one of {', '.join(PROBLEMS)}")
@@ -68,6 +69,8 @@ def run(
         for problem, count in track(cases, "bench flops", disable=as_json, transient=True):
             case = case_of(problem, count, lanes, seed)
             rows.append(_row(case, repetitions, round(target_ms * 1e6)))
+        peaks.append(_peak(lanes, side))  # twice: a disturbed moment must not make it low
+    result["peak"] = max(peaks, key=lambda peak: peak["gflops"])
     result["rows"] = rows
     result["summary"] = _summary(rows, result["peak"]["gflops"])
     record.publish(result, _tables(result), out=out, as_json=as_json)
