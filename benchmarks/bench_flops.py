@@ -44,7 +44,7 @@ def run(
     as_json: bool = False,
     problems: Sequence[str] | None = None,
     tenants: Sequence[int] | None = None,
-    repetitions: int = 12,
+    repetitions: int = 10,
     target_ms: float = 4.0,
     seed: int = 0,
 ) -> dict[str, Any]:

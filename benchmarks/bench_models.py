@@ -2,31 +2,31 @@
 
 Closed loop: every tenant keeps requests under way, so a server shows what it can do. Open loop:
 Poisson arrivals at loads that time-only can and cannot bear, so it shows whom it serves in time.
-All servers of a row are open at once and measured in turn, A B C A B C.
+All servers of a row are open at once, in a process each, and measured in turn, A B C A B C.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from rich.progress import track
-from torch import Tensor
 
 from spacetime import zoo
 from spacetime.benchmarks import record
-from spacetime.benchmarks.contest import BASELINES, POLICIES, Contest, contest, lanes_of, sessions
+from spacetime.benchmarks.booth import BASELINES, POLICIES, Booth, Keeper
 from spacetime.benchmarks.interleave import SETTLE_S
-from spacetime.benchmarks.loads import Outcome, closed_loop, open_loop
+from spacetime.benchmarks.loads import Outcome
 from spacetime.benchmarks.processes import preload
-from spacetime.benchmarks.servers import Server, SessionServer, scripted
-from spacetime.units import SECOND, ns_from_ms
+from spacetime.benchmarks.servers import scripted
+from spacetime.units import ms_from_ns, ns_from_ms
 from spacetime.zoo import ZooModel
 
 TENANTS = (2, 4, 8, 16)
@@ -74,71 +74,72 @@ def run(
     preload(["spacetime.zoo.digits"] + ["spacetime.zoo.photographs"] * (set(kinds) != {"digits"}))
     rows: list[Row] = []
     for kind in track(kinds, "bench models", disable=as_json, transient=True):
-        held = _tenants(kind, max(counts), seed)
-        with sessions() as ours:
+        first = next(iter(zoo.load(kind, 1, seed=seed)))
+        with booths(SERVERS, first, seed) as opened:
             for count in sorted(counts):
-                opened = count == OPEN_TENANTS or count == max(counts) < OPEN_TENANTS
-                loads = LOADS if opened else ()
-                rows += rows_of(ours, kind, held[:count], loads, effort)
+                loads = LOADS if count == min(OPEN_TENANTS, max(counts)) else ()
+                rows += rows_of(
+                    {"model": kind, "tenants": count}, opened, _slo_ms(first), loads, effort
+                )
         if kind == LANES_MODEL:
-            rows.append(_lanes_row(kind, held[:LANES_TENANTS], effort))
+            rows.append(_lanes_row(kind, first, effort))
     result |= {"rows": rows, "summary": _summary(rows)}
     record.publish(result, _tables(result), out=out, as_json=as_json)
     return result
 
 
-def _tenants(kind: str, count: int, seed: int) -> list[ZooModel]:
-    """One model of the zoo and variations of its weights: training each would measure nothing."""
-    first = next(iter(zoo.load(kind, 1, seed=seed)))
-    draw = torch.Generator().manual_seed(seed)
-    held = [first]
-    for number in range(1, count):
-        model = copy.deepcopy(first.model)
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=draw)
-            parameter.data.mul_(1 + 0.05 * noise)
-        held.append(replace(first, name=f"{kind}-{number}", model=model))
-    return held
+@contextmanager
+def booths(names: Sequence[str], first: ZooModel, seed: int) -> Iterator[dict[str, Booth]]:
+    """A booth for each name, closed at the end."""
+    with ExitStack() as stack:
+        opened = {}
+        for name in names:
+            opened[name] = Booth(name, first, seed)
+            stack.callback(opened[name].close)
+        yield opened
 
 
 def rows_of(
-    ours: Mapping[str, SessionServer],
-    kind: str,
-    held: Sequence[ZooModel],
+    setting: Row,
+    opened: Mapping[str, Booth],
+    slo_ms: float,
     loads: Sequence[float],
     effort: Effort,
 ) -> list[Row]:
-    """The closed loop's row of one model and R, and the open loop's at each load."""
-    pools = [model.pool for model in held]
-    name = {"model": kind, "tenants": len(held)}
-    with contest([model.model for model in held], pools[0][:1], ours) as row:
-        outcomes = _in_turn(row.servers, effort.repetitions, _closed(pools, effort.seconds))
-        closed = {**name, "loop": "closed", **_throughputs(outcomes), "refused": row.refused}
-        slo_ms = max(SLO_MS, SLO_FACTOR * _alone_ms(held[0]))
-        row.drop_after(slo_ms)
-        capacity = closed["throughput_rps"]["time-only"]
-        rows = [{**closed, "how": row.how}]
-        for load in loads:
-            rates = {"load": load, "rate_rps": load * capacity, "slo_ms": slo_ms}
-            rows.append({**name, "loop": "open", **rates, **_open(row, pools, rates, effort)})
+    """The closed loop's row of one model and R, the setting, and the open loop's at each load."""
+    tenants = setting["tenants"]
+    grown = {
+        server: booth.ask(partial(Keeper.grow, tenants=tenants)) for server, booth in opened.items()
+    }
+    refused = {server: reason for server, reason in grown.items() if reason is not None}
+    able = {server: booth for server, booth in opened.items() if server not in refused}
+    outcomes = _in_turn(able, effort.repetitions, _closed(tenants, effort))
+    closed = {**setting, "loop": "closed", **_throughputs(outcomes), "refused": refused}
+    rows = [{**closed, "how": opened["space-time"].ask(Keeper.how)}]
+    for load in loads:
+        rate_rps = load * closed["throughput_rps"]["time-only"]
+        rates = {"load": load, "rate_rps": rate_rps, "slo_ms": slo_ms}
+        rows.append({**setting, "loop": "open", **rates, **_open(tenants, able, rates, effort)})
     return rows
 
 
-def _closed(pools: Sequence[Tensor], seconds: float) -> Callable[[Server], Outcome]:
-    return lambda server: closed_loop(server, pools, outstanding=OUTSTANDING, seconds=seconds)
+def _closed(tenants: int, effort: Effort) -> Callable[[Keeper], Outcome]:
+    return partial(
+        Keeper.closed_loop, tenants=tenants, outstanding=OUTSTANDING, seconds=effort.seconds
+    )
 
 
 def _in_turn(
-    servers: Mapping[str, Server], repetitions: int, measure: Callable[[Server], Outcome]
+    opened: Mapping[str, Booth], repetitions: int, order: Callable[[Keeper], Outcome]
 ) -> dict[str, list[Outcome]]:
     """Each server's outcomes, one a repetition; the order turns by one each time."""
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in servers}
-    names = list(servers)
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in opened}
+    names = list(opened)
     for repetition in range(repetitions):
         first = repetition % len(names)
         for name in names[first:] + names[:first]:
             time.sleep(SETTLE_S)
-            outcomes[name].append(measure(servers[name]))
+            outcomes[name].append(opened[name].ask(order))
     return outcomes
 
 
@@ -166,20 +167,19 @@ def _median(values: Iterator[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _open(row: Contest, pools: Sequence[Tensor], rates: Mapping[str, float], effort: Effort) -> Row:
+def _open(
+    tenants: int, opened: Mapping[str, Booth], rates: Mapping[str, float], effort: Effort
+) -> Row:
     """Goodput, attainment and p99 of every server at one rate."""
-
-    def measure(server: Server) -> Outcome:
-        return open_loop(
-            server,
-            pools,
-            rate_rps=rates["rate_rps"],
-            slo_ns=ns_from_ms(rates["slo_ms"]),
-            seconds=2 * effort.seconds,
-            seed=effort.seed,
-        )
-
-    outcomes = {name: each[0] for name, each in _in_turn(row.servers, 1, measure).items()}
+    order = partial(
+        Keeper.open_loop,
+        tenants=tenants,
+        rate_rps=rates["rate_rps"],
+        slo_ns=ns_from_ms(rates["slo_ms"]),
+        seconds=2 * effort.seconds,
+        seed=effort.seed,
+    )
+    outcomes = {name: each[0] for name, each in _in_turn(opened, 1, order).items()}
     goodput = {name: outcome.goodput_rps for name, outcome in outcomes.items()}
     best = max(goodput, key=goodput.__getitem__)
     return {
@@ -191,33 +191,33 @@ def _open(row: Contest, pools: Sequence[Tensor], rates: Mapping[str, float], eff
     }
 
 
-def _lanes_row(kind: str, held: Sequence[ZooModel], effort: Effort) -> Row:
+def _lanes_row(kind: str, first: ZooModel, effort: Effort) -> Row:
     """One one-core lane against one on every core: what space alone can give."""
-    pools = [model.pool for model in held]
-    with lanes_of([model.model for model in held], pools[0][:1]) as servers:
-        outcomes = _in_turn(servers, effort.repetitions, _closed(pools, effort.seconds))
-    rates = {count: [o.throughput_rps for o in each] for count, each in outcomes.items()}
-    one, all_ = rates.values()
+    with booths(("one one-core lane", "space-only"), first, effort.seed) as opened:
+        for booth in opened.values():
+            booth.ask(partial(Keeper.grow, tenants=LANES_TENANTS))
+        outcomes = _in_turn(opened, effort.repetitions, _closed(LANES_TENANTS, effort))
+    one, every = ([o.throughput_rps for o in each] for each in outcomes.values())
     return {
         "model": kind,
-        "tenants": len(held),
+        "tenants": LANES_TENANTS,
         "loop": "lanes",
-        "throughput_rps": {count: median(each) for count, each in rates.items()},
-        "scaling": _speedup(all_, one),
+        "throughput_rps": {"one one-core lane": median(one), "one for each core": median(every)},
+        "scaling": _speedup(every, one),
     }
 
 
-def _alone_ms(held: ZooModel) -> float:
-    """The best latency of a model run alone on all cores, as TorchScript."""
-    x = held.pool[:1]
-    call = scripted(held.model, x)
+def _slo_ms(first: ZooModel) -> float:
+    """The objective: some latencies of the model run alone on all cores, as TorchScript."""
+    x = first.pool[:1]
+    call = scripted(first.model, x)
     times = []
     with torch.no_grad():
         for _ in range(20):
             start = time.perf_counter_ns()
             call(x)
             times.append(time.perf_counter_ns() - start)
-    return min(times) / SECOND * 1e3
+    return max(SLO_MS, SLO_FACTOR * ms_from_ns(min(times)))
 
 
 def _summary(rows: Sequence[Row]) -> Row:
@@ -259,8 +259,8 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield from _open_table([row for row in rows if row["loop"] == "open"])
     for row in rows:
         if row["loop"] == "lanes":
-            counts = " and ".join(f"{n}: {rate:.0f}/s" for n, rate in row["throughput_rps"].items())
-            yield f"one-core lanes of {row['model']}, {counts}: x{row['scaling']:.2f}"
+            rates = ", ".join(f"{n} {rate:.0f}/s" for n, rate in row["throughput_rps"].items())
+            yield f"lanes of {row['model']}: {rates}: x{row['scaling']:.2f}"
     lost = f"{summary['closed_lost']} of {summary['closed']} closed rows"
     yield f"space-time lost {lost}, {summary['open_lost']} of {summary['open']} open rows"
 

@@ -28,7 +28,7 @@ def interleaved(rounds: Mapping[str, Round], *, repetitions: int, target_ns: int
         first = repetition % len(names)
         for name in names[first:] + names[:first]:
             time.sleep(SETTLE_S)
-            elapsed_ns(rounds[name], 1)
+            elapsed_ns(rounds[name], max(1, counts[name] // 4))
             times[name].append(elapsed_ns(rounds[name], counts[name]) / counts[name])
     return times
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from types import TracebackType
 
+import torch
+
 from spacetime.measure import lane_threads
 
 Launch = Callable[[], object]
@@ -58,9 +60,16 @@ class Lane:
 
 
 class Lanes:
-    """Two layouts of the cores this process may use: `whole`, one lane on all, and `single`."""
+    """Two layouts of the cores this process may use: `whole`, one lane on all, and `single`.
+
+    Meanwhile the calling thread computes with one thread. A second team of OpenMP threads would
+    make more of them than cores, and libgomp's then sleep instead of spinning between two parallel
+    regions: whoever used all cores ran at half speed, although the other team was idle.
+    """
 
     def __init__(self) -> None:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(1)
         self.cores = tuple(sorted(os.sched_getaffinity(0)))
         self.whole = Lane(self.cores)
         self.single = [Lane([core]) for core in self.cores]
@@ -76,6 +85,7 @@ class Lanes:
     ) -> None:
         for lane in [self.whole, *self.single]:
             lane.close()
+        torch.set_num_threads(self._before)
 
 
 Round = Sequence[tuple[Lane, Launch]]  # what each lane runs once

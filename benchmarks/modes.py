@@ -21,6 +21,7 @@ import spacetime as st
 from spacetime.benchmarks import problems
 from spacetime.benchmarks.lanes import Lanes, Launch, Round, elapsed_ns
 from spacetime.benchmarks.problems import Problem
+from spacetime.fusion import Exported, export
 
 MODES = ("time-only", "space-only", "space-time")
 BASELINES = ("python loop", "vmap", "thread pool")
@@ -65,12 +66,13 @@ def case_of(problem: Problem, tenants: int, lanes: Lanes, seed: int) -> Case:
 def choices(case: Case) -> dict[str, Round]:
     """What the modes choose from, named `<launches>, <lanes>`; each has run once."""
     rounds: dict[str, Round] = {}
+    template = export(case.problem.layer().eval(), (case.x[:1],))
     layouts = {"all cores": case.on_all_cores, "one-core lanes": case.on_lanes}
     loops = {"loop": _loop(case)}
     if problems.packs():
         loops["packed loop"] = _packed_loop(case)
     for name, layout in layouts.items():
-        for kind, launch in {**_fused(case), **loops}.items():
+        for kind, launch in {**_fused(case, template), **loops}.items():
             rounds[f"{kind}, {name}"] = layout(launch)
             elapsed_ns(rounds[f"{kind}, {name}"], 1)  # a fused launch tunes itself where it runs
     return rounds
@@ -85,11 +87,10 @@ def allowed(mode: str, choice: str) -> bool:
     return True
 
 
-def _fused(case: Case) -> dict[str, Callable[[int, int], Launch]]:
+def _fused(case: Case, template: Exported) -> dict[str, Callable[[int, int], Launch]]:
     """All tenants in one launch, and a few at a time, which may better fit a core's cache."""
     states = [{"weight": weight} for weight in case.weight]
-    layer = case.problem.layer().eval()
-    call = st.fuse(layer, states, example_inputs=(case.x[:1],)).script()
+    call = st.fuse(template, states).script()
 
     def launch(begin: int, end: int, *, most: int) -> Launch:
         edges = [*range(begin, end, most), end]

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 def preload(modules: Sequence[str]) -> None:
     """Modules that processes to come find imported: R models then start in a second or two.
 
-    Takes effect until the first ProcessServer of this program.
+    Takes effect before the first process of this program.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["spacetime.benchmarks.processes", *modules])
+    context.set_forkserver_preload(["spacetime.benchmarks.booth", *modules])
 
 
 class ProcessServer:

@@ -6,6 +6,7 @@ All take requests from any thread and answer with futures, so one driver measure
 from __future__ import annotations
 
 import copy
+import os
 import threading
 import warnings
 from collections import deque
@@ -33,6 +34,11 @@ class Server(Protocol):
     def close(self) -> None:
         """Answers what was submitted, then ends every thread and process."""
         ...
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def scripted(model: nn.Module, x: Tensor) -> Call:
@@ -86,6 +92,7 @@ class LoopServer:
         self._thread.join()
 
     def _serve(self) -> None:
+        torch.set_num_threads(cores())
         with torch.no_grad():
             while (request := self._waiting.get()) is not None:
                 tenant, x, future = request
@@ -95,9 +102,9 @@ class LoopServer:
 class PoolServer:
     """A ThreadPoolExecutor with a thread for each core and `torch.set_num_threads(1)`."""
 
-    def __init__(self, calls: Sequence[Call], threads: int) -> None:
+    def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
-        self._pool = ThreadPoolExecutor(threads, initializer=_one_thread_without_grad)
+        self._pool = ThreadPoolExecutor(cores(), initializer=_one_thread_without_grad)
 
     def submit(self, tenant: int, x: Tensor) -> Future[Tensor]:
         return self._pool.submit(self._calls[tenant], x)
@@ -145,6 +152,7 @@ class VmapServer:
         self._thread.join()
 
     def _serve(self) -> None:
+        torch.set_num_threads(cores())
         with torch.no_grad():
             while (turn := self._next()) is not None:
                 rows = [self._idle if one is None else one[0] for one in turn]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from spacetime.benchmarks import bench_flops, bench_models, compare, contest, lanes, modes, record
+from spacetime.benchmarks import bench_flops, bench_models, compare, lanes, modes, record
+from spacetime.benchmarks.booth import Keeper
 from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.zoo import ZooModel
 
@@ -38,28 +40,23 @@ def test_a_way_that_answers_wrongly_is_refused() -> None:
             modes.check(case, rounds)
 
 
-def check_answers(row: contest.Contest, held: list[ZooModel]) -> None:
-    for server in row.servers.values():
-        for tenant, model in enumerate(held):
-            x = model.pool[tenant : tenant + 1]
-            answer = server.submit(tenant, x).result()
-            torch.testing.assert_close(answer, model.model(x), rtol=1e-4, atol=1e-5)
-
-
 def test_models_asks_every_server_and_none_answers_wrongly() -> None:
     torch.manual_seed(0)
-    pool = torch.randn(6, 8)
-    held = [ZooModel(name, nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), pool) for name in "ab"]
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    first = ZooModel("tiny", model, torch.randn(6, 8))
     effort = bench_models.Effort(seconds=0.05, repetitions=1, seed=0)
-    with contest.sessions() as ours:
-        rows = bench_models.rows_of(ours, "tiny", held, [0.5], effort)
-        with contest.contest([model.model for model in held], pool[:1], ours) as row:
-            check_answers(row, held)
-    closed, opened = json.loads(json.dumps(rows))
-    assert set(closed["throughput_rps"]) | set(closed["refused"]) == set(bench_models.SERVERS)
+    with bench_models.booths(bench_models.SERVERS, first, seed=0) as opened:
+        rows = bench_models.rows_of({"model": "tiny", "tenants": 2}, opened, 10.0, [0.5], effort)
+        errors = {name: opened[name].ask(partial(Keeper.errors, tenants=2)) for name in opened}
+        endless = partial(Keeper.open_loop, tenants=0, rate_rps=1, slo_ns=1, seconds=1, seed=0)
+        with pytest.raises(RuntimeError, match="time-only: WorkloadError"):
+            opened["time-only"].ask(endless)
+    closed, open_ = json.loads(json.dumps(rows))
+    assert set(closed["throughput_rps"]) == set(bench_models.SERVERS)
     assert all(value > 0 for value in closed["throughput_rps"].values())
     assert "family of 2" in closed["how"]
-    assert set(opened["goodput_rps"]) == set(closed["throughput_rps"])
+    assert set(open_["goodput_rps"]) == set(closed["throughput_rps"])
+    assert max(errors.values()) < 1e-4, errors
 
 
 def test_compare_matches_rows_by_their_settings() -> None:
