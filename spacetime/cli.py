@@ -23,6 +23,7 @@ from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
+KINDS_OF_WORK = ("compute", "cache", "memory")
 OUT = click.Path(file_okay=False, path_type=Path)
 
 
@@ -79,6 +80,24 @@ def doctor(*, as_json: bool) -> None:
     else:
         width = max(map(len, facts))
         click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
+
+
+@cli.command()
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda:0 or fake:h200.")
+@click.option("--lanes", type=click.IntRange(2), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--launches", type=click.IntRange(5), default=150, show_default=True)
+@click.option("--probe", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated.")
+@click.option("--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True)
+@click.option("--private-held", type=Number(0, 1), help="What private pairs must hold.")
+@click.option("--private-p99", type=Number(1), help="Largest inflation of their p99.")
+@click.option("--shared-held", type=Number(0, 1), help="What pairs that share a resource hold.")
+@click.option("--shared-p99", type=Number(1), help="Largest inflation of their p99.")
+@click.option("--out", type=OUT, help="Folder for the JSON and the picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+def verify(**options: Any) -> None:
+    """Certify isolation: what each partition holds beside a busy neighbour."""
+    import_module("spacetime.verify").from_options(**options)
 
 
 class BenchGroup(click.Group):

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"cli"},
     {"benchmarks"},
-    {"demo", "doctor"},
-    {"plot", "plot_bench", "zoo", "session", "simulator"},
+    {"demo", "doctor", "verify"},
+    {"plot", "plot_bench", "plot_verify", "zoo", "session", "simulator"},
     {"explain"},
     {"tenant"},
     {"executor", "family"},

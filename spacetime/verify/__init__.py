@@ -1,0 +1,142 @@
+"""`spacetime verify`: the isolation certificate. What a partition holds beside a busy neighbour.
+
+For every ordered pair of partitions a probe runs alone and beside a stressor that never pauses.
+Reported are granted units, throughput held, latency inflation and whether any work left its
+partition; judged against bounds that are part of the record (format spacetime.verify/1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from spacetime.device import divided, open_device
+from spacetime.errors import SpacetimeError, UnsupportedError
+from spacetime.verify.bounds import Bounds, broken, is_private
+from spacetime.verify.cores import KINDS, Cores
+from spacetime.verify.measure import Case, Effort, Pair, pairs
+from spacetime.verify.tables import show
+from spacetime.verify.under_test import Ground
+
+FORMAT = "spacetime.verify/1"
+DEFAULT_BOUNDS = Bounds()
+
+
+class NotIsolated(SpacetimeError):
+    """At least one pair of partitions broke its bounds; the certificate says which."""
+
+
+def run(
+    *,
+    device: str = "auto",
+    lanes: int = 2,
+    rounds: int = 5,
+    launches: int = 150,
+    probe: Sequence[str] = KINDS,
+    stressor: Sequence[str] = KINDS,
+    bounds: Bounds = DEFAULT_BOUNDS,
+    out: Path | None = None,
+    as_json: bool = False,
+    memory_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Measures, prints tables (or the certificate as JSON), writes JSON and a picture to `out`.
+
+    lanes: how many disjoint partitions; rounds: pairs of probes, alone and beside, the median of
+    which counts; launches: of a probe, about half a millisecond each; probe, stressor: kinds of
+    work; memory_bytes: of each of memory's operands, None for several last-level caches.
+    Raises NotIsolated when a bound is broken, after everything is printed and written.
+    """
+    if lanes < 2:
+        raise UnsupportedError(f"lanes={lanes}: isolation is between partitions; give at least 2")
+    effort = Effort(rounds, launches, probe, stressor)
+    with closing(_opened(device, lanes, memory_bytes)) as ground:
+        record = certificate(ground, effort, bounds, quiet=as_json)
+    if as_json:
+        print(json.dumps(record))
+    else:
+        show(record)
+    if out is not None:
+        _write(record, out, quiet=as_json)
+    if not record["passed"]:
+        failed = [row for row in record["rows"] if row["broken"]]
+        first = f"{failed[0]['probe']} beside {failed[0]['stressor']}: {failed[0]['broken'][0]}"
+        raise NotIsolated(
+            f"verify: {len(failed)} of {len(record['rows'])} pairs break their bounds ({first})"
+        )
+    return record
+
+
+def certificate(
+    ground: Ground, effort: Effort, bounds: Bounds, *, quiet: bool = True
+) -> dict[str, Any]:
+    """The record of every pair; `passed` when none breaks a bound. The machine should be idle."""
+    screen = Console(stderr=True)
+
+    def shown(cases: Sequence[Case]) -> Iterable[Case]:
+        hidden = quiet or not screen.is_terminal
+        return track(cases, "verify", console=screen, disable=hidden, transient=True)
+
+    rows = [_row(pair, bounds, ground) for pair in pairs(ground, effort, shown)]
+    return {
+        "format": FORMAT,
+        **ground.facts,
+        "partitions": [
+            {"asked": list(p.asked), "granted": p.granted, "home": sorted(p.home)}
+            for p in ground.partitions
+        ],
+        "private": sorted(ground.private),
+        "shared": ground.shared,
+        "bounds": asdict(bounds),
+        "effort": asdict(effort),
+        "rows": rows,
+        "passed": not any(row["broken"] for row in rows),
+    }
+
+
+def _row(pair: Pair, bounds: Bounds, ground: Ground) -> dict[str, Any]:
+    private = is_private(pair, ground.private)
+    return {**asdict(pair), "private": private, "broken": broken(pair, bounds, ground.private)}
+
+
+def _opened(device: str, lanes: int, memory_bytes: int | None) -> Ground:
+    opened = open_device(device)
+    return Cores(opened, divided(opened, lanes), memory_bytes=memory_bytes)
+
+
+def _write(record: dict[str, Any], out: Path, *, quiet: bool) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "verify.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    # Imported here: drawing needs an optional package that measuring does not.
+    import_module("spacetime.plot_verify").draw_verify(record, path.with_suffix(".png"))
+    if not quiet:
+        print(f"wrote {path} and {path.with_suffix('.png')}")
+
+
+def from_options(
+    *,
+    probe: Sequence[str],
+    stressor: Sequence[str],
+    private_held: float | None,
+    private_p99: float | None,
+    shared_held: float | None,
+    shared_p99: float | None,
+    **options: Any,
+) -> None:
+    """`run` for the command line, where a bound or a kind that is not given has its default."""
+    given = {
+        "private_held": private_held,
+        "private_p99": private_p99,
+        "shared_held": shared_held,
+        "shared_p99": shared_p99,
+    }
+    bounds = Bounds(**{name: value for name, value in given.items() if value is not None})
+    run(probe=probe or KINDS, stressor=stressor or KINDS, bounds=bounds, **options)

@@ -1,0 +1,62 @@
+"""The certificate on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PLAIN_WIDTH = 150  # a table piped into a file keeps its columns
+HEADS = (
+    "probe on", "stressor on", "probe", "stressor", "alone", "beside", "held",
+    "p50", "p99", "alone p99 us", "leak", "verdict",
+)  # fmt: skip
+
+
+def show(record: dict[str, Any]) -> None:
+    """Prints partitions, pairs, and the verdict with what is not isolated."""
+    plain = Console()
+    screen = plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+    for number, part in enumerate(record["partitions"]):
+        same = "as asked" if part["home"] == part["asked"] else f"on {record['unit']}s"
+        screen.print(
+            f"partition {number}: {record['unit']}s {part['asked']} asked, "
+            f"{part['granted']} granted, {same} {part['home']}",
+            highlight=False,
+        )
+    table = Table(title=f"isolation of {record['device']}, kind {record['kind']}")
+    for head in HEADS:
+        table.add_column(head, justify="left" if head in {"probe", "stressor"} else "right")
+    for row in record["rows"]:
+        table.add_row(*_cells(row), style="" if not row["broken"] else "red")
+    screen.print(table)
+    bounds = record["bounds"]
+    screen.print(
+        f"bounds: private pairs hold {bounds['private_held']:g}, p99 x{bounds['private_p99']:g}; "
+        f"shared pairs {bounds['shared_held']:g}, x{bounds['shared_p99']:g}; no leak. "
+        f"Not isolated: {record['shared']}.",
+        highlight=False,
+    )
+    if record.get("split cores"):
+        screen.print(f"Partitions share physical cores: {record['split cores']}", highlight=False)
+    failed = sum(bool(row["broken"]) for row in record["rows"])
+    screen.print("PASSED" if not failed else f"FAILED: {failed} of {len(record['rows'])} pairs")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    unit = "GFLOP/s" if row["probe"] == "compute" else "GB/s"
+    return [
+        str(row["on"]),
+        str(row["by"]),
+        row["probe"],
+        row["stressor"],
+        f"{row['alone']['rate']:.3g} {unit}",
+        f"{row['beside']['rate']:.3g}",
+        f"{row['held_frac']:.0%}",
+        f"x{row['p50_inflation']:.2f}",
+        f"x{row['p99_inflation']:.2f}",
+        f"{row['alone']['p99_us']:.0f}",
+        f"{row['leaked']}/{row['looked']}",
+        "; ".join(row["broken"]) or ("ok" if row["private"] else "ok (shared)"),
+    ]
