@@ -74,12 +74,12 @@ def demo(**options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def doctor(*, as_json: bool) -> None:
     """Say what this machine offers and what this build can use."""
-    facts: dict[str, object] = import_module("spacetime.doctor").facts()
+    doctor = import_module("spacetime.doctor")
+    facts: dict[str, object] = doctor.facts()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        width = max(map(len, facts))
-        click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in facts.items()))
+        doctor.show(facts)
 
 
 @cli.command()

@@ -1,17 +1,44 @@
-"""What this machine offers and what this build can use, as plain facts."""
+"""What this machine offers and what this build can use: facts, and mechanisms with reasons.
+
+A mechanism that is off says why. Whatever a probe raises becomes its reason: an unknown machine is
+what this command is for, so nothing here may end it.
+"""
 
 from __future__ import annotations
 
 import platform
 import re
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from spacetime.device import open_device
+from spacetime.errors import UnsupportedError
 
+PLAIN_WIDTH = 150  # a table piped into a file keeps its columns
 _EXTRA = re.compile(r"""extra\s*==\s*["']demo["']""")
+_NVCC = (Path("/usr/local/cuda/bin/nvcc"), Path("/opt/cuda/bin/nvcc"))
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """Something the runtime can use: whether it can here, with what, and if not why."""
+
+    name: str
+    on: bool
+    detail: str  # what there is, or the reason why it is off
+    serves: str  # what it is for
 
 
 def facts() -> dict[str, object]:
@@ -29,7 +56,167 @@ def facts() -> dict[str, object]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "native extension": "missing: run make env" if native is None else str(native.origin),
         "for the demo": _for_the_demo(),
+        "mechanisms": [asdict(mechanism) for mechanism in mechanisms()],
     }
+
+
+def mechanisms() -> Iterator[Mechanism]:
+    """Every mechanism, on or off, with the reason."""
+    yield _probed("cores", "partitions of a CPU", _cores)
+    driver, features = _device()
+    yield driver
+    for name, reason in features.items():
+        yield Mechanism(name, not reason, reason or driver.detail, "partitions and lanes of SMs")
+    yield _probed("MPS daemon", "partitions by process; a baseline of bench flops", _mps)
+    yield _probed("NVML", "clocks, power and MIG layouts", _nvml)
+    yield _probed("MIG", "partitions in hardware", _mig)
+    yield _probed("torch for CUDA", "models on a CUDA device", _torch)
+    yield _probed("Triton", "super-kernels on a CUDA device", _triton)
+    yield _probed("Triton's interpreter", "those kernels' tests without a device", _interpreter)
+    yield _probed("CuPy with NVRTC", "stressors and FLOP kernels on a CUDA device", _cupy)
+    yield _probed("nvcc", "compiling CUDA sources in tests; nothing at run time", _nvcc)
+
+
+def show(told: dict[str, Any]) -> None:
+    """Prints the facts as lines and the mechanisms as a table."""
+    plain = Console()
+    screen = plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+    width = max(map(len, told))
+    for name, value in told.items():
+        if name != "mechanisms":
+            screen.print(f"{name:<{width}}  {_line(value)}", highlight=False, markup=False)
+    table = Table(title="mechanisms", title_justify="left")
+    for head in ("mechanism", "state", "with, or why not", "serves"):
+        table.add_column(head, overflow="fold")
+    for each in told["mechanisms"]:
+        style = "" if each["on"] else "dim"
+        state = "on" if each["on"] else "off"
+        table.add_row(each["name"], state, each["detail"], each["serves"], style=style)
+    screen.print(table)
+
+
+def _line(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {detail}" for name, detail in value.items())
+    return str(value)
+
+
+def _probed(name: str, serves: str, probe: Callable[[], str]) -> Mechanism:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a library's advice is not this command's answer
+            return Mechanism(name, True, probe(), serves)
+    except Exception as error:  # whatever it is, it is the reason
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Mechanism(name, False, reason, serves)
+
+
+def _cores() -> str:
+    return f"{len(open_device('cpu').cores)} cores this process may use"
+
+
+def _device() -> tuple[Mechanism, dict[str, str]]:
+    """The first CUDA device, and why each of its own mechanisms is off; empty reasons are on."""
+    features: dict[str, str] = {}
+
+    def probe() -> str:
+        # Imported by name at the time: a build without the extension still has a doctor.
+        native = import_module("._native", "spacetime")
+        if not hasattr(native, "CudaDevice"):
+            raise UnsupportedError("this build drives no CUDA device")
+        device = native.CudaDevice.open(0)
+        features.update(device.features)
+        return f"{device.name}, driver {device.driver_version}, {device.sms} SMs"
+
+    driver = _probed("CUDA driver", "every device cuda:N", probe)
+    if not driver.on:
+        features = dict.fromkeys(("green contexts", "streams"), f"no device: {driver.detail}")
+    return driver, features
+
+
+def _mps() -> str:
+    control = shutil.which("nvidia-cuda-mps-control")
+    if control is None:
+        raise UnsupportedError("nvidia-cuda-mps-control is not on PATH")
+    question = "get_default_active_thread_percentage\n"
+    done = subprocess.run(
+        [control], input=question, capture_output=True, text=True, timeout=10, check=False
+    )
+    said = (done.stdout + done.stderr).strip()
+    if done.returncode or not re.match(r"\d+(\.\d+)?$", said):
+        raise UnsupportedError(f"no daemon answers: {said or done.returncode}")
+    return f"a daemon answers; threads {said} %"
+
+
+def _nvml() -> str:
+    nvml = _opened_nvml()
+    return f"driver {_text(nvml.nvmlSystemGetDriverVersion())}, {nvml.nvmlDeviceGetCount()} devices"
+
+
+def _mig() -> str:
+    nvml = _opened_nvml()
+    now, _ = nvml.nvmlDeviceGetMigMode(nvml.nvmlDeviceGetHandleByIndex(0))
+    if not now:
+        raise UnsupportedError("the mode is disabled on device 0; nothing here enables it")
+    return "enabled on device 0"
+
+
+def _opened_nvml() -> Any:
+    if find_spec("pynvml") is None:
+        raise UnsupportedError("pynvml is not installed: pip install nvidia-ml-py")
+    nvml = import_module("pynvml")
+    nvml.nvmlInit()
+    return nvml
+
+
+def _text(told: str | bytes) -> str:
+    return told.decode() if isinstance(told, bytes) else told
+
+
+def _torch() -> str:
+    if torch.version.cuda is None:
+        raise UnsupportedError(f"torch {torch.__version__} is built without CUDA")
+    if not torch.cuda.is_available():
+        raise UnsupportedError(f"torch {torch.__version__} finds no CUDA device")
+    return f"torch {torch.__version__}, CUDA {torch.version.cuda}"
+
+
+def _triton() -> str:
+    if find_spec("triton") is None:
+        raise UnsupportedError("triton is not installed: pip install triton")
+    if not torch.cuda.is_available():
+        raise UnsupportedError(f"triton {version('triton')} is installed, but needs a CUDA device")
+    return f"triton {import_module('triton').__version__}"
+
+
+def _interpreter() -> str:
+    if find_spec("triton") is None:
+        raise UnsupportedError("triton is not installed: pip install triton")
+    numpy = version("numpy")
+    if tuple(map(int, numpy.split(".")[:2])) >= (2, 4):
+        raise UnsupportedError(f"numpy {numpy} breaks it: pip install 'numpy<2.4'")
+    return f"triton {version('triton')} with numpy {numpy}"
+
+
+def _cupy() -> str:
+    if find_spec("cupy") is None:
+        raise UnsupportedError("cupy is not installed: pip install cupy-cuda13x")
+    cupy = import_module("cupy")
+    major, minor = import_module("cupy.cuda.nvrtc").getVersion()
+    if not cupy.cuda.is_available():
+        raise UnsupportedError(f"cupy {cupy.__version__} finds no CUDA device")
+    return f"cupy {cupy.__version__}, NVRTC {major}.{minor}"
+
+
+def _nvcc() -> str:
+    found = shutil.which("nvcc") or next((str(path) for path in _NVCC if path.exists()), None)
+    if found is None:
+        raise UnsupportedError("not on PATH and not in /usr/local/cuda/bin")
+    done = subprocess.run(
+        [found, "--version"], capture_output=True, text=True, timeout=30, check=True
+    )
+    release = re.search(r"release ([\d.]+)", done.stdout)
+    return f"{found}, release {release[1] if release else 'unknown'}"
 
 
 def _for_the_demo() -> dict[str, str]:

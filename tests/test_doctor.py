@@ -1,0 +1,82 @@
+"""The doctor: every mechanism with a state and a reason, on any machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spacetime import doctor
+from spacetime.errors import UnsupportedError
+
+PROBES = (
+    "cores", "CUDA driver", "MPS daemon", "NVML", "MIG", "torch for CUDA", "Triton",
+    "Triton's interpreter", "CuPy with NVRTC", "nvcc",
+)  # fmt: skip
+
+
+def test_every_mechanism_says_with_what_or_why_not() -> None:
+    told = {mechanism.name: mechanism for mechanism in doctor.mechanisms()}
+    assert set(PROBES) <= set(told)
+    assert told["cores"].on
+    for mechanism in told.values():
+        assert mechanism.detail, mechanism.name
+        assert "\n" not in mechanism.detail
+        assert mechanism.serves
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UnsupportedError("no such thing\nand a page of stack"), "no such thing"),
+        (RuntimeError(), "RuntimeError"),
+        (OSError(5, "a device that nobody has seen"), "[Errno 5] a device that nobody has seen"),
+    ],
+)
+def test_what_a_probe_raises_is_its_reason(error: Exception, reason: str) -> None:
+    def probe() -> str:
+        raise error
+
+    mechanism = doctor._probed("strange", "nothing", probe)
+    assert not mechanism.on
+    assert mechanism.detail == reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "on", "detail"),
+    [
+        ("echo 100.0", True, "a daemon answers; threads 100.0 %"),
+        ("echo Cannot find MPS control daemon process; exit 1", False, "no daemon answers: Cannot"),
+        ("exit 1", False, "no daemon answers: 1"),
+    ],
+)
+def test_an_mps_daemon_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, answer: str, on: bool, detail: str
+) -> None:
+    control = tmp_path / "nvidia-cuda-mps-control"
+    control.write_text(f"#!/bin/sh\n{answer}\n")
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = doctor._probed("MPS daemon", "processes", doctor._mps)
+    assert found.on == on
+    assert found.detail.startswith(detail)
+
+
+def test_the_table_shows_every_mechanism(capsys: pytest.CaptureFixture[str]) -> None:
+    told = doctor.facts()
+    json.dumps(told)
+    doctor.show(told)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in PROBES)
+    assert all(name in shown for name in told)
+
+
+def test_a_missing_package_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(name: str) -> None:
+        return None
+
+    monkeypatch.setattr(doctor, "find_spec", found)
+    for probe in (doctor._nvml, doctor._triton, doctor._interpreter, doctor._cupy):
+        with pytest.raises(UnsupportedError, match="is not installed: pip install"):
+            probe()
