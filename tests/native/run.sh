@@ -11,7 +11,7 @@ warnings="-Wall -Wextra -Werror -Wno-unknown-warning-option -Wno-mismatched-new-
 
 build() { # sanitizers, folder
   mkdir -p "$2"
-  ls csrc/{sched,rt,cpu}/*.cpp tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
+  ls csrc/{sched,rt,cpu,cuda,fake}/*.cpp tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
     object=$2/$(echo {} | tr / _).o
     newest=$(ls -t {} csrc/*/*.h | head -1)
     [ "$object" -nt "$newest" ] || ${CXX:-c++} -std=c++20 -O1 -g1 -pthread -Icsrc \
@@ -23,7 +23,7 @@ run() { # sanitizers, folder
   for test in tests/native/*.cpp; do
     program=$2/$(basename "$test" .cpp)
     ${CXX:-c++} -fsanitize="$1" -pthread -o "$program" \
-      "$2/tests_native_$(basename "$test").o" "$2"/csrc_*.o
+      "$2/tests_native_$(basename "$test").o" "$2"/csrc_*.o -ldl
     timeout 100 "$program"
   done
 }

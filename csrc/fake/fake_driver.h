@@ -1,0 +1,72 @@
+// fake_driver.h: a CUDA driver of one simulated device, in this process and in virtual time.
+//
+// It answers as the real driver does, with its codes; docs of what it models: state.h and
+// engine.h. Nothing sleeps: a call advances the host's clock a little, and a call that waits
+// moves it to the end of what it waits for. Copies, memsets and host functions really happen,
+// when their virtual time has come; kernels only take time.
+//
+// Thread safety: any thread may call. Host functions run inside calls that wait or query
+// (cuStreamSynchronize, cuStreamQuery, cuEventSynchronize, cuEventQuery, cuCtxSynchronize), on that
+// thread, without a lock of the driver, one at a time. While one runs, other calls go on, queries
+// answer "not ready", virtual time stands still, and calls that wait block. A host function must
+// not call the driver: it gets CUDA_ERROR_NOT_PERMITTED, as documented of the real one.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cuda/driver.h"
+#include "fake/facts.h"
+
+namespace st::fake {
+
+using namespace cuda;  // the types that the entries name
+
+struct State;
+
+// Objects that exist.
+struct Live {
+  unsigned primary_references = 0, green_contexts = 0;
+  std::size_t streams = 0, events = 0, graphs = 0, execs = 0, modules = 0;
+  std::size_t allocations = 0, host_allocations = 0;
+  std::size_t reservations = 0, mappings = 0, physical = 0;
+  bool operator==(const Live&) const = default;
+};
+struct Called {
+  Entry entry;
+  CUresult code;
+  TimeNs at_ns;
+};
+
+class FakeDriver final : public Driver {
+ public:
+  explicit FakeDriver(Options options = {});  // std::invalid_argument: there is no such device
+  ~FakeDriver() override;
+
+  bool has(Entry entry) const override;
+#define ST_X(name, version, need, declaration, arguments) CUresult name declaration override;
+  ST_CUDA_ENTRIES(ST_X)
+#undef ST_X
+
+  // What a test asks; none of it costs virtual time.
+  const Facts& facts() const;
+  TimeNs now_ns() const;      // the host's clock
+  TimeNs busy_sm_ns() const;  // SMs x time that a kernel was on them, until now
+  Live live() const;
+  std::vector<Called> log() const;  // the latest calls, oldest first: up to kLogged
+  SmSet sms_of(CUstream stream) const;
+  SmSet sms_of(CUgraphNode node) const;  // none: not a kernel
+
+  // poison: the next work that ends fails with this code, which is sticky until the primary
+  // context is reset or no longer retained.
+  void poison(CUresult code);
+  // finish: simulates all work that was given, and runs its host functions here.
+  void finish();
+
+  static constexpr std::size_t kLogged = 4096;
+
+ private:
+  const std::unique_ptr<State> state_;
+};
+
+}  // namespace st::fake

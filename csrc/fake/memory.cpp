@@ -1,0 +1,263 @@
+#include "fake/memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+namespace st::fake {
+namespace {
+
+using namespace cuda;
+
+constexpr CUresult kAlreadyMapped = 208;
+constexpr std::size_t kAlignment = 512;        // of what cuMemAlloc counts
+constexpr std::size_t kFreedRemembered = 256;  // so that use after free is an error, not a crash
+
+std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
+std::size_t pages(std::size_t bytes) { return round_up(bytes, 4096); }
+void* address(CUdeviceptr pointer) { return reinterpret_cast<void*>(pointer); }
+
+int open_file() {
+  const int file = memfd_create("spacetime-fake", MFD_CLOEXEC);
+  if (file < 0) throw std::system_error(errno, std::generic_category(), "memfd_create");
+  return file;
+}
+
+// 0 when the machine refuses.
+CUdeviceptr map_pages(std::size_t bytes, int protection) {
+  void* found =
+      mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return found == MAP_FAILED ? 0 : reinterpret_cast<CUdeviceptr>(found);
+}
+
+// Drops the pages but keeps the addresses.
+void blank(CUdeviceptr pointer, std::size_t bytes) {
+  mmap(address(pointer), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+       -1, 0);
+}
+
+// The range of `ranges` that holds `pointer`, or the end.
+template <typename Map>
+typename Map::const_iterator holder(const Map& ranges, CUdeviceptr pointer, auto bytes_of) {
+  auto found = ranges.upper_bound(pointer);
+  if (found == ranges.begin()) return ranges.end();
+  --found;
+  return pointer - found->first < bytes_of(found->second) ? found : ranges.end();
+}
+constexpr auto kSelf = [](std::size_t bytes) { return bytes; };
+constexpr auto kBytes = [](const auto& range) { return range.bytes; };
+
+}  // namespace
+
+Memory::Memory(std::size_t total_bytes) : total_bytes_(total_bytes), file_(open_file()) {}
+
+Memory::~Memory() {
+  clear();
+  close(file_);
+}
+
+CUresult Memory::allocate(CUdeviceptr* pointer, std::size_t bytes) {
+  if (pointer == nullptr || bytes == 0) return kInvalidValue;
+  if (bytes > total_bytes_) return kOutOfMemory;
+  const std::size_t size = round_up(bytes, kAlignment);
+  if (!fits(size)) return kOutOfMemory;
+  const CUdeviceptr found = map_pages(pages(size), PROT_READ | PROT_WRITE);
+  if (found == 0) return kOutOfMemory;
+  allocations_[found] = size;
+  used_bytes_ += size;
+  *pointer = found;
+  return kSuccess;
+}
+
+CUresult Memory::free(CUdeviceptr pointer, std::uint64_t fence) {
+  if (pointer == 0) return kSuccess;
+  const auto found = allocations_.find(pointer);
+  if (found == allocations_.end()) return kInvalidValue;
+  freed_.push_back({pointer, pages(found->second), fence, false});
+  used_bytes_ -= found->second;
+  allocations_.erase(found);
+  return kSuccess;
+}
+
+void Memory::sweep(std::uint64_t oldest_work) {
+  for (Freed& range : freed_) {
+    if (range.swept || range.fence >= oldest_work) continue;
+    blank(range.pointer, range.bytes);
+    range.swept = true;
+  }
+  while (freed_.size() > kFreedRemembered && freed_.front().swept) {
+    munmap(address(freed_.front().pointer), freed_.front().bytes);
+    freed_.pop_front();
+  }
+}
+
+CUresult Memory::allocate_host(void** pointer, std::size_t bytes) {
+  if (pointer == nullptr || bytes == 0) return kInvalidValue;
+  const CUdeviceptr found = map_pages(pages(bytes), PROT_READ | PROT_WRITE);
+  if (found == 0) return kOutOfMemory;
+  hosts_[found] = pages(bytes);
+  *pointer = address(found);
+  return kSuccess;
+}
+
+CUresult Memory::free_host(void* pointer) {
+  const auto found = hosts_.find(reinterpret_cast<CUdeviceptr>(pointer));
+  if (found == hosts_.end()) return kInvalidValue;
+  munmap(pointer, found->second);
+  hosts_.erase(found);
+  return kSuccess;
+}
+
+CUresult Memory::reserve(CUdeviceptr* pointer, std::size_t bytes, std::size_t alignment) {
+  if (pointer == nullptr || bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
+  if (alignment != 0 && (alignment & (alignment - 1)) != 0) return kInvalidValue;
+  if (alignment < kGranularity) alignment = kGranularity;
+  const CUdeviceptr found = map_pages(bytes + alignment, PROT_NONE);
+  if (found == 0) return kOutOfMemory;
+  const CUdeviceptr start = round_up(found, alignment);
+  if (start != found) munmap(address(found), start - found);
+  if (start != found + alignment) munmap(address(start + bytes), found + alignment - start);
+  reservations_[start] = bytes;
+  *pointer = start;
+  return kSuccess;
+}
+
+CUresult Memory::unreserve(CUdeviceptr pointer, std::size_t bytes) {
+  const auto found = reservations_.find(pointer);
+  if (found == reservations_.end() || found->second != bytes) return kInvalidValue;
+  const auto mapped = mappings_.lower_bound(pointer);
+  if (mapped != mappings_.end() && mapped->first < pointer + bytes) return kInvalidValue;
+  munmap(address(pointer), bytes);
+  reservations_.erase(found);
+  return kSuccess;
+}
+
+CUresult Memory::create(std::uint64_t* handle, std::size_t bytes) {
+  if (handle == nullptr || bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
+  if (!fits(bytes)) return kOutOfMemory;
+  const std::int64_t end = file_end_ + static_cast<std::int64_t>(bytes);
+  if (ftruncate(file_, end) != 0) return kOutOfMemory;
+  *handle = 0x100000 + ++handles_;
+  physical_[*handle] = {.bytes = bytes, .offset = file_end_};
+  file_end_ = end;
+  used_bytes_ += bytes;
+  return kSuccess;
+}
+
+CUresult Memory::release(std::uint64_t handle) {
+  const auto found = physical_.find(handle);
+  if (found == physical_.end() || found->second.released) return kInvalidValue;
+  found->second.released = true;
+  drop(handle);
+  return kSuccess;
+}
+
+void Memory::drop(std::uint64_t handle) {
+  const auto found = physical_.find(handle);
+  const Physical& physical = found->second;
+  if (!physical.released || physical.mappings != 0) return;
+  fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, physical.offset,
+            static_cast<off_t>(physical.bytes));
+  used_bytes_ -= physical.bytes;
+  physical_.erase(found);
+}
+
+CUresult Memory::map(CUdeviceptr pointer, std::size_t bytes, std::uint64_t handle) {
+  const auto found = physical_.find(handle);
+  if (found == physical_.end() || found->second.released) return kInvalidValue;
+  const auto room = holder(reservations_, pointer, kSelf);
+  if (room == reservations_.end() || bytes == 0 || bytes != found->second.bytes ||
+      pointer % kGranularity != 0 || pointer - room->first + bytes > room->second) {
+    return kInvalidValue;
+  }
+  const auto after = mappings_.lower_bound(pointer);
+  if (after != mappings_.end() && after->first < pointer + bytes) return kAlreadyMapped;
+  if (holder(mappings_, pointer, kBytes) != mappings_.end()) return kAlreadyMapped;
+  if (mmap(address(pointer), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, file_,
+           found->second.offset) == MAP_FAILED) {
+    return kOutOfMemory;
+  }
+  ++found->second.mappings;
+  mappings_[pointer] = {.bytes = bytes, .handle = handle};
+  return kSuccess;
+}
+
+CUresult Memory::unmap(CUdeviceptr pointer, std::size_t bytes) {
+  const auto first = mappings_.find(pointer);
+  if (first == mappings_.end() || !covered(pointer, bytes, false)) return kInvalidValue;
+  auto last = first;
+  while (last != mappings_.end() && last->first < pointer + bytes) ++last;
+  if (auto end = std::prev(last); end->first + end->second.bytes != pointer + bytes) {
+    return kInvalidValue;
+  }
+  blank(pointer, bytes);
+  for (auto mapping = first; mapping != last; mapping = mappings_.erase(mapping)) {
+    --physical_.at(mapping->second.handle).mappings;
+    drop(mapping->second.handle);
+  }
+  return kSuccess;
+}
+
+CUresult Memory::allow(CUdeviceptr pointer, std::size_t bytes) {
+  if (bytes == 0 || !covered(pointer, bytes, false)) return kInvalidValue;
+  for (auto it = mappings_.lower_bound(pointer);
+       it != mappings_.end() && it->first < pointer + bytes; ++it) {
+    mprotect(address(it->first), it->second.bytes, PROT_READ | PROT_WRITE);
+    it->second.allowed = true;
+  }
+  return kSuccess;
+}
+
+void Memory::clear() {
+  while (!mappings_.empty()) unmap(mappings_.begin()->first, mappings_.begin()->second.bytes);
+  while (!reservations_.empty()) {
+    unreserve(reservations_.begin()->first, reservations_.begin()->second);
+  }
+  while (!allocations_.empty()) this->free(allocations_.begin()->first, 0);
+  while (!hosts_.empty()) free_host(address(hosts_.begin()->first));
+  for (const Freed& range : freed_) munmap(address(range.pointer), range.bytes);
+  freed_.clear();
+  physical_.clear();
+  used_bytes_ = 0;
+  ftruncate(file_, 0);
+  file_end_ = 0;
+}
+
+bool Memory::of_device(CUdeviceptr pointer) const {
+  if (holder(allocations_, pointer, kSelf) != allocations_.end()) return true;
+  if (holder(reservations_, pointer, kSelf) != reservations_.end()) return true;
+  for (const Freed& range : freed_) {
+    if (pointer - range.pointer < range.bytes) return true;
+  }
+  return false;
+}
+
+bool Memory::pinned(CUdeviceptr pointer) const {
+  return holder(hosts_, pointer, kSelf) != hosts_.end();
+}
+
+bool Memory::covered(CUdeviceptr pointer, std::size_t bytes, bool allowed_only) const {
+  CUdeviceptr at = pointer;
+  while (at < pointer + bytes) {
+    const auto found = holder(mappings_, at, kBytes);
+    if (found == mappings_.end() || (allowed_only && !found->second.allowed)) return false;
+    at = found->first + found->second.bytes;
+  }
+  return true;
+}
+
+bool Memory::usable(CUdeviceptr pointer, std::size_t bytes, bool late) const {
+  if (!of_device(pointer)) return true;
+  const auto whole = holder(allocations_, pointer, kSelf);
+  if (whole != allocations_.end()) return pointer - whole->first + bytes <= whole->second;
+  for (const Freed& range : freed_) {
+    if (pointer - range.pointer >= range.bytes) continue;
+    return late && !range.swept && pointer - range.pointer + bytes <= range.bytes;
+  }
+  return covered(pointer, bytes, true);
+}
+
+}  // namespace st::fake
