@@ -13,7 +13,7 @@ build() { # sanitizers, folder
   mkdir -p "$2"
   ls csrc/{sched,rt,cpu,cuda,fake}/*.cpp tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
     object=$2/$(echo {} | tr / _).o
-    newest=$(ls -t {} csrc/*/*.h | head -1)
+    newest=$(ls -t {} csrc/*/*.h tests/native/*.h | head -1)
     [ "$object" -nt "$newest" ] || ${CXX:-c++} -std=c++20 -O1 -g1 -pthread -Icsrc \
       $3 -fsanitize="$1" -fno-sanitize-recover=all -fno-omit-frame-pointer \
       -c {} -o "$object"' sh "$1" "$2" "$warnings"
