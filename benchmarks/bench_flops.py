@@ -15,6 +15,7 @@ from typing import Any
 from rich.progress import track
 
 from spacetime.benchmarks import record
+from spacetime.benchmarks.gpu import flops as device_flops
 from spacetime.benchmarks.interleave import fastest, interleaved
 from spacetime.benchmarks.lanes import Lanes
 from spacetime.benchmarks.modes import (
@@ -47,12 +48,22 @@ def run(
     repetitions: int = 10,
     target_ms: float = 4.0,
     seed: int = 0,
+    device: str = "cpu",
+    dtypes: Sequence[str] | None = None,
+    budget_s: float | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Measures every way for every problem and R; prints tables, writes JSON and a picture to out.
 
+    device, dtypes, budget_s, dry_run: those of `benchmarks.gpu.flops`, for a CUDA device.
     repetitions: interleaved measurements of each way; target_ms: how long one lasts at least.
     quick: short measurements, and two problems with few tenants where none are named.
     """
+    if device != "cpu":
+        return device_flops.run(
+            device=device, quick=quick, out=out, as_json=as_json, problems=problems,
+            tenants=tenants, dtypes=dtypes, budget_s=budget_s, seed=seed, dry_run=dry_run,
+        )  # fmt: skip
     if quick:
         repetitions, target_ms = 3, 0.5
     chosen = {"problems": problems, "tenants": tenants}

@@ -81,9 +81,17 @@ def save(record: dict[str, Any], out: Path) -> Path:
 
 
 def publish(
-    record: dict[str, Any], tables: Iterable[RenderableType], *, out: Path | None, as_json: bool
+    record: dict[str, Any],
+    tables: Iterable[RenderableType],
+    *,
+    out: Path | None,
+    as_json: bool,
+    plots: str = "plot_bench",
 ) -> None:
-    """Prints the record, as JSON or as tables; saves it and its picture where `out` is given."""
+    """Prints the record, as JSON or as tables; saves it and its picture where `out` is given.
+
+    plots: the module that draws it, by a function `draw_<topic>`.
+    """
     if as_json:
         print(json.dumps(record))
     else:
@@ -94,7 +102,7 @@ def publish(
         return
     path = save(record, out)
     # Imported here: drawing needs an optional package that measuring does not.
-    draw = getattr(import_module("spacetime.plot_bench"), f"draw_{record['topic']}")
+    draw = getattr(import_module(f"spacetime.{plots}"), f"draw_{record['topic']}")
     draw(record, path.with_suffix(".png"))
     if not as_json:
         print(f"wrote {path} and {path.with_suffix('.png')}")

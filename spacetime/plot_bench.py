@@ -26,7 +26,7 @@ COLUMNS = 4
 def draw_flops(record: dict[str, Any], path: Path) -> None:
     """GFLOP/s against the number of tenants, a panel for each problem, to a PNG file."""
     problems = [*dict.fromkeys(row["problem"] for row in record["rows"])]
-    figure, panels = _grid(len(problems))
+    figure, panels = grid(len(problems))
     for problem, axes in zip(problems, panels, strict=True):
         rows = [row for row in record["rows"] if row["problem"] == problem]
         _flops_panel(axes, problem, rows)
@@ -38,7 +38,7 @@ def draw_flops(record: dict[str, Any], path: Path) -> None:
         f"fp32, peak {record['peak']['gflops']:.0f} GFLOP/s",
         fontsize=11,
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _flops_panel(axes: Axes, problem: str, rows: list[dict[str, Any]]) -> None:
@@ -77,7 +77,7 @@ def draw_dispatch(record: dict[str, Any], path: Path) -> None:
         axes.tick_params(labelsize=8)
     title = f"Dispatching launches that do nothing: {record['cores']} cores, {record['cpu']}"
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 SERVER_COLOURS = {
@@ -99,7 +99,7 @@ def draw_models(record: dict[str, Any], path: Path) -> None:
     kinds = [("closed", "throughput_rps", "tenants", "tenants R")]
     if any(row["loop"] == "open" for row in record["rows"]):
         kinds.append(("open", "goodput_rps", "load", "load, in parts of time-only's closed loop"))
-    figure, panels = _grid(len(models) * len(kinds), columns=len(models))
+    figure, panels = grid(len(models) * len(kinds), columns=len(models))
     places = ((kind, model) for kind in kinds for model in models)
     for axes, ((loop, quantity, key, word), model) in zip(panels, places, strict=True):
         rows = [row for row in record["rows"] if (row["model"], row["loop"]) == (model, loop)]
@@ -112,7 +112,7 @@ def draw_models(record: dict[str, Any], path: Path) -> None:
     columns = -(-len(labels) // (1 if len(models) > 2 else 2))
     figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(f"R models served by {record['cores']} cores, {record['cpu']}", fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _bars(axes: Axes, rows: list[dict[str, Any]], quantity: str, key: str) -> None:
@@ -126,8 +126,8 @@ def _bars(axes: Axes, rows: list[dict[str, Any]], quantity: str, key: str) -> No
     axes.grid(visible=False, axis="x")
 
 
-def _grid(count: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, so many a row."""
+def grid(count: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+    """grid: a figure of `count` panels, so many a row."""
     columns = min(count, columns)
     lines = -(-count // columns)
     size = (max(3.4 * columns, 9.0), 2.7 * lines + 1.0)
@@ -143,7 +143,7 @@ def _grid(count: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=140)

@@ -1,0 +1,5 @@
+"""Benchmarks of CUDA devices, by torch's own streams, graphs and events; `run.sh` runs them all.
+
+Every way is a launch that enqueues work and returns; a rig says how launches are captured, forked
+over streams and timed. `DryRig` runs the same code on CPU tensors, to see that it works.
+"""

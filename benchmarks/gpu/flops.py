@@ -1,0 +1,217 @@
+"""`bench flops --device cuda:0`: one layer, R tenants, against everything PyTorch's libraries can.
+
+Device time by events, after a write of twice the L2: as in a server, a tenant's weights were last
+used a while ago. All ways interleaved, A B C A B C; medians count, and every way's answers are
+compared with float64 before it is timed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.progress import track
+
+from spacetime.benchmarks import record
+from spacetime.benchmarks.gpu import goals
+from spacetime.benchmarks.gpu.ours import super_kernels
+from spacetime.benchmarks.gpu.rig import (
+    CudaRig,
+    DryRig,
+    Launch,
+    clocks,
+    flat,
+    interleaved_us,
+    precision,
+    rig_of,
+)
+from spacetime.benchmarks.gpu.ways import BOUND, OURS, WAYS, Case, baselines, case_of, expected
+from spacetime.benchmarks.problems import PROBLEMS
+from spacetime.errors import InvalidInput, SpacetimeError
+
+TENANTS = (2, 4, 8, 16, 32, 64, 120)
+QUICK_TENANTS = (2, 16)
+NAMED = ("conv2_2", "3x3-128-28", "3x3-512-7", "1x1-64-256-56", "square", "rnn")
+DTYPES = ("fp32", "tf32", "bf16")
+WORST = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # error of the largest answer, to be refused
+COMPILED_TENANTS = 8  # the one R that torch.compile's loop is compiled for: seconds a tenant
+CALIBRATION = 5  # interleaved measurements to choose a configuration
+Row = dict[str, Any]
+
+
+class DeviceFault(SpacetimeError):
+    """The device failed in the middle; what was measured before is recorded."""
+
+
+def run(
+    *,
+    device: str,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    problems: Sequence[str] | None = None,
+    tenants: Sequence[int] | None = None,
+    dtypes: Sequence[str] | None = None,
+    repetitions: int = 21,
+    budget_s: float | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Measures every way for every case; prints tables, writes JSON and a picture to `out`.
+
+    budget_s: cases are begun until this much time has passed; what was left out is recorded.
+    dry_run: the same code on CPU tensors.
+    """
+    rig = rig_of(device, dry_run=dry_run)
+    repetitions = 3 if quick else repetitions
+    cases = _cases(problems, tenants or (QUICK_TENANTS if quick else TENANTS), dtypes, quick=quick)
+    chosen = {"problems": problems, "tenants": tenants, "dtypes": dtypes}
+    result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
+    result["command"] += f" --device {device}" + " --dry-run" * dry_run
+    result |= {**rig.facts(), "topic": "device_flops", "rows": [], "left_out": []}
+    end = time.monotonic() + (budget_s or float("inf"))
+    with rig.current():
+        for name, count, dtype in track(cases, "bench flops", disable=as_json, transient=True):
+            if time.monotonic() > end:
+                result["left_out"].append([name, count, dtype])
+                continue
+            try:
+                with precision(dtype) as operands:
+                    case = case_of(PROBLEMS[name], count, dtype, operands, rig, seed=seed)
+                    result["rows"].append(_row(case, rig, repetitions, most=2 if quick else 6))
+                    del case
+                rig.forget()
+            except RuntimeError as fault:  # the device is lost: every later call fails alike
+                result["fault"] = f"{name}, R={count}, {dtype}: {str(fault).splitlines()[0]}"
+                break
+    result["clocks_after"] = clocks()
+    result["goals"] = goals.told(goals.flops_goals([] if dry_run else result["rows"]))
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_device")
+    if "fault" in result:
+        raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")
+    return result
+
+
+def _cases(
+    problems: Sequence[str] | None,
+    tenants: Sequence[int],
+    dtypes: Sequence[str] | None,
+    *,
+    quick: bool,
+) -> list[tuple[str, int, str]]:
+    """What matters most first, as time may run out: precisions of one problem, then the next."""
+    names = problems or (NAMED[:2] if quick else NAMED)
+    for kind, named, known in (("problems", names, PROBLEMS), ("dtypes", dtypes or (), DTYPES)):
+        if unknown := set(named) - set(known):
+            raise InvalidInput("-", kind, f"of {', '.join(known)}", unknown.pop())
+    return [
+        (name, count, dtype) for name in names for dtype in dtypes or DTYPES for count in tenants
+    ]
+
+
+def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, most: int) -> Row:
+    """Every way's median microseconds, rate and error for one case; why a way is missing."""
+    exact = expected(case)
+    launches: dict[str, Launch] = {}
+    errors: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    compiled = case.tenants == COMPILED_TENANTS
+    for name, make in baselines(case, compiled=compiled):
+        _admit(name, make, case, exact, (launches, errors, refused))
+    chosen, calibration = _calibrated(case, rig, exact, most, (launches, errors, refused))
+    times = interleaved_us(rig, launches, repetitions)
+    us = {name: median(values) for name, values in times.items()}
+    flop = case.problem.flop * case.tenants
+    row: Row = {
+        "problem": case.problem.name,
+        "tenants": case.tenants,
+        "precision": case.precision,
+        "us": us,
+        "best_us": {name: min(values) for name, values in times.items()},
+        "tflops": {name: flop / time_us / 1e6 for name, time_us in us.items()},
+        "error": errors,
+        "refused": refused,
+        "chosen": chosen,
+        "calibration_us": calibration,
+    }
+    if OURS in us:
+        row["speedup"] = goals.speedups(row)
+        row["hardest"] = goals.hardest(row)
+    return row
+
+
+Held = tuple[dict[str, Launch], dict[str, float], dict[str, str]]
+
+
+def _admit(name: str, make: Any, case: Case, exact: Any, held: Held) -> None:
+    """Prepares a way and compares its answers; refused when it cannot, or answers wrongly."""
+    launches, errors, refused = held
+    try:
+        launch = make()
+        error = 0.0 if name == BOUND else _error(launch, exact)
+    except Exception as reason:  # libraries raise what they like; the row says why a way is missing
+        refused[name] = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        return
+    if error <= WORST[case.precision]:  # not so for a NaN
+        launches[name], errors[name] = launch, error
+    else:
+        refused[name] = f"its largest error is {error:.1e} of the largest answer"
+
+
+def _calibrated(
+    case: Case, rig: CudaRig | DryRig, exact: Any, most: int, held: Held
+) -> tuple[str | None, dict[str, float]]:
+    """Adds the fastest configuration of our way; its name, and every one's median microseconds."""
+    launches, errors, refused = held
+    tried: Held = ({}, {}, {})
+    try:
+        offered = [*super_kernels(case, most=most)]
+    except Exception as reason:  # no Triton, or no kernel for this case
+        refused[OURS] = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        return None, {}
+    for name, launch in offered:
+        _admit(name, lambda launch=launch: rig.captured(launch), case, exact, tried)
+    refused |= {f"{OURS}: {name}": reason for name, reason in tried[2].items()}
+    if not tried[0]:
+        return None, {}
+    times = interleaved_us(rig, tried[0], CALIBRATION)
+    medians = {name: median(values) for name, values in times.items()}
+    best = min(medians, key=medians.__getitem__)
+    launches[OURS], errors[OURS] = tried[0][best], tried[1][best]
+    return best, medians
+
+
+def _error(launch: Launch, exact: Any) -> float:
+    """The largest difference from float64, as part of the largest answer."""
+    got = flat(launch()).double()
+    return float((got - exact).abs().max() / exact.abs().max())
+
+
+def _tables(result: dict[str, Any]) -> Iterator[Any]:
+    ways = [way for way in WAYS if any(way in row["us"] for row in result["rows"])]
+    yield record.table(
+        f"TFLOP/s on {result['device']}, medians; clocks {result['clocks']}",
+        ("problem", "R", "dtype", *ways, "vs hardest", "hardest", "error"),
+        [
+            (
+                row["problem"],
+                row["tenants"],
+                row["precision"],
+                *(row["tflops"].get(way) for way in ways),
+                f"x{row['speedup']['best rival']:.2f}" if "speedup" in row else None,
+                row.get("hardest"),
+                f"{row['error'][OURS]:.0e}" if OURS in row["error"] else None,
+            )
+            for row in result["rows"]
+        ],
+    )
+    heads = ("goal", "asked", "got", "verdict")
+    yield record.table("goals", heads, goals.goal_cells(result["goals"]))
+    reasons = {(way, why) for row in result["rows"] for way, why in row["refused"].items()}
+    for way, why in sorted(reasons):
+        yield f"{way}: refused: {why}"
+    if result["left_out"]:
+        yield f"left out for want of time: {len(result['left_out'])} cases"

@@ -1,0 +1,161 @@
+"""The ways to launch one layer for R tenants, each as well as PyTorch's own libraries can.
+
+All operands lie ready in the layout that their way likes best, and every way but the two eager
+ones is captured as one graph: no way pays for the host. What differs is how the device is filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spacetime.benchmarks.gpu.rig import Launch, Rig
+from spacetime.benchmarks.problems import Problem
+
+LOOP, STREAMS, SERIAL = "loop", "streams", "graph, serial"
+BRANCHES, BATCHED, GROUPED = "graph, branches", "cuBLAS batched", "cuDNN grouped"
+VMAP, COMPILED, BOUND, OURS = "vmap", "torch.compile", "one batch", "space-time"
+WAYS = (LOOP, SERIAL, STREAMS, BRANCHES, BATCHED, GROUPED, VMAP, COMPILED, BOUND, OURS)
+TIME_ONLY, SPACE_ONLY = (LOOP, SERIAL), (STREAMS,)
+MOST_COMPILED = 8  # tenants: compiling a loop takes seconds for each of them
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """R requests `[R, ...]`, as many weights, and where and how precisely they are computed."""
+
+    problem: Problem
+    x: Tensor
+    weight: Tensor
+    precision: str
+    rig: Rig
+
+    @property
+    def tenants(self) -> int:
+        """R."""
+        return len(self.weight)
+
+    @property
+    def channels_last(self) -> bool:
+        """Tensor cores read pixels with their channels together; fp32 units do not mind."""
+        return self.problem.convolves and self.precision != "fp32"
+
+    def laid(self, tensor: Tensor) -> Tensor:
+        """A 4-d operand in the layout that suits the precision; others as they are."""
+        if tensor.dim() == 4 and self.channels_last:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor.contiguous()
+
+
+def case_of(
+    problem: Problem, tenants: int, precision: str, dtype: torch.dtype, rig: Rig, *, seed: int
+) -> Case:
+    """Operands drawn from `seed`, scaled so that answers are about 1 in size."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(tenants, *problem.request, generator=draw)
+    weight = torch.randn(tenants, *problem.weight, generator=draw)
+    weight /= weight[0, 0].numel() ** 0.5
+    x, weight = (operand.to(rig.device, dtype) for operand in (x, weight))
+    return Case(problem, x, weight, precision, rig)
+
+
+def baselines(case: Case, *, compiled: bool) -> Iterator[tuple[str, Callable[[], Launch]]]:
+    """Every way but ours: its name, and what prepares it; preparing may raise, as the way may not
+    exist for this case."""
+    rig, single = case.rig, _singles(case)
+    loop = partial(_run_all, single)
+    yield LOOP, lambda: loop
+    yield SERIAL, lambda: rig.captured(loop)
+    yield STREAMS, lambda: rig.forked(single)
+    yield BRANCHES, lambda: rig.captured(rig.forked(single))
+    yield BATCHED, lambda: rig.captured(_batched(case))
+    yield GROUPED, lambda: rig.captured(_grouped(case))
+    yield VMAP, lambda: rig.captured(_mapped(case))
+    if compiled and case.tenants <= MOST_COMPILED:
+        yield COMPILED, lambda: rig.captured(_compiled(case))
+    yield BOUND, lambda: rig.captured(_one_batch(case))
+
+
+def _singles(case: Case) -> list[Launch]:
+    """A launch for each tenant: `[1, ...]` with its weight."""
+    pairs = [
+        (case.laid(case.x[i : i + 1].clone()), case.laid(case.weight[i].clone()))
+        for i in range(case.tenants)
+    ]
+    return [partial(case.problem.one, x, weight) for x, weight in pairs]
+
+
+def _run_all(launches: list[Launch]) -> list[Any]:
+    return [launch() for launch in launches]
+
+
+def _batched(case: Case) -> Launch:
+    """One strided batched product; a convolution k x k unfolds its input first."""
+    problem, weight = case.problem, case.weight
+    if not problem.convolves:
+        transposed = weight.transpose(1, 2)
+        return lambda: torch.bmm(case.x, transposed)
+    if problem.groups > 1:
+        raise ValueError("a grouped convolution is no batched product")
+    matrices = weight.reshape(case.tenants, weight.shape[1], -1).contiguous()
+    size, window = case.x.shape[2:], problem.weight[-1]
+
+    def launch() -> Tensor:
+        columns = case.x.flatten(2)
+        if window > 1:
+            columns = F.unfold(case.x, window, padding=problem.padding)
+        return torch.bmm(matrices, columns).view(*matrices.shape[:2], *size)
+
+    return launch
+
+
+def _grouped(case: Case) -> Launch:
+    """One convolution with the tenants as groups; its operands are laid out beforehand."""
+    problem = case.problem
+    if not problem.convolves:
+        raise ValueError("a linear layer is no grouped convolution")
+    x = case.laid(case.x.reshape(1, -1, *case.x.shape[2:]))
+    weight = case.laid(case.weight.flatten(0, 1))
+    groups = case.tenants * problem.groups
+
+    def launch() -> Tensor:
+        return F.conv2d(x, weight, padding=problem.padding, groups=groups)
+
+    return launch
+
+
+def _mapped(case: Case) -> Launch:
+    mapped: Any = torch.func.vmap(case.problem.one)
+    x = case.x[:, None]
+    return lambda: mapped(x, case.weight)
+
+
+def _compiled(case: Case) -> Launch:
+    """The loop through torch.compile, compiled for this R."""
+    problem = case.problem
+    xs = [case.laid(case.x[i : i + 1].clone()) for i in range(case.tenants)]
+    weights = [case.laid(case.weight[i].clone()) for i in range(case.tenants)]
+
+    def loop(xs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+        return [problem.one(x, weight) for x, weight in zip(xs, weights, strict=True)]
+
+    compiled: Any = torch.compile(loop)
+    return lambda: compiled(xs, weights)
+
+
+def _one_batch(case: Case) -> Launch:
+    """The upper bound: R requests to one model, whose weight is read once."""
+    x, weight = case.laid(case.x.clone()), case.laid(case.weight[0].clone())
+    return lambda: case.problem.one(x, weight)
+
+
+def expected(case: Case) -> Tensor:
+    """Every tenant's own answer in float64, flattened tenant after tenant."""
+    pairs = zip(case.x.double(), case.weight.double(), strict=True)
+    return torch.cat([case.problem.one(x[None], weight).reshape(-1) for x, weight in pairs])

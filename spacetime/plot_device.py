@@ -1,0 +1,56 @@
+"""Pictures of the benchmarks of CUDA devices. Each takes a record as `bench` wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from spacetime.plot_bench import grid, save
+
+STYLES: dict[str, dict[str, Any]] = {
+    "space-time": {"color": "#c1272d", "linewidth": 2.4, "marker": "o", "zorder": 5},
+    "loop": {"color": "#009e73", "linewidth": 1.5, "marker": "^"},
+    "graph, serial": {"color": "#009e73", "linewidth": 1.1, "linestyle": "--"},
+    "streams": {"color": "#0072b2", "linewidth": 1.5, "marker": "s"},
+    "graph, branches": {"color": "#0072b2", "linewidth": 1.1, "linestyle": "--"},
+    "cuBLAS batched": {"color": "#e69f00", "linewidth": 1.5, "marker": "v"},
+    "cuDNN grouped": {"color": "#e69f00", "linewidth": 1.1, "linestyle": "--"},
+    "vmap": {"color": "#cc79a7", "linewidth": 1.1, "linestyle": "--"},
+    "torch.compile": {"color": "#7f7f7f", "linewidth": 1.1, "marker": "x"},
+    "one batch": {"color": "#000000", "linewidth": 1.1, "linestyle": ":"},
+}
+
+
+def draw_device_flops(record: dict[str, Any], path: Path) -> None:
+    """TFLOP/s against R, a panel for each problem and precision (D-STS, figure 7), to a PNG."""
+    cases = [*dict.fromkeys((row["problem"], row["precision"]) for row in record["rows"])]
+    figure, panels = grid(len(cases), columns=3)
+    for (problem, precision), axes in zip(cases, panels, strict=True):
+        rows = [
+            row
+            for row in record["rows"]
+            if (row["problem"], row["precision"]) == (problem, precision)
+        ]
+        _rates(axes, rows)
+        axes.set_title(f"{problem}, {precision}", fontsize=10)
+    panels[0].set_ylabel("TFLOP/s")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False, fontsize=8)
+    figure.suptitle(f"R tenants of one layer, other weights each: {record['device']}", fontsize=11)
+    save(figure, path)
+
+
+def _rates(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    for way, style in STYLES.items():
+        points = [(row["tenants"], row["tflops"][way]) for row in rows if way in row["tflops"]]
+        axes.plot(
+            *zip(*points, strict=True) if points else ([], []), label=way, markersize=4, **style
+        )
+    tenants = [row["tenants"] for row in rows]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(tenants, [str(count) for count in tenants])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("tenants R")

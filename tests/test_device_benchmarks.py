@@ -1,0 +1,139 @@
+"""The benchmarks of CUDA devices, dry: the same code on CPU tensors, and their arithmetic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spacetime.benchmarks.gpu import flops, goals, rig, ways
+from spacetime.benchmarks.problems import PROBLEMS
+from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
+
+Row = dict[str, Any]
+
+
+def test_a_dry_run_measures_every_way_and_records_it(tmp_path: Path) -> None:
+    result = flops.run(
+        device="cuda:0", dry_run=True, quick=True, out=tmp_path, as_json=True,
+        problems=("rnn", "3x3-32-8", "depthwise-144-28"), tenants=(2,), dtypes=("fp32", "bf16"),
+    )  # fmt: skip
+    written = json.loads((tmp_path / "device_flops.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    assert (tmp_path / "device_flops.png").stat().st_size > 1000
+    assert "--device cuda:0 --dry-run" in written["command"]
+    assert len(written["rows"]) == 6
+    always = {ways.LOOP, ways.SERIAL, ways.STREAMS, ways.BRANCHES, ways.VMAP, ways.BOUND, ways.OURS}
+    for row in written["rows"]:
+        assert always <= set(row["us"])
+        assert all(value > 0 for value in row["tflops"].values())
+        assert row["speedup"].keys() == {"time-only", "space-only", "best rival", ways.BOUND}
+    refused = {row["problem"]: row["refused"] for row in written["rows"]}
+    assert refused["rnn"].keys() == {ways.GROUPED}
+    assert not refused["3x3-32-8"]
+    assert refused["depthwise-144-28"].keys() == {ways.BATCHED}
+    assert all(goal["met"] is None for goal in written["goals"])
+
+
+def test_time_that_ran_out_is_recorded() -> None:
+    result = flops.run(
+        device="cuda:0", dry_run=True, quick=True, as_json=True, problems=("rnn",), tenants=(2, 4),
+        budget_s=1e-9, dtypes=("fp32",),
+    )  # fmt: skip
+    assert result["rows"] == []
+    assert result["left_out"] == [["rnn", 2, "fp32"], ["rnn", 4, "fp32"]]
+
+
+def test_a_fault_keeps_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = flops.expected
+
+    def lost(case: ways.Case) -> torch.Tensor:
+        if case.tenants == 4:
+            raise RuntimeError("CUDA error: an illegal memory access\nand more")
+        return real(case)
+
+    monkeypatch.setattr(flops, "expected", lost)
+    with pytest.raises(SpacetimeError, match="rnn, R=4, fp32: CUDA error: an illegal memory"):
+        flops.run(
+            device="cuda:0", dry_run=True, quick=True, as_json=True, problems=("rnn",),
+            tenants=(2, 4), dtypes=("fp32",), out=tmp_path,
+        )  # fmt: skip
+    assert len(json.loads((tmp_path / "device_flops.json").read_text())["rows"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"device": "gpu7", "dry_run": False}, UnsupportedError),
+        ({"device": "cuda:0", "dry_run": True, "problems": ("what",)}, InvalidInput),
+        ({"device": "cuda:0", "dry_run": True, "dtypes": ("fp8",)}, InvalidInput),
+    ],
+)
+def test_bad_input_is_named(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        flops.run(as_json=True, quick=True, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a device is here")
+def test_no_device_is_said_and_nothing_stands_in_for_it() -> None:
+    with pytest.raises(UnsupportedError, match="finds no CUDA device"):
+        rig.rig_of("cuda:0", dry_run=False)
+
+
+def held() -> flops.Held:
+    return {}, {}, {}
+
+
+def test_a_way_that_answers_wrongly_is_refused() -> None:
+    case = ways.case_of(PROBLEMS["rnn"], 2, "fp32", torch.float32, rig.DryRig(), seed=0)
+    exact = ways.expected(case)
+
+    def offered(answer: torch.Tensor) -> Callable[[], rig.Launch]:
+        return lambda: lambda: answer
+
+    for name, answer in {"right": exact, "wrong": exact + 1, "lost": exact * torch.nan}.items():
+        launches, _, refused = kept = held()
+        flops._admit(name, offered(answer), case, exact, kept)
+        assert (name in launches) == (name == "right")
+        assert (name in refused) == (name != "right")
+
+
+def row(tenants: int, factor: float) -> Row:
+    us = {
+        ways.LOOP: 20.0, ways.SERIAL: 10.0, ways.STREAMS: 8.0, ways.BATCHED: 4.0, ways.BOUND: 1.0,
+        ways.OURS: 1.0 / factor,
+    }  # fmt: skip
+    made = {"problem": "conv2_2", "precision": "fp32", "tenants": tenants, "us": us}
+    return {**made, "speedup": goals.speedups(made)}
+
+
+def test_goals_take_the_strongest_of_each_kind_of_rival() -> None:
+    assert goals.speedups(row(2, 1.0)) == {
+        "time-only": 10.0, "space-only": 8.0, "best rival": 4.0, ways.BOUND: 1.0
+    }  # fmt: skip
+    assert goals.hardest(row(2, 1.0)) == ways.BATCHED
+    got = {goal.name: goal for goal in goals.flops_goals([row(1, 100), row(2, 0.5), row(4, 2.0)])}
+    over = got["conv2_2 fp32, over time-only"]
+    assert over.got == pytest.approx(10.0)  # one tenant alone does not count
+    assert over.met
+    assert not goals.Goal("p99", 1.2, 1.3, below=True).met
+    assert goals.Goal("p99", 1.2, None).met is None
+    assert all(goal.met is None for goal in goals.flops_goals([]))
+
+
+def test_precision_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with rig.precision("tf32") as dtype:
+        assert dtype == torch.float32
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+    with rig.precision("fp32"):
+        assert not torch.backends.cudnn.allow_tf32
+    assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
