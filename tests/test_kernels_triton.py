@@ -1,0 +1,203 @@
+"""The Triton kernels without a device: what they compute, and what they compile to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed: its kernels are not checked")
+
+from triton_builds import Build, compiled
+
+from spacetime.kernels.triton.configs import (
+    SHARED_BYTES,
+    Config,
+    Precision,
+    Problem,
+    candidates,
+    depthwise_candidates,
+)
+from spacetime.kernels.triton.convolution import convolution_launches
+from spacetime.kernels.triton.launch import Geometry, Launch
+from spacetime.kernels.triton.linear import linear_launches
+
+HERE = Path(__file__).parent
+ARCHITECTURES = [80, 90, 100]
+TENSOR_CORES = {80: r"mma\.sync", 90: r"wgmma\.mma_async", 100: r"tcgen05\.mma|mma\.sync"}
+HALF: tuple[torch.dtype, Precision] = (torch.bfloat16, "tf32x3")
+WAYS: list[tuple[torch.dtype, Precision]] = [
+    (torch.float32, "ieee"),
+    (torch.float32, "tf32x3"),
+    (torch.float32, "tf32"),
+    HALF,
+    (torch.float16, "tf32x3"),
+]
+
+
+def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def convolution(
+    slots: int, channels: int, pixels: int, outputs: int, window: int, *, dtype: torch.dtype,
+    stride: int = 1, groups: int = 1, last: bool = True, **options: Any,
+) -> list[Launch]:  # fmt: skip
+    """convolution: launches for ResNet-like layers, 'same' padding, weights channels last."""
+    x = empty(slots, pixels, pixels, channels, dtype=dtype).permute(0, 3, 1, 2)
+    if not last:
+        x = empty(slots, channels, pixels, pixels, dtype=dtype)
+    w = empty(slots, outputs, window, window, channels // groups, dtype=dtype).movedim(4, 2)
+    b, rows = empty(slots, outputs, dtype=dtype), empty(slots, dtype=torch.int64)
+    pad = window // 2
+    geometry = Geometry((stride, stride), (pad, pad), (1, 1), groups)
+    return convolution_launches(rows, x, w, b, geometry, activation="relu", sms=132, **options)[1]
+
+
+def linear(
+    slots: int, points: int, inputs: int, outputs: int, dtype: torch.dtype, **options: Any
+) -> list[Launch]:
+    x = empty(slots, points, inputs, dtype=dtype)
+    w, b = empty(slots, outputs, inputs, dtype=dtype), empty(slots, outputs, dtype=dtype)
+    rows = empty(slots, dtype=torch.int64)
+    return linear_launches(rows, x, w, b, activation="gelu", sms=132, **options)[1]
+
+
+def sound(build: Build, capability: int) -> None:
+    """sound: within the shared memory of the device, and nothing spilled to local memory."""
+    used = build.usage()
+    assert build.shared_bytes <= SHARED_BYTES[capability]
+    assert used["STACK"] == 0
+    assert used["LOCAL"] == 0
+
+
+def test_in_the_interpreter() -> None:
+    """A process of its own: Triton reads the variable once, when it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(HERE / "triton_cases.py")],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "precision"), WAYS)
+def test_products_compile_to_tensor_cores_or_exact_sums(
+    capability: int, dtype: torch.dtype, precision: Precision
+) -> None:
+    config = Config(64, 64, 16, 4, 2) if precision == "ieee" else Config(64, 64, 32, 4, 3)
+    for launches in (
+        convolution(16, 64, 56, 64, 3, dtype=dtype, precision=precision, config=config),
+        linear(16, 128, 768, 768, dtype, precision=precision, config=config),
+    ):
+        build = compiled(launches[0], capability)
+        sound(build, capability)
+        exact = dtype == torch.float32 and precision == "ieee"
+        found = TENSOR_CORES[capability]
+        assert bool(build.has(found)) != exact
+        assert build.has(r"fma\.rn\.f32") or not exact
+        assert build.has(r"cp\.async\.cg\.shared\.global.*0x10")  # operands, 16 bytes at a time
+        assert build.has(r"st\.global\.v4")
+
+
+@pytest.mark.parametrize(
+    ("launches", "what"),
+    [
+        (convolution(4, 512, 7, 512, 3, dtype=torch.float32), "split along K"),
+        (convolution(4, 3, 224, 64, 7, dtype=torch.bfloat16, stride=2, last=False), "few channels"),
+        (convolution(4, 32, 56, 32, 3, dtype=torch.bfloat16, groups=32), "depthwise"),
+        (convolution(4, 128, 28, 128, 3, dtype=torch.bfloat16, groups=32), "groups"),
+        (linear(64, 1, 768, 1000, torch.float16), "one row a slot"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_the_best_guess_compiles(launches: list[Launch], what: str) -> None:
+    assert len(launches) == (2 if what == "split along K" else 1)
+    for launch in launches:
+        sound(compiled(launch, 90), 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "precision"), WAYS)
+@pytest.mark.parametrize("layer", [(64, 56), (128, 28), (256, 14), (512, 7)])
+@pytest.mark.parametrize("slots", [2, 16, 120])
+def test_every_candidate_compiles(
+    capability: int, dtype: torch.dtype, precision: Precision, layer: tuple[int, int], slots: int
+) -> None:
+    channels, pixels = layer
+    size = dtype.itemsize
+    problem = Problem(slots, pixels**2, channels, channels, 9, itemsize=size, precision=precision)
+    for config in candidates(problem, sms=132, capability=capability):
+        for launch in convolution(
+            slots, channels, pixels, channels, 3, dtype, precision=precision, config=config
+        ):
+            build = compiled(launch, capability)
+            sound(build, capability)
+            assert build.shared_bytes <= config.shared_bytes(size), config
+
+
+def test_candidates_fit_the_device_and_are_few() -> None:
+    for capability, limit in SHARED_BYTES.items():
+        for points, outputs, channels in ((1, 1000, 2048), (49, 512, 512), (3136, 64, 64)):
+            problem = Problem(16, points, outputs, channels, 9)
+            found = candidates(problem, sms=132, capability=capability)
+            assert 1 <= len(found) <= 6
+            assert len(set(found)) == len(found)
+            assert all(c.shared_bytes(4) <= limit for c in found)
+
+
+def test_split_only_where_sms_would_idle() -> None:
+    few, many = (Problem(slots, 49, 512, 512, 9) for slots in (2, 120))
+    assert candidates(few, sms=132)[0].splits > 1
+    assert all(c.splits == 1 for c in candidates(many, sms=132))
+
+
+def test_depthwise_candidates_follow_the_shape() -> None:
+    assert depthwise_candidates(3136, 96)[0] == Config(64, 64, programs_per_sm=8)
+    assert depthwise_candidates(4, 10)[0].block_n == 16
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"activation": "tanh"}, "activation: 'tanh'"),
+        ({"precision": "fp64"}, "precision: 'fp64'"),
+        ({"sms": None}, "sms: give"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong: dict[str, Any], named: str) -> None:
+    rows = torch.zeros(2, dtype=torch.int64)
+    options: dict[str, Any] = {"sms": 1, **wrong}
+    with pytest.raises(ValueError, match=named):
+        linear_launches(rows, torch.ones(2, 3), torch.ones(1, 4, 3), None, **options)
+
+
+def test_operands_that_do_not_fit_are_named() -> None:
+    rows, x, w = (
+        torch.zeros(2, dtype=torch.int64),
+        torch.ones(2, 4, 5, 5),
+        torch.ones(1, 4, 4, 3, 3),
+    )
+    wide = Geometry(dilation=(3, 3))
+    with pytest.raises(ValueError, match="fewer than the window"):
+        convolution_launches(rows, x, w, None, wide, sms=1)
+    with pytest.raises(ValueError, match="dtype"):
+        convolution_launches(rows, x.double(), w.double(), None, Geometry(), sms=1)
+    with pytest.raises(ValueError, match="in 2 groups"):
+        convolution_launches(rows, x, w, None, Geometry(groups=2), sms=1)
+    with pytest.raises(ValueError, match="rows"):
+        convolution_launches(rows.int(), x, w, None, Geometry(), sms=1)
+    with pytest.raises(ValueError, match="no multiple"):
+        convolution_launches(rows, x[:1], w, None, Geometry(), sms=1)
+    with pytest.raises(ValueError, match="does not fit 2 slots"):
+        linear_launches(rows, torch.ones(2, 3), torch.ones(1, 4, 5), None, sms=1)
