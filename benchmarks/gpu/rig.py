@@ -41,6 +41,10 @@ class Rig(Protocol):
         """Microseconds of device time of one launch that finds nothing of its own in the L2."""
         ...
 
+    def finish(self) -> None:
+        """Waits for what was launched."""
+        ...
+
     def forget(self) -> None:
         """Gives cached memory back, once the launches that used it are dropped."""
         ...
@@ -132,6 +136,10 @@ class CudaRig:
         end.synchronize()
         return float(begin.elapsed_time(end)) * 1e3
 
+    def finish(self) -> None:
+        """Waits for this rig's stream."""
+        self._stream.synchronize()
+
     def forget(self) -> None:
         """Returns the caching allocator's free blocks to the device."""
         torch.cuda.synchronize()
@@ -173,6 +181,9 @@ class DryRig:
         begin = time.perf_counter_ns()
         launch()
         return (time.perf_counter_ns() - begin) / 1e3
+
+    def finish(self) -> None:
+        """Nothing runs by itself."""
 
     def forget(self) -> None:
         """Nothing to give back."""
