@@ -23,7 +23,7 @@ class Loaded final : public Driver {
  public:
   explicit Loaded(const std::string& library) : library_(dlopen(library.c_str(), RTLD_NOW)) {
     if (library_ == nullptr) {
-      throw DriverMissing(library + ": " + dlerror() +
+      throw DriverMissing(std::string(dlerror()) +  // it begins with the library's name
                           "; install the NVIDIA driver, or use device 'cpu'");
     }
     const auto find = reinterpret_cast<GetProcAddress>(dlsym(library_, "cuGetProcAddress_v2"));
@@ -31,7 +31,7 @@ class Loaded final : public Driver {
       throw DriverMissing(library + ": the driver is older than CUDA 12.0; update the driver");
     }
 #define ST_X(name, version, need, declaration, arguments) \
-  name##_ = reinterpret_cast<decltype(name##_)>(resolve(find, Entry::name, version, need));
+  name##_ = reinterpret_cast<decltype(name##_)>(resolve(library, find, Entry::name, version, need));
     ST_CUDA_ENTRIES(ST_X)
 #undef ST_X
   }
@@ -45,13 +45,14 @@ class Loaded final : public Driver {
 #undef ST_X
 
  private:
-  void* resolve(GetProcAddress find, Entry entry, int version, Need need) {
+  void* resolve(const std::string& library, GetProcAddress find, Entry entry, int version,
+                Need need) {
     void* found = nullptr;
     const std::string name(name_of(entry));
     int status = 0;
     const CUresult code = find(name.c_str(), &found, version, 0, &status);
     if ((code != kSuccess || found == nullptr) && need == kRequired) {
-      throw DriverMissing("driver: it has no " + name + " of CUDA " +
+      throw DriverMissing(library + ": it has no " + name + " of CUDA " +
                           std::to_string(version / 1000) + "." +
                           std::to_string(version % 1000 / 10) + "; update the driver");
     }

@@ -18,8 +18,8 @@ CUresult State::record(Stream& stream, const Operation& operation) {
 CUresult State::join(Stream& stream, Event& event) {
   const std::shared_ptr<Capture> capture = event.capture;
   if (stream.capture == nullptr) {
-    if (capture->invalid) return kStreamCaptureInvalidated;
     if (capture->members.empty()) return kCapturedEvent;  // that capture has ended
+    if (capture->invalid) return kStreamCaptureInvalidated;
     if (&stream == null_stream.get()) return kStreamCaptureUnsupported;
     stream.capture = capture;
     stream.capture_tail.clear();
