@@ -1,6 +1,6 @@
 """The compiled core. Written by hand; a test compares it with the built module."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 ROUTES: tuple[str, ...]
@@ -291,7 +291,9 @@ class Lane:
     @property
     def id(self) -> int: ...
     @property
-    def granted_cores(self) -> list[int]: ...  # read back; empty before its server entered
+    def granted(self) -> list[int]: ...  # units read back; empty before its server entered
+    @property
+    def size(self) -> int: ...  # of its partition: cores, or SMs as granted
     @property
     def closed(self) -> bool: ...
     # Binds the calling thread, and threads it starts from now on, to the lane's cores.
@@ -329,11 +331,24 @@ class Executor:
     launches run on the threads that submit. close() it: the finaliser only drops what waits.
     Everything raises RuntimeError in a forked child."""
 
-    def __init__(self, policy: Policy, *, capacity: int = ..., timeline: int = ...) -> None:
-        """capacity: requests in flight; timeline: happenings kept until read, 0 = none."""
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        capacity: int = ...,
+        timeline: int = ...,
+        device: CudaDevice | None = ...,
+    ) -> None:
+        """capacity: requests in flight; timeline: happenings kept until read, 0 = none; device:
+        lanes are partitions of its SMs, else of this machine's cores."""
 
     def add_lane(
-        self, cores: Sequence[int], *, native: bool = ..., borrows: bool = ...
+        self,
+        units: Sequence[int],
+        *,
+        native: bool = ...,
+        borrows: bool = ...,
+        priority: int = ...,
     ) -> Lane: ...
     def add_family(self, buckets: Sequence[int]) -> int: ...
     def add_tenant(
@@ -347,7 +362,9 @@ class Executor:
         lane_weights: Sequence[float] = ...,
     ) -> int: ...
     def remove_tenant(self, tenant: int) -> None: ...
-    def set_native(self, family: int, function: NativeFunction) -> None: ...
+    def set_native(self, family: int, function: NativeFunction, *, lane: int | None = ...) -> None:
+        """What runs the family's launches: on that lane, or wherever no lane's own is set."""
+
     def set_latency(self, family: int, lane: int, bucket: int, latency_ns: int) -> None: ...
     def set_duty(self, lane: int, turns: Sequence[tuple[int, int]]) -> None: ...
     def predicted_ns(self, family: int, lane: int, samples: int) -> int: ...
@@ -395,3 +412,196 @@ class Executor:
         """Sorted ns from submit to the known end of `count` requests, one after the other."""
 
 def available_cores() -> list[int]: ...
+
+class CudaDevice:
+    """An opened CUDA device and its one split into units: groups of SMs, then the remainder.
+
+    Calls raise spacetime.errors.DriverError; open() also UnsupportedError, where there is no
+    driver, and ValueError for an ordinal that does not exist.
+    """
+
+    @staticmethod
+    def open(ordinal: int = ..., *, library: str = ..., ladder: bool = ...) -> CudaDevice: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def driver_version(self) -> int: ...  # 13000 is CUDA 13.0
+    @property
+    def capability(self) -> tuple[int, int]: ...
+    @property
+    def sms(self) -> int: ...
+    @property
+    def l2_bytes(self) -> int: ...
+    @property
+    def priorities(self) -> int: ...  # the largest that streams may have; 0 is the least
+    @property
+    def unit_sms(self) -> list[int]: ...  # of each unit
+    @property
+    def has_remainder(self) -> bool: ...
+    @property
+    def why_unbounded(self) -> str: ...  # empty: partitions bound SMs
+    @property
+    def features(self) -> dict[str, str]: ...  # mechanism: why it is off, or empty
+    @property
+    def contexts(self) -> int: ...  # green contexts held now
+    @property
+    def lost(self) -> tuple[str, int] | None: ...  # the call and code of a sticky error
+    def memory(self) -> tuple[int, int]: ...  # free and total bytes
+    def synchronize(self) -> None: ...
+    def ladder(self) -> list[list[int]]: ...  # units of every partition made beforehand
+    def partition(self, units: Sequence[int], *, priority: int = ...) -> SmPartition: ...
+
+class SmPartition:
+    """Streams on a set of SMs. Launches go to `stream`; `capture_stream` only records graphs;
+    `warm_stream` runs what comes before. Handles are CUstream numbers."""
+
+    @property
+    def units(self) -> list[int]: ...
+    @property
+    def sms(self) -> int: ...  # as granted
+    @property
+    def bounded(self) -> bool: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def capture_stream(self) -> int: ...
+    @property
+    def warm_stream(self) -> int: ...
+    def __cuda_stream__(self) -> tuple[int, int]: ...
+
+def partition_of(lane: Lane) -> SmPartition: ...  # ValueError: a partition of cores
+
+class Memory:
+    """A range of memory; views keep it."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def on_device(self) -> bool: ...
+    def view(
+        self,
+        offset: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        code: int,
+        bits: int,
+        host: bool = ...,
+    ) -> object:
+        """A DLPack capsule; strides in elements, `code` is DLPack's of the type. host: device
+        memory that is the host's."""
+
+class DeviceMemory(Memory):
+    def __init__(self, device: CudaDevice, nbytes: int) -> None: ...
+
+class PinnedMemory(Memory):
+    def __init__(self, device: CudaDevice, nbytes: int) -> None: ...
+
+class Arena(Memory):
+    """Rows at fixed addresses, of which only those mapped have memory."""
+
+    def __init__(self, device: CudaDevice, *, row_bytes: int, rows: int) -> None: ...
+    @property
+    def row_bytes(self) -> int: ...  # rounded up
+    @property
+    def rows(self) -> int: ...
+    @property
+    def mapped_bytes(self) -> int: ...
+    def map(self, row: int) -> None: ...
+    def unmap(self, row: int) -> None: ...
+
+class GraphExec:
+    """An executable graph; it runs on the SMs of the stream it was captured on."""
+
+    @staticmethod
+    def borrow(device: CudaDevice, handle: int, keeper: object) -> GraphExec: ...
+    @property
+    def handle(self) -> int: ...
+
+class Payload:
+    """A request for a Runner: its token is its address. Inputs and outputs are addresses of
+    `samples` contiguous rows each; `ready` is a CUevent to wait for, or 0."""
+
+    def __init__(
+        self,
+        member: int,
+        samples: int,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        on_device: bool = ...,
+        ready: int = ...,
+    ) -> None: ...
+    @property
+    def token(self) -> int: ...
+
+class Runner:
+    """Runs batches of one family on one lane as graphs; see csrc/cuda/runner.h."""
+
+    def __init__(
+        self,
+        device: CudaDevice,
+        partition: SmPartition,
+        *,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        buckets: Sequence[int],
+        spin_ns: int = ...,
+    ) -> None:
+        """inputs, outputs: bytes of a row of each tensor."""
+
+    @property
+    def input_block(self) -> Memory: ...
+    @property
+    def output_block(self) -> Memory: ...
+    def input_offsets(self, bucket: int) -> list[int]: ...  # members' rows first, then the inputs
+    def output_offsets(self, bucket: int) -> list[int]: ...
+    def add(self, bucket: int, graph: GraphExec) -> None: ...
+    def clear(self) -> None: ...
+    def time(self, payloads: Sequence[Payload]) -> tuple[int, int]: ...  # wall and device ns
+    @property
+    def function(self) -> NativeFunction: ...
+
+def driver_failure(code: int) -> tuple[str, int]: ...  # a failed launch's code: call and CUresult
+
+class FakeDriver:
+    """A simulated driver, in virtual time, whose calls can be made to fail."""
+
+    def __init__(
+        self,
+        model: str = ...,
+        *,
+        driver_version: int = ...,
+        memory_bytes: int = ...,
+        interference: bool = ...,
+    ) -> None: ...
+    @property
+    def now_ns(self) -> int: ...
+    @property
+    def busy_sm_ns(self) -> int: ...
+    @property
+    def live(self) -> dict[str, int]: ...  # objects that exist, by kind
+    @property
+    def calls(self) -> int: ...
+    @property
+    def failed(self) -> list[str]: ...  # the calls that faults struck
+    def fail(self, nth: int, code: int, *, call: str | None = ..., sticky: bool = ...) -> None:
+        """Makes the nth call, of all or of one kind, fail."""
+
+    def poison(self, code: int) -> None: ...  # the next work that ends leaves a sticky error
+
+class FakeCudaDevice(CudaDevice):
+    def __init__(self, driver: FakeDriver, *, ladder: bool = ...) -> None: ...
+    @property
+    def driver(self) -> FakeDriver: ...
+    def capture(
+        self,
+        partition: SmPartition,
+        *,
+        flops: float,
+        nbytes: float,
+        effect: Callable[[], None] | None = ...,
+    ) -> GraphExec:
+        """A kernel of that cost, then what it does to memory. An effect that raises loses the
+        device, as an assertion in a kernel does."""

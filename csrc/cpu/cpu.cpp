@@ -87,7 +87,8 @@ Cpu::Cpu() {
   allowed_ = mask.cores();
 }
 
-std::unique_ptr<rt::Partition> Cpu::open(const Cores& units) {
+std::unique_ptr<rt::Partition> Cpu::open(const Cores& units, int priority) {
+  if (priority != 0) throw std::invalid_argument("priority: partitions of cores have none");
   Cores cores = units;
   std::sort(cores.begin(), cores.end());
   if (cores.empty()) throw std::invalid_argument("cores: a lane needs at least one core");

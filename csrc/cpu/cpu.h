@@ -10,7 +10,8 @@ class Cpu final : public rt::Backend {
   Cpu();  // remembers the cores the calling thread may use
   std::string_view kind() const override { return "cores"; }
   std::vector<std::uint32_t> available() const override { return allowed_; }
-  std::unique_ptr<rt::Partition> open(const std::vector<std::uint32_t>& units) override;
+  std::unique_ptr<rt::Partition> open(const std::vector<std::uint32_t>& units,
+                                      int priority) override;
 
  private:
   std::vector<std::uint32_t> allowed_;

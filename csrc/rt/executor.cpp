@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <future>
 #include <stdexcept>
 #include <string>
@@ -67,14 +68,15 @@ auto Executor::exclusively(Change change) {
   return change();
 }
 
-LaneId Executor::add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native) {
-  auto partition = backend_->open(units);
+LaneId Executor::add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native,
+                          int priority) {
+  auto partition = backend_->open(units, priority);
   const LaneId id = exclusively([&] {
     refuse_if_closed();
     if (inline_.load() != nullptr) {
       throw std::logic_error("lane: this executor runs inline; add lanes before the first tenant");
     }
-    const LaneId next = scheduler_.add_lane({static_cast<std::uint32_t>(units.size()), borrows});
+    const LaneId next = scheduler_.add_lane({partition->units(), borrows});
     stats_.add_lane();
     lanes_.add(std::make_unique<Lane>(next, std::move(partition)));
     scheduler_.wake(now_, actions_);
@@ -128,11 +130,20 @@ void Executor::remove_tenant(TenantId id) {
   });
 }
 
-void Executor::set_native(FamilyId id, Native native) {
+void Executor::set_native(FamilyId id, Native native, LaneId lane) {
   exclusively([&] {
     Family* family = families_.find(id);
     if (family == nullptr) {
       throw std::out_of_range("family: " + std::to_string(id) + " does not exist");
+    }
+    if (lane == kNone) {
+      family->any = native.function;
+    } else {
+      if (lane >= lanes_.size()) {
+        throw std::out_of_range("lane: " + std::to_string(lane) + " does not exist");
+      }
+      family->by_lane.resize(std::max<std::size_t>(family->by_lane.size(), lane + 1));
+      family->by_lane[lane] = native.function;
     }
     family->natives.push_back(std::move(native));
   });

@@ -99,11 +99,13 @@ class Executor : public std::enable_shared_from_this<Executor> {
 
   // add_lane: on a partition of these units; `native` lanes get their own dispatcher thread, the
   // others are served by whoever calls take() and finish().
-  LaneId add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native);
+  LaneId add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native,
+                  int priority = 0);
   FamilyId add_family(const sched::FamilySpec& spec);
   TenantId add_tenant(const sched::TenantSpec& spec);
   void remove_tenant(TenantId tenant);
-  void set_native(FamilyId family, Native native);
+  // set_native: on that lane, or on every lane that has no function of its own for the family.
+  void set_native(FamilyId family, Native native, LaneId lane = kNone);
   void set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, TimeNs latency_ns);
   void set_duty(LaneId lane, std::vector<sched::DutyTurn> turns);
   TimeNs predicted_ns(FamilyId family, LaneId lane, std::uint32_t samples);
@@ -144,9 +146,14 @@ class Executor : public std::enable_shared_from_this<Executor> {
     TimeNs at = 0;
   };
   struct Family {
-    // The last one runs. The others may be running still, and what dies under the token may not
-    // wait for anything, so they are kept.
-    std::vector<Native> natives{1};
+    // Every one ever set. Those replaced may be running still, and what dies under the token may
+    // not wait for anything, so they are kept.
+    std::vector<Native> natives;
+    Function any;                   // for lanes without one of their own
+    std::vector<Function> by_lane;  // empty where `any` runs
+    Function on(LaneId lane) const {
+      return lane < by_lane.size() && by_lane[lane] ? by_lane[lane] : any;
+    }
   };
   struct Tenant {
     std::uint32_t limit = 0;

@@ -106,7 +106,7 @@ void Executor::begin(const sched::Start& start) {
   Lane& lane = lanes_[start.lane];
   Launch& launch = lane.launch();
   launch.begin(start, now_);
-  launch.function = families_[start.family].natives.back().function;
+  launch.function = families_[start.family].on(start.lane);
   for (std::uint32_t i = 0; i < start.count; ++i) {
     const InFlight& request = pool_[place_of(actions_.requests[start.first + i])];
     Tenant& tenant = tenants_[request.request.tenant];

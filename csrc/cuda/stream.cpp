@@ -1,0 +1,90 @@
+#include "cuda/stream.h"
+
+#include <algorithm>
+
+#include "rt/clock.h"
+
+namespace st::cuda {
+Green::~Green() {
+  device_->quietly(Entry::cuGreenCtxDestroy,
+                   [&](Driver& driver) { return driver.cuGreenCtxDestroy(handle_); });
+}
+
+Stream::Stream(std::shared_ptr<const Device> device, std::shared_ptr<const Green> green,
+               int priority)
+    : device_(std::move(device)), green_(std::move(green)) {
+  const Facts& facts = device_->facts();
+  const int wanted = std::clamp(-priority, facts.greatest_priority, facts.least_priority);
+  device_->use();
+  if (green_ == nullptr) {
+    ST_ON(*device_, cuStreamCreateWithPriority, &handle_, kStreamNonBlocking, wanted);
+  } else {
+    ST_ON(*device_, cuGreenCtxStreamCreate, &handle_, green_->handle(), kStreamNonBlocking, wanted);
+  }
+}
+
+Stream::~Stream() {
+  device_->quietly(Entry::cuStreamDestroy,
+                   [&](Driver& driver) { return driver.cuStreamDestroy(handle_); });
+}
+
+Event::Event(std::shared_ptr<const Device> device, bool timing) : device_(std::move(device)) {
+  device_->use();
+  const unsigned flags = timing ? kEventBlockingSync : kEventBlockingSync | kEventDisableTiming;
+  ST_ON(*device_, cuEventCreate, &handle_, flags);
+}
+
+Event::~Event() {
+  device_->quietly(Entry::cuEventDestroy,
+                   [&](Driver& driver) { return driver.cuEventDestroy(handle_); });
+}
+
+void Event::record(const Stream& stream) {
+  ST_ON(*device_, cuEventRecord, handle_, stream.handle());
+}
+
+bool Event::done() const {
+  const CUresult code = device_->driver().cuEventQuery(handle_);
+  if (code != kSuccess && code != kNotReady) device_->fail(Entry::cuEventQuery, code);
+  return code == kSuccess;
+}
+
+void Event::wait(std::int64_t spin_ns) {
+  const rt::TimeNs stop = rt::after(spin_ns);
+  while (spin_ns > 0 && rt::now_ns() < stop) {
+    if (done()) return;
+  }
+  ST_ON(*device_, cuEventSynchronize, handle_);
+}
+
+double Event::milliseconds_since(const Event& begin) const {
+  float milliseconds = 0;
+  ST_ON(*device_, cuEventElapsedTime, &milliseconds, begin.handle_, handle_);
+  return milliseconds;
+}
+
+Exec::Exec(std::shared_ptr<const Device> device, CUgraph graph, std::shared_ptr<void> keeper)
+    : device_(std::move(device)), graph_(graph), keeper_(std::move(keeper)) {
+  device_->use();
+  const CUresult code =
+      device_->driver().cuGraphInstantiateWithFlags(&handle_, graph_, kInstantiateNodePriority);
+  if (code == kSuccess) return;
+  device_->note(Entry::cuGraphDestroy, device_->driver().cuGraphDestroy(graph_));
+  device_->fail(Entry::cuGraphInstantiateWithFlags, code);
+}
+
+Exec::~Exec() {
+  if (graph_ == nullptr) return;
+  device_->quietly(Entry::cuGraphExecDestroy, [&](Driver& driver) {
+    const CUresult code = driver.cuGraphExecDestroy(handle_);
+    const CUresult graph_code = driver.cuGraphDestroy(graph_);
+    return code != kSuccess ? code : graph_code;
+  });
+}
+
+void Exec::upload(const Stream& stream) const {
+  device_->use();
+  ST_ON(*device_, cuGraphUpload, handle_, stream.handle());
+}
+
+}  // namespace st::cuda

@@ -1,0 +1,91 @@
+// stream.h: streams and events as owners. Each holds what it stands on, so that whatever order
+// callers drop things in, the driver sees execs, graphs, streams, green contexts, primary context.
+//
+// Thread safety: as the driver's: one thread at a time for each object, any thread.
+#pragma once
+
+#include <memory>
+
+#include "cuda/device.h"
+
+namespace st::cuda {
+
+// A bounded set of SMs as the driver made it; null where green contexts are missing.
+class Green {
+ public:
+  Green(std::shared_ptr<const Device> device, CUgreenCtx handle, unsigned sms)
+      : device_(std::move(device)), handle_(handle), sms_(sms) {}
+  ~Green();
+  Green(const Green&) = delete;
+  Green& operator=(const Green&) = delete;
+
+  CUgreenCtx handle() const { return handle_; }
+  unsigned sms() const { return sms_; }  // as granted
+
+ private:
+  const std::shared_ptr<const Device> device_;
+  const CUgreenCtx handle_;
+  const unsigned sms_;
+};
+
+class Stream {
+ public:
+  // On the SMs of `green`, or on the whole device where it is null. Larger `priority` goes first;
+  // it is clamped to what the device has.
+  Stream(std::shared_ptr<const Device> device, std::shared_ptr<const Green> green, int priority);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  CUstream handle() const { return handle_; }
+  const Device& device() const { return *device_; }
+  const std::shared_ptr<const Device>& owner() const { return device_; }
+  const Green* green() const { return green_.get(); }
+
+ private:
+  const std::shared_ptr<const Device> device_;
+  const std::shared_ptr<const Green> green_;
+  CUstream handle_ = nullptr;
+};
+
+class Event {
+ public:
+  explicit Event(std::shared_ptr<const Device> device, bool timing = false);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(const Stream& stream);
+  // wait: looks for `spin_ns`, which ends soonest, then sleeps, which leaves the core to others.
+  void wait(std::int64_t spin_ns);
+  bool done() const;
+  double milliseconds_since(const Event& begin) const;  // both made with timing
+
+ private:
+  const std::shared_ptr<const Device> device_;
+  CUevent handle_ = nullptr;
+};
+
+// An executable graph that runs on the SMs of the stream it was captured on.
+class Exec {
+ public:
+  // Made here: owned. `graph` is destroyed with it; `keeper` holds what its nodes use.
+  Exec(std::shared_ptr<const Device> device, CUgraph graph, std::shared_ptr<void> keeper);
+  // Made elsewhere (torch): `keeper` keeps it alive.
+  Exec(std::shared_ptr<const Device> device, CUgraphExec handle, std::shared_ptr<void> keeper)
+      : device_(std::move(device)), handle_(handle), keeper_(std::move(keeper)) {}
+  ~Exec();
+  Exec(const Exec&) = delete;
+  Exec& operator=(const Exec&) = delete;
+
+  CUgraphExec handle() const { return handle_; }
+  void upload(const Stream& stream) const;
+
+ private:
+  const std::shared_ptr<const Device> device_;
+  CUgraph graph_ = nullptr;
+  CUgraphExec handle_ = nullptr;
+  const std::shared_ptr<void> keeper_;
+};
+
+}  // namespace st::cuda
