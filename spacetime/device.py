@@ -1,61 +1,163 @@
-"""Devices and their partitions: what there is, how it is divided, what was granted."""
+"""Devices and their partitions: what there is, how it is divided, what was granted.
+
+A partition is named by its *units*: core ids on a CPU; on a CUDA device ids of the groups of SMs
+that the driver's one split gave, the last of which may be the remainder.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
+from spacetime import _native
 from spacetime.errors import UnsupportedError
+
+Units = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device this process may use; `cores` are the ids it is allowed to run on."""
+    """One device this process may use. `sizes`: cores or SMs of each unit."""
 
     name: str
-    cores: tuple[int, ...]
+    kind: str  # of its partitions: "cores" or "sm"
+    units: Units
+    sizes: tuple[int, ...]
     chosen: str  # why this one, for explain()
+    native: _native.CudaDevice | None = None
+
+    @property
+    def cores(self) -> Units:
+        """The cores this process may use; none on a device of another kind."""
+        return self.units if self.kind == "cores" else ()
+
+    @property
+    def fake(self) -> bool:
+        """Whether it is simulated in virtual time; only ever true when asked for by name."""
+        return isinstance(self.native, _native.FakeCudaDevice)
+
+    @property
+    def measure(self) -> str:
+        """What sizes count, in words."""
+        return "cores" if self.kind == "cores" else "SMs"
+
+    def size(self, units: Sequence[int]) -> int:
+        """Cores or SMs of a partition."""
+        by_unit = dict(zip(self.units, self.sizes, strict=True))
+        return sum(by_unit[u] for u in units)
 
 
 def open_device(name: str = "auto") -> Device:
-    """The device called `name`: "cpu", or "auto", which says what it chose.
+    """The device called `name`: "cpu", "cuda:0", "fake:h200", or "auto", which says what it chose.
 
-    Raises UnsupportedError for a device this build cannot drive; nothing falls back silently.
+    "auto" takes cuda:0 where the driver and PyTorch can both drive it, else the CPU. Raises
+    UnsupportedError for a device that cannot be driven; nothing falls back silently.
     """
-    cores = tuple(sorted(os.sched_getaffinity(0)))
+    kind, _, which = name.partition(":")
     if name == "cpu":
-        return Device("cpu", cores, "asked for")
+        return _cpu("asked for")
+    if kind == "fake" and which:
+        return _sm(name, _fake(which), "asked for")
+    if kind == "cuda" and (which or "0").isdecimal():
+        return _cuda(int(which or 0), "asked for")
     if name == "auto":
-        return Device("cpu", cores, "auto: this build drives no other device")
-    raise UnsupportedError(f"device {name!r}: this build drives only 'cpu' (or 'auto')")
+        try:
+            return _cuda(0, "auto: the first CUDA device")
+        except UnsupportedError as reason:
+            return _cpu(f"auto: no CUDA device ({reason})")
+    raise UnsupportedError(f"device {name!r}: use 'cpu', 'cuda:0', 'fake:h200' or 'auto'")
 
 
-def whole(device: Device) -> list[tuple[int, ...]]:
-    """One partition of every core: the layout of time sharing."""
-    return [device.cores]
+def _cpu(chosen: str) -> Device:
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    return Device("cpu", "cores", cores, (1,) * len(cores), chosen)
 
 
-def divided(device: Device, parts: int | None = None) -> list[tuple[int, ...]]:
-    """`parts` disjoint partitions of nearly equal size; None makes one of each core."""
-    count = len(device.cores) if parts is None else parts
-    if not 1 <= count <= len(device.cores):
+def _cuda(ordinal: int, chosen: str) -> Device:
+    # More queues between host and device than the default, so that lanes do not wait for each
+    # other (cuda.md §1.5); read by the driver when it is initialised.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+    try:
+        native = _native.CudaDevice.open(ordinal)
+    except (ValueError, UnsupportedError) as reason:
+        raise UnsupportedError(f"device cuda:{ordinal}: {reason}") from None
+    return _sm(f"cuda:{ordinal}", native, chosen)
+
+
+def _fake(which: str) -> _native.FakeCudaDevice:
+    try:
+        return _native.FakeCudaDevice(_native.FakeDriver(which))
+    except ValueError as reason:
+        raise UnsupportedError(f"device 'fake:{which}': {reason}") from None
+
+
+def _sm(name: str, native: _native.CudaDevice, chosen: str) -> Device:
+    sizes = tuple(native.unit_sms)
+    return Device(name, "sm", tuple(range(len(sizes))), sizes, chosen, native)
+
+
+def whole(device: Device) -> list[Units]:
+    """One partition of everything: the layout of time sharing."""
+    return [device.units]
+
+
+def divided(device: Device, parts: int | None = None) -> list[Units]:
+    """`parts` disjoint partitions of nearly equal size.
+
+    None makes one of each core, or two halves of a CUDA device: its super-kernels fill a half, and
+    a second lane keeps it busy while the first one's batch is gathered and copied.
+    """
+    count = parts
+    if count is None:
+        count = len(device.units) if device.kind == "cores" else min(2, len(device.units))
+    if not 1 <= count <= len(device.units):
         raise UnsupportedError(
-            f"lanes={count}: device {device.name} has {len(device.cores)} cores for disjoint "
-            "partitions; give 1 to that many, or lists of core ids, which may overlap"
+            f"lanes={count}: device {device.name} divides into at most {len(device.units)} "
+            f"disjoint partitions ({_in_words(device)}); give 1 to that many, or lists of unit "
+            "ids, which may overlap"
         )
-    edges = [round(i * len(device.cores) / count) for i in range(count + 1)]
-    return [device.cores[a:b] for a, b in pairwise(edges)]
+    edges = [round(i * len(device.units) / count) for i in range(count + 1)]
+    return [device.units[a:b] for a, b in pairwise(edges)]
 
 
-def chosen(device: Device, lanes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Partitions named core by core; they may overlap. Each must lie within the device."""
-    for i, cores in enumerate(lanes):
-        foreign = sorted(set(cores) - set(device.cores))
-        if not cores or foreign:
+def sized(device: Device, wanted: Sequence[int]) -> list[Units]:
+    """Disjoint partitions of at least `wanted` cores or SMs each, rounded up to whole units."""
+    left = list(device.units)
+    partitions: list[Units] = []
+    for number, size in enumerate(wanted):
+        sums = list(accumulate(device.size([u]) for u in left))
+        count = next((i + 1 for i, held in enumerate(sums) if held >= size), None)
+        if size < 1 or count is None:
+            granted = [device.size(p) for p in partitions]
             raise UnsupportedError(
-                f"lanes[{i}]: cores {list(cores)} must be some of {list(device.cores)}, "
-                "the cores this process may use"
+                f"lanes[{number}]: {size} {device.measure} are not there; device {device.name} "
+                f"has {sum(device.sizes)} ({_in_words(device)}), of which the lanes before got "
+                f"{granted} after rounding up"
             )
-    return [tuple(cores) for cores in lanes]
+        partitions.append(tuple(left[:count]))
+        left = left[count:]
+    return partitions
+
+
+def chosen(device: Device, lanes: Sequence[Sequence[int]]) -> list[Units]:
+    """Partitions named unit by unit; they may overlap. Each must lie within the device."""
+    for i, units in enumerate(lanes):
+        foreign = sorted(set(units) - set(device.units))
+        if not units or foreign:
+            what = "cores" if device.kind == "cores" else "units"
+            raise UnsupportedError(
+                f"lanes[{i}]: {what} {list(units)} must be some of {list(device.units)}, "
+                f"which this process may use on {device.name}"
+            )
+    return [tuple(units) for units in lanes]
+
+
+def _in_words(device: Device) -> str:
+    if device.kind == "cores":
+        return f"one for each of {len(device.units)} cores"
+    rest = " and a remainder of " + str(device.sizes[-1])
+    has_rest = device.native is not None and device.native.has_remainder
+    groups = len(device.sizes) - has_rest
+    return f"{groups} groups of {device.sizes[0]} SMs{rest if has_rest else ''}"

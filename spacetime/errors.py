@@ -23,6 +23,33 @@ class UnsupportedError(SpacetimeError):
     """This build or machine lacks what was asked for; the message says what to use instead."""
 
 
+class DriverError(SpacetimeError):
+    """A call of the CUDA driver failed: which, and with which code (CUresult in cuda.h).
+
+    Errors that poison the context (an illegal address, say) make the whole device lost to this
+    process: every waiting caller gets this once, and the session refuses new work.
+    """
+
+    def __init__(self, call: str, code: int, text: str) -> None:
+        super().__init__(text)
+        self.call = call
+        self.code = code
+
+
+class OutOfMemory(SpacetimeError, MemoryError):
+    """A tenant does not fit: `needed` bytes where `free` are; nothing else was disturbed."""
+
+    def __init__(self, tenant: str, needed: int, free: int, limit: str) -> None:
+        mib = 2**20
+        super().__init__(
+            f"tenant {tenant}: its weights need {needed / mib:.1f} MiB and {limit} leaves "
+            f"{free / mib:.1f} MiB; remove a tenant, or use a smaller dtype"
+        )
+        self.tenant = tenant
+        self.needed = needed
+        self.free = free
+
+
 class ModelError(SpacetimeError):
     """A tenant's model raised while it ran; `cause` is what it raised."""
 

@@ -14,26 +14,30 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 from spacetime import _native
+from spacetime.capture import Capturer
 from spacetime.core import Policy
 from spacetime.errors import (
     ClosedError,
     DeadlineExceeded,
+    DriverError,
     ModelError,
     QueueFull,
     SpacetimeError,
 )
 from spacetime.measure import lane_threads
 from spacetime.report import Observed, total
-from spacetime.runner import Runner, Work
+from spacetime.runner import Entry, Work
 
 _KEPT_HAPPENINGS = 1 << 20  # launches and drops held until timeline() fetches them
+
+# What a sticky error leaves: the driver serves this process no more (docs/cuda.md).
+_FIX = "close the session and open one in a new process"
 
 _DROPPED: dict[str, Callable[[str], SpacetimeError]] = {
     "deadline": lambda name: DeadlineExceeded(f"tenant {name}: dropped at its deadline, unstarted"),
@@ -42,67 +46,56 @@ _DROPPED: dict[str, Callable[[str], SpacetimeError]] = {
 }
 
 
-class Answer(Future[Any]):
-    """A request's future. cancel() also withdraws the request if it still waits."""
-
-    withdraw: Callable[[], object] | None = None  # set once the request is accepted
-
-    def cancel(self) -> bool:
-        """Cancels unless resolved; a request that already runs finishes unseen."""
-        cancelled = super().cancel()
-        if cancelled and self.withdraw is not None:
-            self.withdraw()
-        return cancelled
-
-
-class Entry:
-    """An accepted request: its inputs until it has run, then its answer until it is fetched."""
-
-    __slots__ = ("answer", "error", "future", "leaves", "member", "runner", "samples", "tenant")
-
-    def __init__(
-        self, tenant: str, member: int, runner: Runner, leaves: Sequence[Tensor], samples: int
-    ) -> None:
-        self.tenant = tenant
-        self.member = member
-        self.runner = runner
-        self.leaves = leaves
-        self.samples = samples
-        self.future = Answer()
-        self.answer: Any = None
-        self.error: BaseException | None = None
-
-
 class Executor:
     """A native executor whose launches are Python callables."""
 
-    def __init__(self, policy: Policy, *, timeline: bool) -> None:
+    def __init__(
+        self, policy: Policy, *, timeline: bool, device: _native.CudaDevice | None = None
+    ) -> None:
         kept = _KEPT_HAPPENINGS if timeline else 0
-        self.native = _native.Executor(_native.Policy(**asdict(policy)), timeline=kept)
+        native = _native.Policy(**asdict(policy))
+        self.native = _native.Executor(native, timeline=kept, device=device)
+        self._device = device
         self.lanes: list[_native.Lane] = []
         self._first_ns: int | None = None  # when the first request came
         self._entries: dict[int, Entry] = {}
         self._tokens = itertools.count(1)
         self._pid = os.getpid()
         self._closed = False
-        self._threads = [_start("spacetime-notifier", _notify, self.native, self._entries)]
+        notify = (self.native, self._entries, device)
+        self._threads = [_start("spacetime-notifier", _notify, *notify)]
         # An interpreter that exits with work in flight must not tear threads down in mid-launch.
         self._finalizer = weakref.finalize(self, _abandon, self.native, self._threads, self._pid)
 
-    def add_lane(self, cores: Sequence[int]) -> None:
-        """Opens a lane on a partition of `cores` and starts its dispatcher thread."""
-        lane = self.native.add_lane(list(cores))
+    def add_lane(
+        self,
+        units: Sequence[int],
+        around: Callable[[_native.Lane], AbstractContextManager[None]],
+        *,
+        priority: int = 0,
+    ) -> None:
+        """Opens a lane on a partition of `units` and starts its dispatcher thread inside `around`.
+
+        priority: of its streams over those of lanes that share units with it; CUDA devices only.
+        """
+        lane = self.native.add_lane(list(units), priority=priority)
         name = f"spacetime-lane-{len(self.lanes)}"
         self.lanes.append(lane)
-        self._threads.append(_start(name, _serve, lane, self._entries, len(cores)))
+        self._threads.append(_start(name, _serve, lane, self._entries, around))
+
+    def sm_partitions(self) -> list[_native.SmPartition]:
+        """The lanes' partitions, on a CUDA device."""
+        return [_native.partition_of(lane) for lane in self.lanes]
 
     def submit(
         self, number: int, entry: Entry, deadline_ns: int | None, priority: int
     ) -> Future[Any]:
         """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing."""
+        if self._device is not None and self._device.lost is not None:
+            self.check_open()
         if self._first_ns is None:
             self._first_ns = time.monotonic_ns()
-        token = next(self._tokens)
+        token = next(self._tokens) if entry.token is None else entry.token
         self._entries[token] = entry
         try:
             request = self.native.submit(
@@ -153,6 +146,8 @@ class Executor:
             raise ClosedError("this session belongs to the parent process; open one after the fork")
         if self._closed:
             raise ClosedError("the session is closed")
+        if self._device is not None and (lost := self._device.lost) is not None:
+            raise DriverError(*lost, f"the device is lost: {lost[0]} failed with {lost[1]}; {_FIX}")
 
     def close(self, *, drain: bool) -> None:
         """Finishes (drain) or refuses what waits, ends the threads; every future is resolved."""
@@ -161,6 +156,14 @@ class Executor:
             self.native.close(drain=drain)
             for thread in self._threads:
                 thread.join()
+
+
+def serving(capturer: Capturer | None, lane: _native.Lane) -> AbstractContextManager[None]:
+    """What a lane's dispatcher thread runs inside: its threads on cores, or its stream."""
+    if capturer is None:
+        threads: AbstractContextManager[None] = lane_threads(lane.size)
+        return threads
+    return capturer.lane(_native.partition_of(lane))
 
 
 def _start(name: str, body: Callable[..., None], *args: object) -> threading.Thread:
@@ -176,21 +179,44 @@ def _abandon(native: _native.Executor, threads: list[threading.Thread], pid: int
             thread.join()
 
 
-def _serve(lane: _native.Lane, entries: dict[int, Entry], threads: int) -> None:
-    """Body of a lane's dispatcher thread: runs launches until the lane closes."""
-    with lane_threads(threads):
+def _serve(
+    lane: _native.Lane,
+    entries: dict[int, Entry],
+    around: Callable[[_native.Lane], AbstractContextManager[None]],
+) -> None:
+    """Body of a lane's dispatcher thread: runs launches until the lane closes.
+
+    Launches of native functions run inside take(), without the GIL.
+    """
+    with around(lane):
         lane.enter()
         while (launch := lane.take()) is not None:
             batch = [entries[token] for token in launch.tokens]
             _run(batch)
             lane.finish(launch, [int(entry.error is not None) for entry in batch])
+        lane.leave()
 
 
-def _notify(native: _native.Executor, entries: dict[int, Entry]) -> None:
+def _notify(
+    native: _native.Executor, entries: dict[int, Entry], device: _native.CudaDevice | None
+) -> None:
     """Body of the notifier: resolves every request exactly once, until the executor is drained."""
     while (records := native.completions()) is not None:
         for record in records:
-            _resolve(entries.pop(record.token), record.outcome)
+            entry = entries.pop(record.token)
+            if entry.token is not None and record.code:
+                entry.error = _driver_error(entry.tenant, record.code, device)
+            _resolve(entry, record.outcome)
+
+
+def _driver_error(
+    tenant: str, code: int, device: _native.CudaDevice | None
+) -> DriverError | ClosedError:
+    if code == _native.LANE_FAILED:
+        return ClosedError(f"tenant {tenant}: the lane's thread has gone")
+    call, result = _native.driver_failure(code)
+    lost = f"; the device is lost: {_FIX}" if device is not None and device.lost else ""
+    return DriverError(call, result, f"tenant {tenant}: {call} failed with {result}{lost}")
 
 
 def _run(batch: list[Entry]) -> None:
@@ -216,5 +242,7 @@ def _resolve(entry: Entry, status: str) -> None:
         future.set_exception(_DROPPED[status](entry.tenant))
     elif entry.error is not None:
         future.set_exception(entry.error)
+    elif entry.build is not None and entry.token is not None:
+        future.set_result(entry.build(entry.outputs))
     else:
         future.set_result(entry.answer)

@@ -20,8 +20,9 @@ from torch.utils import _pytree as pytree
 from spacetime.fusion import CannotExport, CannotFuse, Fused, fingerprint, fuse
 from spacetime.measure import bucket_ns
 from spacetime.program import Program, close, program_of, spread
-from spacetime.runner import Runner
+from spacetime.runner import Entry, Runner
 from spacetime.signature import Signature
+from spacetime.units import ms_from_ns
 
 Measured = Callable[[Callable[[], Any]], Any]  # runs a measurement on a lane's cores
 
@@ -66,6 +67,34 @@ class Family:
         del self.runner.alone[number]
         if self.fused is not None:
             self.fused.remove(number)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Batch sizes it is prepared for."""
+        return self.runner.buckets
+
+    def predicted_ns(self, lane: int, bucket: int) -> int:
+        """Wall time of a launch of that bucket, as measured; lanes of cores are alike."""
+        return self.runner.predicted_ns(bucket)
+
+    def entry(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> Entry:
+        """A request as the executor takes it."""
+        return Entry(tenant, member, self.runner, leaves, samples)
+
+    def lines(self) -> list[str]:
+        """For explain(): what runs it, why, and its measured times."""
+        runner = self.runner
+        lines = [f"  runs as: {self.how()}"]
+        lines += [f"  because: {reason}" for reason in self.reasons()]
+        if self.fused is not None:
+            size = self.fused.report.bytes_per_tenant / 2**20
+            lines.append(f"  weights: {size:.2f} MiB a tenant, in one stack")
+        for bucket in runner.buckets:
+            cost = f"  bucket {bucket:>3}: one tenant {ms_from_ns(runner.alone_ns[bucket]):.3f} ms"
+            if bucket in runner.fused_ns:
+                cost += f", mixed {ms_from_ns(runner.fused_ns[bucket]):.3f} ms"
+            lines.append(cost)
+        return lines
 
     def how(self) -> str:
         """What runs the family, in words."""

@@ -85,8 +85,8 @@ def program_of(
     """
     flat = Flat(model, signature).eval()
     try:
-        outputs = _outputs_of(model, signature, example)
-        independent = _rows_are_independent(flat, example)
+        outputs = outputs_of(model, signature, example)
+        independent = rows_are_independent(flat, example)
     except InvalidInput:
         raise
     except Exception as cause:
@@ -135,7 +135,8 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
 
-def _outputs_of(model: nn.Module, signature: Signature, example: Sequence[Tensor]) -> Outputs:
+def outputs_of(model: nn.Module, signature: Signature, example: Sequence[Tensor]) -> Outputs:
+    """What the model returns for its example; InvalidInput where that is no batch of tensors."""
     args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
     with torch.no_grad():
         out = model(*args, **kwargs)
@@ -149,7 +150,8 @@ def _outputs_of(model: nn.Module, signature: Signature, example: Sequence[Tensor
     return Outputs(spec, constants, single=isinstance(out, Tensor))
 
 
-def _rows_are_independent(flat: Flat, example: Sequence[Tensor]) -> bool:
+def rows_are_independent(flat: Flat, example: Sequence[Tensor]) -> bool:
+    """Whether a sample's answer is the same in a batch as alone, tried with three."""
     inputs = spread(example, 3)
     with torch.no_grad():
         together = flat(*inputs)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +31,47 @@ class Work:
     member: int
     leaves: Sequence[Tensor]
     samples: int
+
+
+class Runs(Protocol):
+    """What runs a batch on the calling lane's thread."""
+
+    def run(self, batch: Sequence[Work]) -> list[Any]:
+        """Answers in the order of `batch`, each in the model's own return structure."""
+
+
+class Answer(Future[Any]):
+    """A request's future. cancel() also withdraws the request if it still waits."""
+
+    withdraw: Callable[[], object] | None = None  # set once the request is accepted
+
+    def cancel(self) -> bool:
+        """Cancels unless resolved; a request that already runs finishes unseen."""
+        cancelled = super().cancel()
+        if cancelled and self.withdraw is not None:
+            self.withdraw()
+        return cancelled
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """An accepted request: its inputs until it has run, then its answer until it is fetched.
+
+    With a `token` native code runs it: what it writes lies in `outputs` when the request ends.
+    """
+
+    tenant: str
+    member: int
+    runner: Runs
+    leaves: Sequence[Tensor]
+    samples: int
+    token: int | None = None  # of its payload
+    outputs: Sequence[Tensor] = ()
+    build: Callable[[Sequence[Tensor]], Any] | None = None  # outputs to what the model returns
+    kept: object = None  # the payload, and what its addresses need alive
+    future: Answer = field(default_factory=Answer)
+    answer: Any = None
+    error: BaseException | None = None
 
 
 @dataclass(slots=True)

@@ -13,14 +13,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from spacetime.capture import capturer_of
 from spacetime.core import Policy
-from spacetime.device import chosen, divided, open_device, whole
+from spacetime.device import Device, Units, chosen, divided, open_device, sized, whole
 from spacetime.errors import InvalidInput
-from spacetime.executor import Executor
+from spacetime.executor import Executor, serving
 from spacetime.explain import explain
 from spacetime.family import Family, family_of
 from spacetime.measure import on_cores
 from spacetime.report import session_report
+from spacetime.resident import Place, ResidentFamily, fingerprint_of, resident_family
 from spacetime.signature import Signature, signature_of
 from spacetime.tenant import Tenant
 from spacetime.timeline import chrome_events
@@ -32,10 +34,11 @@ _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 class Session:
     """Owns a device's lanes and the tenants that share them. Use it with `with`, or close() it.
 
-    device: "cpu" or "auto". policy: a preset's name (design §5) or a core.Policy. lanes: how many
-    disjoint partitions, or the core ids of each (they may overlap); None is the policy's own
-    layout. max_batch: largest number of samples one launch may hold. Any thread may call any
-    method.
+    device: "cpu", "cuda:0", "fake:h200" (simulated), "auto", or what device.open_device returned.
+    policy: a preset's name (design §5) or a core.Policy. lanes: how many disjoint partitions; or
+    the unit ids of each (they may overlap); None is the policy's own layout. sizes: instead of
+    lanes, the cores or SMs of each partition, rounded up to whole units. max_batch: largest number
+    of samples one launch may hold. Any thread may call any method.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -44,10 +47,11 @@ class Session:
 
     def __init__(
         self,
-        device: str = "auto",
+        device: str | Device = "auto",
         *,
         policy: str | Policy = "space-time",
         lanes: int | Sequence[Sequence[int]] | None = None,
+        sizes: Sequence[int] | None = None,
         max_batch: int = 16,
         timeline: bool = False,
     ) -> None:
@@ -55,16 +59,22 @@ class Session:
             raise InvalidInput("-", "max_batch", f"from 1 to {_BUCKETS[-1]}", str(max_batch))
         self.policy = Policy.named(policy) if isinstance(policy, str) else policy
         self.policy_name = policy if isinstance(policy, str) else "custom"
-        self.device = open_device(device)
-        self.partitions = self._layout(lanes)
+        self.device = open_device(device) if isinstance(device, str) else device
+        self.partitions = self._layout(lanes, sizes)
         self.tenants: dict[str, Tenant] = {}
-        self.families: list[Family] = []
-        self._known: dict[str, Family] = {}  # by fingerprint
+        self.families: list[Family | ResidentFamily] = []
+        self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint
         self._changing = threading.Lock()  # tenants and families
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
-        self._executor = Executor(self.policy, timeline=timeline)
-        for cores in self.partitions:
-            self._executor.add_lane(cores)
+        native = self.device.native
+        capturer = capturer_of(native, self.device.name) if native is not None else None
+        self._executor = Executor(self.policy, timeline=timeline, device=native)
+        around = partial(serving, capturer)
+        for units in self.partitions:
+            self._executor.add_lane(units, around)
+        self._place: Place | None = None
+        if native is not None and capturer is not None:
+            self._place = Place(native, capturer, self._executor.sm_partitions())
 
     @property
     def fuses(self) -> bool:
@@ -83,6 +93,7 @@ class Session:
         priority: int = 0,
         weight: float = 1.0,
         queue_limit: int = 1024,
+        memory_limit_mib: float | None = None,
     ) -> Tenant:
         """Makes `model` a tenant; others keep running meanwhile. It is measured briefly.
 
@@ -91,7 +102,9 @@ class Session:
         by then is dropped, None never drops. rate_rps: expected rate, for placing. priority:
         larger goes first under order `priority`. weight: share under order `fair` and inside a
         fused batch. queue_limit: waiting requests; the next submit raises QueueFull.
-        Raises InvalidInput, ModelError, ClosedError.
+        memory_limit_mib: of device memory for its weights, on a device with memory of its own.
+        Raises InvalidInput, ModelError, OutOfMemory, DriverError, ClosedError; the other tenants
+        are not disturbed.
         """
         self._executor.check_open()
         with self._changing:
@@ -100,8 +113,12 @@ class Session:
             _check_model(name, model)
             signature = signature_of(name, example_inputs, example_kwargs or {})
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
-            family = self._family_for(model, signature, example, slo_ms)
-            member = family.join(model)
+            limit = _bytes_of(name, memory_limit_mib)
+            family: Family | ResidentFamily
+            if self._place is not None:
+                family, member = self._resident(model, signature, example, slo_ms, limit)
+            else:
+                family, member = self._on_cores(model, signature, example, slo_ms)
             self._predict(family)
             lane = self._least_loaded()
             number = self._executor.native.add_tenant(
@@ -124,8 +141,7 @@ class Session:
                 raise InvalidInput(tenant.name, "tenant", "one of this session's", "a stranger")
             del self.tenants[tenant.name]
             tenant.removed = True
-            leave = partial(tenant.family.leave, tenant.member)
-            self._executor.remove(tenant.number, tenant.name, then=leave)
+            self._executor.remove(tenant.number, tenant.name, then=partial(self._leave, tenant))
 
     def report(self) -> dict[str, Any]:
         """What happened since the session opened (design §9, format spacetime.report/1)."""
@@ -139,7 +155,7 @@ class Session:
 
     def explain(self) -> str:
         """Partitions, lanes, families, buckets and runners as text, and why they are so."""
-        granted = [lane.granted_cores for lane in self._executor.lanes]
+        granted = [lane.size for lane in self._executor.lanes]
         lanes = zip(self.partitions, granted, strict=True)
         return explain(
             device=self.device,
@@ -157,25 +173,33 @@ class Session:
         """
         self._executor.close(drain=drain)
 
-    def _layout(self, lanes: int | Sequence[Sequence[int]] | None) -> list[tuple[int, ...]]:
+    def _layout(
+        self, lanes: int | Sequence[Sequence[int]] | None, sizes: Sequence[int] | None
+    ) -> list[Units]:
+        if sizes is not None:
+            if lanes is not None:
+                raise InvalidInput("-", "sizes", "given without lanes", "both")
+            return sized(self.device, sizes)
         if isinstance(lanes, int):
             return divided(self.device, lanes)
         if lanes is not None:
             return chosen(self.device, lanes)
         return whole(self.device) if self.policy_name == "time-only" else divided(self.device)
 
-    def _family_for(
+    def _on_cores(
         self,
         model: nn.Module,
         signature: Signature,
         example: Sequence[Tensor],
         slo_ms: float | None,
-    ) -> Family:
+    ) -> tuple[Family, int]:
+        """The family of `model` on cores, and its member number there."""
+        known = {k: f for k, f in self._known.items() if isinstance(f, Family)}
         family, fingerprint = family_of(
             model,
             signature,
             example,
-            self._known if self.fuses else {},
+            known if self.fuses else {},
             buckets=self._buckets if self.fuses else [1],
             slo_ns=None if slo_ms is None else ns_from_ms(slo_ms),
             on_lane=partial(on_cores, self.partitions[0]),
@@ -185,12 +209,52 @@ class Session:
             self.families.append(family)
             if fingerprint is not None and self.fuses:
                 self._known[fingerprint] = family
-        return family
+        return family, family.join(model)
 
-    def _predict(self, family: Family) -> None:
-        """Tells the scheduler what the runner measured, for every lane and bucket."""
-        for lane, bucket in itertools.product(range(len(self.partitions)), family.runner.buckets):
-            ns = family.runner.predicted_ns(bucket)
+    def _resident(
+        self,
+        model: nn.Module,
+        signature: Signature,
+        example: Sequence[Tensor],
+        slo_ms: float | None,
+        limit: int | None,
+    ) -> tuple[ResidentFamily, int]:
+        """The family of `model` on a device with memory of its own, and its row there."""
+        assert self._place is not None
+        print_ = fingerprint_of(model, signature, example) if self.fuses else None
+        known = self._known.get(print_) if print_ is not None else None
+        if isinstance(known, ResidentFamily) and known.graph is not None:
+            return known, known.join(signature.tenant, model, limit)
+        family = resident_family(
+            model,
+            signature,
+            example,
+            self._place,
+            buckets=[b for b in self._buckets if b & (b - 1) == 0] if self.fuses else [1],
+            share=self.fuses,
+            limit=limit,
+        )
+        family.keep_within(None if slo_ms is None else ns_from_ms(slo_ms))
+        family.native = self._executor.native.add_family(list(family.buckets))
+        for lane, runner in enumerate(family.runners):
+            self._executor.native.set_native(family.native, runner.function, lane=lane)
+        self.families.append(family)
+        if print_ is not None:
+            self._known[print_] = family
+        return family, 0
+
+    def _leave(self, tenant: Tenant) -> None:
+        """After the last launch of a removed tenant: its memory goes."""
+        family = tenant.family
+        family.leave(tenant.member)
+        if isinstance(family, ResidentFamily) and not family.members:
+            self._known = {k: f for k, f in self._known.items() if f is not family}
+            self.families = [f for f in self.families if f is not family]
+
+    def _predict(self, family: Family | ResidentFamily) -> None:
+        """Tells the scheduler what was measured, for every lane and bucket."""
+        for lane, bucket in itertools.product(range(len(self.partitions)), family.buckets):
+            ns = family.predicted_ns(lane, bucket)
             self._executor.native.set_latency(family.native, lane, bucket, ns)
 
     def _least_loaded(self) -> int:
@@ -220,6 +284,14 @@ class Session:
         self.close(drain=kind is None)
 
 
+def _bytes_of(tenant: str, mib: float | None) -> int | None:
+    if mib is None:
+        return None
+    if not (math.isfinite(mib) and mib > 0):
+        raise InvalidInput(tenant, "memory_limit_mib", "a positive number or None", str(mib))
+    return int(mib * 2**20)
+
+
 def _check_options(
     name: str, slo_ms: float | None, rate_rps: float, weight: float, queue_limit: int
 ) -> None:
@@ -244,4 +316,5 @@ def _check_model(name: str, model: nn.Module) -> None:
         raise InvalidInput(name, "model", expected, f"training mode in {where}")
     for path, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         if tensor.device.type != "cpu":
-            raise InvalidInput(name, f"model.{path} device", "cpu", str(tensor.device))
+            expected = "cpu (the session puts it on its device)"
+            raise InvalidInput(name, f"model.{path} device", expected, str(tensor.device))

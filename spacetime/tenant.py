@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacetime.errors import ClosedError, InvalidInput
-from spacetime.executor import Entry, Executor
+from spacetime.executor import Executor
 from spacetime.family import Family
 from spacetime.report import tenant_report
+from spacetime.resident import ResidentFamily
 from spacetime.signature import Signature
 from spacetime.units import ns_from_ms
 
@@ -23,7 +24,7 @@ class Tenant:
     name: str
     slo_ms: float | None
     rate_rps: float
-    family: Family
+    family: Family | ResidentFamily
     member: int  # its number in the family
     number: int  # its number in the executor
     lane: int  # where a pinned route queues it
@@ -49,7 +50,7 @@ class Tenant:
         limit = self.slo_ms if deadline_ms is None else self._deadline(deadline_ms)
         if self.removed:
             raise ClosedError(f"tenant {self.name}: removed from the session")
-        entry = Entry(self.name, self.member, self.family.runner, leaves, samples)
+        entry = self.family.entry(self.name, self.member, leaves, samples)
         deadline_ns = None if limit is None else ns_from_ms(limit)
         return self._executor.submit(self.number, entry, deadline_ns, priority)
 

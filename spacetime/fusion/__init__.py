@@ -10,7 +10,9 @@ from .export import CannotExport, Exported, export
 from .fingerprint import fingerprint
 from .fused import Fused, fuse
 from .layout import CannotFuse
+from .placed import placed
 from .report import FusionReport
+from .slot_graph import SlotGraph, slot_graph
 
 __all__ = [
     "CannotExport",
@@ -18,7 +20,10 @@ __all__ = [
     "Exported",
     "Fused",
     "FusionReport",
+    "SlotGraph",
     "export",
     "fingerprint",
     "fuse",
+    "placed",
+    "slot_graph",
 ]

@@ -8,24 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from spacetime.kernels.slots import locate, run_of
 
-from .autotune import close, qualify, tune
-from .entries import Plain, extract
-from .export import Exported, export
-from .fold import simplify
-from .generic import generic
-from .layout import CannotFuse
-from .lower import Lowered, lower
+from .autotune import tune
+from .entries import Plain
+from .export import Exported
+from .lower import Lowered
 from .report import FusionReport, Row
-from .rules import rule_of
 from .script import dispatch, trace_mixed, trace_plain
+from .slot_graph import slot_graph
 from .stacks import Stacks, empty
 
 TUNE_BUDGET_MS = 500.0
-CHECK_SLOTS = 3
 
 Compiled = Callable[..., list[Tensor]]
 
@@ -184,77 +180,15 @@ def fuse(
     Raises CannotExport, CannotFuse (naming the node) or ValueError (a state dict does not fit).
     The result is checked against running samples one by one before it is returned.
     """
-    if not weights:
-        raise ValueError("weights: at least one state dict is needed")
-    exported = template
-    if not isinstance(exported, Exported):
-        assert isinstance(template, nn.Module)
-        exported = export(template, example_inputs, example_kwargs)
-    for state in weights:
-        exported.check(state)
-    copy = fx.GraphModule(exported.module, _copied(exported.module.graph))
-    module = simplify(copy, frozenset(exported.weights), fold=fold)
-    plain = extract(exported, module)
-    lowered = lower(exported, plain, rule_of, generic)
-    _check(exported, plain, lowered, weights[0])
-    return Fused(exported, plain, lowered, empty(plain.entries).with_tenants(weights))
-
-
-def _copied(graph: fx.Graph) -> fx.Graph:
-    copy = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
-    output = copy.graph_copy(graph, made)
-    copy.output(output)
-    return copy
-
-
-def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[str, Tensor]) -> None:
-    """Fused equals one by one, on made-up tenants and samples; drops bad implementations."""
-    generator = torch.Generator().manual_seed(0)
-    states = [_varied(exported, state, generator) for _ in range(CHECK_SLOTS)]
-    stacks = empty(plain.entries).with_tenants(states)
-    inputs = [_varied_input(t, generator) for t in exported.samples(CHECK_SLOTS)]
-    rows = torch.tensor([2, 0, 1])
-    try:
-        qualify(lowered.module, (rows, run_of(rows), *stacks.values, *inputs))
-    except CannotFuse as error:
-        node = next(n for n, names in lowered.operations.items() if error.node in names)
-        raise CannotFuse(node, error.reason) from error
-    with torch.no_grad():
-        got = lowered.module(rows, run_of(rows), *stacks.values, *inputs)
-        for slot, row in enumerate(rows.tolist()):
-            one = [t[slot : slot + 1] for t in inputs]
-            expected = plain.module(*(v[row] for v in stacks.values), *one)
-            for name, a, b in zip(_output_names(plain), got, expected, strict=True):
-                if not close(a[slot : slot + 1], b):
-                    raise CannotFuse(name, "a sample's result depends on the others in its batch")
-
-
-def _output_names(plain: Plain) -> list[str]:
-    output = next(n for n in plain.module.graph.nodes if n.op == "output")
-    values: Any = output.args[0]  # with repeats, which all_input_nodes has not
-    return [n.name for n in values]
-
-
-def _varied(
-    exported: Exported, state: Mapping[str, Tensor], generator: torch.Generator
-) -> dict[str, Tensor]:
-    """A state dict near the given one, in which no two weights and no two tenants are equal."""
-
-    def vary(t: Tensor) -> Tensor:
-        noise = torch.rand(t.shape, generator=generator).to(t.dtype)
-        return torch.nan_to_num(t.detach()) * (1 + noise / 5) + noise / 100
-
-    return {key: vary(state[key]) for key in exported.shapes}
-
-
-def _varied_input(sample: Tensor, generator: torch.Generator) -> Tensor:
-    """Samples that differ from each other, with values that the example has."""
-    if sample[0].numel() < 2:
-        return sample
-    flat = sample.flatten(1)
-    moved = [row[torch.randperm(row.numel(), generator=generator)] for row in flat]
-    return torch.stack(moved).reshape(sample.shape)
+    graph = slot_graph(
+        template,
+        weights,
+        example_inputs=example_inputs,
+        example_kwargs=example_kwargs,
+        fold=fold,
+    )
+    stacks = empty(graph.plain.entries).with_tenants(weights)
+    return Fused(graph.exported, graph.plain, graph.lowered, stacks)
 
 
 def _mixture(slots: int, stacks: Stacks) -> tuple[Tensor, list[Tensor]]:

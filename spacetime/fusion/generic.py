@@ -30,6 +30,10 @@ class PerSlot:
         self._layouts = layouts
         self._result = result
 
+    def move(self, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """move(change): replace what it applies to each slot."""
+        self._call = change(self._call)
+
     def vmap(self, rows: Tensor, run: Tensor, *operands: Tensor) -> Tensor:
         """vmap(...): gather every weight, then one vectorised call."""
         values = [

@@ -91,7 +91,7 @@ class CorePartition:
     def _serve(self) -> None:
         with lane_threads(len(self.asked)):
             self._lane.enter()
-            self.home = frozenset(self._lane.granted_cores)
+            self.home = frozenset(self._lane.granted)
             while (order := self._orders.get()) is not None:
                 self._done.put(_outcome(order))
                 self._started.set()  # also when the first launch raised

@@ -164,18 +164,18 @@ def test_a_lane_that_lost_its_server_fails_everything(make: Make) -> None:
 def test_a_native_lane_stays_on_its_cores(make: Make) -> None:
     rig = make(2, function=NOOP)
     cores = _native.available_cores()
-    assert [lane.granted_cores for lane in rig.lanes] == [[cores[i % len(cores)]] for i in (0, 1)]
+    assert [lane.granted for lane in rig.lanes] == [[cores[i % len(cores)]] for i in (0, 1)]
 
 
 def test_a_python_server_is_bound_while_it_serves(make: Make) -> None:
     rig = make(native=False)
     (lane,) = rig.lanes
     before = os.sched_getaffinity(0)
-    assert lane.granted_cores == []
+    assert lane.granted == []
     lane.enter()
     bound = os.sched_getaffinity(0)
     lane.leave()
-    assert bound == set(lane.granted_cores) == {_native.available_cores()[0]}
+    assert bound == set(lane.granted) == {_native.available_cores()[0]}
     assert os.sched_getaffinity(0) == before
 
 

@@ -1,0 +1,196 @@
+"""How PyTorch reaches memory, streams and graphs of a CUDA device, or of a fake one.
+
+On a real device a program is captured by `torch.cuda.graph` on a stream of the lane's partition,
+which fixes the SMs of its kernels (cuda.md §3.1). On a fake device memory is the host's, and a
+captured program is one kernel that takes the program's predicted time, then the program itself on
+the CPU: the same answers through the same native path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils import dlpack
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from spacetime import _native
+from spacetime.errors import UnsupportedError
+
+WARM_UPS = 3  # before a capture: lazy loading, cuDNN's choice, workspaces (cuda.md §3.3)
+
+_CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "complex": 5, "bool": 6}
+
+
+class Capturer(Protocol):
+    """What a device's runners need of PyTorch."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live."""
+
+    def capture(
+        self, partition: _native.SmPartition, program: Callable[[], None]
+    ) -> _native.GraphExec:
+        """A graph of what `program` does on the partition's SMs; warmed up first."""
+
+    def lane(self, partition: _native.SmPartition) -> AbstractContextManager[None]:
+        """Inside, PyTorch's work goes to the partition's stream."""
+
+    def settle(self) -> None:
+        """Waits for PyTorch's own work; raises what it left behind."""
+
+    def release(self) -> None:
+        """Gives memory that PyTorch holds for later back to the device."""
+
+
+@dataclass
+class TorchCuda:
+    """A real device, driven with `torch.cuda`."""
+
+    native: _native.CudaDevice
+    device: torch.device
+    _pools: dict[int, Any]  # of graphs' memory, by capture stream: one a lane
+
+    @classmethod
+    def open(cls, native: _native.CudaDevice, name: str) -> TorchCuda:
+        """Raises UnsupportedError where this PyTorch cannot drive the device."""
+        if not torch.cuda.is_available():
+            built = torch.version.cuda or "no CUDA at all"
+            raise UnsupportedError(
+                f"device {name}: this PyTorch ({torch.__version__}, built for {built}) finds no "
+                "CUDA device; install a CUDA build of torch, or use device 'cpu'"
+            )
+        return cls(native, torch.device(name), {})
+
+    def capture(
+        self, partition: _native.SmPartition, program: Callable[[], None]
+    ) -> _native.GraphExec:
+        # Warmed up on a stream of its own: the lane may be serving, and cuBLAS keeps a workspace
+        # for each stream, which the graphs captured on the capture stream use (cuda.md §3.3).
+        with torch.cuda.device(self.device), torch.no_grad():
+            warm = _stream(partition.warm_stream, self.device)
+            warm.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(warm):
+                for _ in range(WARM_UPS):
+                    program()
+            warm.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            stream = _stream(partition.capture_stream, self.device)
+            pool = self._pools.setdefault(partition.capture_stream, torch.cuda.graph_pool_handle())
+            with torch.cuda.graph(
+                graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                program()
+        handle = graph.raw_cuda_graph_exec()
+        return _native.GraphExec.borrow(self.native, handle, (graph, partition))
+
+    @contextlib.contextmanager
+    def lane(self, partition: _native.SmPartition) -> Iterator[None]:
+        with torch.cuda.device(self.device), torch.no_grad():
+            stream = _stream(partition.stream, self.device)
+            with torch.cuda.stream(stream):
+                yield
+
+    def settle(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def release(self) -> None:
+        torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class TorchFake:
+    """A fake device: tensors on the CPU, in memory that the fake driver counts."""
+
+    native: _native.FakeCudaDevice
+    device: torch.device
+
+    def capture(
+        self, partition: _native.SmPartition, program: Callable[[], None]
+    ) -> _native.GraphExec:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, _Bytes() as moved:
+            program()
+        return self.native.capture(
+            partition,
+            flops=float(counter.get_total_flops()),
+            nbytes=float(moved.total),
+            effect=_without_grad(program),
+        )
+
+    @contextlib.contextmanager
+    def lane(self, partition: _native.SmPartition) -> Iterator[None]:
+        with torch.no_grad():
+            yield
+
+    def settle(self) -> None:
+        self.native.synchronize()
+
+    def release(self) -> None:
+        pass  # PyTorch's memory is the host's here
+
+
+def capturer_of(native: _native.CudaDevice, name: str) -> Capturer:
+    """The way PyTorch reaches this device. Raises UnsupportedError where it does not."""
+    if isinstance(native, _native.FakeCudaDevice):
+        return TorchFake(native, torch.device("cpu"))
+    return TorchCuda.open(native, name)
+
+
+def view(
+    memory: _native.Memory,
+    offset: int,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    *,
+    strides: Sequence[int] | None = None,
+    host: bool,
+) -> Tensor:
+    """A tensor over `memory` from byte `offset`; strides in elements, row-major by default.
+
+    `host`: the device's memory is the host's, as a fake's is. The tensor keeps the memory alive.
+    """
+    if strides is None:
+        sizes = [*shape[1:], 1]
+        strides = list(itertools.accumulate(reversed(sizes), lambda a, b: a * b))[::-1]
+    name = str(dtype).removeprefix("torch.")
+    code = _CODES["bool" if name == "bool" else name.rstrip("0123456789")]
+    capsule = memory.view(offset, list(shape), list(strides), code, 8 * dtype.itemsize, host)
+    tensor: Tensor = dlpack.from_dlpack(capsule)
+    return tensor
+
+
+def _stream(handle: int, device: torch.device) -> torch.cuda.Stream:
+    made: Callable[..., torch.cuda.Stream] = torch.cuda.ExternalStream
+    return made(handle, device)
+
+
+def _without_grad(program: Callable[[], None]) -> Callable[[], None]:
+    def effect() -> None:
+        with torch.no_grad():
+            program()
+
+    return effect
+
+
+class _Bytes(TorchDispatchMode):
+    """Counts the bytes of every result, once written and once read; views aside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            results = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
+            self.total += sum(2 * x.nbytes for x in results)
+        return out

@@ -1,0 +1,77 @@
+"""A slot graph on a CUDA device: constants and created tensors there, and what can be captured.
+
+A captured graph may not look at a tensor's values on the host, so implementations that walk over
+the rows there (`each`), or that are a CPU library's own, are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .generic import PerSlot
+from .layout import CannotFuse
+from .operation import Implementation, SlotOperation
+from .slot_graph import SlotGraph
+
+HOST_ONLY = {"each", "oneDNN", "oneDNN product"}
+
+
+def placed(graph: SlotGraph, device: torch.device) -> fx.GraphModule:
+    """placed(graph, device): (rows, run, *stacks, *inputs) to outputs, with operations of its own.
+
+    Raises CannotFuse where an operation has no implementation left.
+    """
+    return _on(graph.lowered.module, device)
+
+
+def _on(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
+    """A copy whose constants lie on `device`, where it also creates tensors."""
+    made: dict[fx.Node, fx.Node] = {}
+    copied = fx.Graph()
+    copied.output(copied.graph_copy(module.graph, made))
+    root: dict[str, Any] = {}
+    for node in copied.nodes:
+        if "device" in node.kwargs:
+            node.update_kwarg("device", device)
+        if node.op in {"get_attr", "call_module"}:
+            target = str(node.target)
+            root[target] = _part(target, _attribute(module, target), device)
+    return fx.GraphModule(root, copied)
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _part(name: str, part: Any, device: torch.device) -> Any:
+    if isinstance(part, SlotOperation):
+        return _operation(name, part, device)
+    if isinstance(part, fx.GraphModule):
+        return _on(part, device)
+    # The host reads `no_run`; what is read there stays there.
+    return part.to(device) if isinstance(part, Tensor) and name != "no_run" else part
+
+
+def _operation(name: str, operation: SlotOperation, device: torch.device) -> SlotOperation:
+    kept = {n: f for n, f in operation.implementations.items() if n not in HOST_ONLY}
+    if not kept:
+        raise CannotFuse(name, f"{operation.key} has no implementation that a graph can hold")
+    return SlotOperation(operation.key, {n: _moved(f, device) for n, f in kept.items()})
+
+
+def _moved(implementation: Implementation, device: torch.device) -> Implementation:
+    """The generic rule's implementations hold a graph, whose constants have to move."""
+    owner = getattr(implementation, "__self__", None)
+    if not isinstance(owner, PerSlot):
+        return implementation
+    moved = copy.copy(owner)
+    moved.move(lambda call: _on(call, device) if isinstance(call, fx.GraphModule) else call)
+    found: Implementation = getattr(moved, implementation.__name__)
+    return found

@@ -1,0 +1,110 @@
+"""Weights of a family's tenants on a device: one arena row each, seen as ordinary tensors.
+
+Every weight is a stack `[rows, *shape]` whose rows lie one arena row apart. Addresses are fixed
+when the arena is reserved, so graphs that were captured before a tenant joined serve it too; memory
+stands behind the rows of present tenants only (csrc/cuda/memory.h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spacetime import _native
+from spacetime.capture import Capturer, view
+from spacetime.errors import DriverError, OutOfMemory
+
+MOST_TENANTS = 4096  # rows whose addresses are reserved; costs no memory
+OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_ALIGN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """Where one weight lies in a row. `channels_last`: [O, C, H, W] stored as [O, H, W, C]."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    channels_last: bool = False
+
+
+def slabs(specs: Sequence[tuple[tuple[int, ...], torch.dtype, bool]]) -> tuple[list[Slab], int]:
+    """Slabs of these (shape, dtype, channels_last) one after the other, and the bytes of a row."""
+    found, at = [], 0
+    for shape, dtype, channels_last in specs:
+        found.append(Slab(at, shape, dtype, channels_last))
+        size = dtype.itemsize * torch.Size(shape).numel()
+        at += -(-size // _ALIGN) * _ALIGN
+    return found, max(at, _ALIGN)
+
+
+class Weights:
+    """The rows of one family. Thread safety: add and remove under the session's lock."""
+
+    def __init__(
+        self, native: _native.CudaDevice, capturer: Capturer, layout: Sequence[Slab], row_bytes: int
+    ) -> None:
+        self._native = native
+        self._capturer = capturer
+        self._layout = layout
+        self.arena = _native.Arena(native, row_bytes=row_bytes, rows=MOST_TENANTS)
+        self.stacks = [self._stack(slab) for slab in layout]
+        self.rows: set[int] = set()
+
+    @property
+    def row_bytes(self) -> int:
+        """Device memory of one tenant, as the driver gives it out."""
+        return self.arena.row_bytes
+
+    def free_row(self) -> int:
+        """The row the next tenant gets: the lowest one free."""
+        return next(row for row in range(MOST_TENANTS) if row not in self.rows)
+
+    def add(self, tenant: str, row: int, values: Sequence[Tensor], limit: int | None) -> None:
+        """Puts memory behind a row and the values into it; OutOfMemory leaves all as it was."""
+        if limit is not None and self.row_bytes > limit:
+            raise OutOfMemory(tenant, self.row_bytes, limit, "its memory limit")
+        try:
+            self.arena.map(row)
+        except DriverError as error:
+            if error.code != OUT_OF_MEMORY:
+                raise
+            free, _ = self._native.memory()
+            raise OutOfMemory(tenant, self.row_bytes, free, "the device") from None
+        self.rows.add(row)
+        for stack, value in zip(self.stacks, values, strict=True):
+            stack[row].copy_(value)
+        self._capturer.settle()
+
+    def remove(self, row: int) -> None:
+        """Takes a row's memory back; no launch may be reading it."""
+        self.arena.unmap(row)
+        self.rows.discard(row)
+
+    def of(self, row: int) -> list[Tensor]:
+        """One tenant's weights, without a copy."""
+        return [stack[row] for stack in self.stacks]
+
+    def _stack(self, slab: Slab) -> Tensor:
+        step = self.arena.row_bytes // slab.dtype.itemsize
+        shape = slab.shape
+        if slab.channels_last:
+            outputs, inputs, *space = shape
+            shape = (outputs, *space, inputs)
+        inner = [1]
+        for size in reversed(shape[1:]):
+            inner.insert(0, inner[0] * size)
+        strides = [step, *inner] if shape else [step]
+        host = isinstance(self._native, _native.FakeCudaDevice)
+        sizes = (MOST_TENANTS, *shape)
+        stack = view(self.arena, slab.offset, sizes, slab.dtype, strides=strides, host=host)
+        return stack.movedim(-1, 2) if slab.channels_last else stack
+
+
+def tensors_of(state: Mapping[str, Tensor]) -> list[tuple[tuple[int, ...], torch.dtype, bool]]:
+    """Specifications of a state dict's tensors, each in its own order in memory."""
+    return [(tuple(t.shape), t.dtype, False) for t in state.values()]
