@@ -139,7 +139,7 @@ def test_every_candidate_compiles(
     problem = Problem(slots, pixels**2, channels, channels, 9, itemsize=size, precision=precision)
     for config in candidates(problem, sms=132, capability=capability):
         for launch in convolution(
-            slots, channels, pixels, channels, 3, dtype, precision=precision, config=config
+            slots, channels, pixels, channels, 3, dtype=dtype, precision=precision, config=config
         ):
             build = compiled(launch, capability)
             sound(build, capability)
