@@ -42,9 +42,7 @@ CUresult State::join(Stream& stream, Event& event) {
   return kSuccess;
 }
 
-// touches_capture: work on the null stream, or on a stream that blocks, while one that it would
-// wait for captures; those captures are invalid then.
-bool State::touches_capture(const Stream& stream) {
+bool State::implicit(const Stream& stream) {
   if (&stream != null_stream.get()) return false;
   bool touched = false;
   for (const auto& [handle, other] : streams.all()) {
@@ -151,7 +149,7 @@ CUresult FakeDriver::cuStreamIsCapturing(CUstream stream, int* status) {
     std::shared_ptr<Stream> found;
     if (const CUresult code = s.find(stream, found); code != 0) return code;
     if (status == nullptr) return kInvalidValue;
-    if (s.touches_capture(*found)) return kStreamCaptureImplicit;
+    if (s.implicit(*found)) return kStreamCaptureImplicit;
     *status = kCaptureNone;
     if (found->capture != nullptr) {
       *status = found->capture->invalid ? kCaptureInvalidated : kCaptureActive;

@@ -110,7 +110,7 @@ CUresult FakeDriver::cuDeviceTotalMem(std::size_t* bytes, CUdevice device) {
   return state_->call(Entry::cuDeviceTotalMem, [&]() -> CUresult {
     if (bytes == nullptr) return kInvalidValue;
     if (device != 0) return kInvalidDevice;
-    *bytes = state_->memory.total_bytes();
+    *bytes = state_->memory->total_bytes();
     return kSuccess;
   });
 }
@@ -172,11 +172,8 @@ CUresult FakeDriver::cuCtxGetCurrent(CUcontext* context) {
 
 CUresult FakeDriver::cuCtxSynchronize() {
   return state_->call(Entry::cuCtxSynchronize, [&]() -> CUresult {
-    State& s = *state_;
-    // A marker behind everything; with the primary context that includes its green contexts.
-    std::vector<TaskRef> all{s.null_stream->tail};
-    for (const auto& [handle, stream] : s.streams.all()) all.push_back(stream->tail);
-    return s.wait(s.engine.add({}, all, s.now_ns));
+    // That of the primary context includes its green contexts, and so does this for each of them.
+    return state_->wait(state_->engine.fence(state_->now_ns));
   });
 }
 
@@ -210,11 +207,11 @@ Live FakeDriver::live() const {
           .graphs = s.graphs.count(),
           .execs = s.execs.count(),
           .modules = s.modules.count(),
-          .allocations = s.memory.allocations(),
-          .host_allocations = s.memory.host_allocations(),
-          .reservations = s.memory.reservations(),
-          .mappings = s.memory.mappings(),
-          .physical = s.memory.physical()};
+          .allocations = s.memory->allocations(),
+          .host_allocations = s.memory->host_allocations(),
+          .reservations = s.memory->reservations(),
+          .mappings = s.memory->mappings(),
+          .physical = s.memory->physical()};
 }
 
 std::vector<Called> FakeDriver::log() const {
@@ -247,10 +244,7 @@ void FakeDriver::poison(CUresult code) {
 
 void FakeDriver::finish() {
   const std::scoped_lock lock(state_->mutex);
-  std::vector<TaskRef> all;
-  if (state_->null_stream != nullptr) all.push_back(state_->null_stream->tail);
-  for (const auto& [handle, stream] : state_->streams.all()) all.push_back(stream->tail);
-  state_->wait(state_->engine.add({}, all, state_->now_ns));
+  state_->wait(state_->engine.fence(state_->now_ns));
 }
 
 }  // namespace st::fake

@@ -20,6 +20,12 @@ TaskRef Engine::add(Task task, std::span<const TaskRef> after, TimeNs submitted_
   return added;
 }
 
+TaskRef Engine::fence(TimeNs submitted_ns) {
+  std::vector<TaskRef> all;
+  for (const auto& [id, task] : tasks_) all.push_back(task);
+  return add({}, all, submitted_ns);
+}
+
 void Engine::start(Task& task) {
   task.due_ns_ = std::max(now_ns_, task.submitted_ns_) + task.delay_ns;
   active_.push_back(&task);

@@ -47,6 +47,8 @@ class Engine {
 
   TaskRef add(Task task, std::span<const TaskRef> after, TimeNs submitted_ns);
 
+  TaskRef fence(TimeNs submitted_ns);  // after all that is under way
+
   // advance: simulates up to `to`, or until a host function is due, which it returns: run it and
   // call ended(); nothing moves before that.
   TaskRef advance(TimeNs to);

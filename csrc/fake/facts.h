@@ -37,6 +37,7 @@ struct Options {
   std::string device = "h200";
   int driver_version = 13000;    // < 12040: no green contexts; < 12050: none with streams
   std::size_t memory_bytes = 0;  // 0: as the device has
+  unsigned whole_groups = 0;     // 0: as the device has; dies differ in which units are fused off
   bool interference = true;      // partitions share the bandwidth of the device's memory
   TimeNs call_ns = 100;          // host time of a call
   TimeNs poll_ns = 1000;         // host time of a query that finds the work unfinished

@@ -6,10 +6,11 @@
 // when their virtual time has come; kernels only take time.
 //
 // Thread safety: any thread may call. Host functions run inside calls that wait or query
-// (cuStreamSynchronize, cuStreamQuery, cuEventSynchronize, cuEventQuery, cuCtxSynchronize), on that
-// thread, without a lock of the driver, one at a time. While one runs, other calls go on, queries
-// answer "not ready", virtual time stands still, and calls that wait block. A host function must
-// not call the driver: it gets CUDA_ERROR_NOT_PERMITTED, as documented of the real one.
+// (cuStreamSynchronize, cuStreamQuery, cuEventSynchronize, cuEventQuery, cuCtxSynchronize, and
+// cuMemcpyAsync to pageable memory), on that thread, without a lock of the driver, one at a time.
+// While one runs, other calls go on, queries answer "not ready", virtual time stands still, and
+// calls that wait block. A host function must not call the driver: it gets
+// CUDA_ERROR_NOT_PERMITTED, as documented of the real one.
 #pragma once
 
 #include <memory>

@@ -119,7 +119,7 @@ CUresult FakeDriver::cuGraphLaunch(CUgraphExec exec, CUstream stream) {
     if (const CUresult code = state_->execs.find(exec, found); code != 0) return code;
     // A graph launched in a capture would become a child graph; that is not modelled.
     if (const CUresult code = state_->outside_capture(stream, given); code != 0) return code;
-    if (state_->touches_capture(*given)) return kStreamCaptureImplicit;
+    if (state_->implicit(*given)) return kStreamCaptureImplicit;
     state_->launch(*found, *given);
     return kSuccess;
   });

@@ -55,7 +55,10 @@ constexpr auto kBytes = [](const auto& range) { return range.bytes; };
 Memory::Memory(std::size_t total_bytes) : total_bytes_(total_bytes), file_(open_file()) {}
 
 Memory::~Memory() {
-  clear();
+  for (const auto& [pointer, bytes] : reservations_) munmap(address(pointer), bytes);
+  for (const auto& [pointer, bytes] : allocations_) munmap(address(pointer), pages(bytes));
+  for (const auto& [pointer, bytes] : hosts_) munmap(address(pointer), bytes);
+  for (const Freed& range : freed_) munmap(address(range.pointer), range.bytes);
   close(file_);
 }
 
@@ -76,19 +79,18 @@ CUresult Memory::free(CUdeviceptr pointer, std::uint64_t fence) {
   if (pointer == 0) return kSuccess;
   const auto found = allocations_.find(pointer);
   if (found == allocations_.end()) return kInvalidValue;
-  freed_.push_back({pointer, pages(found->second), fence, false});
+  freed_.push_back({pointer, pages(found->second), fence});
   used_bytes_ -= found->second;
   allocations_.erase(found);
   return kSuccess;
 }
 
 void Memory::sweep(std::uint64_t oldest_work) {
-  for (Freed& range : freed_) {
-    if (range.swept || range.fence >= oldest_work) continue;
-    blank(range.pointer, range.bytes);
-    range.swept = true;
+  for (; swept_ < freed_.size() && freed_[swept_].fence < oldest_work; ++swept_) {
+    blank(freed_[swept_].pointer, freed_[swept_].bytes);
+    freed_[swept_].swept = true;
   }
-  while (freed_.size() > kFreedRemembered && freed_.front().swept) {
+  for (; swept_ > kFreedRemembered; --swept_) {
     munmap(address(freed_.front().pointer), freed_.front().bytes);
     freed_.pop_front();
   }
@@ -135,13 +137,12 @@ CUresult Memory::unreserve(CUdeviceptr pointer, std::size_t bytes) {
   return kSuccess;
 }
 
-CUresult Memory::create(std::uint64_t* handle, std::size_t bytes) {
-  if (handle == nullptr || bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
+CUresult Memory::create(std::uint64_t handle, std::size_t bytes) {
+  if (bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
   if (!fits(bytes)) return kOutOfMemory;
   const std::int64_t end = file_end_ + static_cast<std::int64_t>(bytes);
   if (ftruncate(file_, end) != 0) return kOutOfMemory;
-  *handle = 0x100000 + ++handles_;
-  physical_[*handle] = {.bytes = bytes, .offset = file_end_};
+  physical_[handle] = {.bytes = bytes, .offset = file_end_};
   file_end_ = end;
   used_bytes_ += bytes;
   return kSuccess;
@@ -209,21 +210,6 @@ CUresult Memory::allow(CUdeviceptr pointer, std::size_t bytes) {
     it->second.allowed = true;
   }
   return kSuccess;
-}
-
-void Memory::clear() {
-  while (!mappings_.empty()) unmap(mappings_.begin()->first, mappings_.begin()->second.bytes);
-  while (!reservations_.empty()) {
-    unreserve(reservations_.begin()->first, reservations_.begin()->second);
-  }
-  while (!allocations_.empty()) this->free(allocations_.begin()->first, 0);
-  while (!hosts_.empty()) free_host(address(hosts_.begin()->first));
-  for (const Freed& range : freed_) munmap(address(range.pointer), range.bytes);
-  freed_.clear();
-  physical_.clear();
-  used_bytes_ = 0;
-  ftruncate(file_, 0);
-  file_end_ = 0;
 }
 
 bool Memory::of_device(CUdeviceptr pointer) const {

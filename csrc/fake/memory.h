@@ -32,13 +32,11 @@ class Memory {
 
   CUresult reserve(CUdeviceptr* pointer, std::size_t bytes, std::size_t alignment);
   CUresult unreserve(CUdeviceptr pointer, std::size_t bytes);
-  CUresult create(std::uint64_t* handle, std::size_t bytes);
+  CUresult create(std::uint64_t handle, std::size_t bytes);
   CUresult release(std::uint64_t handle);
   CUresult map(CUdeviceptr pointer, std::size_t bytes, std::uint64_t handle);
   CUresult unmap(CUdeviceptr pointer, std::size_t bytes);
   CUresult allow(CUdeviceptr pointer, std::size_t bytes);  // read and write
-
-  void clear();  // frees everything
 
   bool of_device(CUdeviceptr pointer) const;  // freed or unmapped included
   bool pinned(CUdeviceptr pointer) const;
@@ -59,7 +57,7 @@ class Memory {
     CUdeviceptr pointer;
     std::size_t bytes;
     std::uint64_t fence;
-    bool swept;
+    bool swept = false;
   };
   struct Physical {
     std::size_t bytes;
@@ -82,11 +80,11 @@ class Memory {
   std::size_t used_bytes_ = 0;
   const int file_;  // backs physical allocations: contents survive a mapping, as on the device
   std::int64_t file_end_ = 0;
-  std::uint64_t handles_ = 0;
   Ranges allocations_, hosts_, reservations_;
   std::map<std::uint64_t, Physical> physical_;
   std::map<CUdeviceptr, Mapping> mappings_;
-  std::deque<Freed> freed_;
+  std::deque<Freed> freed_;  // fences grow
+  std::size_t swept_ = 0;    // of them, the first
 };
 
 }  // namespace st::fake

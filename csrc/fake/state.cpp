@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <stdexcept>
 
 namespace st::fake {
 namespace {
@@ -11,6 +12,18 @@ thread_local bool in_host_function_ = false;
 thread_local std::unordered_map<const State*, std::pair<std::uint64_t, CUcontext>> current_;
 
 std::atomic<std::uint64_t> states_{0};
+
+Facts chosen_facts(const Options& options) {
+  Facts facts = find(options.device);
+  if (options.memory_bytes != 0) facts.memory_bytes = options.memory_bytes;
+  if (options.whole_groups != 0) facts.whole_groups = options.whole_groups;
+  if (facts.whole_groups * facts.minimum > facts.sms) {
+    throw std::invalid_argument("whole_groups: " + std::to_string(facts.whole_groups) + " of " +
+                                std::to_string(facts.minimum) + " SMs are more than the device's " +
+                                std::to_string(facts.sms));
+  }
+  return facts;
+}
 
 }  // namespace
 
@@ -22,9 +35,9 @@ std::uint64_t this_thread() {
 
 State::State(Options chosen)
     : options(std::move(chosen)),
-      facts(fake::find(options.device)),
+      facts(chosen_facts(options)),
       engine(facts, options.interference),
-      memory(options.memory_bytes != 0 ? options.memory_bytes : facts.memory_bytes),
+      memory(std::make_shared<Memory>(facts.memory_bytes)),
       primary(handle<CUcontext>()) {
   generation = ++states_;
   log.reserve(FakeDriver::kLogged);
@@ -34,13 +47,16 @@ CUresult State::enter(Entry entry) {
   if (lacking(entry, options.driver_version)) return kNotFound;
   if (!in_host) {
     now_ns += options.call_ns;
-    memory.sweep(engine.oldest());
+    memory->sweep(engine.oldest());
   }
   if (needs(entry) == Needs::kNothing) return kSuccess;
   if (!initialized) return kNotInitialized;
   if (needs(entry) == Needs::kContext) {
     if (current() == nullptr) return kInvalidContext;
-    if (references == 0) return kContextIsDestroyed;
+    const bool green = current() != primary;
+    if (references == 0 || (green && !green_contexts.contains(current()))) {
+      return kContextIsDestroyed;
+    }
   }
   if (unsafe_in_capture(entry)) {
     bool forbidden = false;
@@ -96,7 +112,7 @@ void State::close_primary() {
   execs.orphan_all();
   modules.orphan_all();
   functions.orphan_all();
-  memory.clear();
+  memory = std::make_shared<Memory>(facts.memory_bytes);
 }
 
 CUresult State::find(CUstream handle, std::shared_ptr<Stream>& stream) {
@@ -107,6 +123,7 @@ CUresult State::find(CUstream handle, std::shared_ptr<Stream>& stream) {
 }
 
 void State::run_host(const TaskRef& host) {
+  const std::shared_ptr<Memory> kept = memory;
   in_host = true;
   mutex.unlock();
   in_host_function_ = true;

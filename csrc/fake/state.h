@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 
@@ -20,7 +21,6 @@
 
 namespace st::fake {
 
-inline constexpr CUresult kAlreadyMapped = 208;
 inline constexpr CUresult kNoBinaryForGpu = 209;
 inline constexpr CUresult kIllegalState = 401;
 inline constexpr CUresult kNotPermitted = 800;
@@ -151,8 +151,8 @@ struct State {
   bool initialized = false;
   TimeNs now_ns = 0;
   Engine engine;
-  Memory memory;
-  std::uint64_t serial = 0;  // of handles and splits
+  std::shared_ptr<Memory> memory;  // a host function that runs keeps it while a context ends
+  std::uint64_t serial = 0;        // of handles and splits
 
   std::uint64_t generation = 0;  // tells States at one address apart
   CUcontext primary;             // its handle stays the same for the process
@@ -174,7 +174,11 @@ struct State {
 
   template <typename Handle>
   Handle handle() {
-    return reinterpret_cast<Handle>(0x10000 + 16 * ++serial);
+    if constexpr (std::is_pointer_v<Handle>) {
+      return reinterpret_cast<Handle>(0x10000 + 16 * ++serial);
+    } else {
+      return 0x10000 + 16 * ++serial;
+    }
   }
 
   // call: the frame of an entry. `body` runs under the mutex once everything the entry needs is
@@ -213,7 +217,9 @@ struct State {
 
   CUresult record(Stream& stream, const Operation& operation);
   CUresult join(Stream& stream, Event& event);
-  bool touches_capture(const Stream& stream);
+  // implicit: whether this is the null stream, which would wait for a blocking stream that
+  // captures; that capture is invalid then.
+  bool implicit(const Stream& stream);
   // outside_capture: the stream; 900, and its capture is invalid, if it captures.
   CUresult outside_capture(CUstream handle, std::shared_ptr<Stream>& stream);
   void leave(Stream& stream);  // its capture, which is invalid from now on

@@ -9,7 +9,7 @@ namespace st::fake {
 // Only what was not given to a stream of a capture becomes tasks.
 CUresult State::enqueue(Stream& stream, const Operation& operation) {
   if (stream.capture != nullptr) return record(stream, operation);
-  if (stream.blocking && touches_capture(stream)) return kStreamCaptureImplicit;
+  if (implicit(stream)) return kStreamCaptureImplicit;
   follow(stream, task_of(operation, false), {});
   return kSuccess;
 }
@@ -44,7 +44,7 @@ Task State::task_of(const Operation& operation, bool in_graph) {
       task.sms = operation.sms;
       break;
     case kNodeMemcpy: {
-      const bool on_device = memory.of_device(operation.to) && memory.of_device(operation.from);
+      const bool on_device = memory->of_device(operation.to) && memory->of_device(operation.from);
       const double rate = on_device ? facts.bandwidth / 2 : facts.link;  // reads and writes
       task.delay_ns =
           options.copy_ns + static_cast<TimeNs>(static_cast<double>(operation.size) / rate);
@@ -66,8 +66,8 @@ Task State::task_of(const Operation& operation, bool in_graph) {
 }
 
 CUresult State::copy(const Operation& operation) const {
-  if (!memory.usable(operation.to, operation.size, true)) return kIllegalAddress;
-  if (!memory.usable(operation.from, operation.size, true)) return kIllegalAddress;
+  if (!memory->usable(operation.to, operation.size, true)) return kIllegalAddress;
+  if (!memory->usable(operation.from, operation.size, true)) return kIllegalAddress;
   const void* from = operation.staged != nullptr ? operation.staged->data()
                                                  : reinterpret_cast<const void*>(operation.from);
   std::memmove(reinterpret_cast<void*>(operation.to), from, operation.size);
@@ -75,7 +75,7 @@ CUresult State::copy(const Operation& operation) const {
 }
 
 CUresult State::set(const Operation& operation) const {
-  if (!memory.usable(operation.to, operation.size, true)) return kIllegalAddress;
+  if (!memory->usable(operation.to, operation.size, true)) return kIllegalAddress;
   std::memset(reinterpret_cast<void*>(operation.to), operation.value, operation.size);
   return kSuccess;
 }
@@ -189,7 +189,7 @@ CUresult FakeDriver::cuEventRecord(CUevent event, CUstream stream) {
     if (recording->capture != nullptr && recording->capture->invalid) {
       return kStreamCaptureInvalidated;
     }
-    if (recording->blocking && s.touches_capture(*recording)) return kStreamCaptureImplicit;
+    if (s.implicit(*recording)) return kStreamCaptureImplicit;
     found->capture = recording->capture;
     found->capture_tail = recording->capture_tail;
     found->marker = recording->capture != nullptr ? nullptr : s.follow(*recording, {}, {});

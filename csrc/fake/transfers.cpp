@@ -5,7 +5,7 @@ namespace st::fake {
 
 CUresult FakeDriver::cuMemGetInfo(std::size_t* free, std::size_t* total) {
   return state_->call(Entry::cuMemGetInfo, [&]() -> CUresult {
-    const Memory& memory = state_->memory;
+    const Memory& memory = *state_->memory;
     if (free == nullptr || total == nullptr) return kInvalidValue;
     *total = memory.total_bytes();
     *free = memory.total_bytes() - memory.used_bytes();
@@ -14,14 +14,14 @@ CUresult FakeDriver::cuMemGetInfo(std::size_t* free, std::size_t* total) {
 }
 
 CUresult FakeDriver::cuMemAlloc(CUdeviceptr* pointer, std::size_t bytes) {
-  return state_->call(Entry::cuMemAlloc, [&] { return state_->memory.allocate(pointer, bytes); });
+  return state_->call(Entry::cuMemAlloc, [&] { return state_->memory->allocate(pointer, bytes); });
 }
 
 // The real call waits for the device; here the memory outlives the work that was given before.
 CUresult FakeDriver::cuMemFree(CUdeviceptr pointer) {
   return state_->call(Entry::cuMemFree, [&]() -> CUresult {
-    const CUresult code = state_->memory.free(pointer, state_->engine.issued());
-    state_->memory.sweep(state_->engine.oldest());
+    const CUresult code = state_->memory->free(pointer, state_->engine.issued());
+    state_->memory->sweep(state_->engine.oldest());
     return code;
   });
 }
@@ -30,12 +30,12 @@ CUresult FakeDriver::cuMemHostAlloc(void** pointer, std::size_t bytes, unsigned 
   return state_->call(Entry::cuMemHostAlloc, [&]() -> CUresult {
     constexpr unsigned kAllFlags = 7;
     if ((flags & ~kAllFlags) != 0) return kInvalidValue;
-    return state_->memory.allocate_host(pointer, bytes);
+    return state_->memory->allocate_host(pointer, bytes);
   });
 }
 
 CUresult FakeDriver::cuMemFreeHost(void* pointer) {
-  return state_->call(Entry::cuMemFreeHost, [&] { return state_->memory.free_host(pointer); });
+  return state_->call(Entry::cuMemFreeHost, [&] { return state_->memory->free_host(pointer); });
 }
 
 CUresult FakeDriver::cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t bytes,
@@ -46,7 +46,7 @@ CUresult FakeDriver::cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t
     if (const CUresult code = s.find(stream, given); code != 0) return code;
     if (bytes == 0) return kSuccess;
     if (to == 0 || from == 0) return kInvalidValue;
-    if (!s.memory.usable(to, bytes, false) || !s.memory.usable(from, bytes, false)) {
+    if (!s.memory->usable(to, bytes, false) || !s.memory->usable(from, bytes, false)) {
       return kInvalidValue;
     }
     Operation operation{.type = kNodeMemcpy};
@@ -54,7 +54,7 @@ CUresult FakeDriver::cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t
     operation.from = from;
     operation.size = bytes;
     const auto pageable = [&](CUdeviceptr pointer) {
-      return !s.memory.of_device(pointer) && !s.memory.pinned(pointer);
+      return !s.memory->of_device(pointer) && !s.memory->pinned(pointer);
     };
     if (given->capture != nullptr) return s.enqueue(*given, operation);
     // As the real driver: memory that it does not know is read before the call returns, and
@@ -74,7 +74,7 @@ CUresult FakeDriver::cuMemsetD8Async(CUdeviceptr to, unsigned char value, std::s
     std::shared_ptr<Stream> given;
     if (const CUresult code = state_->find(stream, given); code != 0) return code;
     if (bytes == 0) return kSuccess;
-    const Memory& memory = state_->memory;
+    const Memory& memory = *state_->memory;
     if (!memory.of_device(to) && !memory.pinned(to)) return kInvalidValue;
     if (!memory.usable(to, bytes, false)) return kInvalidValue;
     Operation operation{.type = kNodeMemset};
@@ -110,37 +110,40 @@ CUresult FakeDriver::cuMemAddressReserve(CUdeviceptr* pointer, std::size_t bytes
                                          std::size_t alignment, CUdeviceptr, std::uint64_t flags) {
   return state_->call(Entry::cuMemAddressReserve, [&]() -> CUresult {
     if (flags != 0) return kInvalidValue;
-    return state_->memory.reserve(pointer, bytes, alignment);  // the wanted address is a hint
+    return state_->memory->reserve(pointer, bytes, alignment);  // the wanted address is a hint
   });
 }
 
 CUresult FakeDriver::cuMemAddressFree(CUdeviceptr pointer, std::size_t bytes) {
   return state_->call(Entry::cuMemAddressFree,
-                      [&] { return state_->memory.unreserve(pointer, bytes); });
+                      [&] { return state_->memory->unreserve(pointer, bytes); });
 }
 
 CUresult FakeDriver::cuMemCreate(CUmemGenericAllocationHandle* handle, std::size_t bytes,
                                  const CUmemAllocationProp* property, std::uint64_t flags) {
   return state_->call(Entry::cuMemCreate, [&]() -> CUresult {
-    if (!on_this_device(property) || flags != 0) return kInvalidValue;
-    return state_->memory.create(handle, bytes);
+    if (handle == nullptr || !on_this_device(property) || flags != 0) return kInvalidValue;
+    const auto made = state_->handle<CUmemGenericAllocationHandle>();
+    const CUresult code = state_->memory->create(made, bytes);
+    if (code == kSuccess) *handle = made;
+    return code;
   });
 }
 
 CUresult FakeDriver::cuMemRelease(CUmemGenericAllocationHandle handle) {
-  return state_->call(Entry::cuMemRelease, [&] { return state_->memory.release(handle); });
+  return state_->call(Entry::cuMemRelease, [&] { return state_->memory->release(handle); });
 }
 
 CUresult FakeDriver::cuMemMap(CUdeviceptr pointer, std::size_t bytes, std::size_t offset,
                               CUmemGenericAllocationHandle handle, std::uint64_t flags) {
   return state_->call(Entry::cuMemMap, [&]() -> CUresult {
     if (offset != 0 || flags != 0) return kInvalidValue;
-    return state_->memory.map(pointer, bytes, handle);
+    return state_->memory->map(pointer, bytes, handle);
   });
 }
 
 CUresult FakeDriver::cuMemUnmap(CUdeviceptr pointer, std::size_t bytes) {
-  return state_->call(Entry::cuMemUnmap, [&] { return state_->memory.unmap(pointer, bytes); });
+  return state_->call(Entry::cuMemUnmap, [&] { return state_->memory->unmap(pointer, bytes); });
 }
 
 CUresult FakeDriver::cuMemSetAccess(CUdeviceptr pointer, std::size_t bytes,
@@ -150,7 +153,7 @@ CUresult FakeDriver::cuMemSetAccess(CUdeviceptr pointer, std::size_t bytes,
         access->location.type != kLocationDevice || access->location.id != 0) {
       return kInvalidValue;
     }
-    return state_->memory.allow(pointer, bytes);
+    return state_->memory->allow(pointer, bytes);
   });
 }
 

@@ -181,7 +181,11 @@ void a_green_context_is_current_to_one_thread() {
   const auto elsewhere = [&] { return rig.driver.cuCtxSetCurrent(context); };
   std::thread([&] { EXPECT(kInvalidContext, elsewhere()); }).join();
   OK(rig.driver.cuCtxSetCurrent(rig.context));
-  std::thread([&] { OK(elsewhere()); }).join();
+  std::thread([&] {
+    OK(elsewhere());
+    OK(rig.driver.cuGreenCtxDestroy(green));
+    EXPECT(kContextIsDestroyed, rig.driver.cuCtxSynchronize());
+  }).join();
 }
 
 void handles_of_another_family_are_unknown() {
@@ -209,6 +213,18 @@ void older_drivers_lack_calls() {
     EXPECT(row.green ? kSuccess : kNotFound,
            rig.driver.cuDeviceGetDevResource(0, &resource, kResourceSm));
     if (row.green) assert(resource.sm.smCount == 132 && resource.sm.minSmPartitionSize == 0);
+  }
+}
+
+void another_die_has_other_groups() {
+  Rig rig({.whole_groups = 16});
+  const std::vector<CUdevResource> groups = rig.split(8);
+  assert(groups.size() == 17 && groups.back().sm.smCount == 4);
+  try {
+    FakeDriver driver({.whole_groups = 17});
+    assert(false);
+  } catch (const std::invalid_argument& error) {
+    assert(std::string(error.what()) == "whole_groups: 17 of 8 SMs are more than the device's 132");
   }
 }
 
@@ -246,6 +262,7 @@ int main() {
   a_green_context_is_current_to_one_thread();
   handles_of_another_family_are_unknown();
   older_drivers_lack_calls();
+  another_die_has_other_groups();
   unknown_devices_are_named();
   calls_are_logged();
   std::puts("fake_device: ok");

@@ -88,6 +88,28 @@ void the_holder_of_a_lock_it_wants_goes_on() {
   OK(rig.driver.cuStreamSynchronize(stream));
 }
 
+// Its memory stays until it returns, even if the context ends meanwhile.
+void outlives_the_context() {
+  Rig rig;
+  const CUdeviceptr memory = rig.memory(64);
+  std::atomic<bool> running = false, go = false;
+  std::function<void()> writes = [&] {
+    running = true;
+    while (!go) std::this_thread::yield();
+    *reinterpret_cast<char*>(memory) = 1;
+  };
+  OK(rig.driver.cuLaunchHostFunc(nullptr, call, &writes));
+  std::thread lane([&] {
+    OK(rig.driver.cuCtxSetCurrent(rig.context));
+    OK(rig.driver.cuCtxSynchronize());
+  });
+  while (!running) std::this_thread::yield();
+  OK(rig.driver.cuDevicePrimaryCtxReset(0));
+  assert(rig.driver.live() == Live{});
+  go = true;
+  lane.join();
+}
+
 // Two that wait: one of them runs the host function, the other sees its end.
 void two_threads_may_wait_for_one() {
   Rig rig;
@@ -148,6 +170,7 @@ int main() {
   runs_when_its_time_has_come_in_order();
   must_not_call_the_driver();
   the_holder_of_a_lock_it_wants_goes_on();
+  outlives_the_context();
   two_threads_may_wait_for_one();
   many_lanes_at_once();
   std::puts("fake_host: ok");

@@ -129,6 +129,15 @@ void polling_ends() {
   assert(polls == 10 && rig.driver.now_ns() == 10 * options.poll_ns);
 }
 
+void the_context_waits_for_what_streams_left() {
+  Rig rig(exact());
+  const CUstream stream = rig.stream();
+  OK(rig.launch(rig.kernel(computing(1000, 132)), stream));
+  OK(rig.driver.cuStreamDestroy(stream));
+  OK(rig.driver.cuCtxSynchronize());
+  assert(rig.driver.now_ns() == 1000);
+}
+
 void the_null_stream_waits_for_blocking_ones() {
   Rig rig(exact());
   const CUstream blocking = rig.stream(0), free = rig.stream();
@@ -239,6 +248,7 @@ int main() {
   events_order_and_measure();
   a_wait_is_for_the_record_before_it();
   polling_ends();
+  the_context_waits_for_what_streams_left();
   the_null_stream_waits_for_blocking_ones();
   copies_happen_when_their_time_has_come();
   for (unsigned seed = 0; seed < 20; ++seed) random_work_is_ordered(seed);
