@@ -248,15 +248,21 @@ void an_exec_runs_once_at_a_time() {
   begin(rig, beside);
   OK(rig.launch(kernel, beside));
   const CUgraphExec second = instantiate(rig, end(rig, beside));
-  for (const CUstream stream : {one, two}) OK(rig.driver.cuGraphLaunch(first, stream));
+  const CUevent begins = rig.event(), ends[] = {rig.event(), rig.event(), rig.event()};
+  OK(rig.driver.cuEventRecord(begins, one));
+  OK(rig.driver.cuGraphLaunch(first, one));
+  OK(rig.driver.cuEventRecord(ends[0], one));
+  OK(rig.driver.cuGraphLaunch(first, two));
+  OK(rig.driver.cuEventRecord(ends[1], two));
   OK(rig.driver.cuGraphLaunch(second, three));
-  OK(rig.driver.cuStreamSynchronize(three));
-  assert(rig.driver.now_ns() == 1000);
-  EXPECT(kNotReady, rig.driver.cuStreamQuery(two));
-  OK(rig.driver.cuStreamSynchronize(one));
-  assert(rig.driver.now_ns() == 1000 + 1000);  // and the poll
-  OK(rig.driver.cuStreamSynchronize(two));
-  assert(rig.driver.now_ns() == 2000);
+  OK(rig.driver.cuEventRecord(ends[2], three));
+  OK(rig.driver.cuCtxSynchronize());
+  const float took_ms[] = {1e-3f, 2e-3f, 1e-3f};
+  for (int i = 0; i < 3; ++i) {
+    float ms = 0;
+    OK(rig.driver.cuEventElapsedTime(&ms, begins, ends[i]));
+    assert(ms == took_ms[i]);
+  }
 }
 
 void kernels_and_clusters() {
