@@ -54,3 +54,24 @@ def _rates(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel("tenants R")
+
+
+def draw_partition(record: dict[str, Any], path: Path) -> None:
+    """Product rate and bandwidth of a partition against its SMs, to a PNG file."""
+    figure, panels = grid(2)
+    sms = [row["sms"] for row in record["rows"]]
+    kinds = (("tflops", "bf16 product, TFLOP/s"), ("gbs", "copy by SMs, GB/s"))
+    for (quantity, label), axes in zip(kinds, panels, strict=True):
+        rates = [row[quantity] for row in record["rows"]]
+        axes.plot(sms, rates, color="#c1272d", marker="o", markersize=4)
+        axes.plot([0, sms[-1]], [0, rates[-1]], color="#7f7f7f", linestyle=":", linewidth=1)
+        axes.set_xlabel("SMs of the partition")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+    switch, create = (record[kind]["median"] for kind in ("switch_us", "create_us"))
+    figure.suptitle(
+        f"{record['device']}{', virtual time' * record['virtual']}: a launch on another rung takes "
+        f"{switch:.1f} µs, a new partition {create:.0f} µs",
+        fontsize=10,
+    )
+    save(figure, path)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from spacetime.benchmarks import bench_partition
 from spacetime.benchmarks.gpu import flops, goals, rig, ways
 from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
@@ -137,3 +141,43 @@ def test_precision_is_put_back() -> None:
     with rig.precision("fp32"):
         assert not torch.backends.cudnn.allow_tf32
     assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+
+
+def test_a_fake_devices_ladder_is_measured_in_virtual_time(tmp_path: Path) -> None:
+    result = bench_partition.run(device="fake:h200", quick=True, out=tmp_path, as_json=True)
+    written = json.loads((tmp_path / "partition.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    assert (tmp_path / "partition.png").stat().st_size > 1000
+    assert written["virtual"]
+    assert sum(written["unit_sms"]) == written["sms"] == 132
+    rates = [row["tflops"] for row in written["rows"]]
+    assert rates == sorted(rates)  # more SMs, more arithmetic
+    first, last = written["rows"][0], written["rows"][-1]
+    assert last["gbs"] / first["gbs"] < last["sms"] / first["sms"]  # a few SMs fill the memory
+    assert written["switch_us"]["median"] > 0
+    assert written["goals"][0]["met"] is None  # a model reaches no goal
+
+
+def test_partitions_of_sms_need_a_device_that_has_them() -> None:
+    with pytest.raises(UnsupportedError, match="need cuda:N or fake:h200"):
+        bench_partition.run(device="cpu", quick=True, as_json=True)
+
+
+def test_our_way_is_the_super_kernel() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed: its kernels are not checked")
+    code = (
+        "import torch\n"
+        "from spacetime.benchmarks.gpu import ours, rig, ways\n"
+        "from spacetime.benchmarks.problems import convolution, gemm\n"
+        "for problem in gemm('g', m=3, n=20, k=24), convolution('c', (5, 6), side=4, k=3):\n"
+        "    case = ways.case_of(problem, 3, 'fp32', torch.float32, rig.DryRig(), seed=0)\n"
+        "    options = {'precision': 'ieee', 'config': None, 'sms': 4}\n"
+        "    launch = ours._launch(case, torch.arange(3), options)\n"
+        "    error = (rig.flat(launch()) - ways.expected(case)).abs().max()\n"
+        "    assert error < 1e-5, (problem, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -101,6 +101,7 @@ def test_two_partitions_on_one_core_break_the_bounds() -> None:
         effort = Effort(rounds=3, launches=60, probes=("compute",), stressors=("compute",))
         record = verify.certificate(ground, effort, Bounds())
     assert not record["passed"]
+    assert record["overlaps"] == [[0, 1]]
     assert all(row["held_frac"] < 0.8 for row in record["rows"])
 
 
@@ -137,6 +138,11 @@ def test_one_lane_cannot_be_isolated_from_nobody() -> None:
     with pytest.raises(UnsupportedError, match="at least 2"):
         verify.run(device="cpu", lanes=1)
     assert CliRunner().invoke(cli.cli, ["verify", "--lanes", "1"]).exit_code == 2
+
+
+def test_a_fake_devices_isolation_is_not_certified() -> None:
+    with pytest.raises(UnsupportedError, match="a fake device's is assumed"):
+        verify.run(device="fake:h200")
 
 
 @two_cores

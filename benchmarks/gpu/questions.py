@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import torch
 
-from spacetime.benchmarks.gpu.device_code import BLOCKS_AN_SM, Where
 from spacetime.benchmarks.gpu.driver import Cuda, Green, Resource
 from spacetime.benchmarks.gpu.rig import clocks
+from spacetime.kernels.sm_ids import BLOCKS_AN_SM, Where
 
 Facts = dict[str, Any]
 ENTRIES = Path(__file__).resolve().parents[2] / "csrc" / "cuda" / "entries.h"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from spacetime.errors import SpacetimeError, UnsupportedError
 from spacetime.verify.bounds import Bounds, broken, is_private
 from spacetime.verify.cores import KINDS, Cores
 from spacetime.verify.measure import Case, Effort, Pair, pairs
+from spacetime.verify.sms import Sms
 from spacetime.verify.tables import show
 from spacetime.verify.under_test import Ground
 
@@ -66,12 +68,17 @@ def run(
     if out is not None:
         _write(record, out, quiet=as_json)
     if not record["passed"]:
-        failed = [row for row in record["rows"] if row["broken"]]
-        first = f"{failed[0]['probe']} beside {failed[0]['stressor']}: {failed[0]['broken'][0]}"
-        raise NotIsolated(
-            f"verify: {len(failed)} of {len(record['rows'])} pairs break their bounds ({first})"
-        )
+        raise NotIsolated(f"verify: {_complaint(record)}")
     return record
+
+
+def _complaint(record: dict[str, Any]) -> str:
+    failed = [row for row in record["rows"] if row["broken"]]
+    told = [f"partitions {record['overlaps']} overlap"] if record["overlaps"] else []
+    if failed:
+        first = f"{failed[0]['probe']} beside {failed[0]['stressor']}: {failed[0]['broken'][0]}"
+        told += [f"{len(failed)} of {len(record['rows'])} pairs break their bounds ({first})"]
+    return "; ".join(told)
 
 
 def certificate(
@@ -85,6 +92,7 @@ def certificate(
         return track(cases, "verify", console=screen, disable=hidden, transient=True)
 
     rows = [_row(pair, bounds, ground) for pair in pairs(ground, effort, shown)]
+    overlaps = _overlaps(ground)
     return {
         "format": FORMAT,
         **ground.facts,
@@ -97,8 +105,15 @@ def certificate(
         "bounds": asdict(bounds),
         "effort": asdict(effort),
         "rows": rows,
-        "passed": not any(row["broken"] for row in rows),
+        "overlaps": overlaps,
+        "passed": not overlaps and not any(row["broken"] for row in rows),
     }
+
+
+def _overlaps(ground: Ground) -> list[list[int]]:
+    """Pairs of partitions that may use the same core or SM."""
+    homes = [partition.home for partition in ground.partitions]
+    return [[a, b] for a, b in combinations(range(len(homes)), 2) if homes[a] & homes[b]]
 
 
 def _row(pair: Pair, bounds: Bounds, ground: Ground) -> dict[str, Any]:
@@ -108,7 +123,10 @@ def _row(pair: Pair, bounds: Bounds, ground: Ground) -> dict[str, Any]:
 
 def _opened(device: str, lanes: int, memory_bytes: int | None) -> Ground:
     opened = open_device(device)
-    return Cores(opened, divided(opened, lanes), memory_bytes=memory_bytes)
+    layout = divided(opened, lanes)
+    if opened.kind == "cores":
+        return Cores(opened, layout, memory_bytes=memory_bytes)
+    return Sms(opened, layout)
 
 
 def _write(record: dict[str, Any], out: Path, *, quiet: bool) -> None:

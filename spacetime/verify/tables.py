@@ -19,10 +19,9 @@ def show(record: dict[str, Any]) -> None:
     plain = Console()
     screen = plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
     for number, part in enumerate(record["partitions"]):
-        same = "as asked" if part["home"] == part["asked"] else f"on {record['unit']}s"
         screen.print(
-            f"partition {number}: {record['unit']}s {part['asked']} asked, "
-            f"{part['granted']} granted, {same} {part['home']}",
+            f"partition {number}: units {part['asked']} asked, {part['granted']} "
+            f"{record['unit']}s granted, on {record['unit']}s {part['home']}",
             highlight=False,
         )
     table = Table(title=f"isolation of {record['device']}, kind {record['kind']}")
@@ -40,8 +39,11 @@ def show(record: dict[str, Any]) -> None:
     )
     if record.get("split cores"):
         screen.print(f"Partitions share physical cores: {record['split cores']}", highlight=False)
+    for first, second in record["overlaps"]:
+        screen.print(f"OVERLAP: partitions {first} and {second}", highlight=False)
     failed = sum(bool(row["broken"]) for row in record["rows"])
-    screen.print("PASSED" if not failed else f"FAILED: {failed} of {len(record['rows'])} pairs")
+    passed = "PASSED" if record["passed"] else f"FAILED: {failed} of {len(record['rows'])} pairs"
+    screen.print(passed)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Small kernels for the probes, compiled by CuPy's NVRTC where a device is."""
+"""Which SMs a launch ran on: a kernel that notes them, compiled by CuPy where a device is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCKS_AN_SM = 4
+BLOCKS_AN_SM = 4  # so many blocks for each SM of the device: none is left out
 _SOURCE = r"""
 extern "C" __global__ void where(int* ids, long long ns) {
   unsigned id;
@@ -43,7 +43,14 @@ class Where:
     def seen(self) -> list[int]:
         """The SMs noted since the last call, sorted. Synchronises the device."""
         torch.cuda.synchronize()
-        found = sorted(set(self.ids.tolist()) - {-1})
-        self.ids.fill_(-1)
+        found = self.taken(torch.cuda.current_stream())
         torch.cuda.synchronize()
+        return found
+
+    def taken(self, stream: torch.cuda.Stream) -> list[int]:
+        """As seen, but waits for this stream only: others may be at work."""
+        with torch.cuda.stream(stream):
+            found = sorted(set(self.ids.tolist()) - {-1})
+            self.ids.fill_(-1)
+            stream.synchronize()
         return found

@@ -1,0 +1,152 @@
+"""`bench partition`: what a partition of SMs costs to switch to and to make, and what it can do.
+
+Switching is choosing another rung's lane: the next launch goes to a stream that already exists.
+The published way, a shadow process with another share, takes 10 to 15 s (gpulet, ATC'22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.progress import track
+
+from spacetime.benchmarks import record
+from spacetime.benchmarks.gpu import goals
+from spacetime.benchmarks.gpu.rungs import WORK, Ladder
+from spacetime.benchmarks.record import options
+
+GOAL_US = 100.0
+PUBLISHED_S = (10, 15)  # gpulet, 2109.01611, section 5
+SETTLED = 16  # launches before the clock counts
+
+
+def run(
+    *,
+    device: str = "cuda:0",
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    repetitions: int = 9,
+    switches: int = 400,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measures the ladder of `device`; prints tables, writes JSON and a picture to `out`.
+
+    device: cuda:N, or a fake one, whose numbers are those of its model, in virtual time.
+    """
+    repetitions, switches = (3, 40) if quick else (repetitions, switches)
+    ladder = Ladder(device)
+    native = ladder.native
+    result = record.header("partition", seed=seed, quick=quick, chosen={})
+    result["command"] += f" --device {device}"
+    result |= {
+        "device": f"{device}: {native.name}",
+        "virtual": ladder.device.fake,
+        "sms": native.sms,
+        "unit_sms": list(native.unit_sms),
+        "mechanism": native.why_unbounded or "green contexts",
+        "published_s": list(PUBLISHED_S),
+    }
+    result |= _switching(ladder, switches)
+    result["create_us"] = _creating(ladder, repetitions)
+    prefixes = ladder.prefixes()[:: 4 if quick else 1]
+    shown = track(prefixes, "bench partition", disable=as_json, transient=True)
+    result["rows"] = [_row(ladder, units, repetitions) for units in shown]
+    got = None if ladder.device.fake else result["switch_us"]["median"]  # a model reaches nothing
+    goal = goals.Goal("switch between rungs, us", GOAL_US, got, below=True)
+    result["goals"] = goals.told([goal])
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_device")
+    return result
+
+
+def _switching(ladder: Ladder, switches: int) -> dict[str, Any]:
+    """A launch that does nothing, always on one rung and on another rung each time."""
+    prefixes = ladder.prefixes()
+    pair = [ladder.rung(prefixes[len(prefixes) // 2]), ladder.rung(prefixes[-1])]
+    for rung in pair * SETTLED:
+        rung.run_ns("nothing")
+    stay, switch = [], []
+    for number in range(switches):  # in turn, so that both see the same machine
+        stay += [pair[number % 2].run_ns("nothing")]  # the rung of the launch before
+        switch += [pair[1 - number % 2].run_ns("nothing")]
+    return {"stay_us": _spread(stay), "switch_us": _spread(switch)}
+
+
+def _creating(ladder: Ladder, repetitions: int) -> dict[str, float]:
+    """A partition of every second unit, of which no context exists yet, and its streams."""
+    units, held, times = ladder.device.units, [], []
+    for number in range(min(repetitions, max(1, len(units) - 2))):
+        mask = [u for u in units if u % 2 == 0 and u != units[0] + 2 * number] or [units[-1]]
+        begin = ladder.now_ns()
+        held.append(ladder.native.partition(mask))
+        times.append(ladder.now_ns() - begin)
+    return _spread(times)
+
+
+def _row(ladder: Ladder, units: Sequence[int], repetitions: int) -> dict[str, Any]:
+    rung = ladder.rung(units, ("product", "copy"))
+    product_ns, copy_ns = (rung.device_ns(kind, repetitions) for kind in ("product", "copy"))
+    return {
+        "units": list(units),
+        "sms": rung.sms,
+        "product_us": product_ns / 1e3,
+        "copy_us": copy_ns / 1e3,
+        "tflops": WORK["product"].flop / product_ns / 1e3,
+        "gbs": WORK["copy"].moved_bytes / copy_ns,
+    }
+
+
+def _spread(ns: Sequence[int]) -> dict[str, float]:
+    ordered = sorted(ns)
+    return {
+        "median": median(ordered) / 1e3,
+        "least": ordered[0] / 1e3,
+        "p99": ordered[int(0.99 * (len(ordered) - 1))] / 1e3,
+    }
+
+
+def _tables(result: dict[str, Any]) -> Iterator[Any]:
+    whole = result["rows"][-1]
+    virtual = ", virtual time of a model" * result["virtual"]
+    yield record.table(
+        f"{result['device']}{virtual}: a bf16 product {WORK['product'].flop / 1e9:.0f} GFLOP, "
+        f"a copy by SMs; by {result['mechanism']}",
+        ("SMs", "units", "TFLOP/s", "of all", "GB/s", "of all"),
+        [
+            (
+                row["sms"],
+                len(row["units"]),
+                row["tflops"],
+                f"{row['tflops'] / whole['tflops']:.0%}",
+                row["gbs"],
+                f"{row['gbs'] / whole['gbs']:.0%}",
+            )
+            for row in result["rows"]
+        ],
+    )
+    kinds = {"stay_us": "launch, same rung", "switch_us": "launch, other rung"}
+    kinds["create_us"] = "new partition"
+    yield record.table(
+        "microseconds of the host",
+        ("what", "median", "least", "p99"),
+        [(word, *result[kind].values()) for kind, word in kinds.items()],
+    )
+    yield record.table(
+        "goals", ("goal", "asked", "got", "verdict"), goals.goal_cells(result["goals"])
+    )
+    low, high = result["published_s"]
+    yield f"the published way, a shadow process, takes {low} to {high} s"
+
+
+def main() -> None:
+    """python -m spacetime.benchmarks.bench_partition"""
+    asked = options("partition")
+    asked.add_argument("--device", default="cuda:0")
+    run(**vars(asked.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
