@@ -22,6 +22,7 @@ from rich.progress import track
 from spacetime import zoo
 from spacetime.benchmarks import record
 from spacetime.benchmarks.booth import BASELINES, POLICIES, Booth, Keeper
+from spacetime.benchmarks.gpu import models as device_models
 from spacetime.benchmarks.interleave import SETTLE_S
 from spacetime.benchmarks.loads import Outcome
 from spacetime.benchmarks.processes import preload
@@ -60,12 +61,24 @@ def run(
     seconds: float = 0.5,
     repetitions: int = 3,
     seed: int = 0,
+    device: str = "cpu",
+    dtypes: Sequence[str] | None = None,
+    budget_s: float | None = None,
+    compiled: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Measures every server for every model and R; prints tables, writes JSON and a picture to out.
 
     seconds: of one measurement, of which each server of a closed loop gets `repetitions`.
     quick: one model, two tenants, instants.
+    device, dtypes, budget_s, compiled, dry_run: those of `benchmarks.gpu.models`, for a CUDA
+    device.
     """
+    if device != "cpu":
+        return device_models.run(
+            device=device, quick=quick, out=out, as_json=as_json, models=models, tenants=tenants,
+            dtypes=dtypes, budget_s=budget_s, compiled=compiled, seed=seed, dry_run=dry_run,
+        )  # fmt: skip
     effort = Effort(0.1, 1, seed) if quick else Effort(seconds, repetitions, seed)
     kinds = tuple(models or (("digits",) if quick else zoo.KINDS))
     counts = tuple(tenants or ((2,) if quick else TENANTS))

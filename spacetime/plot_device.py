@@ -75,3 +75,16 @@ def draw_partition(record: dict[str, Any], path: Path) -> None:
         fontsize=10,
     )
     save(figure, path)
+
+
+def draw_device_models(record: dict[str, Any], path: Path) -> None:
+    """Milliseconds of the device for one request of each tenant, a bar a way, to a PNG file."""
+    figure, panels = grid(max(1, len(record["rows"])))
+    for row, axes in zip(record["rows"], panels, strict=False):
+        ways = [way for way in STYLES if way in row["us"]]
+        colours = [STYLES[way]["color"] for way in ways]
+        axes.barh(ways[::-1], [row["us"][way] / 1e3 for way in ways[::-1]], color=colours[::-1])
+        axes.set_title(f"{row['model']}, R={row['tenants']}, {row['precision']}", fontsize=10)
+        axes.set_xlabel("ms of the device")
+    figure.suptitle(f"One request of each tenant: {record['device']}", fontsize=11)
+    save(figure, path)

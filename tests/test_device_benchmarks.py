@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from spacetime.benchmarks import bench_partition
-from spacetime.benchmarks.gpu import flops, goals, rig, ways
+from spacetime.benchmarks.gpu import contenders, flops, goals, models, rig, ways
 from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
+from spacetime.zoo import ZooModel
 
 Row = dict[str, Any]
 
@@ -116,6 +118,57 @@ def row(tenants: int, factor: float) -> Row:
     }  # fmt: skip
     made = {"problem": "conv2_2", "precision": "fp32", "tenants": tenants, "us": us}
     return {**made, "speedup": goals.speedups(made)}
+
+
+def test_whole_models_run_dry_with_a_session_on_a_fake_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    tiny = ZooModel("tiny", net, torch.randn(4, 3, 8, 8))
+    monkeypatch.setattr(contenders, "first_of", lambda kind, seed: tiny)
+    result = models.run(
+        device="cuda:0", dry_run=True, quick=True, as_json=True, out=tmp_path, tenants=(3,),
+        dtypes=("tf32",), seconds=0.1,
+    )  # fmt: skip
+    written = json.loads((tmp_path / "device_models.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    assert (tmp_path / "device_models.png").stat().st_size > 1000
+    (row,) = written["rows"]
+    assert not row["refused"]
+    assert {ways.LOOP, ways.BRANCHES, ways.VMAP, ways.BOUND, ways.OURS} <= set(row["us"])
+    assert max(row["error"].values()) < 1e-3
+    assert row["load"]["fused"]
+    assert row["load"]["closed_rps"] > 0
+    assert written["goals"] == []  # a dry run reaches none
+
+
+def test_a_model_that_no_session_captures_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Branches(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1 if x.sum() > 0 else x - 1
+
+    monkeypatch.setattr(
+        contenders, "first_of", lambda kind, seed: ZooModel("b", Branches(), torch.ones(2, 4))
+    )
+    result = models.run(
+        device="cuda:0", dry_run=True, quick=True, as_json=True, tenants=(2,), dtypes=("fp32",)
+    )
+    (row,) = result["rows"]
+    assert "the session runs the model PyTorch, eagerly" in row["refused"][ways.OURS]
+    assert ways.LOOP in row["us"]
+
+
+def test_models_goals_want_every_precision() -> None:
+    us = {ways.LOOP: 6.0, ways.SERIAL: 5.5, ways.STREAMS: 1.9, ways.BRANCHES: 1.4, ways.OURS: 1.0}
+    made: Row = {"model": "resnet-50", "precision": "bf16", "tenants": 16, "us": us}
+    made |= {"speedup": goals.speedups(made), "load": {"p99_over_p50": 1.1}}
+    met = {goal.name.split(", ")[-1]: goal.met for goal in goals.models_goals([made])}
+    assert met == {
+        "over time-only": True, "over space-only": False, "branches": True,
+        "p99 over p50 at 80 % load": True,
+    }  # fmt: skip
 
 
 def test_goals_take_the_strongest_of_each_kind_of_rival() -> None:

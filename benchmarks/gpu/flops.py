@@ -20,6 +20,7 @@ from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.ours import super_kernels
 from spacetime.benchmarks.gpu.rig import (
     CudaRig,
+    DeviceFault,
     DryRig,
     Launch,
     clocks,
@@ -30,7 +31,7 @@ from spacetime.benchmarks.gpu.rig import (
 )
 from spacetime.benchmarks.gpu.ways import BOUND, OURS, WAYS, Case, baselines, case_of, expected
 from spacetime.benchmarks.problems import PROBLEMS
-from spacetime.errors import InvalidInput, SpacetimeError
+from spacetime.errors import InvalidInput
 
 TENANTS = (2, 4, 8, 16, 32, 64, 120)
 QUICK_TENANTS = (2, 16)
@@ -40,10 +41,6 @@ WORST = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # error of the largest answe
 COMPILED_TENANTS = 8  # the one R that torch.compile's loop is compiled for: seconds a tenant
 CALIBRATION = 5  # interleaved measurements to choose a configuration
 Row = dict[str, Any]
-
-
-class DeviceFault(SpacetimeError):
-    """The device failed in the middle; what was measured before is recorded."""
 
 
 def run(

@@ -12,12 +12,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from spacetime.errors import UnsupportedError
+from spacetime.errors import SpacetimeError, UnsupportedError
 
 Launch = Callable[[], Any]  # enqueues work; returns its answers, tensors written when it has run
 WARM_UP = 3  # eager runs before a capture: cuDNN's choice, lazy loading, workspaces
 _TORCH: Any = torch  # what is typed differs from version to version
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+
+
+class DeviceFault(SpacetimeError):
+    """The device failed in the middle; what was measured before is recorded."""
 
 
 class Rig(Protocol):
@@ -39,6 +43,10 @@ class Rig(Protocol):
 
     def elapsed_us(self, launch: Launch) -> float:
         """Microseconds of device time of one launch that finds nothing of its own in the L2."""
+        ...
+
+    def flush(self) -> None:
+        """Leaves nothing of earlier launches in the L2; waits."""
         ...
 
     def finish(self) -> None:
@@ -136,6 +144,11 @@ class CudaRig:
         end.synchronize()
         return float(begin.elapsed_time(end)) * 1e3
 
+    def flush(self) -> None:
+        """By writing twice its size."""
+        self._flush.zero_()
+        self.finish()
+
     def finish(self) -> None:
         """Waits for this rig's stream."""
         self._stream.synchronize()
@@ -181,6 +194,9 @@ class DryRig:
         begin = time.perf_counter_ns()
         launch()
         return (time.perf_counter_ns() - begin) / 1e3
+
+    def flush(self) -> None:
+        """Nothing to flush."""
 
     def finish(self) -> None:
         """Nothing runs by itself."""

@@ -102,9 +102,9 @@ part_1() {
 }
 
 part_2() {
-  on_device flops 240 "$python" -m spacetime bench flops --device cuda:0 --budget-s 200 --out "$out" "${quick[@]}"
-  on_device mps 100 "$python" -m spacetime.benchmarks.gpu.mps --out "$out/mps.json" "${quick[@]}"
-  on_device models 200 "$python" -m spacetime bench models --device cuda:0 --out "$out" "${quick[@]}"
+  on_device flops 230 "$python" -m spacetime bench flops --device cuda:0 --budget-s 180 --out "$out" "${quick[@]}"
+  on_device mps 80 "$python" -m spacetime.benchmarks.gpu.mps --out "$out/mps.json" "${quick[@]}"
+  on_device models 200 "$python" -m spacetime bench models --device cuda:0 --budget-s 150 --out "$out" "${quick[@]}"
 }
 
 for part in "${parts[@]}"; do

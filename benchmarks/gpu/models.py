@@ -1,0 +1,263 @@
+"""`bench models --device cuda:0`: whole models of R tenants, launched and under a session's load.
+
+Launches: device time of one request of every tenant, medians of interleaved measurements that find
+no weights in the L2. Load: the session in a closed loop, then Poisson arrivals at 80 % of that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spacetime.benchmarks import record
+from spacetime.benchmarks.gpu import goals
+from spacetime.benchmarks.gpu.contenders import RESNET_50, Ours, rivals, tenants_of
+from spacetime.benchmarks.gpu.rig import (
+    CudaRig,
+    DeviceFault,
+    DryRig,
+    clocks,
+    flat,
+    precision,
+    rig_of,
+)
+from spacetime.benchmarks.gpu.ways import BOUND, OURS, WAYS
+from spacetime.benchmarks.loads import closed_loop, open_loop
+from spacetime.errors import InvalidInput
+from spacetime.units import SECOND
+
+TENANTS = (16,)
+DTYPES = ("bf16", "tf32")
+KNOWN_DTYPES = ("bf16", "tf32", "fp32")
+WORST = 0.1  # largest error of an answer, as part of the largest one; recorded for each way
+OUTSTANDING = 2  # requests each tenant keeps under way in the closed loop
+LOAD = 0.8  # of what the closed loop answered
+Row = dict[str, Any]
+Measure = Callable[[], float]  # microseconds of one launch
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Interleaved measurements of each way, seconds of each load, whether to compile the loop."""
+
+    repetitions: int
+    seconds: float
+    compiled: bool
+    seed: int
+
+
+def run(
+    *,
+    device: str,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    models: Sequence[str] | None = None,
+    tenants: Sequence[int] | None = None,
+    dtypes: Sequence[str] | None = None,
+    seconds: float = 3.0,
+    repetitions: int = 21,
+    budget_s: float | None = None,
+    compiled: bool = False,
+    seed: int = 0,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Measures every way for every model, R and precision; prints, writes JSON and a picture.
+
+    seconds: of each load; compiled: with torch.compile's loop, which takes a minute to compile;
+    budget_s: cases are begun until this much time has passed. dry_run: CPU tensors, and a session
+    on a fake device.
+    """
+    rig = rig_of(device, dry_run=dry_run)
+    effort = Effort(3 if quick else repetitions, 0.3 if quick else seconds, compiled, seed)
+    if unknown := set(dtypes or ()) - set(KNOWN_DTYPES):
+        raise InvalidInput("-", "dtypes", f"of {', '.join(KNOWN_DTYPES)}", unknown.pop())
+    chosen = {"models": models, "tenants": tenants, "dtypes": dtypes}
+    result = record.header("models", seed=seed, quick=quick, chosen=chosen)
+    result["command"] += f" --device {device}" + " --dry-run" * dry_run
+    result |= {**rig.facts(), "topic": "device_models", "rows": [], "left_out": []}
+    end = time.monotonic() + (budget_s or float("inf"))
+    cases = [
+        (kind, count, dtype)
+        for kind in models or (RESNET_50,)
+        for dtype in dtypes or (DTYPES[:1] if quick else DTYPES)
+        for count in tenants or TENANTS
+    ]
+    for kind, count, dtype in cases:
+        if time.monotonic() > end:
+            result["left_out"].append([kind, count, dtype])
+            continue
+        operands = torch.bfloat16 if dtype == "bf16" else torch.float32
+        held = tenants_of(kind, count, operands, seed)
+        try:
+            with rig.current(), precision(dtype):
+                row = _row(held, rig, "fake:h200" if dry_run else device, effort)
+            rig.forget()
+        except RuntimeError as fault:  # the device is lost: every later call fails alike
+            result["fault"] = f"{kind}, R={count}, {dtype}: {_words(fault)}"
+            break
+        result["rows"].append({"model": kind, "tenants": count, "precision": dtype, **row})
+    result["clocks_after"] = clocks()
+    result["goals"] = goals.told(goals.models_goals([] if dry_run else result["rows"]))
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_device")
+    if "fault" in result:
+        raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")
+    return result
+
+
+def _row(held: tuple[list[Any], Tensor], rig: CudaRig | DryRig, device: str, effort: Effort) -> Row:
+    """Launches and load of one case; why a way is missing."""
+    models, x = held
+    exact = torch.cat([m.float()(x[i : i + 1].float()).reshape(-1) for i, m in enumerate(models)])
+    for model in models:
+        model.to(x.dtype)
+    kept = Kept({}, {}, {})
+    row: Row = {"error": kept.errors, "refused": kept.refused}
+    with ExitStack() as stack:
+        try:
+            ours = stack.enter_context(closing(Ours(device, models, x)))
+        except Exception as reason:  # the row says why our own way is missing, too
+            kept.refused[OURS] = _words(reason)
+        else:
+            kept.add(OURS, partial(_ours_us, ours, rig), lambda: _error(ours.launched(), exact))
+            row["load"] = _load(ours, x, effort)
+        moved = [_laid(model.to(rig.device), x.dtype) for model in models]
+        on_device = _laid(x.to(rig.device), x.dtype)
+        for name, make in rivals(moved, on_device, rig, compiled=effort.compiled):
+            try:
+                launch = make()
+            except Exception as reason:  # libraries raise what they like
+                kept.refused[name] = _words(reason)
+                continue
+            error = (lambda: 0.0) if name == BOUND else partial(_error_of, launch, exact)
+            kept.add(name, partial(rig.elapsed_us, launch), error)
+        return row | _launches(kept.measures, effort.repetitions)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The ways that answer rightly, how far each is off, and why the others are missing."""
+
+    measures: dict[str, Measure]
+    errors: dict[str, float]
+    refused: dict[str, str]
+
+    def add(self, name: str, measure: Measure, error: Callable[[], float]) -> None:
+        """Keeps a way whose error is small."""
+        found = error()
+        if found <= WORST:  # not so for a NaN
+            self.measures[name], self.errors[name] = measure, found
+        else:
+            self.refused[name] = f"its largest error is {found:.1e} of the largest answer"
+
+
+def _ours_us(ours: Ours, rig: CudaRig | DryRig) -> float:
+    rig.flush()
+    wall_us, device_us = ours.launch_us()
+    return wall_us if isinstance(rig, DryRig) else device_us  # a fake's time is not comparable
+
+
+def _laid(held: Any, dtype: torch.dtype) -> Any:
+    """A model or images in the layout that suits the precision, as in `ways`."""
+    fits = dtype == torch.bfloat16 or torch.backends.cudnn.allow_tf32
+    if not fits or (isinstance(held, Tensor) and held.dim() != 4):
+        return held
+    return held.to(memory_format=torch.channels_last)
+
+
+def _error_of(launch: Callable[[], Any], exact: Tensor) -> float:
+    return _error(launch(), exact)
+
+
+def _error(answers: Any, exact: Tensor) -> float:
+    """The largest difference from fp32 on the CPU, as part of the largest answer."""
+    return float((flat(answers).cpu() - exact).abs().max() / exact.abs().max())
+
+
+def _words(reason: Exception) -> str:
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
+
+
+def _launches(measures: dict[str, Measure], repetitions: int) -> Row:
+    """Median microseconds of every way, A B C A B C."""
+    times: dict[str, list[float]] = {name: [] for name in measures}
+    names = list(measures)
+    for repetition in range(repetitions):
+        first = repetition % len(names)
+        for name in names[first:] + names[:first]:
+            times[name].append(measures[name]())
+    row: Row = {"us": {name: median(values) for name, values in times.items()}}
+    if OURS in measures and len(measures) > 1:
+        row |= {"speedup": goals.speedups(row), "hardest": goals.hardest(row)}
+    return row
+
+
+def _load(ours: Ours, x: Tensor, effort: Effort) -> Row:
+    """The session's answers a second in a closed loop, and its tail at a part of that."""
+    pools = [x[i : i + 1] for i in range(len(x))]
+    wall_us, device_us = (
+        median(t) for t in zip(*(ours.launch_us() for _ in range(9)), strict=True)
+    )
+    closed = closed_loop(ours, pools, outstanding=OUTSTANDING, seconds=effort.seconds)
+    rate_rps = LOAD * closed.throughput_rps
+    opened = open_loop(
+        ours, pools, rate_rps=rate_rps, slo_ns=SECOND, seconds=effort.seconds, seed=effort.seed
+    )
+    p50_ms, p99_ms = opened.percentile_ms(50), opened.percentile_ms(99)
+    return {
+        "fused": ours.fused,
+        "wall_us": wall_us,
+        "device_us": device_us,
+        "closed_rps": closed.throughput_rps,
+        "offered_rps": rate_rps,
+        "p50_ms": p50_ms,
+        "p99_ms": p99_ms,
+        "p99_over_p50": p99_ms / p50_ms if p50_ms and p99_ms else None,
+        "how": ours.session.explain(),
+    }
+
+
+def _tables(result: dict[str, Any]) -> Iterator[Any]:
+    ways = [way for way in WAYS if any(way in row["us"] for row in result["rows"])]
+    yield record.table(
+        f"one request of each tenant on {result['device']}: milliseconds of the device, medians",
+        ("model", "R", "dtype", *ways, "vs hardest", "hardest"),
+        [
+            (
+                row["model"],
+                row["tenants"],
+                row["precision"],
+                *(row["us"][way] / 1e3 if way in row["us"] else None for way in ways),
+                f"x{row['speedup']['best rival']:.2f}" if "speedup" in row else None,
+                row.get("hardest"),
+            )
+            for row in result["rows"]
+        ],
+    )
+    loads = [(row, row["load"]) for row in result["rows"] if "load" in row]
+    heads = ("closed/s", "offered/s", "p50_ms", "p99_ms", "p99_over_p50", "wall_us", "device_us")
+    keys = ("closed_rps", "offered_rps", *heads[2:])
+    yield record.table(
+        f"the session: closed loop, then {LOAD:.0%} of it in Poisson arrivals",
+        ("model", "R", "dtype", *(head.replace("_", " ") for head in heads)),
+        [
+            (row["model"], row["tenants"], row["precision"], *(load[key] for key in keys))
+            for row, load in loads
+        ],
+    )
+    goal_heads = ("goal", "asked", "got", "verdict")
+    yield record.table("goals", goal_heads, goals.goal_cells(result["goals"]))
+    reasons = {(way, why) for row in result["rows"] for way, why in row["refused"].items()}
+    for way, why in sorted(reasons):
+        yield f"{way}: refused: {why}"
+    if result["left_out"]:
+        yield f"left out for want of time: {len(result['left_out'])} cases"
