@@ -5,6 +5,7 @@ Pure arithmetic; imports neither triton nor torch. What was measured to be best 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -51,6 +52,12 @@ class Config:
     programs_per_sm: int = 1
     splits: int = 1  # of K, summed by a second launch in a fixed order
 
+    @property
+    def name(self) -> str:
+        """Short and complete, for tables and caches; `named` reads it."""
+        tile = f"{self.block_m}x{self.block_n}x{self.block_k}"
+        return f"{tile} w{self.warps} s{self.stages} p{self.programs_per_sm} k{self.splits}"
+
     def gathered(self, problem: Problem) -> int:
         """gathered(problem): whole slots in one tile."""
         return max(1, min(problem.slots, self.block_m // problem.points))
@@ -72,6 +79,14 @@ class Config:
         """shared_bytes(itemsize): of one program, an upper bound: operands and the stored tile."""
         operands = self.stages * (self.block_m + self.block_n) * self.block_k * itemsize
         return operands + (self.block_m + 8) * (self.block_n + 8) * 4 // 2 + 1024
+
+
+def named(name: str) -> Config:
+    """named(name): the Config that has this name; ValueError when it is none."""
+    found = re.fullmatch(r"(\d+)x(\d+)x(\d+) w(\d+) s(\d+) p(\d+) k(\d+)", name)
+    if found is None:
+        raise ValueError(f"config: {name!r} is not like '64x64x32 w4 s3 p1 k1'")
+    return Config(*map(int, found.groups()))
 
 
 def candidates(

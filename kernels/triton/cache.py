@@ -1,0 +1,84 @@
+"""What was measured to be fastest, remembered between processes: one small JSON file a device.
+
+The file's name holds the device, its driver's and Triton's version, so a change of any of them
+starts afresh. Whoever measures chooses the keys and the values; `Config.name` is such a value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+FORMAT = "spacetime.choices/1"
+
+
+def cache_folder() -> Path:
+    """cache_folder(): where the XDG base directories say that caches lie, of this project."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if root else Path.home() / ".cache") / "spacetime"
+
+
+def choices_of(device: str, driver: str, folder: Path | None = None) -> Choices:
+    """choices_of(device, driver): of this device under this driver and the installed Triton."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{device} driver {driver} triton {version('triton')}")
+    return Choices((folder or cache_folder()) / f"{name.lower()}.json")
+
+
+class Choices:
+    """A mapping of text to text in a file; a file that cannot be read counts as empty, aloud.
+
+    *Thread safety*: for one thread. Processes may share the file: it is replaced whole, with
+    what the others had written, so that at worst a choice made at the same moment is lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._chosen = _read(path)
+
+    def get(self, key: str) -> str | None:
+        """get(key): what was chosen, or None."""
+        return self._chosen.get(key)
+
+    def put(self, key: str, value: str) -> None:
+        """put(key, value): remember. A folder that cannot be written to is warned of, not raised:
+        the choice then lasts as long as this object."""
+        self._chosen[key] = value
+        try:
+            self._chosen = {**_read(self.path), **self._chosen}
+            self._write()
+        except OSError as error:
+            warnings.warn(f"{self.path}: not written: {error.strerror}", stacklevel=2)
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format": FORMAT, "chosen": self._chosen}, indent=1, sort_keys=True)
+        handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=".choices")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+            Path(draft).replace(self.path)
+        except OSError:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        warnings.warn(f"{path}: ignored, measured anew: {error}", stacklevel=3)
+        return {}
+
+
+def _parsed(text: str) -> dict[str, str]:
+    found = json.loads(text)
+    if found["format"] != FORMAT:
+        raise ValueError(f"its format is {found['format']!r}")
+    return {str(key): str(value) for key, value in found["chosen"].items()}
