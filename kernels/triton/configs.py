@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Literal
 
@@ -89,6 +90,7 @@ def named(name: str) -> Config:
     return Config(*map(int, found.groups()))
 
 
+@cache
 def candidates(
     problem: Problem, *, sms: int, capability: int = 90, most: int = 6
 ) -> tuple[Config, ...]:
@@ -108,14 +110,14 @@ def candidates(
 def depthwise_candidates(points: int, outputs: int) -> tuple[Config, ...]:
     """depthwise_candidates(points, outputs): pixels x channels of a tile, the best guess first."""
     wide = 64 if outputs >= 64 else max(8, _power(outputs))
-    tall = min(64, max(8, _power(points)))
-    first = Config(tall, wide, warps=4, programs_per_sm=8)
-    others = (
-        Config(max(8, tall // 2), wide, warps=4, programs_per_sm=8),
-        Config(max(8, tall // 2), max(8, wide // 2), warps=2, programs_per_sm=16),
-        Config(max(8, tall // 4), min(128, wide * 2), warps=4, programs_per_sm=8),
+    tall = min(32, max(8, _power(points)))
+    found = (
+        Config(tall, wide, programs_per_sm=4),
+        Config(max(8, tall // 2), min(128, 2 * wide), programs_per_sm=4),
+        Config(max(8, tall // 2), wide, programs_per_sm=8),
+        Config(tall, max(8, wide // 2), warps=2, programs_per_sm=8),
     )
-    return (first, *(c for c in dict.fromkeys(others) if c != first))
+    return tuple(dict.fromkeys(found))
 
 
 def _all(problem: Problem, sms: int) -> Iterator[Config]:

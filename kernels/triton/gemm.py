@@ -27,17 +27,15 @@ def gemm(
     bias,  # [T, O] or None
     residual,  # as y, or None
     y,  # [M, O], or partial sums [SPLITS, M, O] in float32
-    slots,
-    points,  # k * OUT[0] * OUT[1]
-    gathered,
+    slots, points, gathered,  # points = k * OUT[0] * OUT[1]
     weight_row, bias_row,  # strides of the stacks' rows
-    CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,  # of one group
-    GROUPS: tl.constexpr,
+    CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, GROUPS: tl.constexpr,  # of one group
     IN: tl.constexpr, OUT: tl.constexpr, KERNEL: tl.constexpr,  # (height, width) each
     STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr,
     X_STRIDES: tl.constexpr,  # of n, c, h, w
     W_STRIDES: tl.constexpr,  # of o, c, kh, kw
     ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, SPLITS: tl.constexpr,
+    SHARED: tl.constexpr,  # gathered > 1
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """gemm: every unit of this program; see above."""
@@ -47,20 +45,24 @@ def gemm(
     units = tl.cdiv(slots, gathered) * (GROUPS * tiles_n * SPLITS) * tiles_m
     for unit in range(tl.program_id(0), units * gathered, tl.num_programs(0)):
         part = unit // units
-        tile_m = unit % units % tiles_m
-        rest = unit % units // tiles_m
+        tile_m, rest = unit % units % tiles_m, unit % units // tiles_m
         split = rest % SPLITS
         tile_n = rest // SPLITS % tiles_n
         group = rest // (SPLITS * tiles_n) % GROUPS
         first = rest // (SPLITS * tiles_n * GROUPS) * gathered
         m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-        slot = first + m // points
-        own = first + part
-        row = tl.load(rows + own, mask=own < slots, other=-1)
-        here = tl.load(rows + slot, mask=(m < gathered * points) & (slot < slots), other=-2)
-        mine = here == row
-        earlier = tl.sum((mine & (slot < own)).to(tl.int32), 0)
-        if (row >= 0) & (earlier == 0):
+        if SHARED:
+            slot = first + m // points
+            own = first + part
+            row = tl.load(rows + own, mask=own < slots, other=-1)
+            here = tl.load(rows + slot, mask=(m < gathered * points) & (slot < slots), other=-2)
+            mine = here == row
+            leads = (row >= 0) & (tl.sum((mine & (slot < own)).to(tl.int32), 0) == 0)
+        else:
+            row = tl.load(rows + first)
+            mine = m < points
+            leads = row >= 0
+        if leads:
             m = first * points + m
             n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
             value = product(

@@ -143,7 +143,7 @@ def _gemm(
         **{"CHANNELS": problem.channels, "OUTPUTS": problem.outputs, "GROUPS": groups},
         **{"PRECISION": precision if problem.itemsize == 4 else "ieee", "SPLITS": config.splits},
         **{"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k},
-        "gathered": config.gathered(problem),
+        **{"gathered": config.gathered(problem), "SHARED": config.gathered(problem) > 1},
     }
     programs = min(config.tiles(problem), sms * config.programs_per_sm)
     if config.splits == 1:
