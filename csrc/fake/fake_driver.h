@@ -10,7 +10,7 @@
 // cuMemcpyAsync to pageable memory), on that thread, without a lock of the driver, one at a time.
 // While one runs, other calls go on, queries answer "not ready", virtual time stands still, and
 // calls that wait block. A host function must not call the driver: it gets
-// CUDA_ERROR_NOT_PERMITTED, as documented of the real one.
+// CUDA_ERROR_NOT_PERMITTED, as documented of the real one; only what destroys is let pass.
 #pragma once
 
 #include <memory>

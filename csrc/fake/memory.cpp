@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 
@@ -79,7 +80,7 @@ CUresult Memory::free(CUdeviceptr pointer, std::uint64_t fence) {
   if (pointer == 0) return kSuccess;
   const auto found = allocations_.find(pointer);
   if (found == allocations_.end()) return kInvalidValue;
-  freed_.push_back({pointer, pages(found->second), fence});
+  freed_.push_back({pointer, pages(found->second), fence, true});
   used_bytes_ -= found->second;
   allocations_.erase(found);
   return kSuccess;
@@ -89,6 +90,10 @@ void Memory::sweep(std::uint64_t oldest_work) {
   for (; swept_ < freed_.size() && freed_[swept_].fence < oldest_work; ++swept_) {
     blank(freed_[swept_].pointer, freed_[swept_].bytes);
     freed_[swept_].swept = true;
+  }
+  while (!unmapped_.empty() && unmapped_.front().fence < oldest_work) {
+    blank(unmapped_.front().pointer, unmapped_.front().bytes);
+    unmapped_.pop_front();
   }
   for (; swept_ > kFreedRemembered; --swept_) {
     munmap(address(freed_.front().pointer), freed_.front().bytes);
@@ -105,10 +110,10 @@ CUresult Memory::allocate_host(void** pointer, std::size_t bytes) {
   return kSuccess;
 }
 
-CUresult Memory::free_host(void* pointer) {
+CUresult Memory::free_host(void* pointer, std::uint64_t fence) {
   const auto found = hosts_.find(reinterpret_cast<CUdeviceptr>(pointer));
   if (found == hosts_.end()) return kInvalidValue;
-  munmap(pointer, found->second);
+  freed_.push_back({found->first, found->second, fence, false});
   hosts_.erase(found);
   return kSuccess;
 }
@@ -132,6 +137,7 @@ CUresult Memory::unreserve(CUdeviceptr pointer, std::size_t bytes) {
   if (found == reservations_.end() || found->second != bytes) return kInvalidValue;
   const auto mapped = mappings_.lower_bound(pointer);
   if (mapped != mappings_.end() && mapped->first < pointer + bytes) return kInvalidValue;
+  reuse(pointer, bytes);
   munmap(address(pointer), bytes);
   reservations_.erase(found);
   return kSuccess;
@@ -181,12 +187,13 @@ CUresult Memory::map(CUdeviceptr pointer, std::size_t bytes, std::uint64_t handl
            found->second.offset) == MAP_FAILED) {
     return kOutOfMemory;
   }
+  reuse(pointer, bytes);
   ++found->second.mappings;
   mappings_[pointer] = {.bytes = bytes, .handle = handle};
   return kSuccess;
 }
 
-CUresult Memory::unmap(CUdeviceptr pointer, std::size_t bytes) {
+CUresult Memory::unmap(CUdeviceptr pointer, std::size_t bytes, std::uint64_t fence) {
   const auto first = mappings_.find(pointer);
   if (first == mappings_.end() || !covered(pointer, bytes, false)) return kInvalidValue;
   auto last = first;
@@ -194,12 +201,29 @@ CUresult Memory::unmap(CUdeviceptr pointer, std::size_t bytes) {
   if (auto end = std::prev(last); end->first + end->second.bytes != pointer + bytes) {
     return kInvalidValue;
   }
-  blank(pointer, bytes);
   for (auto mapping = first; mapping != last; mapping = mappings_.erase(mapping)) {
+    // Mapping by mapping, since what is mapped there next may replace one of them only.
+    unmapped_.push_back({mapping->first, mapping->second.bytes, fence});
     --physical_.at(mapping->second.handle).mappings;
     drop(mapping->second.handle);
   }
   return kSuccess;
+}
+
+void Memory::reuse(CUdeviceptr pointer, std::size_t bytes) {
+  CUdeviceptr end = pointer + bytes;
+  std::deque<Unmapped> kept;
+  for (const Unmapped& range : unmapped_) {
+    const CUdeviceptr range_end = range.pointer + range.bytes;
+    if (range.pointer < pointer) {
+      kept.push_back({range.pointer, std::min(range_end, pointer) - range.pointer, range.fence});
+    }
+    if (range_end > end) {
+      const CUdeviceptr from = std::max(range.pointer, end);
+      kept.push_back({from, range_end - from, range.fence});
+    }
+  }
+  unmapped_.swap(kept);
 }
 
 CUresult Memory::allow(CUdeviceptr pointer, std::size_t bytes) {
@@ -216,7 +240,7 @@ bool Memory::of_device(CUdeviceptr pointer) const {
   if (holder(allocations_, pointer, kSelf) != allocations_.end()) return true;
   if (holder(reservations_, pointer, kSelf) != reservations_.end()) return true;
   for (const Freed& range : freed_) {
-    if (pointer - range.pointer < range.bytes) return true;
+    if (range.device && pointer - range.pointer < range.bytes) return true;
   }
   return false;
 }
@@ -236,14 +260,13 @@ bool Memory::covered(CUdeviceptr pointer, std::size_t bytes, bool allowed_only) 
 }
 
 bool Memory::usable(CUdeviceptr pointer, std::size_t bytes, bool late) const {
-  if (!of_device(pointer)) return true;
   const auto whole = holder(allocations_, pointer, kSelf);
   if (whole != allocations_.end()) return pointer - whole->first + bytes <= whole->second;
   for (const Freed& range : freed_) {
     if (pointer - range.pointer >= range.bytes) continue;
     return late && !range.swept && pointer - range.pointer + bytes <= range.bytes;
   }
-  return covered(pointer, bytes, true);
+  return !of_device(pointer) || covered(pointer, bytes, true);
 }
 
 }  // namespace st::fake

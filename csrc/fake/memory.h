@@ -23,19 +23,19 @@ class Memory {
   ~Memory();
   Memory(const Memory&) = delete;
 
-  // allocate, free: cuMemAlloc. What is freed stays readable by work up to the number `fence`.
+  // What is freed or unmapped stays in place for work up to the number `fence`.
   CUresult allocate(CUdeviceptr* pointer, std::size_t bytes);
   CUresult free(CUdeviceptr pointer, std::uint64_t fence);
   void sweep(std::uint64_t oldest_work);  // returns the pages of what was freed before it
   CUresult allocate_host(void** pointer, std::size_t bytes);
-  CUresult free_host(void* pointer);
+  CUresult free_host(void* pointer, std::uint64_t fence);
 
   CUresult reserve(CUdeviceptr* pointer, std::size_t bytes, std::size_t alignment);
   CUresult unreserve(CUdeviceptr pointer, std::size_t bytes);
   CUresult create(std::uint64_t handle, std::size_t bytes);
   CUresult release(std::uint64_t handle);
   CUresult map(CUdeviceptr pointer, std::size_t bytes, std::uint64_t handle);
-  CUresult unmap(CUdeviceptr pointer, std::size_t bytes);
+  CUresult unmap(CUdeviceptr pointer, std::size_t bytes, std::uint64_t fence);
   CUresult allow(CUdeviceptr pointer, std::size_t bytes);  // read and write
 
   bool of_device(CUdeviceptr pointer) const;  // freed or unmapped included
@@ -57,7 +57,13 @@ class Memory {
     CUdeviceptr pointer;
     std::size_t bytes;
     std::uint64_t fence;
+    bool device;
     bool swept = false;
+  };
+  struct Unmapped {
+    CUdeviceptr pointer;
+    std::size_t bytes;
+    std::uint64_t fence;
   };
   struct Physical {
     std::size_t bytes;
@@ -73,7 +79,8 @@ class Memory {
   using Ranges = std::map<CUdeviceptr, std::size_t>;
 
   bool fits(std::size_t bytes) const { return bytes <= total_bytes_ - used_bytes_; }
-  void drop(std::uint64_t handle);  // once it is neither held nor mapped
+  void drop(std::uint64_t handle);                     // once it is neither held nor mapped
+  void reuse(CUdeviceptr pointer, std::size_t bytes);  // what was unmapped there
   bool covered(CUdeviceptr pointer, std::size_t bytes, bool allowed_only) const;
 
   const std::size_t total_bytes_;
@@ -85,6 +92,7 @@ class Memory {
   std::map<CUdeviceptr, Mapping> mappings_;
   std::deque<Freed> freed_;  // fences grow
   std::size_t swept_ = 0;    // of them, the first
+  std::deque<Unmapped> unmapped_;
 };
 
 }  // namespace st::fake

@@ -89,6 +89,11 @@ bool destroys(Entry entry) {
   }
 }
 
+bool lets_hosts(Entry entry) {
+  return destroys(entry) || needs(entry) == Needs::kNothing || entry == Entry::cuCtxSetCurrent ||
+         entry == Entry::cuCtxGetCurrent;
+}
+
 bool unsafe_in_capture(Entry entry) {
   switch (entry) {
     case Entry::cuMemAlloc:

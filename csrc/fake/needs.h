@@ -13,6 +13,9 @@ Needs needs(cuda::Entry entry);
 bool touches_context(cuda::Entry entry);
 // destroys: it ends the life of something; that it does even while it returns a sticky error.
 bool destroys(cuda::Entry entry);
+// lets_hosts: a host function may make this call. None is allowed to it, but the real driver need
+// not refuse, and a garbage collector that runs there destroys things.
+bool lets_hosts(cuda::Entry entry);
 // unsafe_in_capture: not allowed to a thread that captures, other than in relaxed mode.
 bool unsafe_in_capture(cuda::Entry entry);
 // lacking: a driver of this version has no such call.

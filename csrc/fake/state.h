@@ -185,7 +185,7 @@ struct State {
   // there; its code is logged, or the sticky one instead.
   template <typename Body>
   CUresult call(Entry entry, Body body) {
-    if (in_host_function()) return kNotPermitted;
+    if (in_host_function() && !lets_hosts(entry)) return kNotPermitted;
     std::unique_lock lock(mutex);
     CUresult code = enter(entry);
     if (code == kSuccess || (code == engine.failure() && destroys(entry))) {

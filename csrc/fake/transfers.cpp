@@ -17,13 +17,10 @@ CUresult FakeDriver::cuMemAlloc(CUdeviceptr* pointer, std::size_t bytes) {
   return state_->call(Entry::cuMemAlloc, [&] { return state_->memory->allocate(pointer, bytes); });
 }
 
-// The real call waits for the device; here the memory outlives the work that was given before.
+// The real calls that free wait for the device; here memory outlives the work given before.
 CUresult FakeDriver::cuMemFree(CUdeviceptr pointer) {
-  return state_->call(Entry::cuMemFree, [&]() -> CUresult {
-    const CUresult code = state_->memory->free(pointer, state_->engine.issued());
-    state_->memory->sweep(state_->engine.oldest());
-    return code;
-  });
+  return state_->call(Entry::cuMemFree,
+                      [&] { return state_->memory->free(pointer, state_->engine.issued()); });
 }
 
 CUresult FakeDriver::cuMemHostAlloc(void** pointer, std::size_t bytes, unsigned flags) {
@@ -35,7 +32,8 @@ CUresult FakeDriver::cuMemHostAlloc(void** pointer, std::size_t bytes, unsigned 
 }
 
 CUresult FakeDriver::cuMemFreeHost(void* pointer) {
-  return state_->call(Entry::cuMemFreeHost, [&] { return state_->memory->free_host(pointer); });
+  return state_->call(Entry::cuMemFreeHost,
+                      [&] { return state_->memory->free_host(pointer, state_->engine.issued()); });
 }
 
 CUresult FakeDriver::cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t bytes,
@@ -143,7 +141,9 @@ CUresult FakeDriver::cuMemMap(CUdeviceptr pointer, std::size_t bytes, std::size_
 }
 
 CUresult FakeDriver::cuMemUnmap(CUdeviceptr pointer, std::size_t bytes) {
-  return state_->call(Entry::cuMemUnmap, [&] { return state_->memory->unmap(pointer, bytes); });
+  return state_->call(Entry::cuMemUnmap, [&] {
+    return state_->memory->unmap(pointer, bytes, state_->engine.issued());
+  });
 }
 
 CUresult FakeDriver::cuMemSetAccess(CUdeviceptr pointer, std::size_t bytes,

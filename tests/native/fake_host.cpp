@@ -45,6 +45,16 @@ void must_not_call_the_driver() {
   OK(rig.driver.cuLaunchHostFunc(nullptr, call, &calls));
   OK(rig.driver.cuStreamSynchronize(nullptr));
   assert(code == 800);
+  // But what a garbage collector destroys there is destroyed.
+  const CUstream stream = rig.stream();
+  std::function<void()> destroys = [&] {
+    OK(rig.driver.cuCtxSetCurrent(rig.context));
+    OK(rig.driver.cuStreamDestroy(stream));
+    OK(rig.driver.cuDevicePrimaryCtxRelease(0));
+  };
+  OK(rig.driver.cuLaunchHostFunc(nullptr, call, &destroys));
+  OK(rig.driver.cuStreamSynchronize(nullptr));
+  assert(rig.driver.live() == Live{});
 }
 
 // A host function that takes a lock, as one that runs Python takes the GIL; another thread holds it

@@ -133,6 +133,45 @@ void memory_outlives_the_work_before_its_end() {
   EXPECT(kInvalidValue, space.driver.cuMemsetD8Async(one, 4, 100, stream));
 }
 
+void pinned_memory_too() {
+  Space space;
+  const CUstream stream = space.stream();
+  void* host = nullptr;
+  const CUdeviceptr memory = space.memory(100);
+  char back[100] = {};
+  OK(space.driver.cuMemHostAlloc(&host, 100, 0));
+  std::memset(host, 5, 100);
+  OK(space.driver.cuMemcpyAsync(memory, at(host), 100, stream));
+  OK(space.driver.cuMemFreeHost(host));
+  OK(space.driver.cuMemcpyAsync(at(back), memory, 100, stream));
+  assert(back[99] == 5);
+  EXPECT(kInvalidValue, space.driver.cuMemcpyAsync(memory, at(host), 100, stream));
+}
+
+// A host function that runs late finds the row in place; once it is done the row is gone, unless
+// something else was mapped there.
+void rows_outlive_the_host_functions_before_their_end() {
+  Space space;
+  CUdeviceptr arena = 0;
+  OK(space.driver.cuMemAddressReserve(&arena, 2 * kPage, 0, 0, 0));
+  for (int row = 0; row < 2; ++row) {
+    OK(space.driver.cuMemMap(arena + row * kPage, kPage, 0, space.physical(kPage), 0));
+  }
+  OK(space.allow(arena, 2 * kPage));
+  const auto writes = [](void* row) { *static_cast<char*>(row) = 1; };
+  auto* first = reinterpret_cast<char*>(arena);
+  OK(space.driver.cuLaunchHostFunc(nullptr, writes, first));
+  OK(space.driver.cuLaunchHostFunc(nullptr, writes, first + kPage));
+  OK(space.driver.cuMemUnmap(arena, 2 * kPage));
+  const std::uint64_t next = space.physical(kPage);
+  OK(space.driver.cuMemMap(arena + kPage, kPage, 0, next, 0));
+  OK(space.allow(arena + kPage, kPage));
+  OK(space.driver.cuStreamSynchronize(nullptr));
+  OK(space.driver.cuStreamQuery(nullptr));
+  assert(first[kPage] == 1);
+  EXPECT(kInvalidValue, space.driver.cuMemsetD8Async(arena, 1, 1, nullptr));
+}
+
 void work_on_what_is_unmapped_loses_the_context() {
   Space space;
   CUdeviceptr arena = 0;
@@ -167,6 +206,8 @@ int main() {
   rows_of_an_arena_come_and_go();
   contents_belong_to_the_handle();
   memory_outlives_the_work_before_its_end();
+  pinned_memory_too();
+  rows_outlive_the_host_functions_before_their_end();
   work_on_what_is_unmapped_loses_the_context();
   a_reset_returns_everything();
   std::puts("fake_memory: ok");
