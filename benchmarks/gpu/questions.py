@@ -15,14 +15,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from spacetime.benchmarks.gpu.driver import Cuda, Green, Resource
 from spacetime.benchmarks.gpu.rig import clocks
-from spacetime.kernels.sm_ids import BLOCKS_AN_SM, Where
+from spacetime.kernels import cuda as device_code
 
 Facts = dict[str, Any]
 ENTRIES = Path(__file__).resolve().parents[2] / "csrc" / "cuda" / "entries.h"
+BLOCKS_AN_SM = 4  # of the kernel that notes where it runs: no SM is left out
 UNIT = 8  # SMs: the smallest group of Hopper, and a whole number of groups elsewhere
 _TORCH: Any = torch  # what is typed differs from version to version
 
@@ -121,7 +123,7 @@ def graph_sms(cuda: Cuda, /, *, quick: bool) -> Facts:
     """A graph captured on one partition and launched on another's stream: whose SMs it uses."""
     groups, _ = cuda.split(UNIT)
     with _green(cuda, groups[:2]) as home, _green(cuda, groups[2:4]) as other:
-        where = _where(cuda)
+        where = Where(cuda)
         streams = [_TORCH.cuda.ExternalStream(green.handle) for green in (home, other)]
         graph = torch.cuda.CUDAGraph()
         where.launch(home.handle)  # compiled and loaded before the capture
@@ -144,7 +146,7 @@ def graph_sms(cuda: Cuda, /, *, quick: bool) -> Facts:
 def queues(cuda: Cuda, /, *, quick: bool) -> Facts:
     """One block that spins 1 ms on each of N streams of two partitions: do they run at once?"""
     groups, _ = cuda.split(UNIT)
-    where = _where(cuda)
+    where = Where(cuda)
     rows = []
     for count in (2, 4, 8, 16, 32):
         greens = [Green(cuda, groups[:4] if i % 2 else groups[4:8]) for i in range(count)]
@@ -223,13 +225,33 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _where(cuda: Cuda) -> Where:
-    return Where(BLOCKS_AN_SM * cuda.whole().sms)
+class Where:
+    """A kernel of many blocks that each spin for a while and note the SM they ran on."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._kernel = device_code.load("probe", "smid")
+        self.blocks = BLOCKS_AN_SM * cuda.whole().sms
+        self._ids = torch.full((self.blocks,), -1, dtype=torch.int32, device="cuda")
+        torch.cuda.synchronize()  # launches come on other streams
+
+    def launch(self, stream: int, *, ns: int = 200_000, blocks: int | None = None) -> None:
+        """Enqueues it on a stream, by its handle; also inside a capture of that stream."""
+        number = self.blocks if blocks is None else blocks
+        places = self._ids.data_ptr(), np.int64(ns)
+        device_code.enqueue(self._kernel, stream, number, 32, *places)
+
+    def seen(self) -> list[int]:
+        """The SMs noted since the last call, sorted. Synchronises the device."""
+        torch.cuda.synchronize()
+        found = sorted(set(self._ids.tolist()) - {-1})
+        self._ids.fill_(-1)
+        torch.cuda.synchronize()
+        return found
 
 
 def _seen_on(cuda: Cuda, parts: list[Resource]) -> list[int]:
     with _green(cuda, parts) as green:
-        where = _where(cuda)
+        where = Where(cuda)
         torch.cuda.synchronize()
         where.launch(green.handle)
         return where.seen()

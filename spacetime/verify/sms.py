@@ -1,8 +1,7 @@
-"""Partitions of SMs under test: graphs on a partition's own stream, fed by a thread each.
+"""Partitions of SMs under test: stressors on a partition's own stream, fed by a thread each.
 
-Launches are captured on the partition, since a graph runs on the SMs of its capture. Which SMs
-they are is found by a kernel that notes them: a partition's home is where it ran while all others
-rested, and whatever runs elsewhere later has leaked.
+Which SMs a partition has is found by a kernel that notes where its blocks run: home is where it ran
+while all others rested, and whatever runs elsewhere later has leaked.
 """
 
 from __future__ import annotations
@@ -11,42 +10,46 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from spacetime.device import Device
 from spacetime.errors import UnsupportedError
-from spacetime.kernels.sm_ids import BLOCKS_AN_SM, Where
+from spacetime.kernels import cuda
+from spacetime.kernels.cuda import stress
 from spacetime.verify.under_test import Fed
 
-TARGET_NS = 500_000  # a launch of the whole device's size lasts about this long or more
-SIDE = 2048  # of compute's square product in fp32: on the SMs' own arithmetic units
+KINDS = ("compute", "cache", "memory")
+TARGET_NS = 500_000  # a launch lasts at least this long
 AHEAD = 4  # launches enqueued before one is waited for: the stream never runs dry
-WARM_UP = 3
-HOME_NS = 300_000  # how long each block of the first look spins
-LOOK_NS = 20_000
+BLOCKS_AN_SM = 4  # of the kernel that notes where it runs: none of the partition's is left out
+HOME_NS, LOOK_NS = 300_000, 20_000  # how long its blocks spin: at first, and beside a stressor
 _TORCH: Any = torch  # what is typed differs from version to version
 
 
 class SmPartition:
-    """A native partition, its stream, and a captured graph of each kind of work.
+    """A native partition and a launch of each kind of work on its stream.
 
     probe, start, stop and where are called from one thread.
     """
 
-    def __init__(self, device: Device, units: Sequence[int], operations: _Operations) -> None:
+    def __init__(self, device: Device, units: Sequence[int]) -> None:
         assert device.native is not None
         self.asked = tuple(units)
         self._native = device.native.partition(list(units))
         self.granted = self._native.sms
         on = torch.device(device.name)
         self._stream = _TORCH.cuda.ExternalStream(self._native.stream, device=on)
-        self._capture = _TORCH.cuda.ExternalStream(self._native.capture_stream, device=on)
-        self._warm = _TORCH.cuda.ExternalStream(self._native.warm_stream, device=on)
-        self._operations = operations
-        self._graphs = {kind: self._captured(run) for kind, run in operations.runs.items()}
-        self._where = Where(BLOCKS_AN_SM * sum(device.sizes))
+        self._launches: dict[str, Callable[[], object]] = {}
+        self._work: dict[str, float] = {}
+        for kind in KINDS:
+            self._prepare(kind)
+        blocks = BLOCKS_AN_SM * sum(device.sizes)
+        self._ids = torch.full((blocks,), -1, dtype=torch.int32, device=on)
+        torch.cuda.synchronize(on)  # filled on another stream
         self.home = self._look(HOME_NS)
         self._stop = threading.Event()
         self._started = threading.Event()
@@ -55,18 +58,11 @@ class SmPartition:
 
     def work(self, kind: str) -> float:
         """GFLOP or GB of one launch."""
-        return self._operations.work[kind]
+        return self._work[kind]
 
     def probe(self, kind: str, launches: int) -> list[int]:
         """Nanoseconds of each launch, from the host's enqueueing it to its end."""
-        times = []
-        with torch.cuda.stream(self._stream):
-            for _ in range(launches):
-                begin = time.perf_counter_ns()
-                self._graphs[kind].replay()
-                self._stream.synchronize()
-                times.append(time.perf_counter_ns() - begin)
-        return times
+        return [self._elapsed_ns(self._launches[kind]) for _ in range(launches)]
 
     def start(self, kind: str) -> None:
         """Feeds launches until stop()."""
@@ -91,80 +87,55 @@ class SmPartition:
         return self._look(LOOK_NS)
 
     def close(self) -> None:
-        """Drops the graphs, then the partition."""
+        """Waits for the stream; the partition goes with the last reference."""
         self._stream.synchronize()
-        self._graphs.clear()
+
+    def _prepare(self, kind: str) -> None:
+        launch, amount = stress.stressor(kind, self.granted, self._native.stream)
+        launch(1)  # compiles, and touches every page
+        rounds = 1
+        while self._elapsed_ns(partial(launch, rounds)) < TARGET_NS:
+            rounds *= 2
+        self._launches[kind] = partial(launch, rounds)
+        self._work[kind] = rounds * amount / 1e9
+
+    def _elapsed_ns(self, launch: Callable[[], object]) -> int:
+        begin = time.perf_counter_ns()
+        launch()
+        self._stream.synchronize()
+        return time.perf_counter_ns() - begin
 
     def _look(self, ns: int) -> frozenset[int]:
-        self._where.launch(self._native.stream, ns=ns)
-        self._stream.synchronize()
-        return frozenset(self._where.taken(self._stream))
-
-    def _captured(self, launch: Callable[[], object]) -> Any:
-        torch.cuda.synchronize()
-        with torch.cuda.stream(self._warm):
-            for _ in range(WARM_UP):
-                launch()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._capture, capture_error_mode="thread_local"):
-            launch()
-        return graph
+        kernel, blocks = cuda.load("probe", "smid"), len(self._ids)
+        with torch.cuda.stream(self._stream):
+            self._ids.fill_(-1)
+            cuda.enqueue(
+                kernel, self._native.stream, blocks, 32, self._ids.data_ptr(), np.int64(ns)
+            )
+            found = self._ids.tolist()  # waits for this stream only: others may be at work
+        return frozenset(found) - {-1}
 
     def _feed(self, kind: str) -> None:
         try:
-            self._fed = self._keep_busy(self._graphs[kind])
+            self._fed = self._keep_busy(self._launches[kind])
         except BaseException as error:  # raised again by stop()
             self._fed = error
         self._started.set()
 
-    def _keep_busy(self, graph: Any) -> Fed:
-        """A few launches are always enqueued; the time the stream ran dry counts as idle."""
+    def _keep_busy(self, launch: Callable[[], object]) -> Fed:
+        """Some launches are always enqueued; how often all of them were done counts as idle."""
         waiting: deque[Any] = deque()
         launches = dry = 0
-        with torch.cuda.stream(self._stream):
-            while not self._stop.is_set():
-                graph.replay()
-                event = _TORCH.cuda.Event()
-                event.record(self._stream)
-                waiting.append(event)
-                launches += 1
-                if len(waiting) > AHEAD:
-                    waiting.popleft().synchronize()
-                    dry += waiting[-1].query()  # the newest is done as well: nothing was left
-                    self._started.set()
-            self._stream.synchronize()
+        while not self._stop.is_set():
+            launch()
+            waiting.append(self._stream.record_event())
+            launches += 1
+            if len(waiting) > AHEAD:
+                waiting.popleft().synchronize()
+                dry += waiting[-1].query()  # the newest is done as well: nothing was left
+                self._started.set()
+        self._stream.synchronize()
         return Fed(launches, 1 - dry / max(1, launches))
-
-
-class _Operations:
-    """Work of three kinds as torch operations with operands of their own, and its size."""
-
-    def __init__(self, device: torch.device, l2_bytes: int) -> None:
-        a, b = torch.randn(2, SIDE, SIDE, device=device)
-        product = torch.empty_like(a)
-        near, far = l2_bytes // 8, 4 * l2_bytes  # of an operand: two fit in the L2, or none
-        self.runs: dict[str, Callable[[], object]] = {
-            "compute": lambda: torch.mm(a, b, out=product),
-            "cache": _streaming(device, near, rounds=16),
-            "memory": _streaming(device, far, rounds=1),
-        }
-        self.work = {
-            "compute": 2 * SIDE**3 / 1e9,
-            "cache": 16 * 2 * near / 1e9,
-            "memory": 2 * far / 1e9,
-        }
-
-
-def _streaming(device: torch.device, held_bytes: int, *, rounds: int) -> Callable[[], object]:
-    source = torch.ones(held_bytes // 4, device=device)
-    target = torch.empty_like(source)
-
-    def launch() -> None:
-        for _ in range(rounds):
-            torch.add(source, 1.0, out=target)  # a copy would use a copy engine and no SM
-
-    return launch
 
 
 class Sms:
@@ -181,14 +152,10 @@ class Sms:
                 f"device {device.name!r}: isolation is measured, and a fake device's is assumed; "
                 "use cpu or cuda:N"
             )
-        if not torch.cuda.is_available():
-            raise UnsupportedError(f"device {device.name}: torch finds no CUDA device")
+        if not cuda.available:
+            raise UnsupportedError("stressors for SMs need CuPy: pip install cupy-cuda13x")
         self._device = device
-        on = torch.device(device.name)
-        # Each partition has operands of its own: what they share is the device, not the data.
-        self.partitions = [
-            SmPartition(device, units, _Operations(on, device.native.l2_bytes)) for units in lanes
-        ]
+        self.partitions = [SmPartition(device, units) for units in lanes]
 
     @property
     def facts(self) -> dict[str, object]:
@@ -204,5 +171,5 @@ class Sms:
 
     def close(self) -> None:
         """Ends the partitions."""
-        for partition in self.partitions:
-            partition.close()
+        for each in self.partitions:
+            each.close()
