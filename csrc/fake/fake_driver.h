@@ -1,9 +1,17 @@
 // fake_driver.h: a CUDA driver of one simulated device, in this process and in virtual time.
 //
-// It answers as the real driver does, with its codes; docs of what it models: state.h and
-// engine.h. Nothing sleeps: a call advances the host's clock a little, and a call that waits
-// moves it to the end of what it waits for. Copies, memsets and host functions really happen,
-// when their virtual time has come; kernels only take time.
+// It answers as the real driver does, with its codes. Nothing sleeps: a call advances the host's
+// clock a little, and a call that waits moves it to the end of what it waits for. Copies, memsets
+// and host functions really happen, when their virtual time has come; kernels only take time.
+//
+// Modelled: lives of handles, the primary context's count, current contexts, rounding of splits by
+// architecture, what may be merged and split again, green contexts and their streams, order of
+// streams, events and the null stream, captures and what spoils them, graphs that run once at a
+// time with their kernels where they were captured, clusters, virtual memory, what memory is free,
+// lost contexts. SMs, and the memory's bandwidth if asked for, are shared by the kernels that meet.
+// Not modelled: priorities (kept, without effect), hardware queues, copy engines and the L2 cache
+// as things to share, occupancy (a kernel fills the SMs it may use), child graphs, per-thread
+// default streams, more than one device, MPS.
 //
 // Thread safety: any thread may call. Host functions run inside calls that wait or query
 // (cuStreamSynchronize, cuStreamQuery, cuEventSynchronize, cuEventQuery, cuCtxSynchronize, and
@@ -52,7 +60,7 @@ class FakeDriver final : public Driver {
   // What a test asks; none of it costs virtual time.
   const Facts& facts() const;
   TimeNs now_ns() const;      // the host's clock
-  TimeNs busy_sm_ns() const;  // SMs x time that a kernel was on them, until now
+  TimeNs busy_sm_ns() const;  // SMs x time that a kernel was on them, as far as it was simulated
   Live live() const;
   std::vector<Called> log() const;  // the latest calls, oldest first: up to kLogged
   SmSet sms_of(CUstream stream) const;
