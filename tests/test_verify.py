@@ -18,8 +18,8 @@ from spacetime import cli, verify
 from spacetime.device import open_device
 from spacetime.errors import UnsupportedError
 from spacetime.kernels import stress_cpu
-from spacetime.verify import Bounds, NotIsolated
-from spacetime.verify.bounds import broken
+from spacetime.verify import NotIsolated
+from spacetime.verify.bounds import Bounds, broken
 from spacetime.verify.cores import Cores
 from spacetime.verify.measure import Effort, Pair, Side
 
