@@ -59,7 +59,7 @@ def open_device(name: str = "auto") -> Device:
     if name == "cpu":
         return _cpu("asked for")
     if kind == "fake" and which:
-        return _sm(name, _fake(which), "asked for")
+        return on_device(name, _fake(which), "asked for")
     if kind == "cuda" and (which or "0").isdecimal():
         return _cuda(int(which or 0), "asked for")
     if name == "auto":
@@ -83,7 +83,7 @@ def _cuda(ordinal: int, chosen: str) -> Device:
         native = _native.CudaDevice.open(ordinal)
     except (ValueError, UnsupportedError) as reason:
         raise UnsupportedError(f"device cuda:{ordinal}: {reason}") from None
-    return _sm(f"cuda:{ordinal}", native, chosen)
+    return on_device(f"cuda:{ordinal}", native, chosen)
 
 
 def _fake(which: str) -> _native.FakeCudaDevice:
@@ -93,7 +93,8 @@ def _fake(which: str) -> _native.FakeCudaDevice:
         raise UnsupportedError(f"device 'fake:{which}': {reason}") from None
 
 
-def _sm(name: str, native: _native.CudaDevice, chosen: str) -> Device:
+def on_device(name: str, native: _native.CudaDevice, chosen: str = "given") -> Device:
+    """A device that was opened elsewhere, with options of its own."""
     sizes = tuple(native.unit_sms)
     return Device(name, "sm", tuple(range(len(sizes))), sizes, chosen, native)
 
@@ -127,18 +128,33 @@ def sized(device: Device, wanted: Sequence[int]) -> list[Units]:
     left = list(device.units)
     partitions: list[Units] = []
     for number, size in enumerate(wanted):
-        sums = list(accumulate(device.size([u]) for u in left))
-        count = next((i + 1 for i, held in enumerate(sums) if held >= size), None)
-        if size < 1 or count is None:
+        fits = [u for u in (_first(device, left, size), _with_last(device, left, size)) if u]
+        if size < 1 or not fits:
             granted = [device.size(p) for p in partitions]
             raise UnsupportedError(
                 f"lanes[{number}]: {size} {device.measure} are not there; device {device.name} "
                 f"has {sum(device.sizes)} ({_in_words(device)}), of which the lanes before got "
                 f"{granted} after rounding up"
             )
-        partitions.append(tuple(left[:count]))
-        left = left[count:]
+        partitions.append(min(fits, key=device.size))
+        left = [unit for unit in left if unit not in partitions[-1]]
     return partitions
+
+
+def _first(device: Device, left: Sequence[int], size: int) -> Units:
+    """The first units that hold `size`, in order; none if all do not."""
+    sums = list(accumulate(device.size([u]) for u in left))
+    count = next((i + 1 for i, held in enumerate(sums) if held >= size), 0)
+    return tuple(left[:count])
+
+
+def _with_last(device: Device, left: Sequence[int], size: int) -> Units:
+    """The last unit, which may be a remainder of another size, and the first that it needs."""
+    if not left:
+        return ()
+    rest = size - device.size(left[-1:])
+    others = _first(device, left[:-1], rest) if rest > 0 else ()
+    return (*others, left[-1]) if others or rest <= 0 else ()
 
 
 def chosen(device: Device, lanes: Sequence[Sequence[int]]) -> list[Units]:

@@ -40,10 +40,9 @@ class OutOfMemory(SpacetimeError, MemoryError):
     """A tenant does not fit: `needed` bytes where `free` are; nothing else was disturbed."""
 
     def __init__(self, tenant: str, needed: int, free: int, limit: str) -> None:
-        mib = 2**20
         super().__init__(
-            f"tenant {tenant}: its weights need {needed / mib:.1f} MiB and {limit} leaves "
-            f"{free / mib:.1f} MiB; remove a tenant, or use a smaller dtype"
+            f"tenant {tenant}: its weights need {needed:,} bytes and {limit} leaves {free:,}; "
+            "remove a tenant, or use a smaller dtype"
         )
         self.tenant = tenant
         self.needed = needed

@@ -52,9 +52,33 @@ class Rig:
             assert not server.is_alive()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A backend: what an executor is opened on, and the units it may name."""
+
+    name: str
+    device: _native.CudaDevice | None
+    units: list[int]
+    word: str  # for units, in messages
+
+
+@pytest.fixture(params=["cpu", "fake:h200", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def ground(request: pytest.FixtureRequest) -> Ground:
+    """Every backend in turn: one contract for all."""
+    name: str = request.param
+    if name == "cpu":
+        return Ground(name=name, device=None, units=_native.available_cores(), word="cores")
+    device: _native.CudaDevice
+    if name == "fake:h200":
+        device = _native.FakeCudaDevice(_native.FakeDriver("h200"), ladder=False)
+    else:
+        device = _native.CudaDevice.open(0, ladder=False)
+    return Ground(name=name, device=device, units=list(range(len(device.unit_sms))), word="units")
+
+
 @pytest.fixture
-def make() -> Iterator[Callable[..., Rig]]:
-    """Makes rigs: lanes on the machine's cores in turn, which all run `function`."""
+def make(ground: Ground) -> Iterator[Callable[..., Rig]]:
+    """Makes rigs: lanes on the backend's units in turn, which all run `function`."""
     rigs: list[Rig] = []
 
     def rig(
@@ -68,9 +92,11 @@ def make() -> Iterator[Callable[..., Rig]]:
         capacity: int = 4096,
     ) -> Rig:
         policy = _native.Policy(batch=batch)
-        executor = _native.Executor(policy, capacity=capacity, timeline=timeline)
-        cores = _native.available_cores()
-        added = [executor.add_lane([cores[i % len(cores)]], native=native) for i in range(lanes)]
+        executor = _native.Executor(
+            policy, capacity=capacity, timeline=timeline, device=ground.device
+        )
+        units = ground.units
+        added = [executor.add_lane([units[i % len(units)]], native=native) for i in range(lanes)]
         family = executor.add_family([1, 2, 4, 8])
         tenant = executor.add_tenant(family, queue_limit=queue_limit)
         if function is not None:

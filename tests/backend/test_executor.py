@@ -136,7 +136,7 @@ def test_lanes_families_and_tenants_are_added_while_it_runs(make: Make) -> None:
     rig = make(1, function=NOOP)
     ticket = rig.executor.submit_bulk([rig.tenant], count=20_000, block=False)
     for _ in range(3):
-        rig.executor.add_lane(_native.available_cores(), native=True)
+        rig.executor.add_lane([0], native=True)
         family = rig.executor.add_family([1, 16])
         rig.executor.set_native(family, NOOP)
         tenant = rig.executor.add_tenant(family, weight=2.0)

@@ -12,7 +12,7 @@ import pytest
 
 from spacetime import _native
 
-from .conftest import SOON, Rig
+from .conftest import SOON, Ground, Rig
 
 Make = Callable[..., Rig]
 NOOP = _native.NativeFunction.noop()
@@ -161,12 +161,13 @@ def test_a_lane_that_lost_its_server_fails_everything(make: Make) -> None:
     assert {(end.outcome, end.code) for end in ended} == {("failed", _native.LANE_FAILED)}
 
 
-def test_a_native_lane_stays_on_its_cores(make: Make) -> None:
+def test_a_native_lane_is_granted_its_units(make: Make, ground: Ground) -> None:
     rig = make(2, function=NOOP)
-    cores = _native.available_cores()
-    assert [lane.granted for lane in rig.lanes] == [[cores[i % len(cores)]] for i in (0, 1)]
+    expected = [[ground.units[i % len(ground.units)]] for i in (0, 1)]
+    assert [lane.granted for lane in rig.lanes] == expected
 
 
+@pytest.mark.parametrize("ground", ["cpu"], indirect=True)
 def test_a_python_server_is_bound_while_it_serves(make: Make) -> None:
     rig = make(native=False)
     (lane,) = rig.lanes
@@ -180,22 +181,22 @@ def test_a_python_server_is_bound_while_it_serves(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "message"),
+    ("units", "message"),
     [
-        ([100_000], "cores: 100000 is not available; this process may use "),
-        ([0, 0], "cores: 0 is named twice"),
-        ([], "cores: a lane needs at least one core"),
+        ([100_000], "100000 is not available; this (process may use|device has) "),
+        ([0, 0], "0 is named twice"),
+        ([], "a lane needs at least one"),
     ],
 )
-def test_a_partition_the_machine_cannot_give_is_refused(
-    make: Make, cores: list[int], message: str
+def test_a_partition_the_device_cannot_give_is_refused(
+    make: Make, ground: Ground, units: list[int], message: str
 ) -> None:
     rig = make(1, function=NOOP)
-    with pytest.raises(ValueError, match=message):
-        rig.executor.add_lane(cores)
+    with pytest.raises(ValueError, match=f"{ground.word}: {message}"):
+        rig.executor.add_lane(units)
 
 
 def test_without_lanes_none_can_follow(make: Make) -> None:
     rig = make(0, function=NOOP)
     with pytest.raises(RuntimeError, match="add lanes before the first tenant"):
-        rig.executor.add_lane(_native.available_cores())
+        rig.executor.add_lane([0])

@@ -1,0 +1,293 @@
+"""A session on a device with memory of its own: the fake one, through the very path of a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spacetime import Session, _native
+from spacetime.device import on_device, open_device
+from spacetime.errors import (
+    DriverError,
+    InvalidInput,
+    ModelError,
+    OutOfMemory,
+    SpacetimeError,
+    UnsupportedError,
+)
+
+X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+MIB = 2**20
+ASSERT = 710  # CUDA_ERROR_ASSERT
+ILLEGAL_ADDRESS = 700
+
+
+def net(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 5),
+    ).eval()
+
+
+def inputs(count: int, seed: int = 1) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    with Session("fake:h200", max_batch=4) as opened:
+        yield opened
+
+
+def fake(session: Session) -> _native.FakeCudaDevice:
+    device = session.device.native
+    assert isinstance(device, _native.FakeCudaDevice)
+    return device
+
+
+def test_every_mixture_is_answered_as_by_the_models_alone(session: Session) -> None:
+    models = [net(seed) for seed in range(3)]
+    tenants = [session.add(model, example_inputs=(X,)) for model in models]
+    assert len(session.families) == 1
+    sizes = [1, 2, 3, 4, 5, 9, 1, 1]  # also more samples than the largest graph holds
+    wanted, futures = [], []
+    for i, count in enumerate(sizes * 3):
+        x = inputs(count, i)
+        futures.append(tenants[i % 3].submit(x))
+        with torch.no_grad():
+            wanted.append(models[i % 3](x))
+    for future, expected in zip(futures, wanted, strict=True):
+        torch.testing.assert_close(future.result(timeout=20), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_joining_and_leaving_capture_nothing_and_move_memory_exactly(session: Session) -> None:
+    first = session.add(net(0), example_inputs=(X,))
+    driver, device = fake(session).driver, fake(session)
+    live, free = driver.live, device.memory()[0]
+    second = session.add(net(1), example_inputs=(X,))
+    row = free - device.memory()[0]
+    assert row == session.families[0].weights.row_bytes  # type: ignore[union-attr]
+    assert driver.live == {**live, "mappings": 2, "physical": 2}
+    session.remove(second)
+    assert device.memory()[0] == free
+    assert driver.live == live
+    third = session.add(net(2), example_inputs=(X,))
+    assert third.member == second.member  # the row is used again
+    with torch.no_grad():
+        torch.testing.assert_close(third(X), net(2)(X), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(first(X), net(0)(X), rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_member_takes_the_graphs_with_it(session: Session) -> None:
+    free = fake(session).memory()[0]
+    before = fake(session).driver.live
+    tenant = session.add(net(0), example_inputs=(X,))
+    session.remove(tenant)
+    assert session.families == []
+    del tenant
+    gc.collect()
+    after = fake(session).driver.live
+    assert fake(session).memory()[0] == free
+    assert {k: after[k] for k in ("graphs", "graph execs", "mappings", "allocations")} == {
+        k: before[k] for k in ("graphs", "graph execs", "mappings", "allocations")
+    }
+
+
+class Doubtful(nn.Module):
+    """Its path depends on its input: no graph can hold it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else -x
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + torch.rand_like(x)
+
+
+class Centred(nn.Module):
+    """Rows depend on each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0)) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(Doubtful(), "not exported"), (Noisy(), "random"), (Centred(), "depend on each other")],
+)
+def test_what_no_graph_can_hold_runs_eagerly(
+    session: Session, model: nn.Module, reason: str
+) -> None:
+    x = torch.ones(3, 4)
+    tenant = session.add(model.eval(), example_inputs=(x,))
+    answer = tenant(x)
+    assert reason in session.explain()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            answer, model(x), atol=2.0 if "random" in reason else 1e-5, rtol=0
+        )
+
+
+def test_structures_and_kinds_pass_through(session: Session) -> None:
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(10, 4)
+
+        def forward(self, ids: Tensor, *, scale: Tensor) -> dict[str, Tensor]:
+            values = self.table(ids) * scale[:, None, None]
+            return {"sum": values.sum((1, 2)), "most": values.argmax(-1)}
+
+    model = Many().eval()
+    ids, scale = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([0.5, 2.0])
+    tenant = session.add(model, example_inputs=(ids,), example_kwargs={"scale": scale})
+    got, want = tenant(ids, scale=scale), model(ids, scale=scale)
+    assert torch.equal(got["most"], want["most"])
+    torch.testing.assert_close(got["sum"], want["sum"])
+
+
+def test_a_tenant_that_does_not_fit_is_refused_and_the_others_run() -> None:
+    driver = _native.FakeDriver("h200", memory_bytes=16 * MIB)
+    native = _native.FakeCudaDevice(driver)
+    with Session(on_device("fake", native), max_batch=2) as session:
+        kept = [session.add(net(0), example_inputs=(X,))]
+        with pytest.raises(
+            OutOfMemory, match=r"need 2,097,152 bytes and the device leaves [\d,]+;"
+        ):
+            for seed in range(1, 20):
+                kept.append(session.add(net(seed), example_inputs=(X,)))  # noqa: PERF401
+        assert 2 <= len(kept) < 10
+        for seed, tenant in enumerate(kept):
+            with torch.no_grad():
+                torch.testing.assert_close(tenant(X), net(seed)(X), rtol=1e-4, atol=1e-5)
+        session.remove(kept.pop())
+        session.add(net(30), example_inputs=(X,))
+
+
+def test_a_memory_limit_is_held(session: Session) -> None:
+    free = fake(session).memory()[0]
+    with pytest.raises(OutOfMemory, match="its memory limit leaves 1,048,576;") as refused:
+        session.add(net(0), example_inputs=(X,), memory_limit_mib=1)
+    assert (refused.value.needed, refused.value.free) == (2 * MIB, MIB)
+    gc.collect()
+    assert fake(session).memory()[0] == free
+    session.add(net(0), example_inputs=(X,), memory_limit_mib=2)
+    with pytest.raises(InvalidInput, match="memory_limit_mib must be a positive number"):
+        session.add(net(1), example_inputs=(X,), memory_limit_mib=-1)
+
+
+def test_a_lost_device_fails_each_caller_once_and_refuses_the_rest() -> None:
+    session = Session("fake:h200", max_batch=4)
+    tenants = [session.add(net(seed), example_inputs=(X,)) for seed in range(2)]
+    fake(session).driver.poison(ILLEGAL_ADDRESS)
+    futures = []
+    with contextlib.suppress(DriverError):  # as soon as the loss is known
+        for i in range(50):
+            futures.append(tenants[i % 2].submit(X))  # noqa: PERF401
+    errors = [future.exception(timeout=20) for future in futures]
+    assert all(isinstance(error, (DriverError, type(None))) for error in errors)
+    lost = [error for error in errors if isinstance(error, DriverError)]
+    assert lost
+    assert {error.code for error in lost} == {ILLEGAL_ADDRESS}
+    assert "one in a new process" in str(lost[-1])
+    with pytest.raises(DriverError, match="the device is lost"):
+        tenants[0].submit(X)
+    with pytest.raises(DriverError, match="the device is lost"):
+        session.add(net(3), example_inputs=(X,))
+    session.close()
+    with Session("fake:h200") as again:
+        assert again.add(net(0), example_inputs=(X,))(X).shape == (1, 5)
+
+
+def test_a_model_that_asserts_on_the_device_loses_it() -> None:
+    with Session("fake:h200", max_batch=2) as session:
+        model = nn.Sequential(nn.Embedding(4, 3)).eval()
+        ids = torch.tensor([[1, 2]])
+        tenant = session.add(model, example_inputs=(ids,))
+        with pytest.raises(DriverError) as lost:
+            tenant(torch.tensor([[1, 99]]))
+        assert lost.value.code == ASSERT
+
+
+def test_driver_versions_decide_the_mechanism() -> None:
+    old = _native.FakeCudaDevice(_native.FakeDriver("h200", driver_version=12000))
+    with Session(on_device("fake", old), lanes=1) as session:
+        tenant = session.add(net(0), example_inputs=(X,))
+        assert tenant(X).shape == (1, 5)
+        said = session.explain()
+    assert "streams with priorities, on all SMs: the driver (CUDA 12.0) has no" in said
+
+
+@pytest.mark.parametrize("driver_version", [12040, 12050, 12090, 13000])
+@pytest.mark.parametrize("model", ["h200", "a100-80gb", "b200", "v100"])
+def test_partitions_are_granted_as_the_split_gives_them(model: str, driver_version: int) -> None:
+    device = _native.FakeCudaDevice(_native.FakeDriver(model, driver_version=driver_version))
+    if driver_version < 12050:
+        assert "cuGreenCtxStreamCreate" in device.why_unbounded
+        return
+    assert sum(device.unit_sms) == device.sms
+    for rung in device.ladder():
+        assert device.partition(rung).sms == sum(device.unit_sms[u] for u in rung)
+
+
+def test_sizes_round_up_to_units_and_say_so() -> None:
+    with Session("fake:h200", sizes=[20, 100]) as session:
+        assert [session.device.size(p) for p in session.partitions] == [24, 100]
+        assert "partition of 24 SMs" in session.explain()
+    with pytest.raises(
+        UnsupportedError, match=r"lanes\[1\]: 120 SMs are not there; .* 15 groups of 8"
+    ):
+        Session("fake:h200", sizes=[20, 120])
+    with pytest.raises(InvalidInput, match="sizes must be given without lanes"):
+        Session("fake:h200", sizes=[20], lanes=2)
+
+
+@pytest.mark.parametrize("order", [["session", "tenant"], ["tenant", "session"]])
+@pytest.mark.parametrize("close", [True, False])
+def test_whatever_is_dropped_first_nothing_is_left(order: list[str], close: bool) -> None:
+    driver = _native.FakeDriver("h200")
+    native = _native.FakeCudaDevice(driver)
+    held: dict[str, object] = {"session": Session(on_device("fake", native), max_batch=2)}
+    held["tenant"] = held["session"].add(net(0), example_inputs=(X,))  # type: ignore[attr-defined]
+    if close:
+        held["session"].close()  # type: ignore[attr-defined]
+    del native
+    for name in order:
+        del held[name]
+        gc.collect()
+    assert set(driver.live.values()) == {0}
+
+
+def test_nothing_opens_the_fake_unasked() -> None:
+    assert not open_device("auto").fake
+    with pytest.raises(UnsupportedError, match="fake:tpu"):
+        open_device("fake:tpu")
+
+
+def test_errors_of_the_driver_carry_call_and_code() -> None:
+    error = DriverError("cuGraphLaunch", 700, "text")
+    assert isinstance(error, SpacetimeError)
+    assert (error.call, error.code, str(error)) == ("cuGraphLaunch", 700, "text")
+    assert not isinstance(error, ModelError)
