@@ -123,8 +123,7 @@ std::shared_ptr<Exec> capture(const FakeCudaDevice& self, const SmPartition& par
   Capture recorded(partition.capture());
   recorded.kernel(kept->module->function("program"), self.device->facts().sms, 256);
   if (kept->effect) recorded.host(run_effect, kept->effect.get());
-  CUgraph graph = recorded.end();
-  return std::make_shared<Exec>(self.device, graph, kept);
+  return std::make_shared<Exec>(self.device, recorded.end(), kept);
 }
 
 py::dict live(const FakeDriverHandle& self) {

@@ -42,11 +42,11 @@ void Capture::host(CUhostFn function, void* data) {
   ST_ON(stream_->device(), cuLaunchHostFunc, stream_->handle(), function, data);
 }
 
-CUgraph Capture::end() {
+std::unique_ptr<Graph> Capture::end() {
   CUgraph graph = nullptr;
   open_ = false;
   ST_ON(stream_->device(), cuStreamEndCapture, stream_->handle(), &graph);
-  return graph;
+  return std::make_unique<Graph>(stream_->owner(), graph);
 }
 
 }  // namespace st::cuda

@@ -35,7 +35,7 @@ class Capture {
 
   void kernel(CUfunction function, unsigned grid, unsigned block);  // without parameters
   void host(CUhostFn function, void* data);
-  CUgraph end();  // the caller owns it
+  std::unique_ptr<Graph> end();
 
  private:
   const std::shared_ptr<Stream> stream_;

@@ -76,9 +76,7 @@ std::string Device::why_not_virtual() const {
                             Entry::cuMemSetAccess, Entry::cuMemUnmap, Entry::cuMemRelease}) {
     if (!driver_->has(entry)) return "the driver has no " + std::string(name_of(entry));
   }
-  int supported = 0;
-  const CUresult code = driver_->cuDeviceGetAttribute(&supported, kAttributeVirtualMemory, handle_);
-  return code == kSuccess && supported != 0 ? "" : "the device has no virtual memory management";
+  return attribute(kAttributeVirtualMemory) != 0 ? "" : "the device has no virtual memory";
 }
 
 std::vector<Feature> Device::features() const {

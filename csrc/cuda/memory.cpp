@@ -98,8 +98,11 @@ void Arena::unmap(std::size_t row) {
   if (found == mapped_.end()) {
     throw std::invalid_argument("row: " + std::to_string(row) + " is not mapped");
   }
-  release(row, found->second);
+  device_->use();
+  ST_ON(*device_, cuMemUnmap, at(row), row_bytes_);
+  const CUmemGenericAllocationHandle handle = found->second;
   mapped_.erase(found);
+  ST_ON(*device_, cuMemRelease, handle);
 }
 
 void Arena::release(std::size_t row, CUmemGenericAllocationHandle handle) {

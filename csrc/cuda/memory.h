@@ -72,7 +72,8 @@ class Arena final : public Memory {
   // map: puts memory behind a row. DriverError(cuMemCreate, kOutOfMemory) where there is none left;
   // the arena is then as before. std::invalid_argument for a row that is mapped or does not exist.
   void map(std::size_t row);
-  // unmap: takes it away; no launch that reads the row may be running.
+  // unmap: takes it away; no launch that reads the row may be running. DriverError: it is still
+  // mapped, unless the memory behind it could not be released.
   void unmap(std::size_t row);
 
  private:

@@ -63,23 +63,23 @@ double Event::milliseconds_since(const Event& begin) const {
   return milliseconds;
 }
 
-Exec::Exec(std::shared_ptr<const Device> device, CUgraph graph, std::shared_ptr<void> keeper)
-    : device_(std::move(device)), graph_(graph), keeper_(std::move(keeper)) {
+Graph::~Graph() {
+  device_->quietly(Entry::cuGraphDestroy,
+                   [&](Driver& driver) { return driver.cuGraphDestroy(handle_); });
+}
+
+Exec::Exec(std::shared_ptr<const Device> device, std::unique_ptr<Graph> graph,
+           std::shared_ptr<void> keeper)
+    : device_(std::move(device)), keeper_(std::move(keeper)), graph_(std::move(graph)) {
   device_->use();
-  const CUresult code =
-      device_->driver().cuGraphInstantiateWithFlags(&handle_, graph_, kInstantiateNodePriority);
-  if (code == kSuccess) return;
-  device_->note(Entry::cuGraphDestroy, device_->driver().cuGraphDestroy(graph_));
-  device_->fail(Entry::cuGraphInstantiateWithFlags, code);
+  ST_ON(*device_, cuGraphInstantiateWithFlags, &handle_, graph_->handle(),
+        kInstantiateNodePriority);
 }
 
 Exec::~Exec() {
   if (graph_ == nullptr) return;
-  device_->quietly(Entry::cuGraphExecDestroy, [&](Driver& driver) {
-    const CUresult code = driver.cuGraphExecDestroy(handle_);
-    const CUresult graph_code = driver.cuGraphDestroy(graph_);
-    return code != kSuccess ? code : graph_code;
-  });
+  device_->quietly(Entry::cuGraphExecDestroy,
+                   [&](Driver& driver) { return driver.cuGraphExecDestroy(handle_); });
 }
 
 void Exec::upload(const Stream& stream) const {

@@ -66,14 +66,30 @@ class Event {
   CUevent handle_ = nullptr;
 };
 
+// A captured graph.
+class Graph {
+ public:
+  Graph(std::shared_ptr<const Device> device, CUgraph handle)
+      : device_(std::move(device)), handle_(handle) {}
+  ~Graph();
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  CUgraph handle() const { return handle_; }
+
+ private:
+  const std::shared_ptr<const Device> device_;
+  const CUgraph handle_;
+};
+
 // An executable graph that runs on the SMs of the stream it was captured on.
 class Exec {
  public:
-  // Made here: owned. `graph` is destroyed with it; `keeper` holds what its nodes use.
-  Exec(std::shared_ptr<const Device> device, CUgraph graph, std::shared_ptr<void> keeper);
+  // Made here: owned, with its graph; `keeper` holds what its nodes use.
+  Exec(std::shared_ptr<const Device> device, std::unique_ptr<Graph> graph,
+       std::shared_ptr<void> keeper);
   // Made elsewhere (torch): `keeper` keeps it alive.
   Exec(std::shared_ptr<const Device> device, CUgraphExec handle, std::shared_ptr<void> keeper)
-      : device_(std::move(device)), handle_(handle), keeper_(std::move(keeper)) {}
+      : device_(std::move(device)), keeper_(std::move(keeper)), handle_(handle) {}
   ~Exec();
   Exec(const Exec&) = delete;
   Exec& operator=(const Exec&) = delete;
@@ -83,9 +99,9 @@ class Exec {
 
  private:
   const std::shared_ptr<const Device> device_;
-  CUgraph graph_ = nullptr;
-  CUgraphExec handle_ = nullptr;
   const std::shared_ptr<void> keeper_;
+  const std::unique_ptr<Graph> graph_;  // null: made elsewhere
+  CUgraphExec handle_ = nullptr;
 };
 
 }  // namespace st::cuda
