@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spacetime.device import open_device
+from spacetime.device import Device, open_device
 from spacetime.errors import UnsupportedError
 
 PLAIN_WIDTH = 150  # a table piped into a file keeps its columns
@@ -43,7 +43,7 @@ class Mechanism:
 
 def facts() -> dict[str, object]:
     """Facts by name, in the order worth reading; every value fits JSON."""
-    device = open_device("auto")
+    device = _chosen()
     native = find_spec("._native", "spacetime")
     return {
         "device": device.name,
@@ -58,6 +58,14 @@ def facts() -> dict[str, object]:
         "for the demo": _for_the_demo(),
         "mechanisms": [asdict(mechanism) for mechanism in mechanisms()],
     }
+
+
+def _chosen() -> Device:
+    """The device that "auto" opens, or the CPU with what "auto" raised."""
+    try:
+        return open_device("auto")
+    except Exception as error:  # an unknown device must not end the doctor
+        return replace(open_device("cpu"), chosen=f"auto failed: {_reason(error)}")
 
 
 def mechanisms() -> Iterator[Mechanism]:
@@ -107,8 +115,11 @@ def _probed(name: str, serves: str, probe: Callable[[], str]) -> Mechanism:
             warnings.simplefilter("ignore")  # a library's advice is not this command's answer
             return Mechanism(name, True, probe(), serves)
     except Exception as error:  # whatever it is, it is the reason
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Mechanism(name, False, reason, serves)
+        return Mechanism(name, False, _reason(error), serves)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _cores() -> str:

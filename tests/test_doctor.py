@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from spacetime import doctor
-from spacetime.errors import UnsupportedError
+from spacetime.device import Device
+from spacetime.errors import DriverError, UnsupportedError
 
 PROBES = (
     "cores", "CUDA driver", "MPS daemon", "NVML", "MIG", "torch for CUDA", "Triton",
@@ -80,3 +81,19 @@ def test_a_missing_package_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     for probe in (doctor._nvml, doctor._triton, doctor._interpreter, doctor._cupy):
         with pytest.raises(UnsupportedError, match="is not installed: pip install"):
             probe()
+
+
+def test_a_device_that_cannot_be_opened_does_not_end_the_doctor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = doctor.open_device
+
+    def strange(name: str) -> Device:
+        if name == "auto":
+            raise DriverError("cuInit", 999, "cuInit: unknown error (999)")
+        return real(name)
+
+    monkeypatch.setattr(doctor, "open_device", strange)
+    told = doctor.facts()
+    assert told["device"] == "cpu"
+    assert told["chosen"] == "auto failed: cuInit: unknown error (999)"

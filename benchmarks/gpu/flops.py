@@ -39,6 +39,7 @@ NAMED = ("conv2_2", "3x3-128-28", "3x3-512-7", "1x1-64-256-56", "square", "rnn")
 DTYPES = ("fp32", "tf32", "bf16")
 WORST = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # error of the largest answer, to be refused
 COMPILED_TENANTS = 8  # the one R that torch.compile's loop is compiled for: seconds a tenant
+CONFIGURATIONS = 4  # of our kernel, for each way to multiply: each takes a second to compile
 CALIBRATION = 5  # interleaved measurements to choose a configuration
 Row = dict[str, Any]
 
@@ -78,7 +79,9 @@ def run(
             try:
                 with precision(dtype) as operands:
                     case = case_of(PROBLEMS[name], count, dtype, operands, rig, seed=seed)
-                    result["rows"].append(_row(case, rig, repetitions, most=2 if quick else 6))
+                    result["rows"].append(
+                        _row(case, rig, repetitions, most=2 if quick else CONFIGURATIONS)
+                    )
                     del case
                 rig.forget()
             except RuntimeError as fault:  # the device is lost: every later call fails alike

@@ -96,9 +96,10 @@ build() {
 part_1() {
   step doctor 60 "$python" -m spacetime doctor
   on_device probes 150 "$python" -m spacetime.benchmarks.gpu.probes --out "$out/probes.json" "${quick[@]}"
-  on_device tests 180 "$python" -m pytest -q -m gpu --timeout 120 tests/gpu
-  on_device partition 90 "$python" -m spacetime bench partition --device cuda:0 --out "$out" "${quick[@]}"
-  on_device verify 120 "$python" -m spacetime verify --device cuda:0 --rounds 3 --out "$out"
+  on_device partition 80 "$python" -m spacetime bench partition --device cuda:0 --out "$out" "${quick[@]}"
+  on_device verify 100 "$python" -m spacetime verify --device cuda:0 --rounds 3 --out "$out"
+  # Last, with what time is left: a line a test, so that a limit loses only what had not run.
+  on_device tests 300 "$python" -m pytest -v --tb=short -m gpu --timeout 120 tests/gpu
 }
 
 part_2() {

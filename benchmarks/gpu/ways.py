@@ -57,12 +57,11 @@ def case_of(
     problem: Problem, tenants: int, precision: str, dtype: torch.dtype, rig: Rig, *, seed: int
 ) -> Case:
     """Operands drawn from `seed`, scaled so that answers are about 1 in size."""
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.randn(tenants, *problem.request, generator=draw)
-    weight = torch.randn(tenants, *problem.weight, generator=draw)
+    draw = torch.Generator(rig.device).manual_seed(seed)
+    x = torch.randn(tenants, *problem.request, generator=draw, device=rig.device)
+    weight = torch.randn(tenants, *problem.weight, generator=draw, device=rig.device)
     weight /= weight[0, 0].numel() ** 0.5
-    x, weight = (operand.to(rig.device, dtype) for operand in (x, weight))
-    return Case(problem, x, weight, precision, rig)
+    return Case(problem, x.to(dtype), weight.to(dtype), precision, rig)
 
 
 def baselines(case: Case, *, compiled: bool) -> Iterator[tuple[str, Callable[[], Launch]]]:

@@ -47,7 +47,7 @@ def test_a_mixture_of_tenants_answers_as_each_alone(
         expected = [h.model.float()(h.pool[i : i + 1].float()) for i, h in enumerate(held)]
         models = [h.model.to(dtype) for h in held]
         inputs = [h.pool[i : i + 1].to(dtype) for i, h in enumerate(held)]
-        with st.Session("cuda:0", max_batch=8) as session:
+        with st.Session("cuda:0", lanes=1, max_batch=8) as session:
             tenants = [
                 session.add(model, example_inputs=(x,))
                 for model, x in zip(models, inputs, strict=True)
@@ -123,6 +123,10 @@ tenant = session.add(model, example_inputs=(x,))
 tenant(x)
 wild = cupy.RawKernel('extern "C" __global__ void wild(int* p) { *p = 1; }', "wild")
 wild((1,), (1,), (cupy.uint64(8),))  # an illegal address: every later call fails
+try:
+    cupy.cuda.runtime.deviceSynchronize()
+except cupy.cuda.runtime.CUDARuntimeError as error:
+    print("the device is lost:", error)
 seen = []
 for _ in range(3):
     try:
