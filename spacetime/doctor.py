@@ -101,6 +101,8 @@ def show(told: dict[str, Any]) -> None:
         state = "on" if each["on"] else "off"
         table.add_row(each["name"], state, each["detail"], each["serves"], style=style)
     screen.print(table)
+    on = sum(each["on"] for each in told["mechanisms"])
+    screen.print(f"{on} of {len(told['mechanisms'])} mechanisms are on", highlight=False)
 
 
 def _line(value: object) -> str:
