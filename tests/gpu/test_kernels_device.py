@@ -18,7 +18,7 @@ from spacetime.kernels.triton.configs import Precision, Problem, candidates
 from spacetime.kernels.triton.convolution import convolve_triton
 from spacetime.kernels.triton.linear import linear_triton
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 needs_cupy = pytest.mark.skipif(not cuda.available, reason="CuPy is not installed")
 DEVICE = "cuda"
 RUN = torch.tensor(-1)
