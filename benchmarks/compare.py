@@ -14,8 +14,11 @@ from typing import Any
 
 from spacetime.benchmarks import record
 
-SETTINGS = ("problem", "model", "tenants", "loop", "load", "server", "policy", "mode", "name")
-DIFFERS = ("cpu", "cores", "torch", "quick", "seed", "commit")
+SETTINGS = (
+    "problem", "model", "tenants", "precision", "sms", "loop", "load", "server", "policy", "mode",
+    "way", "name",
+)  # fmt: skip
+DIFFERS = ("device", "cpu", "cores", "torch", "quick", "seed", "commit")
 
 
 def quantities(row: dict[str, Any], path: str = "") -> Iterator[tuple[str, float]]:

@@ -137,8 +137,8 @@ def test_whole_models_run_dry_with_a_session_on_a_fake_device(
     assert not row["refused"]
     assert {ways.LOOP, ways.BRANCHES, ways.VMAP, ways.BOUND, ways.OURS} <= set(row["us"])
     assert max(row["error"].values()) < 1e-3
-    assert row["load"]["fused"]
-    assert row["load"]["closed_rps"] > 0
+    assert row["serving"]["fused"]
+    assert row["serving"]["closed_rps"] > 0
     assert written["goals"] == []  # a dry run reaches none
 
 
@@ -163,7 +163,7 @@ def test_a_model_that_no_session_captures_is_refused_with_the_reason(
 def test_models_goals_want_every_precision() -> None:
     us = {ways.LOOP: 6.0, ways.SERIAL: 5.5, ways.STREAMS: 1.9, ways.BRANCHES: 1.4, ways.OURS: 1.0}
     made: Row = {"model": "resnet-50", "precision": "bf16", "tenants": 16, "us": us}
-    made |= {"speedup": goals.speedups(made), "load": {"p99_over_p50": 1.1}}
+    made |= {"speedup": goals.speedups(made), "serving": {"p99_over_p50": 1.1}}
     met = {goal.name.split(", ")[-1]: goal.met for goal in goals.models_goals([made])}
     assert met == {
         "over time-only": True, "over space-only": False, "branches": True,

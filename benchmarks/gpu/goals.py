@@ -81,7 +81,7 @@ def models_goals(rows: Sequence[Row]) -> list[Goal]:
             got[BRANCHES] = us[BRANCHES] / us[OURS]
         for kind, factor in {"time-only": 5.0, "space-only": 2.0, BRANCHES: 1.3}.items():
             goals.append(Goal(f"{name}, over {kind}", factor, got.get(kind)))
-        tail = (row.get("load") or {}).get("p99_over_p50")
+        tail = row.get("serving", {}).get("p99_over_p50")
         goals.append(Goal(f"{name}, p99 over p50 at 80 % load", 1.2, tail, below=True))
     return goals
 

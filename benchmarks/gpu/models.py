@@ -129,7 +129,7 @@ def _row(held: tuple[list[Any], Tensor], rig: CudaRig | DryRig, device: str, eff
             kept.refused[OURS] = _words(reason)
         else:
             kept.add(OURS, partial(_ours_us, ours, rig), lambda: _error(ours.launched(), exact))
-            row["load"] = _load(ours, x, effort)
+            row["serving"] = _load(ours, x, effort)
         moved = [_laid(model.to(rig.device), x.dtype) for model in models]
         on_device = _laid(x.to(rig.device), x.dtype)
         for name, make in rivals(moved, on_device, rig, compiled=effort.compiled):
@@ -243,7 +243,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
             for row in result["rows"]
         ],
     )
-    loads = [(row, row["load"]) for row in result["rows"] if "load" in row]
+    loads = [(row, row["serving"]) for row in result["rows"] if "serving" in row]
     heads = ("closed/s", "offered/s", "p50_ms", "p99_ms", "p99_over_p50", "wall_us", "device_us")
     keys = ("closed_rps", "offered_rps", *heads[2:])
     yield record.table(
