@@ -13,10 +13,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 from torch.utils import dlpack
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spacetime import _native
 from spacetime.errors import UnsupportedError
+from spacetime.fusion.tuned import Tuner
+from spacetime.kernels.triton.cache import choices_of
 
+TIMED = 10  # calls in a graph that is timed
 WARM_UPS = 3  # before a capture: lazy loading, cuDNN's choice, workspaces (cuda.md §3.3)
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "complex": 5, "bool": 6}
@@ -41,6 +45,11 @@ class Capturer(Protocol):
         self, partition: _native.SmPartition, program: Callable[[], None]
     ) -> _native.GraphExec:
         """A graph of what `program` does on the partition's SMs; warmed up first."""
+
+    def tune(
+        self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
+    ) -> None:
+        """Chooses a slot graph's implementations by timing them on the partition."""
 
     def lane(self, partition: _native.SmPartition) -> AbstractContextManager[None]:
         """Inside, PyTorch's work goes to the partition's stream."""
@@ -93,6 +102,42 @@ class TorchCuda:
         handle = graph.raw_cuda_graph_exec()
         return _native.GraphExec.borrow(self.native, handle, (graph, partition))
 
+    def tune(
+        self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
+    ) -> None:
+        major, minor = self.native.capability
+        choices = choices_of(self.native.name, str(self.native.driver_version))
+        seconds = partial(self._seconds, partition)
+        tuner = Tuner(seconds, choices, partition.sms, 10 * major + minor)
+        warm = _stream(partition.warm_stream, self.device)
+        warm.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.device(self.device), torch.cuda.stream(warm):
+            tuner.tune(module, operands)
+        warm.synchronize()
+
+    def _seconds(self, partition: _native.SmPartition, call: Callable[[], object]) -> float:
+        """Device time of a call inside a graph, where it will run: eager launches from Python
+        would time Python. A call that cannot be captured raises here."""
+        warm = _stream(partition.warm_stream, self.device)
+        event: Callable[..., torch.cuda.Event] = torch.cuda.Event
+        begin, end = event(enable_timing=True), event(enable_timing=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self.device), torch.cuda.stream(warm), torch.no_grad():
+            call()
+            warm.synchronize()
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                for _ in range(TIMED):
+                    call()
+            finally:
+                graph.capture_end()
+            graph.replay()
+            begin.record(warm)
+            graph.replay()
+            end.record(warm)
+            end.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3 / TIMED
+
     @contextlib.contextmanager
     def lane(self, partition: _native.SmPartition) -> Iterator[None]:
         with torch.cuda.device(self.device), torch.no_grad():
@@ -125,6 +170,11 @@ class TorchFake:
             nbytes=float(moved.total),
             effect=_without_grad(program),
         )
+
+    def tune(
+        self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
+    ) -> None:
+        pass  # simulated time says nothing about implementations: each one's first runs
 
     @contextlib.contextmanager
     def lane(self, partition: _native.SmPartition) -> Iterator[None]:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from spacetime.admission import fingerprint_of, resident_family
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.device import Device, Units, chosen, divided, open_device, sized, whole
@@ -22,7 +23,7 @@ from spacetime.explain import explain
 from spacetime.family import Family, family_of
 from spacetime.measure import on_cores
 from spacetime.report import session_report
-from spacetime.resident import Place, ResidentFamily, fingerprint_of, resident_family
+from spacetime.resident import Place, ResidentFamily
 from spacetime.signature import Signature, signature_of
 from spacetime.tenant import Tenant
 from spacetime.timeline import chrome_events

@@ -13,6 +13,7 @@ from .layout import CannotFuse
 from .placed import placed
 from .report import FusionReport
 from .slot_graph import SlotGraph, slot_graph
+from .tuned import Tuner
 
 __all__ = [
     "CannotExport",
@@ -21,6 +22,7 @@ __all__ = [
     "Fused",
     "FusionReport",
     "SlotGraph",
+    "Tuner",
     "export",
     "fingerprint",
     "fuse",

@@ -22,7 +22,7 @@ ROUNDS = 5
 _known: dict[tuple[Any, ...], str] = {}
 
 
-class _Visit(fx.Interpreter):
+class Visit(fx.Interpreter):
     """Runs a graph and shows each slot operation to `visit` with its operands."""
 
     def __init__(self, module: fx.GraphModule, visit: Any) -> None:
@@ -63,7 +63,7 @@ def qualify(module: fx.GraphModule, operands: Sequence[Tensor]) -> dict[str, str
             raise CannotFuse(name, dropped[name])
 
     with torch.no_grad():
-        _Visit(module, visit).run(*operands)
+        Visit(module, visit).run(*operands)
     return dropped
 
 
@@ -93,7 +93,7 @@ def tune(module: fx.GraphModule, operands: Sequence[Tensor], budget_ms: float) -
         operation.chosen[slots] = _known[key]
 
     with torch.no_grad():
-        _Visit(module, visit).run(*operands)
+        Visit(module, visit).run(*operands)
 
 
 def _key(operation: SlotOperation, args: Sequence[Any]) -> tuple[Any, ...]:

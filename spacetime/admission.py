@@ -1,0 +1,258 @@
+"""How a model becomes a family on a device: its graph over slots, its weights, its captures.
+
+Everything is tried before it is trusted: each captured graph answers an example as the model does,
+and is timed, before any request reaches it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from spacetime import _native
+from spacetime.capture import view
+from spacetime.errors import ModelError, SpacetimeError
+from spacetime.fusion import (
+    CannotExport,
+    CannotFuse,
+    SlotGraph,
+    export,
+    fingerprint,
+    placed,
+    slot_graph,
+)
+from spacetime.program import Flat, close, outputs_of, rows_are_independent, spread
+from spacetime.resident import Place, ResidentFamily, tensors_of
+from spacetime.runner import Work
+from spacetime.signature import Signature
+from spacetime.weights import Weights, slabs
+
+NO_RUN = torch.tensor(-1)  # on the host: rows are never looked at there
+SPIN_NS = 50_000  # how long a lane looks for its launch's end before it sleeps
+_TIMINGS = 3
+
+Program = Callable[..., Sequence[Tensor]]  # (rows, *inputs) -> flat outputs
+
+
+def fingerprint_of(model: nn.Module, signature: Signature, example: Sequence[Tensor]) -> str | None:
+    """What tenants of one family have in common; None for a model that has to stay alone."""
+    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
+    try:
+        return fingerprint(model, args, kwargs)
+    except CannotExport:
+        return None
+
+
+def resident_family(
+    model: nn.Module,
+    signature: Signature,
+    example: Sequence[Tensor],
+    place: Place,
+    *,
+    buckets: Sequence[int],
+    share: bool,
+    limit: int | None,
+) -> ResidentFamily:
+    """A family with `model` as its first member, captured and measured on every lane.
+
+    Raises ModelError, InvalidInput, OutOfMemory (nothing stays behind), DriverError.
+    """
+    flat = Flat(model, signature).eval()
+    try:
+        outputs = outputs_of(model, signature, example)
+        with torch.no_grad():
+            sample = flat(*[x[:1] for x in example])
+        independent = rows_are_independent(flat, example)
+    except SpacetimeError:
+        raise
+    except Exception as cause:
+        raise ModelError(signature.tenant, cause) from cause
+    graph, eager = _graph_of(model, signature, example, share=share)
+    if eager is None and not independent:
+        eager = "rows depend on each other, so requests never share a launch"
+    if eager is not None:
+        graph = None
+    tails = tuple((y.shape[1:], y.dtype) for y in sample)
+    weights = _weights(place, model, graph)
+    family = ResidentFamily(place, signature, outputs, tails, graph, weights, None, eager or "")
+    family.join(signature.tenant, model, limit)
+    try:
+        if graph is None:
+            family.module = _bound(model, signature, weights.of(0), place)
+        if eager is None:
+            _capture(family, flat, example, buckets)
+        else:
+            _time_eagerly(family, example)
+    except BaseException:
+        family.leave(0)
+        raise
+    return family
+
+
+def _graph_of(
+    model: nn.Module, signature: Signature, example: Sequence[Tensor], *, share: bool
+) -> tuple[SlotGraph | None, str | None]:
+    """The graph over slots, or None; and why the model has to run eagerly, or None."""
+    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
+    try:
+        exported = export(model, args, kwargs)
+    except CannotExport as reason:
+        return None, f"not exported: {reason}"
+    if _draws_random(exported.module):
+        return None, "it draws random numbers, which a captured graph would repeat"
+    if not share:
+        return None, None
+    try:
+        return slot_graph(exported, [model.state_dict()]), None
+    except CannotFuse:
+        return None, None
+
+
+def _draws_random(module: fx.GraphModule) -> bool:
+    return any(
+        torch.Tag.nondeterministic_seeded in node.target.tags
+        for node in module.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+    )
+
+
+def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights:
+    specs: list[tuple[tuple[int, ...], torch.dtype, bool]]
+    if graph is None:
+        specs = [(tuple(t.shape), t.dtype, False) for t in tensors_of(model)]
+    else:
+        specs = [(e.shape, e.dtype, e.channels_last) for e in graph.plain.entries]
+    layout, row_bytes = slabs(specs)
+    return Weights(place.native, place.capturer, layout, row_bytes)
+
+
+def _bound(
+    model: nn.Module, signature: Signature, views: Sequence[Tensor], place: Place
+) -> nn.Module:
+    """The model over its weights on the device."""
+    own = copy.deepcopy(model)
+    for tensor, held in zip(tensors_of(own), views, strict=True):
+        tensor.data = held
+    return Flat(own, signature).eval()
+
+
+def _program_of(
+    family: ResidentFamily, partition: _native.SmPartition
+) -> tuple[Program, Callable[..., None]]:
+    """What a launch computes, and what has to be called before it is captured."""
+    if family.graph is None:
+        module = family.module
+        assert module is not None
+        return (lambda rows, *inputs: module(*inputs)), (lambda *operands: None)
+    slots = placed(family.graph, family.place.capturer.device)
+    stacks = family.weights.stacks
+    tune = family.place.capturer.tune
+
+    def run(rows: Tensor, *inputs: Tensor) -> Sequence[Tensor]:
+        outputs: Sequence[Tensor] = slots.forward(rows, NO_RUN, *stacks, *inputs)
+        return outputs
+
+    def prepare(rows: Tensor, *inputs: Tensor) -> None:
+        tune(partition, slots, (rows, NO_RUN, *stacks, *inputs))
+
+    return run, prepare
+
+
+def _capture(
+    family: ResidentFamily, flat: Flat, example: Sequence[Tensor], buckets: Sequence[int]
+) -> None:
+    """Graphs for every lane and bucket, each checked against the model and timed."""
+    inputs = [(x.shape[1:], x.dtype) for x in example]
+    family.buckets = tuple(buckets)
+    for lane, partition in enumerate(family.place.partitions):
+        runner = _native.Runner(
+            family.place.native,
+            partition,
+            inputs=[_bytes(*spec) for spec in inputs],
+            outputs=[_bytes(*spec) for spec in family.tails],
+            buckets=list(buckets),
+            spin_ns=SPIN_NS,
+        )
+        family.runners.append(runner)
+        program, prepare = _program_of(family, partition)
+        for bucket in sorted(buckets, reverse=True):  # the largest sizes the pool for the others
+            sources, bound = _over_blocks(family, runner, program, bucket, inputs)
+            prepare(*sources)
+            runner.add(bucket, family.place.capturer.capture(partition, bound))
+            _check_and_time(family, flat, example, lane, bucket)
+
+
+def _over_blocks(
+    family: ResidentFamily,
+    runner: _native.Runner,
+    program: Program,
+    bucket: int,
+    inputs: Sequence[tuple[torch.Size, torch.dtype]],
+) -> tuple[list[Tensor], Callable[[], None]]:
+    """The static inputs of a bucket, and the program between them and the static outputs."""
+    host = family.place.host_memory
+    specs: list[tuple[Sequence[int], torch.dtype]] = [((), torch.int64), *inputs]
+
+    def views(block: _native.Memory, offsets: Sequence[int], of: Sequence[Any]) -> list[Tensor]:
+        pairs = zip(offsets, of, strict=True)
+        return [view(block, at, (bucket, *tail), dtype, host=host) for at, (tail, dtype) in pairs]
+
+    sources = views(runner.input_block, runner.input_offsets(bucket), specs)
+    results = views(runner.output_block, runner.output_offsets(bucket), family.tails)
+    for source in sources:
+        source.zero_()  # rows that are there, for the warm-up
+
+    def run() -> None:
+        for result, value in zip(results, program(*sources), strict=True):
+            result.copy_(value)
+
+    return sources, run
+
+
+def _check_and_time(
+    family: ResidentFamily, flat: Flat, example: Sequence[Tensor], lane: int, bucket: int
+) -> None:
+    inputs = spread(example, bucket)
+    payload, outputs, _ = family.payload(0, inputs, bucket)
+    times = [family.runners[lane].time([payload]) for _ in range(_TIMINGS)]
+    family.latency_ns[lane, bucket] = min(wall for wall, _ in times)
+    family.device_ns[lane, bucket] = min(device for _, device in times)
+    with torch.no_grad():
+        expected = flat(*inputs)
+    if not close(outputs, expected, tolerance=_tolerance(expected)):
+        raise ModelError(
+            family.signature.tenant,
+            ArithmeticError(f"its graph for bucket {bucket} on lane {lane} answers differently"),
+        )
+
+
+def _tolerance(expected: Sequence[Tensor]) -> float:
+    """Between one order of summation and another, at the precision the device computes in."""
+    exact = not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    if all(y.dtype in {torch.float32, torch.float64} for y in expected) and exact:
+        return 1e-3
+    return 5e-2
+
+
+def _time_eagerly(family: ResidentFamily, example: Sequence[Tensor]) -> None:
+    work = Work(0, [x[:1] for x in example], 1)
+    for lane, partition in enumerate(family.place.partitions):
+        with family.place.capturer.lane(partition):
+            times = [_elapsed_ns(lambda: family.run([work])) for _ in range(_TIMINGS)]
+        family.latency_ns[lane, 1] = min(times)
+
+
+def _elapsed_ns(call: Callable[[], object]) -> int:
+    start = time.perf_counter_ns()
+    call()
+    return time.perf_counter_ns() - start
+
+
+def _bytes(tail: Sequence[int], dtype: torch.dtype) -> int:
+    return dtype.itemsize * torch.Size(tail).numel()

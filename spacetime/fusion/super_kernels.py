@@ -1,0 +1,121 @@
+"""Our Triton super-kernels as implementations of slot operations, one for each configuration.
+
+A name says all that is chosen, "triton tf32x3 64x64x32 w4 s3 p1 k1", so that a choice can be kept
+as text and made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import import_module
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spacetime.kernels import triton
+
+from .operation import Implementation, SlotOperation
+
+MOST_CONFIGS = 2  # timed for each precision: every one is compiled for every layer
+_GEOMETRY = ("stride", "padding", "dilation", "groups")
+
+
+def super_kernels(
+    operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
+) -> dict[str, Implementation]:
+    """super_kernels(...): those worth timing on these operands; none where Triton is missing."""
+    geometry = _geometry(operation)
+    if not triton.available or geometry is None:
+        return {}
+    found = {}
+    for precision in _precisions(args[2], convolution=bool(geometry)):
+        for config in _configs(args, geometry, precision, sms, capability):
+            name = f"triton {precision}" + (f" {config.name}" if config is not None else "")
+            found[name] = _kernel(geometry, precision, config, sms)
+    return found
+
+
+def super_kernel(operation: SlotOperation, name: str, *, sms: int) -> Implementation | None:
+    """super_kernel(operation, name): the one of that name, if it is one and still exists."""
+    words = name.split(" ", 2)
+    geometry = _geometry(operation)
+    if not triton.available or geometry is None or words[0] != "triton":
+        return None
+    try:
+        config = _triton("configs").named(words[2]) if len(words) > 2 else None
+    except ValueError:
+        return None
+    return _kernel(geometry, words[1], config, sms)
+
+
+def _geometry(operation: SlotOperation) -> dict[str, Any] | None:
+    """What a convolution's kernel takes, nothing for a linear layer, None for anything else."""
+    if operation.key == "linear":
+        return {}
+    grouped = operation.implementations.get("grouped")
+    if not isinstance(grouped, partial) or not operation.key.startswith("convolution"):
+        return None
+    known = grouped.keywords
+    if known["transposed"] or len(known["stride"]) != 2:
+        return None
+    return {name: known[name] for name in _GEOMETRY}
+
+
+def _precisions(x: Tensor, *, convolution: bool) -> tuple[str, ...]:
+    """Ways to multiply that are as exact as PyTorch's own are allowed to be here."""
+    if x.dtype is not torch.float32:
+        return ("ieee",)
+    library = torch.backends.cudnn if convolution else torch.backends.cuda.matmul
+    return ("tf32",) if library.allow_tf32 else ("tf32x3", "ieee")
+
+
+def _configs(
+    args: Sequence[Any], geometry: dict[str, Any], precision: str, sms: int, capability: int
+) -> Iterator[Any]:
+    rows, _, x, weight = args[:4]
+    groups = geometry.get("groups", 1)
+    if geometry and weight.shape[2] == 1 and groups == x.shape[1] > 1:
+        yield None  # depthwise has one configuration of its own
+        return
+    configs = _triton("configs")
+    slots = int(rows.shape[0])
+    problem = configs.Problem(
+        slots=slots,
+        points=_points(x, weight, geometry) // slots if geometry else prod(x.shape[1:-1]),
+        outputs=weight.shape[1] // groups,
+        channels=weight.shape[2],
+        taps=prod(weight.shape[3:]),
+        groups=groups,
+        itemsize=x.element_size(),
+        precision=precision,
+    )
+    yield from configs.candidates(problem, sms=sms, capability=capability, most=MOST_CONFIGS)
+
+
+def _points(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> int:
+    """Pixels of the output over all samples."""
+    parts = zip(
+        x.shape[2:],
+        weight.shape[3:],
+        geometry["stride"],
+        geometry["padding"],
+        geometry["dilation"],
+        strict=True,
+    )
+    out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in parts]
+    return int(x.shape[0] * prod(out))
+
+
+def _kernel(geometry: dict[str, Any], precision: str, config: Any, sms: int) -> Implementation:
+    options = {"precision": precision, "config": config, "sms": sms}
+    if not geometry:
+        return partial(_triton("linear").linear_triton, **options)
+    return partial(_triton("convolution").convolve_triton, **geometry, **options)
+
+
+def _triton(module: str) -> Any:
+    """Imported when asked for: importing Triton takes a second."""
+    return import_module(f"spacetime.kernels.triton.{module}")
