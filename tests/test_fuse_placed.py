@@ -1,0 +1,128 @@
+"""A slot graph as a device runs it: what may be captured, and how implementations are chosen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spacetime.fusion import SlotGraph, Tuner, placed, slot_graph
+from spacetime.fusion.operation import SlotOperation
+from spacetime.fusion.placed import HOST_ONLY
+from spacetime.fusion.stacks import empty
+
+NO_RUN = torch.tensor(-1)
+
+
+def models() -> list[nn.Module]:
+    def one(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1, groups=8),
+            nn.Conv2d(8, 4, 1),
+            nn.Flatten(),
+            nn.Linear(64, 5),
+        ).eval()
+
+    return [one(seed) for seed in range(3)]
+
+
+def graph_of(tenants: list[nn.Module]) -> SlotGraph:
+    x = torch.randn(2, 3, 8, 8)
+    return slot_graph(tenants[0], [m.state_dict() for m in tenants], example_inputs=(x,))
+
+
+def operands(
+    graph: SlotGraph, tenants: list[nn.Module], x: Tensor, rows: list[int]
+) -> list[Tensor]:
+    stacks = empty(graph.plain.entries).with_tenants([m.state_dict() for m in tenants])
+    return [torch.tensor(rows), NO_RUN, *stacks.values, x]
+
+
+def operations(module: nn.Module) -> list[SlotOperation]:
+    return [part for part in module.modules() if isinstance(part, SlotOperation)]
+
+
+def check(seconds: Callable[[Callable[[], object]], float], *, wanted: str = "") -> None:
+    """A graph tuned with this clock answers as the models alone, by implementations `wanted`."""
+    tenants, rows = models(), [2, 0, 0, 1]
+    graph = graph_of(tenants)
+    module = placed(graph, torch.device("cpu"))
+    x = torch.randn(4, 3, 8, 8)
+    given = operands(graph, tenants, x, rows)
+    known: dict[str, str] = {}
+
+    class Choices:
+        def get(self, key: str) -> str | None:
+            return known.get(key)
+
+        def put(self, key: str, value: str) -> None:
+            known[key] = value
+
+    Tuner(seconds, Choices(), sms=2, capability=90).tune(module, given)
+    assert all(value.startswith(wanted) for value in known.values()), known
+    assert len(known) == 4
+    again = placed(graph, torch.device("cpu"))
+
+    def never(call: Callable[[], object]) -> float:
+        raise AssertionError("what is known is not timed again")
+
+    Tuner(never, Choices(), sms=2, capability=90).tune(again, given)
+    assert [op.chosen for op in operations(again)] == [op.chosen for op in operations(module)]
+    with torch.no_grad():
+        (got,) = again(*given)
+        expected = torch.cat([tenants[row](x[i : i + 1]) for i, row in enumerate(rows)])
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_that_reads_rows_on_the_host_is_left() -> None:
+    module = placed(graph_of(models()), torch.device("cpu"))
+    assert operations(module)
+    for operation in operations(module):
+        assert operation.implementations
+        assert not HOST_ONLY & set(operation.implementations)
+
+
+def test_placing_leaves_the_graph_itself_alone() -> None:
+    graph = graph_of(models())
+    before = [list(op.implementations) for op in operations(graph.lowered.module)]
+    placed(graph, torch.device("cpu"))
+    assert [list(op.implementations) for op in operations(graph.lowered.module)] == before
+
+
+def test_the_fastest_that_works_is_chosen_and_remembered() -> None:
+    took = iter(range(1000, 0, -1))
+
+    def later_is_faster(call: Callable[[], object]) -> float:
+        call()  # Triton's kernels fail here, without a device, and are left out
+        return float(next(took))
+
+    check(later_is_faster)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+def test_super_kernels_fit_the_graph_and_answer_alike() -> None:
+    """In Triton's interpreter, which has to be chosen before Triton is imported."""
+    code = """
+from test_fuse_placed import check
+def super_kernels_first(call):
+    name = call.func.__module__
+    return 0.0 if "triton" in name else 1.0
+check(super_kernels_first, wanted="triton ")
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", code]
+    here = Path(__file__).parent
+    done = subprocess.run(
+        command, cwd=here, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
