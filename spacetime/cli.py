@@ -83,7 +83,12 @@ def doctor(*, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda:0 or fake:h200.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu or cuda:N; a fake one is not certified.",
+)
 @click.option("--lanes", type=click.IntRange(2), default=2, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--launches", type=click.IntRange(5), default=150, show_default=True)

@@ -106,6 +106,17 @@ def test_two_partitions_on_one_core_break_the_bounds() -> None:
 
 
 @two_cores
+def test_a_partition_that_runs_on_more_than_it_was_granted_fails(ground: Cores) -> None:
+    wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9, busy=0)
+    effort = Effort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
+    ground.partitions[0].granted = 0
+    record = verify.certificate(ground, effort, wide)
+    assert [part["fits"] for part in record["partitions"]] == [False, True]
+    assert not record["passed"]
+    assert "partition 0 runs on 1, granted 0" in verify._complaint(record)
+
+
+@two_cores
 def test_a_stressor_runs_until_it_is_stopped(ground: Cores) -> None:
     first, second = ground.partitions
     second.start("cache")

@@ -139,7 +139,7 @@ def graph_sms(cuda: Cuda, /, *, quick: bool) -> Facts:
             "captured on": on_home,
             "launched on": on_other,
             "ran on": launched,
-            "graph keeps its capture's SMs": set(launched) <= set(on_home),
+            "graph keeps its capture's SMs": bool(launched) and set(launched) <= set(on_home),
         }
 
 

@@ -75,6 +75,9 @@ def run(
 def _complaint(record: dict[str, Any]) -> str:
     failed = [row for row in record["rows"] if row["broken"]]
     told = [f"partitions {record['overlaps']} overlap"] if record["overlaps"] else []
+    for number, part in enumerate(record["partitions"]):
+        if not part["fits"]:
+            told += [f"partition {number} runs on {len(part['home'])}, granted {part['granted']}"]
     if failed:
         first = f"{failed[0]['probe']} beside {failed[0]['stressor']}: {failed[0]['broken'][0]}"
         told += [f"{len(failed)} of {len(record['rows'])} pairs break their bounds ({first})"]
@@ -93,12 +96,13 @@ def certificate(
 
     rows = [_row(pair, bounds, ground) for pair in pairs(ground, effort, shown)]
     overlaps = _overlaps(ground)
+    fits = [0 < len(p.home) <= p.granted for p in ground.partitions]
     return {
         "format": FORMAT,
         **ground.facts,
         "partitions": [
-            {"asked": list(p.asked), "granted": p.granted, "home": sorted(p.home)}
-            for p in ground.partitions
+            {"asked": list(p.asked), "granted": p.granted, "home": sorted(p.home), "fits": fit}
+            for p, fit in zip(ground.partitions, fits, strict=True)
         ],
         "private": sorted(ground.private),
         "shared": ground.shared,
@@ -106,7 +110,7 @@ def certificate(
         "effort": asdict(effort),
         "rows": rows,
         "overlaps": overlaps,
-        "passed": not overlaps and not any(row["broken"] for row in rows),
+        "passed": all(fits) and not overlaps and not any(row["broken"] for row in rows),
     }
 
 

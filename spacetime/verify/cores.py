@@ -38,7 +38,8 @@ class CorePartition:
         self, executor: Executor, cores: Sequence[int], *, memory_bytes: int | None
     ) -> None:
         self.asked = tuple(cores)
-        self.home: frozenset[int] = frozenset()  # as the native lane read it back
+        self.home = frozenset(cores)
+        self.granted = 0  # cores in the mask that the lane's thread read back
         self._lane = executor.native.add_lane(list(cores))
         self._memory_bytes = memory_bytes
         self._launches: dict[str, Callable[[], object]] = {}
@@ -52,11 +53,6 @@ class CorePartition:
         self._thread.start()
         self._ask(self._prepare)
         self.team = sorted(set(_tasks()) - before)  # the lane's thread and its intra-op threads
-
-    @property
-    def granted(self) -> int:
-        """Cores in the mask that the lane's thread read back."""
-        return len(self.home)
 
     def work(self, kind: str) -> float:
         """GFLOP or GB of one launch."""
@@ -91,7 +87,7 @@ class CorePartition:
     def _serve(self) -> None:
         with lane_threads(len(self.asked)):
             self._lane.enter()
-            self.home = frozenset(self._lane.granted)
+            self.granted = len(self._lane.granted)
             while (order := self._orders.get()) is not None:
                 self._done.put(_outcome(order))
                 self._started.set()  # also when the first launch raised
