@@ -18,7 +18,7 @@ from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.rungs import WORK, Ladder
 from spacetime.benchmarks.record import options
 
-GOAL_US = 100.0
+GOAL_US, GOAL_LAUNCH_US = 100.0, 5.0
 PUBLISHED_S = (10, 15)  # gpulet, 2109.01611, section 5
 SETTLED = 16  # launches before the clock counts
 
@@ -52,12 +52,18 @@ def run(
     }
     result |= _switching(ladder, switches)
     result["create_us"] = _creating(ladder, repetitions)
-    prefixes = ladder.prefixes()[:: 4 if quick else 1]
+    result["launch_us"] = None if ladder.device.fake else _launching(ladder, switches)
+    prefixes = ladder.prefixes()[:: -4 if quick else -1][::-1]  # the whole device among them
     shown = track(prefixes, "bench partition", disable=as_json, transient=True)
     result["rows"] = [_row(ladder, units, repetitions) for units in shown]
     got = None if ladder.device.fake else result["switch_us"]["median"]  # a model reaches nothing
-    goal = goals.Goal("switch between rungs, us", GOAL_US, got, below=True)
-    result["goals"] = goals.told([goal])
+    added = result["launch_us"] and result["launch_us"]["added"]
+    result["goals"] = goals.told(
+        [
+            goals.Goal("switch between rungs, us", GOAL_US, got, below=True),
+            goals.Goal("a launch over bare driver calls, us", GOAL_LAUNCH_US, added, below=True),
+        ]
+    )
     record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_device")
     return result
 
@@ -73,6 +79,15 @@ def _switching(ladder: Ladder, switches: int) -> dict[str, Any]:
         stay += [pair[number % 2].run_ns("nothing")]  # the rung of the launch before
         switch += [pair[1 - number % 2].run_ns("nothing")]
     return {"stay_us": _spread(stay), "switch_us": _spread(switch)}
+
+
+def _launching(ladder: Ladder, count: int) -> dict[str, Any]:
+    """What the runner adds to the bare driver calls of the same work: medians of the host."""
+    rung = ladder.rung(ladder.prefixes()[-1])
+    rung.host_ns("nothing", SETTLED)
+    ours, bare = rung.host_ns("nothing", count)
+    added = (median(ours) - median(bare)) / 1e3
+    return {"runner": _spread(ours), "bare": _spread(bare), "added": added}
 
 
 def _creating(ladder: Ladder, repetitions: int) -> dict[str, float]:
@@ -129,10 +144,13 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     )
     kinds = {"stay_us": "launch, same rung", "switch_us": "launch, other rung"}
     kinds["create_us"] = "new partition"
+    spreads = {word: result[kind] for kind, word in kinds.items()}
+    if launched := result["launch_us"]:
+        spreads |= {"launch, our runner": launched["runner"], "bare calls": launched["bare"]}
     yield record.table(
         "microseconds of the host",
         ("what", "median", "least", "p99"),
-        [(word, *result[kind].values()) for kind, word in kinds.items()],
+        [(word, *spread.values()) for word, spread in spreads.items()],
     )
     yield record.table(
         "goals", ("goal", "asked", "got", "verdict"), goals.goal_cells(result["goals"])

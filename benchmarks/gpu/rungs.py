@@ -6,6 +6,7 @@ which clock tells the time: the fake's runs in virtual time.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from spacetime import _native
 from spacetime.device import Device, open_device
 from spacetime.errors import UnsupportedError
+from spacetime.resident import SPIN_NS
 
 SIDE = 4096  # of the square product in bf16
 COPIED_BYTES = 2**30  # by the copy: read once and written once
@@ -40,6 +42,37 @@ WORK: dict[Kind, Work] = {
 }
 
 
+class BareCalls:
+    """Copy in, cuGraphLaunch, copy out, cuStreamSynchronize: by ctypes, and nothing else."""
+
+    def __init__(self, native: _native.CudaDevice, stream: int, graph: int) -> None:
+        driver = ctypes.CDLL("libcuda.so.1")
+        host, device = _native.PinnedMemory(native, 64), _native.DeviceMemory(native, 64)
+        self._kept = host, device
+        pointer, number, on = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p(stream)
+        places = number(device.address), number(host.address)
+        size = ctypes.c_size_t(4)
+        # Prepared beforehand: what is timed is four calls of functions that are looked up already.
+        self._copy, self._launch = driver.cuMemcpyAsync, driver.cuGraphLaunch
+        self._wait = driver.cuStreamSynchronize
+        self._inward, self._outward = (*places, size, on), (*places[::-1], size, on)
+        self._graph, self._stream = (pointer(graph), on), on
+
+    def run_ns(self) -> int:
+        """Nanoseconds of the host; RuntimeError with the code of the first call that failed."""
+        begin = time.perf_counter_ns()
+        code = (
+            self._copy(*self._inward)
+            or self._launch(*self._graph)
+            or self._copy(*self._outward)
+            or self._wait(self._stream)
+        )
+        elapsed_ns = time.perf_counter_ns() - begin
+        if code:
+            raise RuntimeError(f"a launch by bare driver calls failed with {code}")
+        return elapsed_ns
+
+
 class Rung:
     """A partition of some units, with a prepared launch of each kind asked for."""
 
@@ -48,6 +81,7 @@ class Rung:
         self.units = list(units)
         self.partition = ladder.native.partition(self.units)
         self.sms = self.partition.sms
+        self._graphs = {kind: ladder.graph(self.partition, kind) for kind in kinds}
         self._runners = {kind: self._runner(kind) for kind in kinds}
         self._request = _native.Payload(0, 1, [self._input.data_ptr()], [self._output.data_ptr()])
 
@@ -61,11 +95,26 @@ class Rung:
         """The device's own nanoseconds of a launch, the median of some."""
         return median(self._runners[kind].time([self._request])[1] for _ in range(repetitions))
 
+    def host_ns(self, kind: Kind, count: int) -> tuple[list[int], list[int]]:
+        """Host time of launches by the runner, and of the bare driver calls for the same work.
+
+        Both copy four bytes in and out and wait; in turn, so that both see the same machine.
+        """
+        calls = BareCalls(self._ladder.native, self.partition.stream, self._graphs[kind].handle)
+        runner, request = self._runners[kind], [self._request]
+        ours, bare = [], []
+        for _ in range(count):
+            ours.append(runner.time(request)[0])
+            bare.append(calls.run_ns())
+        return ours, bare
+
     def _runner(self, kind: Kind) -> _native.Runner:
         self._input, self._output = torch.zeros(1), torch.zeros(1)
         native = self._ladder.native
-        runner = _native.Runner(native, self.partition, inputs=[4], outputs=[4], buckets=[1])
-        runner.add(1, self._ladder.graph(self.partition, kind))
+        runner = _native.Runner(
+            native, self.partition, inputs=[4], outputs=[4], buckets=[1], spin_ns=SPIN_NS
+        )
+        runner.add(1, self._graphs[kind])
         return runner
 
 

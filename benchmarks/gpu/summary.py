@@ -67,7 +67,9 @@ def _goals(record: Mapping[str, Any]) -> str:
 
 def _partition(record: Mapping[str, Any]) -> str:
     switch, create = record["switch_us"], record["create_us"]
-    return f"switch {switch['median']:.1f} us, create {create['median']:.0f} us"
+    launch = record["launch_us"]
+    added = f", a launch adds {launch['added']:.1f} us" if launch else ""
+    return f"switch {switch['median']:.1f} us, create {create['median']:.0f} us{added}"
 
 
 def _mps(record: Mapping[str, Any]) -> str:
