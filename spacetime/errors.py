@@ -70,3 +70,30 @@ class InvalidInput(SpacetimeError, ValueError):
         self.field = field
         self.expected = expected
         self.got = got
+
+
+class ProfileError(SpacetimeError, ValueError):
+    """A profile is wrong: `field` of a point, and where it was read its file and row."""
+
+    def __init__(self, field: str, problem: str, *, where: str = "") -> None:
+        super().__init__(f"{where}{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class PlanError(SpacetimeError, ValueError):
+    """A plan is malformed, or breaks what it promises; the message names partition or tenant."""
+
+
+class InfeasibleError(SpacetimeError):
+    """No plan of this planner serves `tenant`: which `bound` failed, and by how much.
+
+    `bound` is one of `profile`, `latency`, `fill`, `rate`, `utilisation`, `layout`, `gpus`,
+    `units`, `time`.
+    """
+
+    def __init__(self, tenant: str, bound: str, problem: str) -> None:
+        super().__init__(f"tenant {tenant}: {bound}: {problem}")
+        self.tenant = tenant
+        self.bound = bound
+        self.problem = problem

@@ -1,0 +1,211 @@
+"""Devices as data: what planners and cost models know about a device without having one.
+
+Rates are dense peaks of the vendor's datasheets (no sparsity) at the boost clock; measured
+figures, where they matter, are said to be. `launch_us` is the time a kernel launch of a replayed
+graph adds on the device, and is an estimate wherever no source is given.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from spacetime.errors import UnsupportedError
+from spacetime.mig import DOUBLE_MEMORY, SHAPES, MigProfile
+
+MIB_PER_GIB = 1024
+# nvidia-smi's ids, the same on every device of the User Guide's tables.
+PROFILE_IDS = {1: 19, 2: 14, 3: 9, 4: 5, 7: 0}
+DOUBLE_ID = 15
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """One device: SMs, boost clock, dense peak rates by dtype, memory system, MIG profiles.
+
+    `tflops` maps a dtype (`fp32`, `tf32`, `fp16`, `bf16`, `fp8`, `int8`) to TFLOP/s (TOP/s);
+    a dtype the device lacks is absent. `mig` is empty where the device has no MIG.
+    """
+
+    name: str
+    architecture: str
+    sms: int
+    clock_mhz: int
+    tflops: MappingProxyType[str, float]
+    bandwidth_gbs: float
+    l2_mib: float
+    memory_gib: float
+    launch_us: float
+    mig: tuple[MigProfile, ...] = field(default=())
+
+    def mig_profile(self, units: int) -> MigProfile:
+        """The profile of `units` compute slices (not the one of double memory).
+
+        Raises UnsupportedError where the device has none of that size.
+        """
+        for profile in self.mig:
+            if profile.units == units and profile.shape is SHAPES.get(units):
+                return profile
+        raise UnsupportedError(f"{self.name} has no MIG instance of {units} compute slices")
+
+    def whole(self, kind: str) -> int:
+        """The whole device in units of a partition kind: 7 slices, 100 percent, or its SMs.
+
+        Raises UnsupportedError for a kind this device does not have.
+        """
+        if kind == "mig" and self.mig:
+            return max(profile.units for profile in self.mig)
+        if kind == "mps":
+            return 100
+        if kind == "sm":
+            return self.sms
+        raise UnsupportedError(f"{self.name} has no partitions of kind {kind}")
+
+
+def _rates(**tflops: float) -> MappingProxyType[str, float]:
+    return MappingProxyType(tflops)
+
+
+def _mig(memory: str, mib: tuple[int, ...], sms: tuple[int, ...], engines: tuple[int, ...]) -> (
+    tuple[MigProfile, ...]
+):  # fmt: skip
+    """Rows for 1g, 1g of double memory, 2g, 3g, 4g, 7g; `memory` holds their names' sizes."""
+    shapes = (SHAPES[1], DOUBLE_MEMORY, *(SHAPES[size] for size in (2, 3, 4, 7)))
+    counts = (7, 4, 3, 2, 1, 1)
+    rows = zip(shapes, memory.split(), mib, sms, engines, counts, strict=True)
+    return tuple(
+        MigProfile(
+            f"{shape.units}g.{size}gb",
+            DOUBLE_ID if shape is DOUBLE_MEMORY else PROFILE_IDS[shape.units],
+            shape, usable, count, copies, most,
+        )
+        for shape, size, usable, count, copies, most in rows
+    )  # fmt: skip
+
+
+def _mib(*gib: float) -> tuple[int, ...]:
+    return tuple(round(size * MIB_PER_GIB) for size in gib)
+
+
+# MIG tables: User Guide and dumps of `nvidia-smi mig -lgip`. A100 gives 98 of its 108 SMs.
+_A100_SMS, _A100_ENGINES = (14, 14, 28, 42, 56, 98), (1, 1, 2, 3, 4, 7)
+# Hopper: 3g has nearly the SMs of 4g, so slices are no measure of compute there.
+_HOPPER_SMS, _HOPPER_ENGINES = (16, 26, 32, 60, 64, 132), (1, 1, 2, 3, 4, 8)
+_A100_RATES = _rates(fp32=19.5, tf32=156, fp16=312, bf16=312, int8=624)  # A100 datasheet
+# H100 SXM and H200 datasheets, halved where they print the rate with sparsity.
+_HOPPER_RATES = _rates(fp32=67, tf32=494, fp16=989, bf16=989, fp8=1979, int8=1979)
+
+V100 = DeviceFacts(
+    name="v100-16gb",
+    architecture="volta",
+    sms=80,  # V100 whitepaper, SXM2
+    clock_mhz=1530,  # V100 whitepaper
+    tflops=_rates(fp32=15.7, fp16=125),  # V100 datasheet, SXM2
+    bandwidth_gbs=900,  # V100 datasheet
+    l2_mib=6,  # V100 whitepaper: 6144 KB
+    memory_gib=16,
+    launch_us=5.0,  # estimate: plain launches, before graphs
+)
+RTX_2080_TI = DeviceFacts(
+    name="rtx-2080ti",
+    architecture="turing",
+    sms=68,  # Turing whitepaper: 4352 cores of 64 an SM
+    clock_mhz=1545,  # Turing whitepaper, reference board
+    tflops=_rates(fp32=13.4, fp16=107.6),  # Turing whitepaper, reference board
+    bandwidth_gbs=616,  # Turing whitepaper
+    l2_mib=5.5,  # Turing whitepaper: 5632 KB
+    memory_gib=11,
+    launch_us=5.0,  # estimate
+)
+A100_40 = DeviceFacts(
+    name="a100-40gb",
+    architecture="ampere",
+    sms=108,  # A100 whitepaper
+    clock_mhz=1410,  # A100 whitepaper
+    tflops=_A100_RATES,
+    bandwidth_gbs=1555,  # A100 datasheet, SXM 40 GB
+    l2_mib=40,  # A100 whitepaper
+    memory_gib=40,
+    launch_us=3.0,  # estimate
+    mig=_mig("5 10 10 20 20 40", (4864, 9856, 9856, 19968, 19968, 40192), _A100_SMS, _A100_ENGINES),
+)
+A100_80 = DeviceFacts(
+    name="a100-80gb",
+    architecture="ampere",
+    sms=108,
+    clock_mhz=1410,
+    tflops=_A100_RATES,
+    bandwidth_gbs=2039,  # A100 datasheet, SXM 80 GB
+    l2_mib=40,
+    memory_gib=80,
+    launch_us=3.0,  # estimate
+    mig=_mig(
+        "10 20 20 40 40 80", (9856, 19968, 19968, 40192, 40192, 80384), _A100_SMS, _A100_ENGINES
+    ),
+)
+H100 = DeviceFacts(
+    name="h100-80gb",
+    architecture="hopper",
+    sms=132,  # H100 whitepaper, SXM5
+    clock_mhz=1980,  # reported by the driver on H200, the same die
+    tflops=_HOPPER_RATES,
+    bandwidth_gbs=3350,  # H100 datasheet, SXM
+    l2_mib=50,  # H100 whitepaper
+    memory_gib=80,
+    launch_us=2.5,  # estimate
+    mig=_mig(
+        "10 20 20 40 40 80",
+        _mib(9.75, 19.62, 19.62, 39.5, 39.5, 79.25), _HOPPER_SMS, _HOPPER_ENGINES,
+    ),
+)  # fmt: skip
+H200 = DeviceFacts(
+    name="h200-141gb",
+    architecture="hopper",
+    sms=132,  # reported by the driver
+    clock_mhz=1980,  # reported by the driver
+    tflops=_HOPPER_RATES,  # about 790 of bf16's 989 were measured with random data
+    bandwidth_gbs=4800,  # H200 datasheet; 4300 measured for a copy
+    l2_mib=60,  # reported by the driver
+    memory_gib=141,
+    launch_us=2.5,  # estimate
+    mig=_mig(
+        "18 35 35 71 71 141",
+        _mib(16, 32.25, 32.25, 69.5, 69.5, 140), _HOPPER_SMS, _HOPPER_ENGINES,
+    ),
+)  # fmt: skip
+B200 = DeviceFacts(
+    name="b200-180gb",
+    architecture="blackwell",
+    sms=148,  # reported by the driver
+    clock_mhz=1965,  # reported by the driver
+    # DGX B200 datasheet over its eight devices, halved where printed with sparsity.
+    tflops=_rates(fp32=75, tf32=1100, fp16=2250, bf16=2250, fp8=4500, int8=4500),
+    bandwidth_gbs=8000,  # DGX B200 datasheet: 64 TB/s over eight
+    l2_mib=126,  # reported by the driver
+    memory_gib=180,
+    launch_us=2.5,  # estimate
+    # SMs of 3g, 4g and 7g and the sizes of 3g to 7g are not confirmed by a dump.
+    mig=_mig(
+        "23 45 45 90 90 180",
+        _mib(20.5, 44.25, 44.25, 90, 90, 180), (18, 30, 36, 68, 72, 148), (2, 2, 3, 6, 8, 16),
+    ),
+)  # fmt: skip
+
+DEVICES = MappingProxyType(
+    {facts.name: facts for facts in (V100, RTX_2080_TI, A100_40, A100_80, H100, H200, B200)}
+)
+
+
+def device(name: str) -> DeviceFacts:
+    """The facts of a device by name, with or without `sim:` before it.
+
+    Raises UnsupportedError naming the nearest name it knows.
+    """
+    bare = name.removeprefix("sim:").lower()
+    if bare in DEVICES:
+        return DEVICES[bare]
+    near = difflib.get_close_matches(bare, DEVICES, n=1, cutoff=0.0)
+    raise UnsupportedError(
+        f"device: {name!r:.40} is unknown; {near[0]} is the nearest of {', '.join(DEVICES)}"
+    )
