@@ -26,8 +26,11 @@ LAYERS: list[set[str]] = [
     {"runner", "measure", "capture"},
     {"fusion"},
     {"program", "workload_file", "openloop", "device", "report", "timeline"},
-    {"signature", "workload"},
+    {"plan", "profile_import"},
+    {"profile_file"},
+    {"signature", "workload", "profile", "devices"},
     {"kernels"},
+    {"mig"},
     {"core", "errors", "units"},
     {"_native"},
 ]

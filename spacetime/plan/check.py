@@ -1,0 +1,271 @@
+"""Judges any plan of any planner, from the profiles alone: it believes nothing a plan says.
+
+Each violation is one line naming partition or tenant and the bound that is broken. The bounds of
+latency are those of `timing`, the same for every planner.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from spacetime import mig
+from spacetime.devices import DeviceFacts
+from spacetime.errors import PlanError, UnsupportedError
+from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
+from spacetime.plan.planner import PlanOptions
+from spacetime.plan.timing import Load, loads, shares_in_time
+from spacetime.profile import Profiles
+from spacetime.workload import Tenant, Workload
+
+NESTS = {("mps", "mig"), ("sm", "mig")}  # (inner, outer)
+TOLERANCE = 1e-6  # relative: what sums of rounded rates may be off
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What a plan breaks: `where` is a partition, tenant or device; `bound` a word to test for."""
+
+    where: str
+    bound: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.bound}: {self.text}"
+
+
+def check(
+    plan: Plan,
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
+    options: PlanOptions | None = None,
+) -> tuple[Violation, ...]:
+    """Everything the plan breaks; empty for a sound one."""
+    options = options or PlanOptions()
+    tenants = {tenant.name: tenant for tenant in workload.tenants}
+    return (
+        *_identity(plan, profiles, device, options),
+        *(broken for gpu in plan.gpus for broken in _geometry(gpu, device)),
+        *(
+            broken
+            for gpu in plan.gpus
+            for partition in gpu.partitions
+            for broken in _partition(partition, tenants, profiles, options)
+        ),
+        *_rates(plan, workload),
+    )
+
+
+def require(
+    plan: Plan,
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
+    options: PlanOptions | None = None,
+) -> Plan:
+    """The plan itself where it is sound. Raises PlanError with the first violation."""
+    if broken := check(plan, workload, profiles, device, options):
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        raise PlanError(f"{plan.planner}: {broken[0]}{more}")
+    return plan
+
+
+def _identity(
+    plan: Plan, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+) -> Iterator[Violation]:
+    for name, other in (("profiles", profiles.device), ("device", device.name)):
+        if plan.device != other:
+            yield Violation("plan", "device", f"is for {plan.device}, the {name} is {other}")
+    if options.gpus is not None and len(plan.gpus) > options.gpus:
+        yield Violation("plan", "gpus", f"uses {len(plan.gpus)}, there are {options.gpus}")
+    if (plan.lower_bound_gpus or 0) > len(plan.gpus):
+        yield Violation("plan", "gpus", f"uses fewer than its bound {plan.lower_bound_gpus}")
+    for number in _repeated(gpu.id for gpu in plan.gpus):
+        yield Violation(f"gpu {number}", "id", "is given twice")
+    for number in _repeated(part.id for gpu in plan.gpus for part in gpu.partitions):
+        yield Violation(f"{number}", "id", "is given twice")
+
+
+def _repeated(names: Iterable[int | str]) -> list[int | str]:
+    return [name for name, times in Counter(names).items() if times > 1]
+
+
+def _geometry(gpu: GpuPlan, device: DeviceFacts) -> Iterator[Violation]:
+    """Units fit, MIG placements are legal, kinds nest legally."""
+    outer = [part for part in gpu.partitions if part.parent is None]
+    kinds = sorted({part.kind for part in outer})
+    if len(kinds) > 1:
+        yield Violation(
+            f"gpu {gpu.id}", "kind", f"{' and '.join(kinds)} do not share a device; nest them"
+        )
+    for kind in kinds:
+        same = [part for part in outer if part.kind == kind]
+        yield from _fits(f"gpu {gpu.id}", kind, same, device)
+    yield from _nesting(gpu, device)
+
+
+def _fits(
+    where: str, kind: str, parts: list[PartitionPlan], device: DeviceFacts
+) -> Iterator[Violation]:
+    try:
+        whole = device.whole(kind)
+    except UnsupportedError as error:
+        yield Violation(where, "kind", str(error))
+        return
+    if kind == "mig":
+        yield from _mig_fits(where, parts)
+    elif (total := sum(part.units for part in parts)) > whole:
+        yield Violation(where, "units", f"{total} of {kind}, the device has {whole}")
+
+
+def _mig_fits(where: str, parts: list[PartitionPlan]) -> Iterator[Violation]:
+    placed = []
+    for part in parts:
+        placement = mig.Placement(part.units, -1 if part.start is None else part.start)
+        if mig.is_legal(placement):
+            placed.append(placement)
+        else:
+            yield Violation(
+                part.id, "placement", f"{part.units} slices cannot start at {part.start}"
+            )
+    if not mig.fits(placed):
+        shown = ", ".join(f"{size}@{start}" for size, start in placed)
+        yield Violation(where, "placement", f"{shown} overlap or exceed 7 compute slices")
+
+
+def _nesting(gpu: GpuPlan, device: DeviceFacts) -> Iterator[Violation]:
+    by_id = {part.id: part for part in gpu.partitions}
+    inside: dict[str, list[PartitionPlan]] = defaultdict(list)
+    for part in gpu.partitions:
+        if part.parent is None:
+            continue
+        outer = by_id.get(part.parent)
+        if outer is None:
+            yield Violation(part.id, "nesting", f"{part.parent} is not on gpu {gpu.id}")
+        elif (part.kind, outer.kind) not in NESTS or outer.parent is not None:
+            yield Violation(part.id, "nesting", f"{part.kind} does not nest in {outer.kind}")
+        else:
+            inside[outer.id].append(part)
+    for name, parts in inside.items():
+        if by_id[name].tenants:
+            yield Violation(name, "nesting", "holds partitions and tenants; it may hold one")
+        for kind in sorted({part.kind for part in parts}):
+            total = sum(part.units for part in parts if part.kind == kind)
+            room = 100 if kind == "mps" else device.mig_profile(by_id[name].units).sms
+            if total > room:
+                yield Violation(name, "units", f"{total} of {kind} inside, there are {room}")
+
+
+def _partition(
+    partition: PartitionPlan,
+    tenants: dict[str, Tenant],
+    profiles: Profiles,
+    options: PlanOptions,
+) -> Iterator[Violation]:
+    unknown = [each.tenant for each in partition.tenants if each.tenant not in tenants]
+    for name in unknown:
+        yield Violation(partition.id, "tenant", f"{name} is not in the workload")
+    if unknown:
+        return
+    yield from _sharing(partition, options)
+    models = {name: tenant.model for name, tenant in tenants.items()}
+    found = loads(partition, profiles, models, turns=options.turns)
+    for each, load in zip(partition.tenants, found, strict=True):
+        if load is None:
+            yield Violation(
+                partition.id, "profile",
+                f"no point of {models[each.tenant]} covers batch {each.batch} with "
+                f"{partition.procs} procs on {partition.kind} {partition.units}"
+                + (" inside another partition" if partition.parent else ""),
+            )  # fmt: skip
+        else:
+            yield from _assignment(partition, each, load, tenants[each.tenant])
+    yield from _utilisation(partition, found, options)
+
+
+def _sharing(partition: PartitionPlan, options: PlanOptions) -> Iterator[Violation]:
+    if partition.procs > options.max_procs:
+        yield Violation(
+            partition.id, "procs", f"runs {partition.procs}, the most is {options.max_procs}"
+        )
+    sharers, cycles = len(partition.tenants), {each.duty_ms for each in partition.tenants}
+    if cycles <= {None}:
+        if partition.procs > 1 and sharers > partition.procs:
+            yield Violation(
+                partition.id, "procs", f"{sharers} tenants share {partition.procs} processes"
+            )
+    elif len(cycles) > 1:
+        yield Violation(partition.id, "duty", "its tenants state different cycles")
+    elif partition.procs > 1:
+        yield Violation(partition.id, "duty", "a cycle needs procs 1: its tenants take turns")
+
+
+def _assignment(
+    partition: PartitionPlan, each: Assignment, load: Load, tenant: Tenant
+) -> Iterator[Violation]:
+    where = f"{each.tenant} on {partition.id}"
+    if not each.rate_rps > 0:
+        yield Violation(where, "rate", f"must be above 0, is {each.rate_rps:g}")
+    if tenant.batch_sizes and each.batch not in tenant.batch_sizes:
+        yield Violation(
+            where, "batch", f"{each.batch} is none of {', '.join(map(str, tenant.batch_sizes))}"
+        )
+    if _above(load.worst_ms, tenant.slo_ms):
+        bound = "latency" if load.point.latency_ms > tenant.slo_ms else "fill"
+        yield Violation(
+            where, bound,
+            f"batches of {each.batch} at {each.rate_rps:.4g} req/s are answered within "
+            f"{load.worst_ms:.4g} ms, the objective is {tenant.slo_ms:g} ms",
+        )  # fmt: skip
+    if _above(load.worst_ms, each.latency_ms):
+        yield Violation(
+            where, "promise", f"promises {each.latency_ms:.4g} ms, it is {load.worst_ms:.4g} ms"
+        )
+    if each.duty_ms is not None and _above(each.rate_rps * each.duty_ms / 1000, each.batch):
+        yield Violation(
+            where, "rate",
+            f"one batch of {each.batch} a cycle of {each.duty_ms:.4g} ms serves "
+            f"{each.batch / each.duty_ms * 1000:.4g} req/s, not {each.rate_rps:.4g}",
+        )  # fmt: skip
+
+
+def _utilisation(
+    partition: PartitionPlan, found: list[Load | None], options: PlanOptions
+) -> Iterator[Violation]:
+    pairs = [
+        (each, load)
+        for each, load in zip(partition.tenants, found, strict=True)
+        if load is not None
+    ]
+    busy = [each.rate_rps / load.capacity_rps for each, load in pairs]
+    together = sum(busy) if shares_in_time(partition) else max(busy, default=0.0)
+    if _above(together, options.max_utilisation):
+        yield Violation(
+            partition.id, "utilisation",
+            f"busy {together:.4g} of the time, the ceiling is {options.max_utilisation:g}",
+        )  # fmt: skip
+    duty_ms = partition.tenants[0].duty_ms if partition.tenants else None
+    turns_ms = sum(load.point.latency_ms for _, load in pairs)
+    if duty_ms is not None and _above(turns_ms, duty_ms):
+        yield Violation(
+            partition.id, "duty", f"turns take {turns_ms:.4g} ms of a cycle of {duty_ms:.4g} ms"
+        )
+
+
+def _rates(plan: Plan, workload: Workload) -> Iterator[Violation]:
+    served: dict[str, float] = defaultdict(float)
+    for _, _, each in plan:
+        served[each.tenant] += each.rate_rps
+    for tenant in workload.tenants:
+        if _above(tenant.rate_rps, served[tenant.name]):
+            yield Violation(
+                tenant.name, "rate",
+                f"{served[tenant.name]:.6g} of {tenant.rate_rps:.6g} req/s are served",
+            )  # fmt: skip
+
+
+def _above(value: float, limit: float) -> bool:
+    """Whether `value` exceeds `limit` by more than rounding; NaN always does."""
+    return not value <= limit * (1 + TOLERANCE)

@@ -1,0 +1,117 @@
+"""What a planner returns: which tenant runs where, frozen, and the same in JSON. Pure.
+
+A *device of the plan* (`GpuPlan`) holds partitions; a partition holds assignments. How the tenants
+of one partition share it follows from its fields, and `timing` has the bound of each:
+
+* one assignment: it has the partition's `procs` processes to itself;
+* several with `duty_ms`: they take turns in a fixed cycle of that length, a batch each;
+* several, `procs` = 1, no `duty_ms`: the device slices time between their processes;
+* several, `procs` > 1: one process an assignment, running side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FORMAT = "spacetime.plan/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A tenant's part of one partition: `rate_rps` of its requests, in batches of `batch`.
+
+    `latency_ms` is the promised worst case from arrival to answer at steady arrivals: waiting for
+    the batch to fill, for other tenants' turns, and its own launch.
+    """
+
+    tenant: str
+    batch: int
+    rate_rps: float
+    latency_ms: float
+    duty_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlan:
+    """A bounded part of one device; `start` is a MIG instance's first memory slice.
+
+    `parent` is the id of the partition this one nests in, or None. `units` are the kind's own:
+    compute slices, percent of the device, SMs or cores.
+    """
+
+    id: str
+    kind: str
+    units: int
+    tenants: tuple[Assignment, ...]
+    start: int | None = None
+    procs: int = 1
+    parent: str | None = None
+
+    @property
+    def rate_rps(self) -> float:
+        """Requests a second over all its tenants."""
+        return sum(assignment.rate_rps for assignment in self.tenants)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPlan:
+    """One device of the plan, by number, and its partitions."""
+
+    id: int
+    partitions: tuple[PartitionPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a tenant got what it got: a choice the planner made, or the bound that forced it."""
+
+    tenant: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A frozen assignment of tenants to partitions of devices of one kind.
+
+    `lower_bound_gpus` is a proven least number of devices, where one is known. `headroom` is by
+    how much every rate could grow at once, as a fraction, before some partition would be busy all
+    the time (0.25 = a quarter more).
+    """
+
+    planner: str
+    device: str
+    gpus: tuple[GpuPlan, ...]
+    lower_bound_gpus: int | None = None
+    headroom: float | None = None
+    reasons: tuple[Reason, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[GpuPlan, PartitionPlan, Assignment]]:
+        """Every assignment with its partition and device."""
+        for gpu in self.gpus:
+            for partition in gpu.partitions:
+                for assignment in partition.tenants:
+                    yield gpu, partition, assignment
+
+    def routes(self, tenant: str) -> dict[str, float]:
+        """The share of a tenant's requests each of its partitions gets; the shares sum to 1.
+
+        Raises KeyError for a tenant the plan does not serve.
+        """
+        rates: dict[str, float] = {}
+        for _, partition, assignment in self:
+            if assignment.tenant == tenant:
+                rates[partition.id] = rates.get(partition.id, 0.0) + assignment.rate_rps
+        if not rates:
+            raise KeyError(tenant)
+        return {place: rate / sum(rates.values()) for place, rate in rates.items()}
+
+    def explain(self) -> str:
+        """For each tenant its partitions, batches and rates, and why; one line each."""
+        lines = [
+            f"{assignment.tenant}: {assignment.rate_rps:.4g} req/s on {partition.id} ("
+            f"{partition.kind} {partition.units} of gpu {gpu.id}, {partition.procs} procs) in "
+            f"batches of {assignment.batch}, within {assignment.latency_ms:.4g} ms"
+            for gpu, partition, assignment in self
+        ]
+        return "\n".join(sorted([*lines, *(f"{why.tenant}: {why.text}" for why in self.reasons)]))

@@ -1,0 +1,97 @@
+"""When a request is answered at the latest, by the way tenants share a partition. Pure.
+
+Every planner and the checker use these rules, so that plans of different papers are comparable.
+Arrivals are taken as steady: what randomness adds is left to the utilisation ceiling and to
+simulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spacetime.plan.plan import Assignment, PartitionPlan
+from spacetime.profile import Point, Profiles
+
+Turns = Literal["own", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """An assignment's point on its partition, the capacity it would have alone, and its bound."""
+
+    point: Point
+    capacity_rps: float
+    worst_ms: float
+
+
+def fill_ms(batch: int, rate_rps: float) -> float:
+    """How long the first of a batch waits for the others; 0 for a batch of one."""
+    return (batch - 1) / rate_rps * 1000
+
+
+def alone_ms(batch: int, rate_rps: float, latency_ms: float) -> float:
+    """The worst case of a tenant that has its partition to itself.
+
+    >>> alone_ms(16, 160, 100)  # Nexus §4.1: about twice the latency when saturated
+    193.75
+    """
+    return fill_ms(batch, rate_rps) + latency_ms
+
+
+def cycle_ms(duty_ms: float, own_ms: float, all_ms: float, turns: Turns = "own") -> float:
+    """The worst case in a cycle: a whole cycle missed, then the tenant's own turn (Nexus).
+
+    With turns `all` every tenant's turn is waited for as well (the released gpulet code).
+
+    >>> cycle_ms(125, 50, 75 + 50)  # Nexus §4.1: model B beside A
+    175
+    """
+    return duty_ms + (own_ms if turns == "own" else all_ms)
+
+
+def loads(
+    partition: PartitionPlan, profiles: Profiles, model_of: dict[str, str], *, turns: Turns = "own"
+) -> list[Load | None]:
+    """For each assignment of a partition its load, or None where no point covers its batch."""
+    # Inside another partition a percentage means another amount: no point was measured there.
+    points = [
+        None
+        if partition.parent is not None
+        else profiles.at(
+            model_of[each.tenant], partition.kind, partition.units, each.batch, partition.procs
+        )
+        for each in partition.tenants
+    ]
+    all_ms = sum(point.latency_ms for point in points if point is not None)
+    return [
+        None
+        if point is None
+        else Load(
+            point,
+            _capacity(each, partition, point),
+            _worst_ms(each, partition, point, all_ms, turns),
+        )
+        for each, point in zip(partition.tenants, points, strict=True)
+    ]
+
+
+def _capacity(each: Assignment, partition: PartitionPlan, point: Point) -> float:
+    """Inputs a second this tenant could be served if the partition did nothing else."""
+    # A padded batch takes as long as a full one and answers fewer.
+    full = point.throughput_rps * each.batch / point.batch
+    return full if len(partition.tenants) == 1 else full / partition.procs
+
+
+def _worst_ms(
+    each: Assignment, partition: PartitionPlan, point: Point, all_ms: float, turns: Turns
+) -> float:
+    if each.duty_ms is not None:
+        return cycle_ms(each.duty_ms, point.latency_ms, all_ms, turns)
+    sharers = len(partition.tenants) if partition.procs == 1 else 1
+    return alone_ms(each.batch, each.rate_rps, point.latency_ms * sharers)
+
+
+def shares_in_time(partition: PartitionPlan) -> bool:
+    """Whether its tenants exclude each other, so that their utilisations add up."""
+    return partition.procs == 1 or len(partition.tenants) == 1
