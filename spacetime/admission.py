@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from spacetime import _native
 from spacetime.capture import view
-from spacetime.errors import ModelError, SpacetimeError
+from spacetime.errors import ModelError, OutOfMemory, SpacetimeError, UnsupportedError
 from spacetime.fusion import (
     CannotExport,
     CannotFuse,
@@ -31,10 +31,11 @@ from spacetime.program import Flat, close, outputs_of, rows_are_independent, spr
 from spacetime.resident import Place, ResidentFamily, tensors_of
 from spacetime.runner import Work
 from spacetime.signature import Signature
-from spacetime.weights import Weights, slabs
+from spacetime.weights import OUT_OF_MEMORY, Weights, slabs
 
 NO_RUN = torch.tensor(-1)  # on the host: rows are never looked at there
 SPIN_NS = 50_000  # how long a lane looks for its launch's end before it sleeps
+INVALID_CLUSTER_SIZE = 912  # CUDA_ERROR_INVALID_CLUSTER_SIZE
 _TIMINGS = 3
 
 Program = Callable[..., Sequence[Tensor]]  # (rows, *inputs) -> flat outputs
@@ -89,10 +90,26 @@ def resident_family(
             _capture(family, flat, example, buckets)
         else:
             _time_eagerly(family, example)
-    except BaseException:
+    except BaseException as error:
         family.leave(0)
+        _explain(error, family)
         raise
     return family
+
+
+def _explain(error: BaseException, family: ResidentFamily) -> None:
+    """Raises what a caller can act on, where the error is one of those."""
+    tenant, sizes = family.signature.tenant, [p.sms for p in family.place.partitions]
+    said = str(error)
+    if getattr(error, "code", None) == INVALID_CLUSTER_SIZE or "invalid cluster" in said.lower():
+        raise UnsupportedError(
+            f"tenant {tenant}: one of its kernels launches clusters of blocks that a partition of "
+            f"{min(sizes)} SMs cannot hold; give its lanes more SMs"
+        ) from error
+    if getattr(error, "code", None) == OUT_OF_MEMORY or isinstance(error, torch.OutOfMemoryError):
+        free, _ = family.place.native.memory()
+        needed = family.weights.row_bytes + family.block_bytes
+        raise OutOfMemory(tenant, needed, free, "its graphs' buffers aside the device") from error
 
 
 def _graph_of(

@@ -41,7 +41,7 @@ class OutOfMemory(SpacetimeError, MemoryError):
 
     def __init__(self, tenant: str, needed: int, free: int, limit: str) -> None:
         super().__init__(
-            f"tenant {tenant}: its weights need {needed:,} bytes and {limit} leaves {free:,}; "
+            f"tenant {tenant}: it needs {needed:,} bytes and {limit} leaves {free:,}; "
             "remove a tenant, or use a smaller dtype"
         )
         self.tenant = tenant

@@ -37,6 +37,11 @@ class Place:
     partitions: Sequence[_native.SmPartition]
 
     @property
+    def inputs(self) -> tuple[torch.device, ...]:
+        """Where requests' tensors may lie besides the CPU's memory."""
+        return () if self.host_memory else (self.capturer.device,)
+
+    @property
     def host_memory(self) -> bool:
         """Whether the device's memory is the host's, as a fake's is."""
         return isinstance(self.native, _native.FakeCudaDevice)
@@ -60,6 +65,14 @@ class ResidentFamily:
     device_ns: dict[tuple[int, int], int] = field(default_factory=dict)
     members: set[int] = field(default_factory=set)
     native: int = -1  # its number in the executor
+
+    @property
+    def block_bytes(self) -> int:
+        """Device memory of the static inputs and outputs of all lanes, as far as they were made."""
+        made = [r.input_block.nbytes + r.output_block.nbytes for r in self.runners]
+        return sum(made) or 2 * sum(
+            torch.Size(leaf.tail).numel() * leaf.dtype.itemsize for leaf in self.signature.leaves
+        )
 
     @property
     def captured(self) -> bool:

@@ -38,8 +38,9 @@ class Session:
     device: "cpu", "cuda:0", "fake:h200" (simulated), "auto", or what device.open_device returned.
     policy: a preset's name (design §5) or a core.Policy. lanes: how many disjoint partitions; or
     the unit ids of each (they may overlap); None is the policy's own layout. sizes: instead of
-    lanes, the cores or SMs of each partition, rounded up to whole units. max_batch: largest number
-    of samples one launch may hold. Any thread may call any method.
+    lanes, the cores or SMs of each partition, rounded up to whole units. priorities: of each lane's
+    streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
+    one launch may hold. Any thread may call any method.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -53,6 +54,7 @@ class Session:
         policy: str | Policy = "space-time",
         lanes: int | Sequence[Sequence[int]] | None = None,
         sizes: Sequence[int] | None = None,
+        priorities: Sequence[int] | None = None,
         max_batch: int = 16,
         timeline: bool = False,
     ) -> None:
@@ -71,8 +73,8 @@ class Session:
         capturer = capturer_of(native, self.device.name) if native is not None else None
         self._executor = Executor(self.policy, timeline=timeline, device=native)
         around = partial(serving, capturer)
-        for units in self.partitions:
-            self._executor.add_lane(units, around)
+        for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
+            self._executor.add_lane(units, around, priority=priority)
         self._place: Place | None = None
         if native is not None and capturer is not None:
             self._place = Place(native, capturer, self._executor.sm_partitions())
@@ -112,7 +114,8 @@ class Session:
             name = self._free_name(name)
             _check_options(name, slo_ms, rate_rps, weight, queue_limit)
             _check_model(name, model)
-            signature = signature_of(name, example_inputs, example_kwargs or {})
+            also = self._place.inputs if self._place is not None else ()
+            signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
             limit = _bytes_of(name, memory_limit_mib)
             family: Family | ResidentFamily
@@ -186,6 +189,16 @@ class Session:
         if lanes is not None:
             return chosen(self.device, lanes)
         return whole(self.device) if self.policy_name == "time-only" else divided(self.device)
+
+    def _priorities(self, given: Sequence[int] | None) -> Sequence[int]:
+        if given is None:
+            return [0] * len(self.partitions)
+        native = self.device.native
+        most = 0 if native is None else native.priorities
+        if len(given) != len(self.partitions) or not all(0 <= p <= most for p in given):
+            expected = f"one for each of {len(self.partitions)} lanes, from 0 to {most}"
+            raise InvalidInput("-", "priorities", expected, str(list(given)))
+        return given
 
     def _on_cores(
         self,

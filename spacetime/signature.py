@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Signature:
     spec: pytree.TreeSpec
     leaves: tuple[Leaf, ...]
     single: bool  # one positional tensor: the common case, checked without a tree walk
+    places: tuple[torch.device, ...] = (torch.device("cpu"),)  # where its tensors may lie
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Tensor], int]:
         """Flat tensors and sample count of one request; InvalidInput names what does not fit."""
@@ -41,7 +42,7 @@ class Signature:
                 and x.dim()
                 and x.shape[1:] == leaf.tail
                 and x.shape[0]
-                and x.device.type == "cpu"
+                and x.device in self.places
             ):
                 return [x], x.shape[0]
         return self._check_slowly(args, kwargs)
@@ -58,6 +59,8 @@ class Signature:
             if samples is not None and x.shape[0] != samples:
                 self._refuse(leaf.path, f"a batch of {samples} like the first input", f"{len(x)}")
             samples = x.shape[0]
+            if x.device != flat[0].device:
+                self._refuse(f"{leaf.path} device", f"{flat[0].device} as the first", f"{x.device}")
         return flat, samples or 0
 
     def _check_leaf(self, leaf: Leaf, x: object) -> None:
@@ -65,8 +68,9 @@ class Signature:
             self._refuse(leaf.path, "a torch.Tensor", type(x).__name__)
         elif x.dtype is not leaf.dtype:
             self._refuse(f"{leaf.path} dtype", str(leaf.dtype), str(x.dtype))
-        elif x.device.type != "cpu":
-            self._refuse(f"{leaf.path} device", "cpu", str(x.device))
+        elif x.device not in self.places:
+            expected = " or ".join(map(str, self.places))
+            self._refuse(f"{leaf.path} device", expected, str(x.device))
         elif not x.dim() or x.shape[1:] != leaf.tail:
             self._refuse(f"{leaf.path} shape", f"[batch, {_join(leaf.tail)}]", str(list(x.shape)))
         elif not x.shape[0]:
@@ -76,8 +80,17 @@ class Signature:
         raise InvalidInput(self.tenant, field, expected, got)
 
 
-def signature_of(tenant: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature:
-    """The signature that example inputs stand for; their batch size does not matter."""
+def signature_of(
+    tenant: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    also: Sequence[torch.device] = (),
+) -> Signature:
+    """The signature that example inputs, on the CPU, stand for; their batch size does not matter.
+
+    also: devices besides the CPU where a request's tensors may lie.
+    """
     if not isinstance(args, (tuple, list)):
         raise InvalidInput(tenant, "example_inputs", "a tuple of inputs", type(args).__name__)
     pairs, spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
@@ -95,7 +108,7 @@ def signature_of(tenant: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     single = len(leaves) == 1 and len(args) == 1 and isinstance(args[0], Tensor)
     signature = Signature(tenant, spec, tuple(leaves), single)
     signature.check(args, kwargs)
-    return signature
+    return replace(signature, places=(*signature.places, *also))
 
 
 def _path(path: Sequence[Any]) -> str:

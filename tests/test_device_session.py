@@ -177,7 +177,7 @@ def test_a_tenant_that_does_not_fit_is_refused_and_the_others_run() -> None:
             return session.add(net(seed), example_inputs=(X,))
 
         kept = [add(0)]
-        needs = r"need 2,097,152 bytes and the device leaves [\d,]+;"
+        needs = r"needs 2,097,152 bytes and the device leaves [\d,]+;"
         with pytest.raises(OutOfMemory, match=needs):
             kept.extend(map(add, range(1, 20)))
         assert 2 <= len(kept) < 10
@@ -186,6 +186,33 @@ def test_a_tenant_that_does_not_fit_is_refused_and_the_others_run() -> None:
                 torch.testing.assert_close(tenant(X), net(seed)(X), rtol=1e-4, atol=1e-5)
         session.remove(kept.pop())
         session.add(net(30), example_inputs=(X,))
+
+
+def test_graphs_that_do_not_fit_are_refused_with_bytes() -> None:
+    native = _native.FakeCudaDevice(_native.FakeDriver("h200", memory_bytes=8 * MIB))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    with Session(on_device("fake", native), max_batch=4) as session:
+        with pytest.raises(OutOfMemory, match=r"needs [\d,]+ bytes and its graphs' buffers aside"):
+            session.add(model, example_inputs=(torch.zeros(1, 3, 512, 512),))
+        assert session.add(net(0), example_inputs=(X,))(X).shape == (1, 5)
+
+
+def test_a_partition_too_small_for_a_cluster_is_named() -> None:
+    driver = _native.FakeDriver("h200")
+    native = _native.FakeCudaDevice(driver)
+    with Session(on_device("fake", native), sizes=[8], max_batch=1) as session:
+        driver.fail(1, 912, call="cuGraphLaunch")
+        with pytest.raises(UnsupportedError, match="a partition of 8 SMs cannot hold"):
+            session.add(net(0), example_inputs=(X,))
+
+
+def test_priorities_are_the_streams_own() -> None:
+    with Session("fake:h200", lanes=[[0, 1], [1, 2]], priorities=[0, 5]) as session:
+        assert session.add(net(0), example_inputs=(X,))(X).shape == (1, 5)
+    with pytest.raises(InvalidInput, match="one for each of 1 lanes, from 0 to 5"):
+        Session("fake:h200", lanes=1, priorities=[6])
+    with pytest.raises(InvalidInput, match="from 0 to 0"):
+        Session("cpu", lanes=1, priorities=[1])
 
 
 def test_a_memory_limit_is_held(session: Session) -> None:
