@@ -133,10 +133,20 @@ def _graph_of(
 
 def _draws_random(module: fx.GraphModule) -> bool:
     return any(
-        torch.Tag.nondeterministic_seeded in node.target.tags
+        torch.Tag.nondeterministic_seeded in node.target.tags and not _without_dropout(node)
         for node in module.graph.nodes
         if isinstance(node.target, torch._ops.OpOverload)
     )
+
+
+def _without_dropout(node: fx.Node) -> bool:
+    """Attention and dropout carry the tag of random operations also where they drop nothing."""
+    given = dict(node.kwargs)
+    for position, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if position < len(node.args):
+            given[argument.name] = node.args[position]
+        given.setdefault(argument.name, argument.default_value)
+    return given.get("dropout_p") == 0 or given.get("train") is False
 
 
 def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights:

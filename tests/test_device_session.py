@@ -150,6 +150,23 @@ def test_what_no_graph_can_hold_runs_eagerly(
         torch.testing.assert_close(answer, model(x), atol=tolerance, rtol=0)
 
 
+def test_attention_without_dropout_is_not_taken_for_random(session: Session) -> None:
+    class Attend(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(8, 24)
+            self.dropout = nn.Dropout(0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.project(x).chunk(3, -1)
+            return self.dropout(nn.functional.scaled_dot_product_attention(q, k, v))
+
+    model, x = Attend().eval(), torch.randn(2, 4, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(session.add(model, example_inputs=(x,))(x), model(x))
+    assert "super-kernels over slots" in session.explain()
+
+
 def test_structures_and_kinds_pass_through(session: Session) -> None:
     class Many(nn.Module):
         def __init__(self) -> None:
