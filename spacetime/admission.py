@@ -146,7 +146,7 @@ def _without_dropout(node: fx.Node) -> bool:
         if position < len(node.args):
             given[argument.name] = node.args[position]
         given.setdefault(argument.name, argument.default_value)
-    return given.get("dropout_p") == 0 or given.get("train") is False
+    return bool(given.get("dropout_p") == 0) or given.get("train") is False
 
 
 def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights:

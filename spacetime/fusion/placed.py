@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .epilogues import with_epilogues
 from .generic import PerSlot
 from .layout import CannotFuse
 from .operation import Implementation, SlotOperation
@@ -25,7 +26,7 @@ def placed(graph: SlotGraph, device: torch.device) -> fx.GraphModule:
 
     Raises CannotFuse where an operation has no implementation left.
     """
-    return _on(graph.lowered.module, device)
+    return with_epilogues(_on(graph.lowered.module, device))
 
 
 def _on(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spacetime.kernels import triton
 
+from .epilogues import Followed
 from .operation import Implementation, SlotOperation
 
 MOST_CONFIGS = 2  # timed for each precision: every one is compiled for every layer
@@ -34,7 +35,7 @@ def super_kernels(
     for precision in _precisions(args[2], convolution=bool(geometry)):
         for config in _configs(args, geometry, precision, sms, capability):
             name = f"triton {precision}" + (f" {config.name}" if config is not None else "")
-            found[name] = _kernel(geometry, precision, config, sms)
+            found[name] = _kernel(operation, geometry, precision, config, sms)
     return found
 
 
@@ -48,14 +49,16 @@ def super_kernel(operation: SlotOperation, name: str, *, sms: int) -> Implementa
         config = _triton("configs").named(words[2]) if len(words) > 2 else None
     except ValueError:
         return None
-    return _kernel(geometry, words[1], config, sms)
+    return _kernel(operation, geometry, words[1], config, sms)
 
 
 def _geometry(operation: SlotOperation) -> dict[str, Any] | None:
     """What a convolution's kernel takes, nothing for a linear layer, None for anything else."""
-    if operation.key == "linear":
+    if operation.key.startswith("linear"):
         return {}
     grouped = operation.implementations.get("grouped")
+    if isinstance(grouped, Followed):
+        grouped = grouped.inner
     if not isinstance(grouped, partial) or not operation.key.startswith("convolution"):
         return None
     known = grouped.keywords
@@ -109,11 +112,22 @@ def _points(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> int:
     return int(x.shape[0] * prod(out))
 
 
-def _kernel(geometry: dict[str, Any], precision: str, config: Any, sms: int) -> Implementation:
-    options = {"precision": precision, "config": config, "sms": sms}
+def _kernel(
+    operation: SlotOperation, geometry: dict[str, Any], precision: str, config: Any, sms: int
+) -> Implementation:
+    first = next(iter(operation.implementations.values()))
+    activation = first.activation if isinstance(first, Followed) else "none"
+    options = {"precision": precision, "config": config, "sms": sms, "activation": activation}
     if not geometry:
-        return partial(_triton("linear").linear_triton, **options)
-    return partial(_triton("convolution").convolve_triton, **geometry, **options)
+        kernel = partial(_triton("linear").linear_triton, **options)
+    else:
+        kernel = partial(_triton("convolution").convolve_triton, **geometry, **options)
+    return partial(_with_residual, kernel) if "+ residual" in operation.key else kernel
+
+
+def _with_residual(kernel: Implementation, *operands: Tensor) -> Tensor:
+    """The residual comes last, as in a library's implementation that is followed by the sum."""
+    return kernel(*operands[:-1], residual=operands[-1])
 
 
 def _triton(module: str) -> Any:
