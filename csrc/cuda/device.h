@@ -41,7 +41,7 @@ struct Feature {
   std::string reason;
 };
 
-class Device : public std::enable_shared_from_this<Device> {
+class Device {
  public:
   // open: initialises the driver and retains the primary context. Throws DriverMissing,
   // DriverError, or std::invalid_argument for an ordinal that does not exist.
