@@ -15,7 +15,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.planner import PlanOptions
-from spacetime.plan.timing import Load, loads, shares_in_time
+from spacetime.plan.timing import Load, busy, loads
 from spacetime.profile import Profiles
 from spacetime.workload import Tenant, Workload
 
@@ -170,7 +170,7 @@ def _partition(
     if unknown:
         return
     yield from _sharing(partition, options)
-    models = {name: tenant.model for name, tenant in tenants.items()}
+    models = {each.tenant: tenants[each.tenant].model for each in partition.tenants}
     found = loads(partition, profiles, models, turns=options.turns)
     for each, load in zip(partition.tenants, found, strict=True):
         if load is None:
@@ -234,20 +234,14 @@ def _assignment(
 def _utilisation(
     partition: PartitionPlan, found: list[Load | None], options: PlanOptions
 ) -> Iterator[Violation]:
-    pairs = [
-        (each, load)
-        for each, load in zip(partition.tenants, found, strict=True)
-        if load is not None
-    ]
-    busy = [each.rate_rps / load.capacity_rps for each, load in pairs]
-    together = sum(busy) if shares_in_time(partition) else max(busy, default=0.0)
-    if _above(together, options.max_utilisation):
+    if _above(together := busy(partition, found), options.max_utilisation):
         yield Violation(
-            partition.id, "utilisation",
+            partition.id,
+            "utilisation",
             f"busy {together:.4g} of the time, the ceiling is {options.max_utilisation:g}",
-        )  # fmt: skip
+        )
     duty_ms = partition.tenants[0].duty_ms if partition.tenants else None
-    turns_ms = sum(load.point.latency_ms for _, load in pairs)
+    turns_ms = sum(load.point.latency_ms for load in found if load is not None)
     if duty_ms is not None and _above(turns_ms, duty_ms):
         yield Violation(
             partition.id, "duty", f"turns take {turns_ms:.4g} ms of a cycle of {duty_ms:.4g} ms"

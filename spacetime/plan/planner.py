@@ -60,7 +60,15 @@ class Planner(Protocol):
 
 
 # Name -> module of this package and class. Loaded when asked for: `exact` needs scipy.
-PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType({})
+PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "parvagpu": ("parvagpu", "ParvaGpu"),
+        "mps-default": ("baselines", "MpsDefault"),
+        "time-only": ("baselines", "TimeOnly"),
+        "whole-gpu": ("baselines", "WholeGpu"),
+        "mig-only": ("baselines", "MigOnly"),
+    }
+)
 
 
 def planner(name: str, **choices: Any) -> Planner:

@@ -7,6 +7,7 @@ simulation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +93,12 @@ def _worst_ms(
     return alone_ms(each.batch, each.rate_rps, point.latency_ms * sharers)
 
 
-def shares_in_time(partition: PartitionPlan) -> bool:
-    """Whether its tenants exclude each other, so that their utilisations add up."""
-    return partition.procs == 1 or len(partition.tenants) == 1
+def busy(partition: PartitionPlan, found: Sequence[Load | None]) -> float:
+    """The fraction of time a partition works; of its busiest process where they run together."""
+    each = [
+        assignment.rate_rps / load.capacity_rps
+        for assignment, load in zip(partition.tenants, found, strict=True)
+        if load is not None
+    ]
+    turns = partition.procs == 1 or len(partition.tenants) == 1
+    return sum(each) if turns else max(each, default=0.0)

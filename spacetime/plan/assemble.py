@@ -1,0 +1,97 @@
+"""From parts on devices to a plan: rates shared out, batches that fill, starts, headroom. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from spacetime import mig
+from spacetime.devices import DeviceFacts
+from spacetime.errors import InfeasibleError
+from spacetime.plan.demand import Part, lower_bound, serves, settle
+from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
+from spacetime.plan.planner import PlanOptions
+from spacetime.plan.timing import alone_ms, busy, loads
+from spacetime.profile import Point, Profiles
+from spacetime.workload import Workload
+
+
+def assemble(
+    name: str, devices: Sequence[Sequence[Part]], workload: Workload, *, profiles: Profiles,
+    device: DeviceFacts, options: PlanOptions, reasons: Iterable[Reason] = (),
+) -> Plan:  # fmt: skip
+    """The plan of parts that have one tenant each; empty devices are left out.
+
+    A tenant's rate is split over its parts by their throughput, so all are equally busy. Raises
+    InfeasibleError with bound `fill`, `gpus`, `rate`, or `layout` for parts no device holds.
+    """
+    devices = [parts for parts in devices if parts]
+    total: dict[str, float] = defaultdict(float)
+    for parts in devices:
+        for part in parts:
+            total[part.tenant.name] += part.point.throughput_rps
+    gpus = [
+        GpuPlan(number, _partitions(number, parts, total, profiles, options))
+        for number, parts in enumerate(devices)
+    ]
+    return finish(Plan(name, device.name, tuple(gpus), reasons=tuple(reasons)),
+                  workload, profiles, device, options)  # fmt: skip
+
+
+def _partitions(
+    number: int, parts: Sequence[Part], total: dict[str, float], profiles: Profiles,
+    options: PlanOptions,
+) -> tuple[PartitionPlan, ...]:  # fmt: skip
+    starts: Sequence[int | None] | None = [None] * len(parts)
+    if parts[0].point.kind == "mig":
+        starts = mig.arrange(tuple(part.point.units for part in parts))
+    if starts is None:
+        raise InfeasibleError(parts[-1].tenant.name, "layout", f"gpu {number} cannot hold it")
+    made = []
+    for index, (part, start) in enumerate(zip(parts, starts, strict=True)):
+        rate = part.tenant.rate_rps * part.point.throughput_rps / total[part.tenant.name]
+        point = _batch_that_fills(part, rate, profiles, options)
+        worst_ms = alone_ms(point.batch, rate, point.latency_ms)
+        made.append(PartitionPlan(
+            f"g{number}p{index}", point.kind, point.units,
+            (Assignment(part.tenant.name, point.batch, rate, worst_ms),), start, point.procs,
+        ))  # fmt: skip
+    return tuple(made)
+
+
+def _batch_that_fills(
+    part: Part, rate_rps: float, profiles: Profiles, options: PlanOptions
+) -> Point:
+    point, tenant = part.point, part.tenant
+    if serves(point, rate_rps, tenant.slo_ms, options):
+        return point
+    others = [
+        other
+        for other in profiles.batches(point.model, point.kind, point.units, point.procs)
+        if not tenant.batch_sizes or other.batch in tenant.batch_sizes
+    ]
+    return settle(tenant, others, rate_rps, options)
+
+
+def finish(
+    plan: Plan, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+) -> Plan:
+    """The plan with its headroom and a lower bound of devices (a better one it has is kept).
+
+    Raises InfeasibleError with bound `gpus` where there are fewer devices than it uses.
+    """
+    bound = max(lower_bound(workload, profiles, device, options), plan.lower_bound_gpus or 1)
+    if options.gpus is not None and len(plan.gpus) > options.gpus:
+        beyond = plan.gpus[options.gpus].partitions[0].tenants[0].tenant
+        raise InfeasibleError(
+            beyond, "gpus",
+            f"{plan.planner} needs {len(plan.gpus)} devices, there are {options.gpus} "
+            f"(no plan needs fewer than {bound})",
+        )  # fmt: skip
+    models = {tenant.name: tenant.model for tenant in workload.tenants}
+    busiest = max(
+        busy(partition, loads(partition, profiles, models))
+        for gpu in plan.gpus
+        for partition in gpu.partitions
+    )
+    return Plan(plan.planner, plan.device, plan.gpus, bound, 1 / busiest - 1, plan.reasons)

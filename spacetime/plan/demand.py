@@ -1,0 +1,146 @@
+"""What a tenant demands of a partition it has to itself, in arithmetic every planner shares. Pure.
+
+A tenant can use a point at a rate `r` where its batches fill in time (from below) and the
+partition stays under its ceiling (from above): `r` lies in `[floor_rps, ceiling_rps]`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from spacetime.devices import DeviceFacts
+from spacetime.errors import InfeasibleError
+from spacetime.plan.planner import PlanOptions
+from spacetime.plan.timing import alone_ms
+from spacetime.profile import Point, Profiles
+from spacetime.workload import Tenant, Workload
+
+ROUNDING = 1e-9  # relative: sums of shares are not exact
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One partition for one tenant: the point it runs at. Where it lies is decided later."""
+
+    tenant: Tenant
+    point: Point
+
+
+def usable(tenant: Tenant, profiles: Profiles, options: PlanOptions, *, kind: str | None = None,
+           under_ms: float | None = None) -> tuple[Point, ...]:  # fmt: skip
+    """The points a tenant may run at, in order of (units, batch, procs): never empty.
+
+    `under_ms`: the latency a launch may have; the tenant's objective where it is not given.
+    Raises InfeasibleError with bound `profile` or `latency`.
+    """
+    limit_ms = tenant.slo_ms if under_ms is None else min(under_ms, tenant.slo_ms)
+    measured = tuple(
+        point
+        for point in profiles.of(tenant.model, kind=kind)
+        if point.procs <= options.max_procs
+        and (not tenant.batch_sizes or point.batch in tenant.batch_sizes)
+    )
+    if not measured:
+        raise InfeasibleError(
+            tenant.name, "profile",
+            f"no point of {tenant.model} on {profiles.device}"
+            f"{f' of kind {kind}' if kind else ''} has its batch sizes and at most "
+            f"{options.max_procs} procs; profile it",
+        )  # fmt: skip
+    if found := tuple(point for point in measured if point.latency_ms <= limit_ms):
+        return found
+    fastest = min(point.latency_ms for point in measured)
+    raise InfeasibleError(
+        tenant.name, "latency",
+        f"the fastest point takes {fastest:.4g} ms, the limit is {limit_ms:.4g} ms "
+        f"(objective {tenant.slo_ms:g} ms)",
+    )  # fmt: skip
+
+
+def floor_rps(point: Point, slo_ms: float) -> float:
+    """The least rate at which batches of this point fill before the objective; inf for none."""
+    left_ms = slo_ms - point.latency_ms
+    if point.batch == 1:
+        return 0.0 if left_ms >= 0 else math.inf
+    return (point.batch - 1) / left_ms * 1000 if left_ms > 0 else math.inf
+
+
+def ceiling_rps(point: Point, options: PlanOptions, *, share: float = 1.0) -> float:
+    """The most a partition at this point, or a `share` of its processes, may be given."""
+    return point.throughput_rps * share * options.max_utilisation
+
+
+def serves(
+    point: Point, rate_rps: float, slo_ms: float, options: PlanOptions, *, share: float = 1.0
+) -> bool:
+    """Whether a partition of one tenant at this point answers `rate_rps` in time."""
+    in_time = alone_ms(point.batch, rate_rps, point.latency_ms) <= slo_ms * (1 + ROUNDING)
+    return in_time and rate_rps <= ceiling_rps(point, options, share=share) * (1 + ROUNDING)
+
+
+def settle(tenant: Tenant, points: Iterable[Point], rate_rps: float, options: PlanOptions) -> Point:
+    """The point of highest throughput that serves a share of the tenant's rate.
+
+    Raises InfeasibleError with bound `fill`.
+    """
+    points = tuple(points)
+    fitting = [point for point in points if serves(point, rate_rps, tenant.slo_ms, options)]
+    if fitting:
+        return max(fitting, key=lambda point: (point.throughput_rps, -point.batch))
+    raise _never_fills(tenant, points[0], rate_rps, options)
+
+
+def copies(
+    tenant: Tenant, points: Sequence[Point], options: PlanOptions, *, share: float = 1.0
+) -> tuple[int, Point]:
+    """The fewest equal partitions that serve the whole rate, and the point each runs at.
+
+    With `share` a copy is that part of a point's processes. More copies than a point's throughput
+    needs only slow the filling of its batches, so each point is tried at exactly that number.
+    Raises InfeasibleError with bound `fill`.
+    """
+    found = []
+    for point in points:
+        number = at_least(tenant.rate_rps / ceiling_rps(point, options, share=share))
+        if serves(point, tenant.rate_rps / number, tenant.slo_ms, options, share=share):
+            found.append((number, point))
+    if not found:
+        raise _never_fills(tenant, points[0], tenant.rate_rps, options)
+    return min(found, key=lambda pair: (pair[0], -pair[1].throughput_rps, pair[1].batch))
+
+
+def _never_fills(
+    tenant: Tenant, point: Point, rate_rps: float, options: PlanOptions
+) -> InfeasibleError:
+    return InfeasibleError(
+        tenant.name,
+        "fill",
+        f"no batch on {point.kind} {point.units} both fills and serves {rate_rps:.4g} req/s "
+        f"within {tenant.slo_ms:g} ms under {options.max_utilisation:g} utilisation",
+    )
+
+
+def at_least(number: float) -> int:
+    """The least whole number, from 1, that is not below `number` but for rounding."""
+    return max(1, math.ceil(number * (1 - ROUNDING)))
+
+
+def lower_bound(
+    workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+) -> int:
+    """Fewer devices than this serve the workload in no plan, whatever shares a partition.
+
+    Each request takes at least the share of a device its tenant's most frugal point takes.
+    Raises InfeasibleError where a tenant has no point at all.
+    """
+    devices = sum(
+        tenant.rate_rps
+        * min(
+            point.units / device.whole(point.kind) / ceiling_rps(point, options)
+            for point in usable(tenant, profiles, options)
+        )
+        for tenant in workload.tenants
+    )
+    return at_least(devices)
