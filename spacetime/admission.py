@@ -6,6 +6,7 @@ and is timed, before any request reaches it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,13 @@ from torch.utils import _pytree as pytree
 
 from spacetime import _native
 from spacetime.capture import view
-from spacetime.errors import ModelError, OutOfMemory, SpacetimeError, UnsupportedError
+from spacetime.errors import (
+    DriverError,
+    ModelError,
+    OutOfMemory,
+    SpacetimeError,
+    UnsupportedError,
+)
 from spacetime.fusion import (
     CannotExport,
     CannotFuse,
@@ -27,7 +34,7 @@ from spacetime.fusion import (
     placed,
     slot_graph,
 )
-from spacetime.program import Flat, close, outputs_of, rows_are_independent, spread
+from spacetime.program import Flat, Outputs, close, outputs_of, rows_are_independent, spread
 from spacetime.resident import Place, ResidentFamily, tensors_of
 from spacetime.runner import Work
 from spacetime.signature import Signature
@@ -50,6 +57,10 @@ def fingerprint_of(model: nn.Module, signature: Signature, example: Sequence[Ten
         return None
 
 
+class CannotCapture(Exception):
+    """A captured graph did not work out for a model; the message says why. Runs it another way."""
+
+
 def resident_family(
     model: nn.Module,
     signature: Signature,
@@ -62,8 +73,33 @@ def resident_family(
 ) -> ResidentFamily:
     """A family with `model` as its first member, captured and measured on every lane.
 
-    Raises ModelError, InvalidInput, OutOfMemory (nothing stays behind), DriverError.
+    Tried in turn: super-kernels over slots, the model alone in a graph, eagerly; explain() says why
+    not the one before. Raises ModelError, InvalidInput, UnsupportedError, OutOfMemory (nothing
+    stays behind), DriverError.
     """
+    outputs, tails, independent = _seen_on_host(model, signature, example)
+    graph, why = _graph_of(model, signature, example, share=share)
+    captured = why is None and independent
+    if why is None and not independent:
+        why = "rows depend on each other, so requests never share a launch"
+    ways = [(graph, True)] * (captured and graph is not None) + [(None, True)] * captured
+    for over_slots, in_graph in [*ways, (None, False)]:
+        weights = _weights(place, model, over_slots)
+        family = ResidentFamily(
+            place, signature, outputs, tails, over_slots, weights, None, why or ""
+        )
+        try:
+            return _admitted(family, model, example, buckets if in_graph else (), limit)
+        except CannotCapture as reason:
+            why = str(reason)
+    raise AssertionError("the last way raises what prevents it")
+
+
+def _seen_on_host(
+    model: nn.Module, signature: Signature, example: Sequence[Tensor]
+) -> tuple[Outputs, tuple[tuple[torch.Size, torch.dtype], ...], bool]:
+    """What the model returns, the shape and type of a row of each output, and whether a sample's
+    answer is the same in a batch as alone."""
     flat = Flat(model, signature).eval()
     try:
         outputs = outputs_of(model, signature, example)
@@ -74,42 +110,57 @@ def resident_family(
         raise
     except Exception as cause:
         raise ModelError(signature.tenant, cause) from cause
-    graph, eager = _graph_of(model, signature, example, share=share)
-    if eager is None and not independent:
-        eager = "rows depend on each other, so requests never share a launch"
-    if eager is not None:
-        graph = None
-    tails = tuple((y.shape[1:], y.dtype) for y in sample)
-    weights = _weights(place, model, graph)
-    family = ResidentFamily(place, signature, outputs, tails, graph, weights, None, eager or "")
-    family.join(signature.tenant, model, limit)
+    return outputs, tuple((y.shape[1:], y.dtype) for y in sample), independent
+
+
+def _admitted(
+    family: ResidentFamily,
+    model: nn.Module,
+    example: Sequence[Tensor],
+    buckets: Sequence[int],
+    limit: int | None,
+) -> ResidentFamily:
+    """The family with its first member; without buckets it runs eagerly."""
+    family.join(family.signature.tenant, model, limit)
     try:
-        if graph is None:
-            family.module = _bound(model, signature, weights.of(0), place)
-        if eager is None:
-            _capture(family, flat, example, buckets)
+        if family.graph is None:
+            family.module = _bound(model, family.signature, family.weights.of(0))
+        if buckets:
+            _capture(family, model, example, buckets)
         else:
             _time_eagerly(family, example)
     except BaseException as error:
-        family.leave(0)
-        _explain(error, family)
-        raise
+        named = _named(error, family, captured=bool(buckets))
+        with contextlib.suppress(DriverError):  # a lost device takes nothing back
+            family.leave(0)
+        if named is error:
+            raise
+        raise named from error
     return family
 
 
-def _explain(error: BaseException, family: ResidentFamily) -> None:
-    """Raises what a caller can act on, where the error is one of those."""
+def _named(error: BaseException, family: ResidentFamily, *, captured: bool) -> BaseException:
+    """What a caller can act on, or what makes the next way be tried."""
     tenant, sizes = family.signature.tenant, [p.sms for p in family.place.partitions]
-    said = str(error)
-    if getattr(error, "code", None) == INVALID_CLUSTER_SIZE or "invalid cluster" in said.lower():
-        raise UnsupportedError(
+    code = error.code if isinstance(error, DriverError) else None
+    if code == INVALID_CLUSTER_SIZE or "invalid cluster" in str(error).lower():
+        return UnsupportedError(
             f"tenant {tenant}: one of its kernels launches clusters of blocks that a partition of "
             f"{min(sizes)} SMs cannot hold; give its lanes more SMs"
-        ) from error
-    if getattr(error, "code", None) == OUT_OF_MEMORY or isinstance(error, torch.OutOfMemoryError):
+        )
+    if code == OUT_OF_MEMORY or isinstance(error, torch.OutOfMemoryError):
         free, _ = family.place.native.memory()
         needed = family.weights.row_bytes + family.block_bytes
-        raise OutOfMemory(tenant, needed, free, "its graphs' buffers aside the device") from error
+        return OutOfMemory(tenant, needed, free, "its graphs' buffers aside the device")
+    if isinstance(error, (SpacetimeError, CannotCapture)) or not isinstance(error, Exception):
+        return error
+    try:
+        family.place.native.synchronize()  # PyTorch's error may be the device's
+    except DriverError as lost:
+        return lost
+    if not captured:
+        return ModelError(tenant, error)
+    return CannotCapture(f"not captured: {(str(error).strip() or repr(error)).splitlines()[0]}")
 
 
 def _graph_of(
@@ -159,9 +210,7 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
     return Weights(place.native, place.capturer, layout, row_bytes)
 
 
-def _bound(
-    model: nn.Module, signature: Signature, views: Sequence[Tensor], place: Place
-) -> nn.Module:
+def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> nn.Module:
     """The model over its weights on the device."""
     own = copy.deepcopy(model)
     for tensor, held in zip(tensors_of(own), views, strict=True):
@@ -192,9 +241,11 @@ def _program_of(
 
 
 def _capture(
-    family: ResidentFamily, flat: Flat, example: Sequence[Tensor], buckets: Sequence[int]
+    family: ResidentFamily, model: nn.Module, example: Sequence[Tensor], buckets: Sequence[int]
 ) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
+    # The device's own arithmetic is what a graph has to repeat, not the CPU's.
+    flat = Flat(copy.deepcopy(model), family.signature).to(family.place.capturer.device).eval()
     inputs = [(x.shape[1:], x.dtype) for x in example]
     family.buckets = tuple(buckets)
     for lane, partition in enumerate(family.place.partitions):
@@ -250,13 +301,11 @@ def _check_and_time(
     times = [family.runners[lane].time([payload]) for _ in range(_TIMINGS)]
     family.latency_ns[lane, bucket] = min(wall for wall, _ in times)
     family.device_ns[lane, bucket] = min(device for _, device in times)
+    device = family.place.capturer.device
     with torch.no_grad():
-        expected = flat(*inputs)
+        expected = [y.cpu() for y in flat(*[x.to(device) for x in inputs])]
     if not close(outputs, expected, tolerance=_tolerance(expected)):
-        raise ModelError(
-            family.signature.tenant,
-            ArithmeticError(f"its graph for bucket {bucket} on lane {lane} answers differently"),
-        )
+        raise CannotCapture(f"its graph for bucket {bucket} on lane {lane} answered differently")
 
 
 def _tolerance(expected: Sequence[Tensor]) -> float:

@@ -99,8 +99,9 @@ class TorchCuda:
                 graph, pool=pool, stream=stream, capture_error_mode="thread_local"
             ):
                 program()
+        # The graph goes before the partition whose streams it was captured on: last in, first out.
         handle = graph.raw_cuda_graph_exec()
-        return _native.GraphExec.borrow(self.native, handle, (graph, partition))
+        return _native.GraphExec.borrow(self.native, handle, (partition, graph))
 
     def tune(
         self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
@@ -123,7 +124,8 @@ class TorchCuda:
         begin, end = event(enable_timing=True), event(enable_timing=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device), torch.cuda.stream(warm), torch.no_grad():
-            call()
+            for _ in range(WARM_UPS):
+                call()
             warm.synchronize()
             graph.capture_begin(capture_error_mode="thread_local")
             try:
@@ -146,7 +148,7 @@ class TorchCuda:
                 yield
 
     def settle(self) -> None:
-        torch.cuda.synchronize(self.device)
+        torch.cuda.current_stream(self.device).synchronize()
 
     def release(self) -> None:
         torch.cuda.empty_cache()

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+import torch
+
 from spacetime import _native
 from spacetime.errors import UnsupportedError
 
@@ -52,8 +54,8 @@ class Device:
 def open_device(name: str = "auto") -> Device:
     """The device called `name`: "cpu", "cuda:0", "fake:h200", or "auto", which says what it chose.
 
-    "auto" takes cuda:0 where the driver and PyTorch can both drive it, else the CPU. Raises
-    UnsupportedError for a device that cannot be driven; nothing falls back silently.
+    "auto" takes cuda:0 where PyTorch can use it, else the CPU. Raises UnsupportedError for a device
+    that cannot be driven; nothing falls back silently.
     """
     kind, _, which = name.partition(":")
     if name == "cpu":
@@ -63,10 +65,9 @@ def open_device(name: str = "auto") -> Device:
     if kind == "cuda" and (which or "0").isdecimal():
         return _cuda(int(which or 0), "asked for")
     if name == "auto":
-        try:
-            return _cuda(0, "auto: the first CUDA device")
-        except UnsupportedError as reason:
-            return _cpu(f"auto: no CUDA device ({reason})")
+        if not torch.cuda.is_available():
+            return _cpu("auto: PyTorch finds no CUDA device")
+        return _cuda(0, "auto: the first CUDA device")
     raise UnsupportedError(f"device {name!r}: use 'cpu', 'cuda:0', 'fake:h200' or 'auto'")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spacetime import Session, _native
+from spacetime.capture import TorchFake
 from spacetime.device import on_device, open_device
 from spacetime.errors import (
     DriverError,
@@ -230,6 +232,32 @@ def test_priorities_are_the_streams_own() -> None:
         Session("fake:h200", lanes=1, priorities=[6])
     with pytest.raises(InvalidInput, match="from 0 to 0"):
         Session("cpu", lanes=1, priorities=[1])
+
+
+@pytest.mark.parametrize(("fails", "how"), [(1, "the model alone, one"), (2, "eagerly")])
+def test_what_cannot_be_captured_runs_another_way_and_says_so(
+    session: Session, monkeypatch: pytest.MonkeyPatch, fails: int, how: str
+) -> None:
+    """PyTorch refuses some operations while it captures: only a real one does, so it is injected"""
+    captured = TorchFake.capture
+    left = [fails]
+
+    def capture(self: TorchFake, *args: Any) -> _native.GraphExec:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        return captured(self, *args)
+
+    monkeypatch.setattr(TorchFake, "capture", capture)
+    free = fake(session).memory()[0]
+    tenant = session.add(net(0), example_inputs=(X,))
+    with torch.no_grad():
+        torch.testing.assert_close(tenant(X), net(0)(X), rtol=1e-4, atol=1e-5)
+    assert how in session.explain()
+    assert "because: not captured: operation not permitted when stream is" in session.explain()
+    session.remove(tenant)
+    gc.collect()
+    assert fake(session).memory()[0] == free
 
 
 def test_a_memory_limit_is_held(session: Session) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 
 from .epilogues import with_epilogues
 from .generic import PerSlot
@@ -31,13 +32,17 @@ def placed(graph: SlotGraph, device: torch.device) -> fx.GraphModule:
 
 def _on(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
     """A copy whose constants lie on `device`, where it also creates tensors."""
+
+    def there(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
     made: dict[fx.Node, fx.Node] = {}
     copied = fx.Graph()
     copied.output(copied.graph_copy(module.graph, made))
     root: dict[str, Any] = {}
     for node in copied.nodes:
-        if "device" in node.kwargs:
-            node.update_kwarg("device", device)
+        node.args = map_aggregate(node.args, there)
+        node.kwargs = map_aggregate(node.kwargs, there)
         if node.op in {"get_attr", "call_module"}:
             target = str(node.target)
             root[target] = _part(target, _attribute(module, target), device)
