@@ -166,6 +166,7 @@ class SimTenant:
         rate: float,
         cv: float,
         times: Sequence[int],
+        stream: int | None,
         samples: int,
         slo_ns: int | None,
         drops: bool,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -19,24 +18,23 @@ from typing import Any, get_args, get_origin
 import click
 
 from spacetime import __version__
-from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
+from spacetime.cli_options import OUT, Number
+from spacetime.cli_simulate import simulate
+from spacetime.errors import (
+    InfeasibleError,
+    InvalidInput,
+    PlanError,
+    ProfileError,
+    SpacetimeError,
+    UnsupportedError,
+)
 from spacetime.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 KINDS_OF_WORK = ("compute", "cache", "memory")
-OUT = click.Path(file_okay=False, path_type=Path)
-
-
-class Number(click.FloatRange):
-    """A number in a range; click's own lets NaN through, since it is not outside."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value} is not a number", param, ctx)
-        return number
+BAD_INPUT = (
+    InfeasibleError, InvalidInput, PlanError, ProfileError, UnsupportedError, WorkloadError,
+)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,6 +101,9 @@ def doctor(*, as_json: bool) -> None:
 def verify(**options: Any) -> None:
     """Certify isolation: what each partition holds beside a busy neighbour."""
     import_module("spacetime.verify").from_options(**options)
+
+
+cli.add_command(simulate)
 
 
 class BenchGroup(click.Group):
@@ -184,7 +185,7 @@ def _status() -> int:  # noqa: PLR0911 - one line an exit status reads best
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (InvalidInput, UnsupportedError, WorkloadError) as error:
+    except BAD_INPUT as error:
         return _complain(error, 2)
     except OSError as error:
         if error.filename is None:

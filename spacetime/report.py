@@ -101,7 +101,7 @@ def session_report(
     return {
         "format": FORMAT,
         "seconds": seconds,
-        "overall": _counted(observed.overall, seconds) | _launched(observed.lanes),
+        "overall": counted(observed.overall, seconds) | launched(observed.lanes),
         "tenants": {name: tenant_report(observed, number) for name, number in numbers.items()},
         "partitions": [
             _lane(lane, cores, observed.elapsed_ns)
@@ -112,10 +112,11 @@ def session_report(
 
 def tenant_report(observed: Observed, number: int) -> dict[str, Any]:
     """One tenant's part: counts, SLO attainment, latency percentiles, rates, mean batch."""
-    return _counted(observed.tenants[number], observed.elapsed_ns / SECOND)
+    return counted(observed.tenants[number], observed.elapsed_ns / SECOND)
 
 
-def _counted(counts: Counts, seconds: float) -> dict[str, Any]:
+def counted(counts: Counts, seconds: float) -> dict[str, Any]:
+    """The counts of one tenant, or of all, over `seconds`, as the report has them."""
     judged = counts.offered - counts.dropped.get("cancelled", 0)
     latency = counts.latency
     percentiles = {f"p{p}": ms_from_ns(latency.percentile_ns(p / 100)) for p in (50, 90, 99)}
@@ -133,7 +134,7 @@ def _counted(counts: Counts, seconds: float) -> dict[str, Any]:
     }
 
 
-def _launched(lanes: Sequence[LaneCounts]) -> dict[str, Any]:
+def launched(lanes: Sequence[LaneCounts]) -> dict[str, Any]:
     """Means over launches, not over requests: what a launch held on average."""
     launches = sum(lane.launches for lane in lanes)
     return {

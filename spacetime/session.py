@@ -155,7 +155,8 @@ class Session:
     def timeline(self) -> list[dict[str, Any]]:
         """Chrome trace events since the last call, one track a lane; needs timeline=True."""
         names = {tenant.number: tenant.name for tenant in self.tenants.values()}
-        return chrome_events(self._executor.native.timeline(), names, self.partitions)
+        lanes = [f"lane {n} on cores {list(cores)}" for n, cores in enumerate(self.partitions)]
+        return chrome_events(self._executor.native.timeline(), names, lanes)
 
     def explain(self) -> str:
         """Partitions, lanes, families, buckets and runners as text, and why they are so."""

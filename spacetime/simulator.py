@@ -6,7 +6,7 @@ seed) gives statistics and, if asked, the whole timeline. Same specification, sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from spacetime import _native
@@ -15,6 +15,9 @@ from spacetime.core import Policy
 # (time_ns, "arrive", request, tenant) | (time_ns, "start", launch, lane, bucket, requests)
 # | (time_ns, "finish", launch, lane) | (time_ns, "drop", request, tenant, reason)
 TimelineEvent = tuple[object, ...]
+NativeResult = _native.SimResult
+NativeTenant = _native.TenantStats
+NativeLane = _native.LaneStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,20 +32,24 @@ class LaneSpec:
 class FamilySpec:
     """A family: ``latency_ns[lane][bucket]`` for every lane that may run it.
 
-    Every lane must name the same buckets (batch sizes).
+    A lane runs batches up to its own largest bucket, and must name every smaller bucket (batch
+    size) that another lane names.
     """
 
     latency_ns: Mapping[int, Mapping[int, int]]
 
     def __post_init__(self) -> None:
-        sizes = {tuple(sorted(by_bucket)) for by_bucket in self.latency_ns.values()}
-        if len(sizes) != 1 or not next(iter(sizes)):
-            raise ValueError("latency_ns: needs one lane, and the same buckets on every lane")
+        if not self.latency_ns or not all(self.latency_ns.values()):
+            raise ValueError("latency_ns: needs a lane, and a bucket on every lane")
+        for lane, by_bucket in self.latency_ns.items():
+            for bucket in self.buckets:
+                if bucket < max(by_bucket) and bucket not in by_bucket:
+                    raise ValueError(f"latency_ns: lane {lane} lacks bucket {bucket}")
 
     @property
     def buckets(self) -> list[int]:
-        """The batch sizes, ascending."""
-        return sorted(next(iter(self.latency_ns.values())))
+        """The batch sizes of all lanes, ascending."""
+        return sorted({bucket for sizes in self.latency_ns.values() for bucket in sizes})
 
     @classmethod
     def uniform(cls, lanes: int, latency_ns: Mapping[int, int]) -> FamilySpec:
@@ -81,7 +88,8 @@ class TenantSpec:
 
     ``slo_ns`` is its objective, arrival to answer; unless ``drops`` is false it is also the
     deadline at which a request that has not started is dropped. ``lane``: route pinned;
-    ``lane_weights``: route weighted.
+    ``lane_weights``: route weighted. ``stream``: tenants of one stream and seed draw the same
+    arrivals wherever they run (None: the stream is the tenant's place in the list).
     """
 
     family: int = 0
@@ -95,6 +103,7 @@ class TenantSpec:
     lane: int | None = None
     lane_weights: tuple[float, ...] = ()
     slowdowns: tuple[Slowdown, ...] = ()
+    stream: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +196,32 @@ def simulate(
         >>> run.end_ns
         2000
     """
+    result = native_run(
+        policy=policy, lanes=lanes, families=families, tenants=tenants, duty=duty, noise=noise,
+        horizon_ns=horizon_ns, requests=requests, seed=seed, timeline=timeline,
+    )  # fmt: skip
+    return SimResult(
+        tenants=tuple(map(_tenant_result, result.tenants)),
+        lanes=tuple(_lane_result(lane, result.end_ns) for lane in result.lanes),
+        end_ns=result.end_ns,
+        timeline=result.timeline(),
+    )
+
+
+def native_run(
+    *,
+    policy: Policy | str,
+    lanes: Sequence[LaneSpec],
+    families: Sequence[FamilySpec],
+    tenants: Sequence[TenantSpec],
+    duty: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    noise: Noise = Noise(),
+    horizon_ns: int | None = None,
+    requests: int | None = None,
+    seed: int = 0,
+    timeline: bool = False,
+) -> _native.SimResult:
+    """As `simulate`; the extension's own counters, whose histograms merge. Holds no GIL."""
     spec = _native.SimSpec(
         policy=native_policy(policy),
         lanes=[(lane.units, lane.borrows) for lane in lanes],
@@ -201,13 +236,15 @@ def simulate(
         seed=seed,
         timeline=timeline,
     )
-    result = _native.simulate(spec)
-    return SimResult(
-        tenants=tuple(map(_tenant_result, result.tenants)),
-        lanes=tuple(_lane_result(lane, result.end_ns) for lane in result.lanes),
-        end_ns=result.end_ns,
-        timeline=result.timeline(),
-    )
+    return _native.simulate(spec)
+
+
+def merged(histograms: Iterable[_native.Histogram]) -> _native.Histogram:
+    """One histogram of all their values."""
+    out = _native.Histogram()
+    for histogram in histograms:
+        out.merge(histogram)
+    return out
 
 
 def _latencies(families: Sequence[FamilySpec]) -> list[tuple[int, int, int, int]]:
@@ -231,6 +268,7 @@ def _native_tenant(tenant: TenantSpec) -> _native.SimTenant:
         rate=tenant.arrivals.rate_rps,
         cv=tenant.arrivals.cv,
         times=list(tenant.arrivals.times_ns),
+        stream=tenant.stream,
         samples=tenant.samples,
         slo_ns=tenant.slo_ns,
         drops=tenant.drops,

@@ -32,12 +32,10 @@ class Happening(Protocol):
 def chrome_events(
     happenings: Iterable[Happening],
     names: Mapping[int, str],
-    partitions: Sequence[Sequence[int]],
+    lanes: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Trace events in µs; process 1 is the device, thread n+1 lane n, thread 0 the dropped."""
-    tracks = {0: "dropped"} | {
-        n + 1: f"lane {n} on cores {list(cores)}" for n, cores in enumerate(partitions)
-    }
+    """Trace events in µs; process 1 holds all, thread n+1 is lane n, thread 0 the dropped."""
+    tracks = {0: "dropped"} | {n + 1: name for n, name in enumerate(lanes)}
     events: list[dict[str, Any]] = [
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": name}}
         for tid, name in tracks.items()

@@ -15,8 +15,14 @@ ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"__main__"},
     {"cli"},
+    {"cli_simulate"},
+    {"cli_options"},
     {"benchmarks"},
     {"demo", "doctor", "verify"},
+    {"simulation"},
+    {"plan_report", "rate_search"},
+    {"plan_simulator"},
+    {"deployment"},
     {"plot", "plot_device", "plot_verify", "zoo", "session", "simulator"},
     {"explain", "plot_bench"},
     {"tenant"},
@@ -31,7 +37,7 @@ LAYERS: list[set[str]] = [
     {"signature", "workload", "profile", "devices"},
     {"kernels"},
     {"mig"},
-    {"core", "errors", "units"},
+    {"core", "errors", "interval", "units"},
     {"_native"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

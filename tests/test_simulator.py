@@ -230,11 +230,49 @@ def test_a_specification_that_is_none(change: dict[str, object], message: str) -
         simulate(**{**spec, **change})  # type: ignore[arg-type]
 
 
-def test_a_family_needs_the_same_buckets_everywhere() -> None:
-    with pytest.raises(ValueError, match="latency_ns"):
-        FamilySpec(latency_ns={0: {1: 5}, 1: {2: 5}})
-    with pytest.raises(ValueError, match="latency_ns"):
-        FamilySpec(latency_ns={})
+def test_a_lane_names_every_bucket_up_to_its_largest() -> None:
+    assert FamilySpec(latency_ns={0: {1: 5}, 1: {1: 4, 2: 5}}).buckets == [1, 2]
+    for holes in ({}, {0: {}}, {0: {1: 5, 2: 6}, 1: {2: 5}}):
+        with pytest.raises(ValueError, match="latency_ns"):
+            FamilySpec(latency_ns=holes)
+
+
+@pytest.mark.parametrize("batch", ["greedy", "slack", "timeout"])
+def test_a_lane_runs_no_batch_above_its_own_largest(batch: str) -> None:
+    run = simulate(
+        policy=Policy(route="weighted", order="fifo", batch=batch, lend=False),
+        lanes=[LaneSpec()] * 2,
+        families=[FamilySpec(latency_ns={0: {1: 1000, 2: 1200}, 1: {1: 900, 2: 1000, 4: 1500}})],
+        tenants=[TenantSpec(lane_weights=(1.0, 1.0), arrivals=Arrivals.trace(*[0] * 16))],
+        timeline=True,
+    )
+    sizes: dict[object, list[int]] = {0: [], 1: []}
+    for event in run.timeline:
+        if event[1] == "start":
+            sizes[event[3]].append(len(event[5]))  # type: ignore[arg-type]
+    assert sizes == {0: [2, 2, 2, 2], 1: [4, 4]}
+
+
+def test_a_stream_draws_the_same_arrivals_wherever_its_tenant_stands() -> None:
+    hundred = Arrivals(rate_rps=100)
+
+    def arrived(*streams: int | None) -> dict[int, list[object]]:
+        run = simulate(
+            policy="time-only",
+            lanes=[LaneSpec()],
+            families=[ONE_MS],
+            tenants=[TenantSpec(lane=0, stream=s, arrivals=hundred) for s in streams],
+            horizon_ns=10**9,
+            timeline=True,
+        )
+        return {
+            tenant: [e[0] for e in run.timeline if e[1] == "arrive" and e[3] == tenant]
+            for tenant in range(len(streams))
+        }
+
+    first, second = arrived(None, None), arrived(1, 0)
+    assert first[0] != first[1]
+    assert (first[0], first[1]) == (second[1], second[0])
 
 
 @given(st.lists(st.integers(0, 2**41), min_size=1, max_size=200), st.floats(0, 1))

@@ -41,7 +41,7 @@ TimeNs hold_until(const Facts& facts, const Queues& queues, const Queue& queue, 
   const BatchRule rule = facts.policy().batch;
   if (rule == BatchRule::kOne || rule == BatchRule::kGreedy) return kNow;
   if (facts.policy().order == Order::kDuty) return kNow;  // a turn is not delayed
-  if (queue.samples >= facts.largest(queue.family)) return kNow;
+  if (queue.samples >= facts.largest(queue.family, runner)) return kNow;
   if (rule == BatchRule::kTimeout) return queue.watch.top().key + facts.policy().timeout_ns;
   return slack_until(facts, queues, queue, runner);
 }
@@ -49,7 +49,7 @@ TimeNs hold_until(const Facts& facts, const Queues& queues, const Queue& queue, 
 std::uint32_t batch_limit(const Facts& facts, const Queues& queues, const Queue& queue,
                           LaneId runner) {
   const BatchRule rule = facts.policy().batch;
-  const std::uint32_t largest = facts.largest(queue.family);
+  const std::uint32_t largest = facts.largest(queue.family, runner);
   if (rule == BatchRule::kOne) return 1;
   if (rule != BatchRule::kSlack || queue.samples >= largest) return largest;
   const std::uint32_t have = queue.samples;

@@ -149,6 +149,10 @@ void Facts::fill(const Family& family, Row& row) {
   const std::size_t count = family.buckets.size();
   row.base.assign(count, 0);
   row.corrected.assign(count, 0);
+  row.largest = family.buckets.back();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (row.given[i] != kNever) row.largest = family.buckets[i];
+  }
   for (std::size_t i = 0; i < count; ++i) {
     std::size_t known = i;
     while (known < count && row.given[known] == kNever) ++known;

@@ -43,7 +43,9 @@ class Facts {
   bool eligible(FamilyId family, LaneId lane) const {
     return row(family, lane).known || !families_[family].measured;
   }
-  std::uint32_t largest(FamilyId family) const { return families_[family].buckets.back(); }
+  // largest: the biggest launch of the family on the lane: the largest bucket it has a latency for,
+  // the family's own where it has none.
+  std::uint32_t largest(FamilyId family, LaneId lane) const { return row(family, lane).largest; }
   // bucket: smallest bucket >= samples, or samples itself above the largest.
   std::uint32_t bucket(FamilyId family, std::uint32_t samples) const;
   // bucket_below: largest bucket <= samples, 0 if none.
@@ -62,6 +64,7 @@ class Facts {
     std::vector<TimeNs> base;       // given, gaps filled
     std::vector<TimeNs> corrected;  // base * factor
     double factor = 1.0;
+    std::uint32_t largest = 0;
     bool known = false;
   };
   struct Family {

@@ -9,7 +9,7 @@ namespace {
 // else one unit.
 double price(const Facts& facts, const Queue& queue, LaneId runner) {
   if (facts.policy().order != Order::kFair) return 1.0;
-  const std::uint32_t largest = facts.largest(queue.family);
+  const std::uint32_t largest = facts.largest(queue.family, runner);
   const double batch_ns = static_cast<double>(facts.predicted_ns(queue.family, runner, largest));
   return std::max(1.0, batch_ns / largest);
 }

@@ -27,7 +27,7 @@ TimeNs Queues::work_ns(const Queue& queue, LaneId runner, std::uint32_t samples)
   if (facts_.policy().batch == BatchRule::kOne) {
     return scaled(queue.single_ns, factor(queue, runner));
   }
-  const std::uint32_t largest = facts_.largest(queue.family);
+  const std::uint32_t largest = facts_.largest(queue.family, runner);
   const std::uint32_t full = samples / largest;
   const std::uint32_t rest = samples % largest;
   const TimeNs rest_ns = rest == 0 ? 0 : predicted_ns(queue, runner, rest);

@@ -107,7 +107,8 @@ void Simulation::set_up() {
     if (tenant.slo_ns <= 0) throw std::invalid_argument("slo_ns: must be positive");
     scheduler_.add_tenant(tenant.spec);
     result_.stats.add_tenant();
-    arrivals_.emplace_back(tenant.arrivals, Random(spec_.seed, id));
+    const std::uint64_t stream = tenant.stream == ~0ull ? id : tenant.stream;
+    arrivals_.emplace_back(tenant.arrivals, Random(spec_.seed, stream));
     draw_arrival(id, false);
   }
   for (const SimDuty& duty : spec_.duty) scheduler_.set_duty(duty.lane, duty.turns);

@@ -30,6 +30,7 @@ struct Slowdown {
 struct SimTenant {
   TenantSpec spec;
   ArrivalSpec arrivals;
+  std::uint64_t stream = ~0ull;  // which random arrivals are drawn; ~0 = those of its own number
   std::uint32_t samples = 1;
   TimeNs slo_ns = kNever;  // objective: completed later counts as late
   bool drops = true;       // the objective is also the request's deadline

@@ -1,0 +1,168 @@
+"""What the scheduler is told of a plan: lanes, latencies, routes, duty cycles. Pure.
+
+How a partition becomes lanes follows from how its tenants share it (`plan.plan`): a tenant alone
+has a lane for each of the partition's processes; tenants that take turns, or whose processes the
+device slices in time, share one lane; tenants side by side have a lane each.
+
+A launch takes what the profile says of its batch *with all processes of the partition busy*, so a
+partition of several processes is judged on the safe side. A plan falls into *pieces* that share no
+tenant; each can be simulated on its own, with the same result as all together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from spacetime.errors import PlanError
+from spacetime.plan import Assignment, PartitionPlan, Plan
+from spacetime.profile import Profiles
+from spacetime.units import ns_from_ms
+from spacetime.workload import Workload
+
+
+class PlanLane(NamedTuple):
+    """One process of a partition: an ordered execution path on device `gpu` of the plan."""
+
+    gpu: int
+    partition: PartitionPlan
+    process: int
+
+    def __str__(self) -> str:
+        size = f"{self.partition.kind} {self.partition.units}"
+        return f"gpu {self.gpu} {self.partition.id} ({size}) process {self.process}"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A tenant on one lane: batches up to `batch`, its planned rate there, latency by bucket."""
+
+    batch: int
+    rate_rps: float
+    latency_ns: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Lanes and tenants, by number, that share nothing with the rest of the plan."""
+
+    lanes: tuple[int, ...]
+    tenants: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A plan as lanes; `served[tenant][lane]`, `duty[lane]`: (tenant, batch) turns of its cycle."""
+
+    lanes: tuple[PlanLane, ...]
+    served: tuple[Mapping[int, Served], ...]
+    duty: Mapping[int, tuple[tuple[int, int], ...]]
+
+    def pieces(self) -> tuple[Piece, ...]:
+        """The plan's independent pieces, in order of their first tenant."""
+        owner = list(range(len(self.lanes)))
+
+        def find(lane: int) -> int:
+            while owner[lane] != lane:
+                owner[lane] = lane = owner[owner[lane]]
+            return lane
+
+        for lanes in self.served:
+            first, *rest = map(find, lanes)
+            for lane in rest:
+                owner[find(lane)] = find(first)
+        tenants: dict[int, list[int]] = defaultdict(list)
+        for number, lanes in enumerate(self.served):
+            tenants[find(next(iter(lanes)))].append(number)
+        members: dict[int, list[int]] = defaultdict(list)
+        for lane in range(len(self.lanes)):
+            members[find(lane)].append(lane)
+        return tuple(Piece(tuple(members[root]), tuple(of)) for root, of in tenants.items())
+
+
+def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
+    """The plan as the scheduler sees it. It need not be sound: unsound plans run badly.
+
+    Raises PlanError for another device's profiles, a tenant that is unknown or not served, and a
+    batch no point covers.
+    """
+    if plan.device != profiles.device:
+        raise PlanError(f"device: the plan is for {plan.device}, the profiles {profiles.device}")
+    numbers = {tenant.name: number for number, tenant in enumerate(workload.tenants)}
+    lanes: list[PlanLane] = []
+    served: list[dict[int, Served]] = [{} for _ in workload.tenants]
+    duty: dict[int, tuple[tuple[int, int], ...]] = {}
+    for gpu in plan.gpus:
+        for part in gpu.partitions:
+            for each in part.tenants:
+                if each.tenant not in numbers:
+                    raise PlanError(f"{part.id}: {each.tenant} is not a tenant of the workload")
+            first = len(lanes)
+            placed = list(_placed(part))
+            count = 1 + max((lane for lane, _, _ in placed), default=-1)
+            lanes += [PlanLane(gpu.id, part, process) for process in range(count)]
+            for lane, each, rate_rps in placed:
+                number = numbers[each.tenant]
+                model = workload.tenants[number].model
+                new = Served(each.batch, rate_rps, _latencies(part, each, model, profiles))
+                served[number][first + lane] = _both(served[number].get(first + lane), new)
+            if cycle := [each for each in part.tenants if each.duty_ms is not None]:
+                duty[first] = tuple((numbers[each.tenant], each.batch) for each in cycle)
+    for tenant, on in zip(workload.tenants, served, strict=True):
+        if not on:
+            raise PlanError(f"tenant {tenant.name}: the plan serves it nowhere")
+    return Deployment(tuple(lanes), tuple(_padded(on) for on in served), duty)
+
+
+def _placed(part: PartitionPlan) -> Iterator[tuple[int, Assignment, float]]:
+    """Each assignment with a lane of the partition it runs on and its rate there."""
+    if len(part.tenants) == 1:
+        (each,) = part.tenants
+        for process in range(part.procs):
+            yield process, each, each.rate_rps / part.procs
+    else:
+        side_by_side = part.procs > 1
+        for number, each in enumerate(part.tenants):
+            yield (number if side_by_side else 0), each, each.rate_rps
+
+
+def _latencies(
+    part: PartitionPlan, each: Assignment, model: str, profiles: Profiles
+) -> dict[int, int]:
+    # A percentage of a MIG instance is another amount than of the device: nothing was measured.
+    nested = part.parent is not None
+    largest = None if nested else profiles.at(model, part.kind, part.units, each.batch, part.procs)
+    if largest is None:
+        raise PlanError(
+            f"{each.tenant} on {part.id}: no point of {model} covers batch {each.batch} with "
+            f"{part.procs} procs on {part.kind} {part.units}" + (" inside another" * nested)
+        )
+    found = {
+        point.batch: ns_from_ms(point.latency_ms)
+        for point in profiles.batches(model, part.kind, part.units, part.procs)
+        if point.batch < each.batch
+    }
+    return found | {each.batch: ns_from_ms(largest.latency_ms)}
+
+
+def _both(one: Served | None, other: Served) -> Served:
+    """A tenant named twice on one lane."""
+    if one is None:
+        return other
+    larger = one if one.batch >= other.batch else other
+    return Served(larger.batch, one.rate_rps + other.rate_rps, larger.latency_ns)
+
+
+def _padded(on: dict[int, Served]) -> dict[int, Served]:
+    """Every lane names every smaller bucket of the others, at the cost of its own next larger."""
+    buckets = sorted({bucket for each in on.values() for bucket in each.latency_ns})
+    return {
+        lane: Served(each.batch, each.rate_rps, {
+            bucket: each.latency_ns[min(own for own in each.latency_ns if own >= bucket)]
+            for bucket in buckets
+            if bucket <= each.batch
+        })
+        for lane, each in on.items()
+    }  # fmt: skip

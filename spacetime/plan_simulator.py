@@ -1,0 +1,246 @@
+"""A plan of many devices under a workload, in virtual time, by the live scheduler.
+
+Replications are independent draws of the arrivals. They and the plan's pieces run on threads; the
+result depends on neither their number nor their order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+from spacetime.core import Policy
+from spacetime.deployment import Deployment, Piece, deploy
+from spacetime.errors import UnsupportedError
+from spacetime.plan import Plan
+from spacetime.profile import Profiles
+from spacetime.simulator import (
+    Arrivals,
+    FamilySpec,
+    LaneSpec,
+    NativeLane,
+    NativeResult,
+    NativeTenant,
+    Noise,
+    TenantSpec,
+    merged,
+    native_run,
+)
+from spacetime.units import SECOND, ns_from_ms
+from spacetime.workload import Workload
+
+ENDLESS = 2**31 - 1  # requests: the deadline bounds a queue, not its length
+DURATION_NS = 60 * SECOND
+RANDOM = ("poisson", "gamma")  # the processes that another seed changes
+STEP = 0x9E3779B97F4A7C15  # between the seeds of replications
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimOptions:
+    """How a plan is simulated.
+
+    `policy` None is the plan's own: weighted routes, full batches, turns where it has cycles.
+    `rate_scale` multiplies every rate, of a trace by compressing its time. With `drops` a request
+    that has not started at its deadline is dropped; without, it is answered late. `noise`: how
+    launches differ from the profile (None: not). `threads` None: one a core. `duration_ns` None:
+    60 s, or the whole of a trace. Raises UnsupportedError naming the option.
+    """
+
+    policy: Policy | None = None
+    duration_ns: int | None = None
+    replications: int = 5
+    seed: int | None = None  # None: the workload's
+    rate_scale: float = 1.0
+    drops: bool = True
+    noise: Noise | None = None
+    threads: int | None = None
+    timeline: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("duration_ns", "replications", "rate_scale", "threads"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UnsupportedError(f"{name}: must be above 0 and finite, got {value}")
+
+    def horizon_ns(self, workload: Workload) -> int:
+        """No request arrives from here on."""
+        if self.duration_ns is not None:
+            return self.duration_ns
+        if workload.arrivals.process != "trace":
+            return DURATION_NS
+        last = workload.trace[-1].time_ns if workload.trace else 0
+        return round(last / self.rate_scale) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """One draw: counters by the workload's tenants and the deployment's lanes."""
+
+    tenants: tuple[NativeTenant, ...]
+    lanes: tuple[NativeLane, ...]
+    pieces: tuple[NativeResult, ...]
+
+    @property
+    def attainment(self) -> float:
+        """Fraction of all offered requests answered within their objective; 1 without any."""
+        offered = sum(tenant.offered for tenant in self.tenants)
+        return sum(tenant.met for tenant in self.tenants) / offered if offered else 1.0
+
+    def latency_ns(self, fraction: float) -> int:
+        """A percentile over all tenants' answers."""
+        return merged(tenant.latency for tenant in self.tenants).percentile_ns(fraction)
+
+
+@dataclass(frozen=True)
+class PlanRun:
+    """What simulating a plan gave; `plan_report` makes the report of it."""
+
+    plan: Plan
+    workload: Workload
+    policy: Policy
+    options: SimOptions
+    deployment: Deployment
+    replications: tuple[Replication, ...]
+
+    @cached_property
+    def attainments(self) -> dict[str, float]:
+        """By tenant: fraction of its requests answered in time, over all replications."""
+        return {
+            tenant.name: _attainment([each.tenants[n] for each in self.replications])
+            for n, tenant in enumerate(self.workload.tenants)
+        }
+
+    @property
+    def attainment(self) -> float:
+        """Fraction of all requests answered in time, over all replications."""
+        return _attainment([tenant for each in self.replications for tenant in each.tenants])
+
+
+def _attainment(counts: Sequence[NativeTenant]) -> float:
+    offered = sum(count.offered for count in counts)
+    return sum(count.met for count in counts) / offered if offered else 1.0
+
+
+def own_policy(plan: Plan) -> Policy:
+    """The policy a plan is made for: its routes and batches, and its cycles where it has any."""
+    cycles = any(assignment.duty_ms is not None for _, _, assignment in plan)
+    return Policy(route="weighted", order="duty" if cycles else "fifo", batch="greedy", lend=False)
+
+
+def simulate_plan(
+    plan: Plan, workload: Workload, profiles: Profiles, options: SimOptions | None = None
+) -> PlanRun:
+    """Runs the plan under the workload's arrivals; nothing it serves is lost.
+
+    A recorded or constant workload is the same every time and is run once. Raises PlanError for a
+    plan that does not fit workload and profiles, see `deployment.deploy`.
+    """
+    options = options or SimOptions()
+    deployment = deploy(plan, workload, profiles)
+    policy = options.policy or own_policy(plan)
+    setting = _Setting(
+        deployment, workload, policy, options, _arrivals(workload, options.rate_scale)
+    )
+    pieces = deployment.pieces()
+    draws = range(options.replications if workload.arrivals.process in RANDOM else 1)
+    with ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
+        results = list(pool.map(lambda job: setting.run(*job), product(draws, pieces)))
+    runs = tuple(
+        _assemble(deployment, pieces, results[draw * len(pieces) :][: len(pieces)])
+        for draw in draws
+    )
+    return PlanRun(plan, workload, policy, options, deployment, runs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    deployment: Deployment
+    workload: Workload
+    policy: Policy
+    options: SimOptions
+    arrivals: Sequence[Arrivals]  # by tenant
+
+    def run(self, draw: int, piece: Piece) -> NativeResult:
+        place = {lane: n for n, lane in enumerate(piece.lanes)}
+        deployment, options = self.deployment, self.options
+        seed = self.workload.seed if options.seed is None else options.seed
+        return native_run(
+            policy=self.policy,
+            lanes=[LaneSpec(units=deployment.lanes[n].partition.units) for n in piece.lanes],
+            families=[
+                FamilySpec(latency_ns={
+                    place[lane]: on.latency_ns for lane, on in deployment.served[tenant].items()
+                })
+                for tenant in piece.tenants
+            ],
+            tenants=[
+                self.tenant(number, family, place) for family, number in enumerate(piece.tenants)
+            ],
+            duty=self.duty(piece, place),
+            noise=options.noise or Noise(),
+            horizon_ns=options.horizon_ns(self.workload),
+            seed=(seed + draw * STEP) % 2**64,
+            timeline=options.timeline and draw == 0,
+        )  # fmt: skip
+
+    def duty(self, piece: Piece, place: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
+        if self.policy.order != "duty":
+            return {}
+        local = {tenant: n for n, tenant in enumerate(piece.tenants)}
+        return {
+            place[lane]: [(local[tenant], batch) for tenant, batch in self.deployment.duty[lane]]
+            for lane in piece.lanes
+            if lane in self.deployment.duty
+        }
+
+    def tenant(self, number: int, family: int, place: Mapping[int, int]) -> TenantSpec:
+        tenant = self.workload.tenants[number]
+        on = self.deployment.served[number]
+        weights = [0.0] * len(place)
+        for lane, served in on.items():
+            weights[place[lane]] = served.rate_rps
+        return TenantSpec(
+            family=family,
+            arrivals=self.arrivals[number],
+            slo_ns=ns_from_ms(tenant.slo_ms),
+            drops=self.options.drops,
+            priority=tenant.priority,
+            weight=tenant.weight,
+            queue_limit=ENDLESS,
+            lane=place[max(on, key=lambda lane: on[lane].rate_rps)],
+            lane_weights=tuple(weights),
+            stream=number,
+        )
+
+
+def _arrivals(workload: Workload, scale: float) -> list[Arrivals]:
+    how = workload.arrivals
+    if how.process != "trace":
+        return [
+            Arrivals(process=how.process, rate_rps=tenant.rate_rps * scale, cv=how.cv)
+            for tenant in workload.tenants
+        ]
+    times: list[list[int]] = [[] for _ in workload.tenants]
+    for arrival in workload.trace:
+        times[arrival.tenant].append(round(arrival.time_ns / scale))
+    return [Arrivals.trace(*each) for each in times]
+
+
+def _assemble(
+    deployment: Deployment, pieces: Sequence[Piece], results: Sequence[NativeResult]
+) -> Replication:
+    tenants: dict[int, NativeTenant] = {}
+    lanes: dict[int, NativeLane] = {}
+    for piece, result in zip(pieces, results, strict=True):
+        tenants.update(zip(piece.tenants, result.tenants, strict=True))
+        lanes.update(zip(piece.lanes, result.lanes, strict=True))
+    return Replication(
+        tuple(tenants[n] for n in range(len(deployment.served))),
+        tuple(lanes[n] for n in range(len(deployment.lanes))),
+        tuple(results),
+    )

@@ -1,0 +1,130 @@
+"""`spacetime simulate`: reads a plan, a workload and profiles, and shows what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from spacetime import profile_file, workload_file
+from spacetime.core import Policy
+from spacetime.errors import PlanError
+from spacetime.plan import Plan, plan_json
+from spacetime.plan_report import plan_report, plan_timeline
+from spacetime.plan_simulator import SimOptions, simulate_plan
+from spacetime.rate_search import RateSearch, highest_rate
+from spacetime.units import SECOND
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan file. Raises PlanError, one line `file: field: what it must be`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: must be UTF-8 text") from error
+    return plan_json.loads(text, where=str(path))
+
+
+def from_options(
+    *,
+    plan: Path,
+    workload: Path,
+    profiles: Path,
+    policy: str | None,
+    duration: float | None,
+    replications: int,
+    seed: int | None,
+    rate_scale: float,
+    late: bool,
+    highest: float | None,
+    timeline: Path | None,
+    as_json: bool,
+) -> None:
+    """Simulate and print tables, or the report as JSON."""
+    options = SimOptions(
+        policy=None if policy is None else Policy.named(policy),
+        duration_ns=None if duration is None else round(duration * SECOND),
+        replications=replications,
+        seed=seed,
+        rate_scale=rate_scale,
+        drops=not late,
+        timeline=timeline is not None,
+    )
+    read = read_plan(plan), workload_file.read(workload), profile_file.read(profiles)
+    run = simulate_plan(*read, options)
+    report = plan_report(run)
+    if highest is not None:
+        report["highest_rate"] = _search_json(highest_rate(*read, options, target=highest))
+    if timeline is not None:
+        timeline.write_text(json.dumps({"traceEvents": plan_timeline(run)}), encoding="utf-8")
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(report)
+
+
+def _search_json(search: RateSearch) -> dict[str, Any]:
+    return {
+        "rate_scale": search.scale,
+        "target": search.target,
+        "probes": [
+            {"rate_scale": probe.scale, "attainment": probe.attainment} for probe in search.probes
+        ],
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Tables by tenant and partition, and the sums."""
+    console = Console()
+    console.print(_tenants(report))
+    console.print(_partitions(report))
+    how, overall = report["simulated"], report["overall"]
+    attained = overall["confidence_95"]["attainment"]
+    console.print(
+        f"{how['gpus']} devices ({how['device']}), planned by {how['planner']}, "
+        f"{how['arrivals']} arrivals, {how['replications']} replications: "
+        f"{overall['offered']:,} requests, {_percent(attained['mean'])}"
+        + (f" ± {100 * attained['half']:.2g}" if attained["half"] is not None else "")
+        + " in time"
+    )
+    if "highest_rate" in report:
+        found = report["highest_rate"]
+        console.print(
+            f"Highest rate with every tenant at {_percent(found['target'])}: "
+            f"{found['rate_scale']:.3g} times the workload's"
+        )
+
+
+def _tenants(report: dict[str, Any]) -> Table:
+    table = Table("tenant", "SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms",
+                  "req/s", "batch")  # fmt: skip
+    for name, row in report["tenants"].items():
+        latency, batch = row["latency_ms"], row["mean_batch"]
+        table.add_row(
+            name, f"{row['slo_ms']:g}", f"{row['offered']:,}",
+            f"{sum(row['dropped'].values()):,}", _percent(row["attainment"]),
+            f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
+            f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
+        )  # fmt: skip
+    return table
+
+
+def _partitions(report: dict[str, Any]) -> Table:
+    table = Table("gpu", "partition", "size", "procs", "busy", "idle units", "batch")
+    for row in report["partitions"]:
+        batch = row["mean_batch"]
+        table.add_row(
+            str(row["gpu"]), row["id"], f"{row['kind']} {row['units']}", str(row["procs"]),
+            _percent(row["utilisation"]), f"{row['idle_units']:.2f}",
+            "-" if batch is None else f"{batch:.3g}",
+        )  # fmt: skip
+    return table
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
