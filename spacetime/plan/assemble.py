@@ -49,7 +49,8 @@ def _partitions(
         raise InfeasibleError(parts[-1].tenant.name, "layout", f"gpu {number} cannot hold it")
     made = []
     for index, (part, start) in enumerate(zip(parts, starts, strict=True)):
-        rate = part.tenant.rate_rps * part.point.throughput_rps / total[part.tenant.name]
+        fair = part.tenant.rate_rps * part.point.throughput_rps / total[part.tenant.name]
+        rate = fair if part.rate_rps is None else part.rate_rps
         point = _batch_that_fills(part, rate, profiles, options)
         worst_ms = alone_ms(point.batch, rate, point.latency_ms)
         made.append(PartitionPlan(

@@ -22,10 +22,14 @@ ROUNDING = 1e-9  # relative: sums of shares are not exact
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One partition for one tenant: the point it runs at. Where it lies is decided later."""
+    """One partition for one tenant: the point it runs at. Where it lies is decided later.
+
+    `rate_rps`: the part of the tenant's rate it gets; None for as much as its throughput is worth.
+    """
 
     tenant: Tenant
     point: Point
+    rate_rps: float | None = None
 
 
 def usable(tenant: Tenant, profiles: Profiles, options: PlanOptions, *, kind: str | None = None,
@@ -89,7 +93,7 @@ def settle(tenant: Tenant, points: Iterable[Point], rate_rps: float, options: Pl
     fitting = [point for point in points if serves(point, rate_rps, tenant.slo_ms, options)]
     if fitting:
         return max(fitting, key=lambda point: (point.throughput_rps, -point.batch))
-    raise _never_fills(tenant, points[0], rate_rps, options)
+    raise never_fills(tenant, points[0], rate_rps, options)
 
 
 def copies(
@@ -107,13 +111,14 @@ def copies(
         if serves(point, tenant.rate_rps / number, tenant.slo_ms, options, share=share):
             found.append((number, point))
     if not found:
-        raise _never_fills(tenant, points[0], tenant.rate_rps, options)
+        raise never_fills(tenant, points[0], tenant.rate_rps, options)
     return min(found, key=lambda pair: (pair[0], -pair[1].throughput_rps, pair[1].batch))
 
 
-def _never_fills(
+def never_fills(
     tenant: Tenant, point: Point, rate_rps: float, options: PlanOptions
 ) -> InfeasibleError:
+    """The refusal of a rate that is too low to fill a batch and too high for smaller ones."""
     return InfeasibleError(
         tenant.name,
         "fill",

@@ -62,6 +62,7 @@ class Planner(Protocol):
 # Name -> module of this package and class. Loaded when asked for: `exact` needs scipy.
 PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "exact": ("exact", "Exact"),
         "parvagpu": ("parvagpu", "ParvaGpu"),
         "mps-default": ("baselines", "MpsDefault"),
         "time-only": ("baselines", "TimeOnly"),
@@ -81,6 +82,10 @@ def planner(name: str, **choices: Any) -> Planner:
     module, kind = PLANNERS[name]
     try:
         found: Planner = getattr(import_module(f"spacetime.plan.{module}"), kind)(**choices)
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            f"planner {name} needs {error.name}: pip install 'spacetime[plan]'"
+        ) from error
     except TypeError as error:
         raise UnsupportedError(f"planner {name}: {error}") from error
     return found
