@@ -19,6 +19,7 @@ import click
 
 from spacetime import __version__
 from spacetime.cli_options import OUT, Number
+from spacetime.cli_plan import plan, profile
 from spacetime.cli_simulate import simulate
 from spacetime.errors import (
     InfeasibleError,
@@ -103,7 +104,8 @@ def verify(**options: Any) -> None:
     import_module("spacetime.verify").from_options(**options)
 
 
-cli.add_command(simulate)
+for command in (plan, profile, simulate):
+    cli.add_command(command)
 
 
 class BenchGroup(click.Group):

@@ -15,11 +15,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"__main__"},
     {"cli"},
-    {"cli_simulate"},
+    {"cli_plan", "cli_simulate"},
     {"cli_options"},
     {"benchmarks"},
     {"demo", "doctor", "verify"},
-    {"simulation"},
+    {"planning", "simulation"},
     {"plan_report", "rate_search"},
     {"plan_simulator"},
     {"deployment"},

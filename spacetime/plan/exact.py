@@ -36,7 +36,7 @@ class Exact:
     0.45: ParvaGPU's rule). Raises UnsupportedError naming the field.
     """
 
-    seconds: float = 60.0
+    seconds: float = 20.0
     most_parts: int | None = None
     slo_factor: float = 1.0
     name: str = "exact"

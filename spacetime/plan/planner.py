@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -81,11 +81,27 @@ def planner(name: str, **choices: Any) -> Planner:
         raise UnsupportedError(f"planner: {name!r:.40} is none of {', '.join(PLANNERS)}")
     module, kind = PLANNERS[name]
     try:
-        found: Planner = getattr(import_module(f"spacetime.plan.{module}"), kind)(**choices)
+        maker = getattr(import_module(f"spacetime.plan.{module}"), kind)
     except ModuleNotFoundError as error:
+        missing = (error.name or "more").partition(".")[0]
         raise UnsupportedError(
-            f"planner {name} needs {error.name}: pip install 'spacetime[plan]'"
+            f"planner {name} needs {missing}: pip install 'spacetime[plan]'"
         ) from error
-    except TypeError as error:
-        raise UnsupportedError(f"planner {name}: {error}") from error
-    return found
+    return _made(name, maker, choices)
+
+
+def _made(name: str, maker: type[Any], choices: Mapping[str, Any]) -> Planner:
+    known = {field.name: field.type for field in fields(maker) if field.name != "name"}
+    for choice, value in choices.items():
+        if choice not in known:
+            has = ", ".join(known) or "none"
+            raise UnsupportedError(f"planner {name}: {choice} is none of its choices: {has}")
+        # Annotations are texts such as "int | None"; a whole number is a float as well.
+        kinds = {kind.strip() for kind in str(known[choice]).split("|")}
+        kinds |= {"int"} if "float" in kinds else set()
+        if ("None" if value is None else type(value).__name__) not in kinds:
+            raise UnsupportedError(
+                f"planner {name}: {choice} must be {known[choice]}, got {value!r:.40}"
+            )
+    made: Planner = maker(**choices)
+    return made

@@ -1,0 +1,56 @@
+"""The commands that make plans and bring in profiles."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spacetime.cli_options import FILE, Number
+
+PLANNERS = ("parvagpu", "exact", "mig-only", "whole-gpu", "time-only", "mps-default")
+FORMATS = ("parvagpu", "gpulet")
+ANY = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("workload", type=FILE)
+@click.option("--profiles", type=FILE, required=True, help="CSV of what was measured.")
+@click.option("--device", help="Such as a100-80gb. Default: the one of the profiles.")
+@click.option("--planner", default="parvagpu", show_default=True, help=", ".join(PLANNERS))
+@click.option("--gpus", type=click.IntRange(1), help="How many devices there are.")
+@click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option(
+    "--max-utilisation",
+    type=Number(0.01, 1),
+    default=0.9,
+    show_default=True,
+    help="How busy a partition may be; the rest absorbs random arrivals.",
+)
+@click.option(
+    "--set",
+    "choices",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A choice of the planner, such as slo_factor=0.5. May be repeated.",
+)
+@click.option("--explain", is_flag=True, help="Say for each tenant where it runs, and why.")
+@click.option("--out", type=FILE, help="Where to write the plan.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan instead of a table.")
+def plan(**options: Any) -> None:
+    """From profiles, rates and objectives to partitions, batches and devices."""
+    import_module("spacetime.planning").from_options(**options)
+
+
+@click.command()
+@click.argument("path", type=ANY)
+@click.option(
+    "--import", "form", type=click.Choice(FORMATS), required=True, help="Whose format PATH has."
+)
+@click.option("--out", type=FILE, required=True, help="Where to write the profiles.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
+def profile(**options: Any) -> None:
+    """Bring in profiles that others measured."""
+    import_module("spacetime.planning").import_profiles(**options)

@@ -1,0 +1,129 @@
+"""`spacetime plan` and `spacetime profile`: files in, a checked plan or a profile out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from spacetime import devices, profile_file, workload_file
+from spacetime.devices import DeviceFacts
+from spacetime.errors import ProfileError, UnsupportedError
+from spacetime.plan import Plan, PlanOptions, plan_json, require
+from spacetime.plan import planner as make
+from spacetime.plan.timing import busy, loads
+from spacetime.profile import Profiles
+from spacetime.profile_import import IMPORTERS
+from spacetime.workload import Workload
+
+
+def from_options(
+    *,
+    workload: Path,
+    profiles: Path,
+    device: str | None,
+    planner: str,
+    gpus: int | None,
+    max_procs: int,
+    max_utilisation: float,
+    choices: Sequence[str],
+    explain: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a plan, check it, and print it as a table or as JSON.
+
+    Raises InfeasibleError naming tenant and bound, and what the readers of the files raise.
+    """
+    options = PlanOptions(gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation)
+    load, points = workload_file.read(workload), profile_file.read(profiles)
+    facts = devices.device(device or points.device)
+    if facts.name != points.device:
+        raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
+    found = make(planner, **parse(choices)).plan(load, points, facts, options)
+    made = require(found, load, points, facts, options)
+    if out is not None:
+        out.write_text(plan_json.dumps(made), encoding="utf-8")
+    if as_json:
+        print(plan_json.dumps(made), end="")
+    else:
+        show(made, load, points, facts)
+    if explain:
+        Console(stderr=as_json).print(made.explain(), highlight=False, markup=False)
+
+
+def parse(choices: Sequence[str]) -> dict[str, Any]:
+    """`name=value` as a mapping; a value that is JSON is that, any other a text.
+
+    Raises UnsupportedError for one without a name.
+    """
+    found: dict[str, Any] = {}
+    for choice in choices:
+        name, equals, text = choice.partition("=")
+        if not name or not equals:
+            raise UnsupportedError(f"--set: must be NAME=VALUE, got {choice!r:.40}")
+        found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def show(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> None:
+    """A table by device and partition, and what the whole comes to."""
+    console = Console()
+    console.print(_table(plan, load, points))
+    kinds = {part.kind for gpu in plan.gpus for part in gpu.partitions}
+    used = sum(
+        part.units / facts.whole(part.kind)
+        for gpu in plan.gpus for part in gpu.partitions if part.parent is None
+    )  # fmt: skip
+    console.print(
+        f"{plan.planner}: {len(plan.gpus)} × {plan.device} ({' and '.join(sorted(kinds))}), "
+        f"at least {plan.lower_bound_gpus or 1} needed; {used / len(plan.gpus):.1%} of their units "
+        f"in partitions; every rate can grow by {plan.headroom or 0:.1%}",
+        highlight=False,
+    )
+
+
+def _table(plan: Plan, load: Workload, points: Profiles) -> Table:
+    tenants = {tenant.name: tenant for tenant in load.tenants}
+    models = {name: tenant.model for name, tenant in tenants.items()}
+    table = Table("gpu", "partition", "size", "procs", "busy", "tenant", "batch", "req/s",
+                  "answers within ms", "SLO ms")  # fmt: skip
+    for gpu in plan.gpus:
+        for part in gpu.partitions:
+            at = "" if part.start is None else f" @{part.start}"
+            own = [str(gpu.id), part.id, f"{part.kind} {part.units}{at}", str(part.procs),
+                   f"{busy(part, loads(part, points, models)):.0%}"]  # fmt: skip
+            for each in part.tenants:
+                table.add_row(
+                    *own, each.tenant, str(each.batch), f"{each.rate_rps:.4g}",
+                    f"{each.latency_ms:.4g}", f"{tenants[each.tenant].slo_ms:g}",
+                )  # fmt: skip
+                own = [""] * len(own)
+    return table
+
+
+def import_profiles(*, path: Path, form: str, out: Path, as_json: bool) -> None:
+    """Read another project's profiles and write them as ours. Raises ProfileError."""
+    points = IMPORTERS[form](path)
+    profile_file.write(out, points)
+    if as_json:
+        print(json.dumps({
+            "device": points.device, "points": len(points), "models": list(points.models),
+            "kinds": list(points.kinds), "file": str(out),
+        }, indent=2))  # fmt: skip
+    else:
+        Console().print(
+            f"{len(points):,} points of {len(points.models)} models on {points.device} in {out}",
+            highlight=False,
+        )
