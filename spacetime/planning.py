@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -53,7 +54,7 @@ def from_options(
     else:
         show(made, load, points, facts)
     if explain:
-        Console(stderr=as_json).print(made.explain(), highlight=False, markup=False)
+        Console(stderr=as_json).print(made.explain(), highlight=False, markup=False, soft_wrap=True)
 
 
 def parse(choices: Sequence[str]) -> dict[str, Any]:
@@ -87,22 +88,26 @@ def show(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> No
         for gpu in plan.gpus for part in gpu.partitions if part.parent is None
     )  # fmt: skip
     console.print(
+        "Each answer comes within ms at steady arrivals; a partition is its units @ its start.\n"
         f"{plan.planner}: {len(plan.gpus)} × {plan.device} ({' and '.join(sorted(kinds))}), "
         f"at least {plan.lower_bound_gpus or 1} needed; {used / len(plan.gpus):.1%} of their units "
         f"in partitions; every rate can grow by {plan.headroom or 0:.1%}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
 def _table(plan: Plan, load: Workload, points: Profiles) -> Table:
     tenants = {tenant.name: tenant for tenant in load.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
-    table = Table("gpu", "partition", "size", "procs", "busy", "tenant", "batch", "req/s",
-                  "answers within ms", "SLO ms")  # fmt: skip
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("gpu", "partition", "procs", "busy", "tenant", "batch", "req/s", "ms", "SLO ms"):
+        text = title in {"partition", "tenant"}
+        table.add_column(title, justify="left" if text else "right", no_wrap=True)
     for gpu in plan.gpus:
         for part in gpu.partitions:
             at = "" if part.start is None else f" @{part.start}"
-            own = [str(gpu.id), part.id, f"{part.kind} {part.units}{at}", str(part.procs),
+            own = [str(gpu.id), f"{part.kind} {part.units}{at}", str(part.procs),
                    f"{busy(part, loads(part, points, models)):.0%}"]  # fmt: skip
             for each in part.tenants:
                 table.add_row(
