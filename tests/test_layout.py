@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
     {"fusion"},
     {"program", "workload_file", "openloop", "device", "report", "timeline"},
     {"plan", "profile_import"},
-    {"profile_file"},
+    {"profile_file", "interference"},
     {"signature", "workload", "profile", "devices"},
     {"kernels"},
     {"mig"},

@@ -68,6 +68,11 @@ PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "time-only": ("baselines", "TimeOnly"),
         "whole-gpu": ("baselines", "WholeGpu"),
         "mig-only": ("baselines", "MigOnly"),
+        "gpulet": ("gpulet", "Gpulet"),
+        "sbp": ("sbp", "Sbp"),
+        "greedy": ("greedy", "Greedy"),
+        "self-tuning": ("self_tuning", "SelfTuning"),
+        "ideal": ("ideal", "Ideal"),
     }
 )
 

@@ -1,0 +1,31 @@
+"""Greedy best fit, a baseline of the gpulet paper (ATC'22 §6): sizes by rate, nobody shares.
+
+Each tenant gets the smallest partition that serves its rate, on the tightest place there is; whole
+devices while its rate is above one. No turns, no knee, no interference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spacetime.devices import DeviceFacts
+from spacetime.plan.gpulet import PAIRS, Gpulet, Pairs
+from spacetime.plan.plan import Plan
+from spacetime.plan.planner import PlanOptions
+from spacetime.profile import Profiles
+from spacetime.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greedy:
+    """The greedy planner over the points of kind `mps`; `pairs` as in `Gpulet`."""
+
+    pairs: Pairs = PAIRS
+    name: str = "greedy"
+
+    def plan(
+        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+    ) -> Plan:
+        """See `Planner`. Raises InfeasibleError as `Gpulet` does."""
+        same = Gpulet(knee="none", share=False, pairs=self.pairs, name=self.name)
+        return same.plan(workload, profiles, device, options)
