@@ -10,6 +10,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -77,35 +78,45 @@ def resident_family(
     not the one before. Raises ModelError, InvalidInput, UnsupportedError, OutOfMemory (nothing
     stays behind), DriverError.
     """
-    outputs, tails, independent = _seen_on_host(model, signature, example)
-    graph, why = _graph_of(model, signature, example, share=share)
-    captured = why is None and independent
-    if why is None and not independent:
-        why = "rows depend on each other, so requests never share a launch"
+    reference = Flat(copy.deepcopy(model), signature).to(place.capturer.device).eval()
+    outputs, tails, independent = _seen(reference, signature, example)
+    graph, captured, why = _graph_of(model, signature, example, share=share)
+    if captured and not independent:
+        captured, why = False, "rows depend on each other, so requests never share a launch"
     ways = [(graph, True)] * (captured and graph is not None) + [(None, True)] * captured
     for over_slots, in_graph in [*ways, (None, False)]:
         weights = _weights(place, model, over_slots)
-        family = ResidentFamily(
-            place, signature, outputs, tails, over_slots, weights, None, why or ""
-        )
+        family = ResidentFamily(place, signature, outputs, tails, over_slots, weights, None, why)
+        member = Member(model, reference, example, limit)
         try:
-            return _admitted(family, model, example, buckets if in_graph else (), limit)
+            return _admitted(family, member, buckets if in_graph else ())
         except CannotCapture as reason:
             why = str(reason)
     raise AssertionError("the last way raises what prevents it")
 
 
-def _seen_on_host(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor]
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A family's first: the model, the same on the device as what it has to answer, an example."""
+
+    model: nn.Module
+    reference: Flat
+    example: Sequence[Tensor]
+    limit: int | None
+
+
+def _seen(
+    reference: Flat, signature: Signature, example: Sequence[Tensor]
 ) -> tuple[Outputs, tuple[tuple[torch.Size, torch.dtype], ...], bool]:
     """What the model returns, the shape and type of a row of each output, and whether a sample's
     answer is the same in a batch as alone."""
-    flat = Flat(model, signature).eval()
+    device = next((t.device for t in tensors_of(reference)), torch.device("cpu"))
+    example = [x.to(device) for x in example]
     try:
-        outputs = outputs_of(model, signature, example)
+        outputs = outputs_of(reference.model, signature, example)
         with torch.no_grad():
-            sample = flat(*[x[:1] for x in example])
-        independent = rows_are_independent(flat, example)
+            sample = reference(*[x[:1] for x in example])
+        independent = rows_are_independent(reference, example)
     except SpacetimeError:
         raise
     except Exception as cause:
@@ -113,22 +124,16 @@ def _seen_on_host(
     return outputs, tuple((y.shape[1:], y.dtype) for y in sample), independent
 
 
-def _admitted(
-    family: ResidentFamily,
-    model: nn.Module,
-    example: Sequence[Tensor],
-    buckets: Sequence[int],
-    limit: int | None,
-) -> ResidentFamily:
+def _admitted(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> ResidentFamily:
     """The family with its first member; without buckets it runs eagerly."""
-    family.join(family.signature.tenant, model, limit)
+    family.join(family.signature.tenant, member.model, member.limit)
     try:
         if family.graph is None:
-            family.module = _bound(model, family.signature, family.weights.of(0))
+            family.module = _bound(member.model, family.signature, family.weights.of(0))
         if buckets:
-            _capture(family, model, example, buckets)
+            _capture(family, member, buckets)
         else:
-            _time_eagerly(family, example)
+            _time_eagerly(family, member.example)
     except BaseException as error:
         named = _named(error, family, captured=bool(buckets))
         with contextlib.suppress(DriverError):  # a lost device takes nothing back
@@ -165,21 +170,21 @@ def _named(error: BaseException, family: ResidentFamily, *, captured: bool) -> B
 
 def _graph_of(
     model: nn.Module, signature: Signature, example: Sequence[Tensor], *, share: bool
-) -> tuple[SlotGraph | None, str | None]:
-    """The graph over slots, or None; and why the model has to run eagerly, or None."""
+) -> tuple[SlotGraph | None, bool, str]:
+    """The graph over slots, or None; whether a graph may hold the model; why not, for either."""
     args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
     try:
         exported = export(model, args, kwargs)
     except CannotExport as reason:
-        return None, f"not exported: {reason}"
+        return None, False, f"not exported: {reason}"
     if _draws_random(exported.module):
-        return None, "it draws random numbers, which a captured graph would repeat"
+        return None, False, "it draws random numbers, which a captured graph would repeat"
     if not share:
-        return None, None
+        return None, True, "the policy never lets tenants share a launch"
     try:
-        return slot_graph(exported, [model.state_dict()]), None
-    except CannotFuse:
-        return None, None
+        return slot_graph(exported, [model.state_dict()]), True, ""
+    except CannotFuse as reason:
+        return None, True, f"not fused: {reason}"
 
 
 def _draws_random(module: fx.GraphModule) -> bool:
@@ -240,13 +245,9 @@ def _program_of(
     return run, prepare
 
 
-def _capture(
-    family: ResidentFamily, model: nn.Module, example: Sequence[Tensor], buckets: Sequence[int]
-) -> None:
+def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
-    # The device's own arithmetic is what a graph has to repeat, not the CPU's.
-    flat = Flat(copy.deepcopy(model), family.signature).to(family.place.capturer.device).eval()
-    inputs = [(x.shape[1:], x.dtype) for x in example]
+    inputs = [(x.shape[1:], x.dtype) for x in member.example]
     family.buckets = tuple(buckets)
     for lane, partition in enumerate(family.place.partitions):
         runner = _native.Runner(
@@ -263,7 +264,7 @@ def _capture(
             sources, bound = _over_blocks(family, runner, program, bucket, inputs)
             prepare(*sources)
             runner.add(bucket, family.place.capturer.capture(partition, bound))
-            _check_and_time(family, flat, example, lane, bucket)
+            _check_and_time(family, member, lane, bucket)
 
 
 def _over_blocks(
@@ -293,17 +294,16 @@ def _over_blocks(
     return sources, run
 
 
-def _check_and_time(
-    family: ResidentFamily, flat: Flat, example: Sequence[Tensor], lane: int, bucket: int
-) -> None:
-    inputs = spread(example, bucket)
+def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: int) -> None:
+    inputs = spread(member.example, bucket)
     payload, outputs, _ = family.payload(0, inputs, bucket)
     times = [family.runners[lane].time([payload]) for _ in range(_TIMINGS)]
     family.latency_ns[lane, bucket] = min(wall for wall, _ in times)
     family.device_ns[lane, bucket] = min(device for _, device in times)
     device = family.place.capturer.device
     with torch.no_grad():
-        expected = [y.cpu() for y in flat(*[x.to(device) for x in inputs])]
+        # The device's own arithmetic is what a graph has to repeat, not the CPU's.
+        expected = [y.cpu() for y in member.reference(*[x.to(device) for x in inputs])]
     if not close(outputs, expected, tolerance=_tolerance(expected)):
         raise CannotCapture(f"its graph for bucket {bucket} on lane {lane} answered differently")
 
