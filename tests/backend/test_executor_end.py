@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -125,6 +125,15 @@ def test_a_forked_child_gets_an_error_and_can_exit(make: Make) -> None:
     assert rig.executor.submit_bulk([rig.tenant], count=10).wait(SOON)
 
 
+@pytest.fixture
+def _control_c() -> Iterator[None]:
+    """Control-C raises, also in a shell's background job, where it begins ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_control_c")
 def test_control_c_interrupts_a_wait(make: Make, latch: _native.Latch) -> None:
     rig = make(1, function=latch.function)
     ticket = rig.executor.submit_bulk([rig.tenant], count=1)
