@@ -10,7 +10,10 @@ import click
 
 from spacetime.cli_options import FILE, Number
 
-PLANNERS = ("parvagpu", "exact", "mig-only", "whole-gpu", "time-only", "mps-default")
+PLANNERS = (
+    *("parvagpu", "gpulet", "sbp", "greedy", "self-tuning", "ideal"),
+    *("exact", "mig-only", "whole-gpu", "time-only", "mps-default"),
+)
 FORMATS = ("parvagpu", "gpulet")
 ANY = click.Path(path_type=Path)
 

@@ -65,6 +65,10 @@ class Constant:
     def __call__(self, own: Use, others: Sequence[Use]) -> float:
         return max(1.0, self.value) if others else 1.0
 
+    def factor(self, model: str, units: int, other: str, other_units: int) -> float:
+        """The same as `Neighbours`: no use needs to be known."""
+        return max(1.0, self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -247,9 +251,15 @@ def _fitted(
     return Fitted(name, fit(pairs), fmean(errors), p90, p95, len(errors))
 
 
+class Neighbours(Protocol):
+    """What a planner asks: how much longer `model` takes on its units beside another on its own."""
+
+    def factor(self, model: str, units: int, other: str, other_units: int) -> float: ...
+
+
 @dataclass(frozen=True)
 class Interference:
-    """A model of slowdown with the use of every model placed, as planners ask for it.
+    """A model of slowdown as planners ask for it: with the use of every model they place.
 
     `uses` holds a model's use at its largest batch: the worst a neighbour can be. The use measured
     on the whole device is scaled to a partition's percent, as the released gpulet code does.

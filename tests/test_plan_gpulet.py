@@ -284,7 +284,7 @@ def test_ideal_admits_whatever_gpulet_admits(
 def test_counting_interference_admits_a_subset(
     load: Workload, profiles: Profiles, options: PlanOptions, factor: float
 ) -> None:
-    aware = Gpulet(interference=Interference(Constant(factor), {m: Use(0.3, 0.6) for m in MODELS}))
+    aware = Gpulet(interference=factor)
     found = plan_or_none(aware, load, profiles, options)
     assert found is None or plan_or_none(Gpulet(), load, profiles, options) is not None
 
@@ -292,7 +292,7 @@ def test_counting_interference_admits_a_subset(
 def test_interference_shrinks_what_a_neighbour_leaves() -> None:
     profiles = Profiles(linear("m", 5))
     load = Workload((Tenant("t", "m", 100.0, 500.0), Tenant("u", "m", 100.0, 500.0)))
-    slowed = Interference(Constant(1.5), {"m": Use(0.3, 0.6)})
+    slowed = Constant(1.5)
     one = PlanOptions(gpus=1, max_utilisation=1)
     for found in (Gpulet(), Gpulet(interference=slowed)):
         parts = found.plan(load, profiles, DEVICE, FULL).gpus

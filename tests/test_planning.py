@@ -10,7 +10,7 @@ from pathlib import Path
 import published
 import pytest
 from click.testing import CliRunner
-from test_planners import HAND
+from test_planners import EVERY_KIND
 
 from spacetime import profile_file
 from spacetime.cli import cli
@@ -30,7 +30,7 @@ tenants:
 def files(tmp_path: Path) -> tuple[str, str, str]:
     """Arguments that name a workload and profiles."""
     (tmp_path / "w.yaml").write_text(WORKLOAD)
-    profile_file.write(tmp_path / "p.csv", HAND)
+    profile_file.write(tmp_path / "p.csv", EVERY_KIND)
     return str(tmp_path / "w.yaml"), "--profiles", str(tmp_path / "p.csv")
 
 
@@ -109,7 +109,8 @@ def test_a_bad_file_is_named_with_its_row(files: tuple[str, str, str]) -> None:
         file.write("m,a100-80gb,mig,1\n")
     done = spacetime("plan", *files)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"spacetime: {files[2]}:{len(HAND) + 2}: row: must have 9 fields")
+    where = f"{files[2]}:{len(EVERY_KIND) + 2}"
+    assert done.stderr.startswith(f"spacetime: {where}: row: must have 9 fields")
 
 
 def test_the_published_profiles_are_imported(tmp_path: Path) -> None:

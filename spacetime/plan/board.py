@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from spacetime.interference import Interference
+from spacetime.interference import Neighbours
 from spacetime.plan.cycle import ROUNDING, Demand, Fit, alone, saturated_rps, together
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan
 from spacetime.plan.planner import PlanOptions
@@ -45,7 +45,7 @@ class Tables:
 
     profiles: Profiles
     options: PlanOptions
-    interference: Interference | None = None
+    interference: Neighbours | None = None
     _points: dict[tuple[str, tuple[int, ...], int], tuple[Point, ...]] = field(default_factory=dict)
     _saturated: dict[tuple[str, int], float] = field(default_factory=dict)
     _fastest: dict[tuple[str, int], float] = field(default_factory=dict)

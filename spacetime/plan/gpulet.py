@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.interference import Interference
+from spacetime.interference import Constant, Neighbours
 from spacetime.plan.assemble import finish
 from spacetime.plan.board import KIND, WHOLE, Board, Cell, Tables
 from spacetime.plan.cycle import ROUNDING
@@ -39,17 +39,17 @@ class Gpulet:
     """The planner of gpulet over the points of kind `mps`.
 
     `knee`: the rule of `knee.knee_of`; `none` asks for no more than the rate needs. `pairs`: the
-    sizes a device may be split into, in percent. `interference`: what neighbours cost, None for
-    nothing; with it only workloads are admitted that are admitted without. `share`: let tenants
-    take turns on a partition, at most `most_tenants`. Whether a tenant waits for its own turn or
-    for all is `options.turns`.
+    sizes a device may be split into, in percent. `interference`: what neighbours cost, a number for
+    the same factor everywhere, None for nothing; counting it admits nothing that is refused without
+    it. `share`: let tenants take turns on a partition, at most `most_tenants`. Whether a tenant
+    waits for its own turn or for all is `options.turns`.
 
     Raises UnsupportedError naming the field.
     """
 
     knee: Knee = "gain"
     pairs: Pairs = PAIRS
-    interference: Interference | None = None
+    interference: Neighbours | float | None = None
     share: bool = True
     most_tenants: int = 3
     name: str = "gpulet"
@@ -83,7 +83,9 @@ class Gpulet:
         layout: Sequence[tuple[int, ...]] | None = None,
     ) -> tuple[Board, tuple[Reason, ...]]:  # fmt: skip
         """Place every tenant; on devices split as `layout` says, where it is given."""
-        board = Board(Tables(profiles, options, self.interference), self.most_tenants)
+        cost = self.interference
+        neighbours = Constant(cost) if isinstance(cost, int | float) else cost
+        board = Board(Tables(profiles, options, neighbours), self.most_tenants)
         for parts in layout or ():
             board.add_device(*parts)
         filling = Filling(self, board, options.gpus, fixed=layout is not None)
