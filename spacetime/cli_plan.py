@@ -39,6 +39,11 @@ ANY = click.Path(path_type=Path)
     metavar="NAME=VALUE",
     help="A choice of the planner, such as slo_factor=0.5. May be repeated.",
 )
+@click.option(
+    "--calm",
+    is_flag=True,
+    help="Smaller batches where they answer sooner at random arrivals; costs headroom.",
+)
 @click.option("--explain", is_flag=True, help="Say for each tenant where it runs, and why.")
 @click.option("--out", type=FILE, help="Where to write the plan.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan instead of a table.")

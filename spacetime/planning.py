@@ -15,6 +15,7 @@ from spacetime import devices, profile_file, workload_file
 from spacetime.devices import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, plan_json, require
+from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
@@ -32,6 +33,7 @@ def from_options(
     max_procs: int,
     max_utilisation: float,
     choices: Sequence[str],
+    calm: bool,
     explain: bool,
     out: Path | None,
     as_json: bool,
@@ -46,6 +48,8 @@ def from_options(
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
     found = make(planner, **parse(choices)).plan(load, points, facts, options)
+    if calm:
+        found = calmed(found, load, points, options)
     made = require(found, load, points, facts, options)
     if out is not None:
         out.write_text(plan_json.dumps(made), encoding="utf-8")
@@ -101,7 +105,7 @@ def _table(plan: Plan, load: Workload, points: Profiles) -> Table:
     tenants = {tenant.name: tenant for tenant in load.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
     table = Table(box=SIMPLE_HEAD)
-    for title in ("gpu", "partition", "procs", "busy", "tenant", "batch", "req/s", "ms", "SLO ms"):
+    for title in ("gpu", "partition", "procs", "busy", "tenant", "batch", "req/s", "ms", "SLO"):
         text = title in {"partition", "tenant"}
         table.add_column(title, justify="left" if text else "right", no_wrap=True)
     for gpu in plan.gpus:

@@ -5,6 +5,7 @@ Every planner is a pure function behind one Protocol, `check` judges the plans o
 
 from __future__ import annotations
 
+from spacetime.plan.calm import calm as calm
 from spacetime.plan.check import Violation as Violation
 from spacetime.plan.check import check as check
 from spacetime.plan.check import require as require
@@ -20,5 +21,5 @@ from spacetime.plan.planner import planner as planner
 
 __all__ = [
     "PLANNERS", "Assignment", "GpuPlan", "PartitionPlan", "Plan", "PlanOptions", "Planner",
-    "Reason", "Violation", "check", "planner", "require",
+    "Reason", "Violation", "calm", "check", "planner", "require",
 ]  # fmt: skip

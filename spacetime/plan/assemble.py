@@ -11,7 +11,7 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan.demand import Part, lower_bound, serves, settle
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
-from spacetime.plan.timing import alone_ms, busy, loads
+from spacetime.plan.timing import alone_ms, headroom
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Workload
 
@@ -90,9 +90,6 @@ def finish(
             f"(no plan needs fewer than {bound})",
         )  # fmt: skip
     models = {tenant.name: tenant.model for tenant in workload.tenants}
-    busiest = max(
-        busy(partition, loads(partition, profiles, models))
-        for gpu in plan.gpus
-        for partition in gpu.partitions
-    )
-    return Plan(plan.planner, plan.device, plan.gpus, bound, 1 / busiest - 1, plan.reasons)
+    parts = [partition for gpu in plan.gpus for partition in gpu.partitions]
+    spare = headroom(parts, profiles, models)
+    return Plan(plan.planner, plan.device, plan.gpus, bound, spare, plan.reasons)

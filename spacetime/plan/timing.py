@@ -102,3 +102,10 @@ def busy(partition: PartitionPlan, found: Sequence[Load | None]) -> float:
     ]
     turns = partition.procs == 1 or len(partition.tenants) == 1
     return sum(each) if turns else max(each, default=0.0)
+
+
+def headroom(
+    partitions: Sequence[PartitionPlan], profiles: Profiles, model_of: dict[str, str]
+) -> float:
+    """By how much every rate could grow before the busiest partition works all the time."""
+    return 1 / max(busy(part, loads(part, profiles, model_of)) for part in partitions) - 1
