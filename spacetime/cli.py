@@ -20,7 +20,7 @@ import click
 from spacetime import __version__
 from spacetime.cli_options import OUT, Number
 from spacetime.cli_plan import plan, profile
-from spacetime.cli_simulate import simulate
+from spacetime.cli_simulate import compare, simulate
 from spacetime.errors import (
     InfeasibleError,
     InvalidInput,
@@ -104,7 +104,7 @@ def verify(**options: Any) -> None:
     import_module("spacetime.verify").from_options(**options)
 
 
-for command in (plan, profile, simulate):
+for command in (plan, profile, simulate, compare):
     cli.add_command(command)
 
 

@@ -1,8 +1,9 @@
 """What the scheduler is told of a plan: lanes, latencies, routes, duty cycles. Pure.
 
 How a partition becomes lanes follows from how its tenants share it (`plan.plan`): a tenant alone
-has a lane for each of the partition's processes; tenants that take turns, or whose processes the
-device slices in time, share one lane; tenants side by side have a lane each.
+has a lane for each of the partition's processes, which serve one queue (a pool); tenants that take
+turns, or whose processes the device slices in time, share one lane; tenants side by side have a
+lane each.
 
 A launch takes what the profile says of its batch *with all processes of the partition busy*, so a
 partition of several processes is judged on the safe side. A plan falls into *pieces* that share no
@@ -24,11 +25,15 @@ from spacetime.workload import Workload
 
 
 class PlanLane(NamedTuple):
-    """One process of a partition: an ordered execution path on device `gpu` of the plan."""
+    """One process of a partition: an ordered execution path on device `gpu` of the plan.
+
+    Lanes of one `pool` (the number of its first lane) serve one queue.
+    """
 
     gpu: int
     partition: PartitionPlan
     process: int
+    pool: int | None
 
     def __str__(self) -> str:
         size = f"{self.partition.kind} {self.partition.units}"
@@ -37,7 +42,10 @@ class PlanLane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A tenant on one lane: batches up to `batch`, its planned rate there, latency by bucket."""
+    """A tenant on one lane: batches up to `batch`, latency by bucket, and the planned rate.
+
+    The rate of a pool is that of its first lane.
+    """
 
     batch: int
     rate_rps: float
@@ -60,8 +68,11 @@ class Deployment:
     served: tuple[Mapping[int, Served], ...]
     duty: Mapping[int, tuple[tuple[int, int], ...]]
 
-    def pieces(self) -> tuple[Piece, ...]:
-        """The plan's independent pieces, in order of their first tenant."""
+    def pieces(self, *, devices_apart: bool = True) -> tuple[Piece, ...]:
+        """The plan's independent pieces, in order of their first tenant.
+
+        Not `devices_apart`: what shares a device is one piece, for its lanes slow each other.
+        """
         owner = list(range(len(self.lanes)))
 
         def find(lane: int) -> int:
@@ -73,6 +84,10 @@ class Deployment:
             first, *rest = map(find, lanes)
             for lane in rest:
                 owner[find(lane)] = find(first)
+        if not devices_apart:
+            first_of: dict[int, int] = {}
+            for lane, each in enumerate(self.lanes):
+                owner[find(lane)] = find(first_of.setdefault(each.gpu, lane))
         tenants: dict[int, list[int]] = defaultdict(list)
         for number, lanes in enumerate(self.served):
             tenants[find(next(iter(lanes)))].append(number)
@@ -102,7 +117,8 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
             first = len(lanes)
             placed = list(_placed(part))
             count = 1 + max((lane for lane, _, _ in placed), default=-1)
-            lanes += [PlanLane(gpu.id, part, process) for process in range(count)]
+            pool = first if len(part.tenants) == 1 and count > 1 else None
+            lanes += [PlanLane(gpu.id, part, process, pool) for process in range(count)]
             for lane, each, rate_rps in placed:
                 number = numbers[each.tenant]
                 model = workload.tenants[number].model
@@ -121,7 +137,7 @@ def _placed(part: PartitionPlan) -> Iterator[tuple[int, Assignment, float]]:
     if len(part.tenants) == 1:
         (each,) = part.tenants
         for process in range(part.procs):
-            yield process, each, each.rate_rps / part.procs
+            yield process, each, each.rate_rps if process == 0 else 0.0
     else:
         side_by_side = part.procs > 1
         for number, each in enumerate(part.tenants):

@@ -143,8 +143,7 @@ def plan_timeline(run: PlanRun) -> list[dict[str, Any]]:
 
 
 def _happenings(run: PlanRun) -> Iterator[_Happening]:
-    pieces = run.deployment.pieces()
-    for piece, result in zip(pieces, run.replications[0].pieces, strict=True):
+    for piece, result in zip(run.pieces, run.replications[0].pieces, strict=True):
         yield from _of_piece(result.timeline(), piece.lanes, piece.tenants)
 
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import permutations, product
 
 from spacetime.core import Policy
-from spacetime.deployment import Deployment, Piece, deploy
+from spacetime.deployment import Deployment, Piece, PlanLane, deploy
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan
 from spacetime.profile import Profiles
 from spacetime.simulator import (
     Arrivals,
     FamilySpec,
+    Interference,
     LaneSpec,
     NativeLane,
     NativeResult,
@@ -37,6 +38,7 @@ from spacetime.workload import Workload
 ENDLESS = 2**31 - 1  # requests: the deadline bounds a queue, not its length
 DURATION_NS = 60 * SECOND
 RANDOM = ("poisson", "gamma")  # the processes that another seed changes
+Slows = Callable[[str, int, str, int], float]  # model, units, another model, its units
 STEP = 0x9E3779B97F4A7C15  # between the seeds of replications
 
 
@@ -47,7 +49,9 @@ class SimOptions:
     `policy` None is the plan's own: weighted routes, full batches, turns where it has cycles.
     `rate_scale` multiplies every rate, of a trace by compressing its time. With `drops` a request
     that has not started at its deadline is dropped; without, it is answered late. `noise`: how
-    launches differ from the profile (None: not). `threads` None: one a core. `duration_ns` None:
+    launches differ from the profile (None: not). `interference(model, units, other model, its
+    units)` is the factor, at least 1, by which a launch is slower beside another partition of
+    its device; what several add is summed. `threads` None: one a core. `duration_ns` None:
     60 s, or the whole of a trace. Raises UnsupportedError naming the option.
     """
 
@@ -58,6 +62,7 @@ class SimOptions:
     rate_scale: float = 1.0
     drops: bool = True
     noise: Noise | None = None
+    interference: Slows | None = None
     threads: int | None = None
     timeline: bool = False
 
@@ -105,6 +110,7 @@ class PlanRun:
     policy: Policy
     options: SimOptions
     deployment: Deployment
+    pieces: tuple[Piece, ...]
     replications: tuple[Replication, ...]
 
     @cached_property
@@ -146,7 +152,7 @@ def simulate_plan(
     setting = _Setting(
         deployment, workload, policy, options, _arrivals(workload, options.rate_scale)
     )
-    pieces = deployment.pieces()
+    pieces = deployment.pieces(devices_apart=options.interference is None)
     draws = range(options.replications if workload.arrivals.process in RANDOM else 1)
     with ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         results = list(pool.map(lambda job: setting.run(*job), product(draws, pieces)))
@@ -154,7 +160,7 @@ def simulate_plan(
         _assemble(deployment, pieces, results[draw * len(pieces) :][: len(pieces)])
         for draw in draws
     )
-    return PlanRun(plan, workload, policy, options, deployment, runs)
+    return PlanRun(plan, workload, policy, options, deployment, pieces, runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,7 @@ class _Setting:
         seed = self.workload.seed if options.seed is None else options.seed
         return native_run(
             policy=self.policy,
-            lanes=[LaneSpec(units=deployment.lanes[n].partition.units) for n in piece.lanes],
+            lanes=[_lane(deployment.lanes[n], place) for n in piece.lanes],
             families=[
                 FamilySpec(latency_ns={
                     place[lane]: on.latency_ns for lane, on in deployment.served[tenant].items()
@@ -182,6 +188,7 @@ class _Setting:
                 self.tenant(number, family, place) for family, number in enumerate(piece.tenants)
             ],
             duty=self.duty(piece, place),
+            interference=self.interference(piece, place),
             noise=options.noise or Noise(),
             horizon_ns=options.horizon_ns(self.workload),
             seed=(seed + draw * STEP) % 2**64,
@@ -197,6 +204,29 @@ class _Setting:
             for lane in piece.lanes
             if lane in self.deployment.duty
         }
+
+    def interference(self, piece: Piece, place: Mapping[int, int]) -> list[Interference]:
+        slows = self.options.interference
+        if slows is None:
+            return []
+        lanes = self.deployment.lanes
+        on: dict[int, list[tuple[int, str]]] = {lane: [] for lane in piece.lanes}
+        for family, number in enumerate(piece.tenants):
+            for lane in self.deployment.served[number]:
+                on[lane].append((family, self.workload.tenants[number].model))
+        return [
+            Interference(
+                lane=place[lane], family=family, other=place[other], beside=beside,
+                extra=slows(
+                    model, lanes[lane].partition.units, neighbour, lanes[other].partition.units
+                ) - 1,
+            )
+            for lane, other in permutations(piece.lanes, 2)
+            if lanes[lane].gpu == lanes[other].gpu
+            and lanes[lane].partition is not lanes[other].partition
+            for family, model in on[lane]
+            for beside, neighbour in on[other]
+        ]  # fmt: skip
 
     def tenant(self, number: int, family: int, place: Mapping[int, int]) -> TenantSpec:
         tenant = self.workload.tenants[number]
@@ -216,6 +246,12 @@ class _Setting:
             lane_weights=tuple(weights),
             stream=number,
         )
+
+
+def _lane(lane: PlanLane, place: Mapping[int, int]) -> LaneSpec:
+    return LaneSpec(
+        units=lane.partition.units, pool=None if lane.pool is None else place[lane.pool]
+    )
 
 
 def _arrivals(workload: Workload, scale: float) -> list[Arrivals]:

@@ -22,10 +22,13 @@ NativeLane = _native.LaneStats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneSpec:
-    """A lane on a partition of ``units``; ``borrows``: may run others' work while idle."""
+    """A lane on a partition of ``units``; ``borrows``: may run others' work while idle, where the
+    policy lends. Lanes of one ``pool`` share what waits under any policy, as processes that serve
+    one queue."""
 
     units: int = 1
     borrows: bool = True
+    pool: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,18 @@ class Noise:
     cv: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interference:
+    """A launch of ``family`` that starts on ``lane`` while ``other`` runs family ``beside`` takes
+    ``1 + extra`` times its latency; what several neighbours add is summed."""
+
+    lane: int
+    family: int
+    other: int
+    beside: int
+    extra: float
+
+
 @dataclass(frozen=True, slots=True)
 class TenantResult:
     """What became of a tenant's requests. Latency is arrival to answer, wait arrival to start."""
@@ -174,6 +189,7 @@ def simulate(
     families: Sequence[FamilySpec],
     tenants: Sequence[TenantSpec],
     duty: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    interference: Sequence[Interference] = (),
     noise: Noise = Noise(),
     horizon_ns: int | None = None,
     requests: int | None = None,
@@ -197,7 +213,8 @@ def simulate(
         2000
     """
     result = native_run(
-        policy=policy, lanes=lanes, families=families, tenants=tenants, duty=duty, noise=noise,
+        policy=policy, lanes=lanes, families=families, tenants=tenants, duty=duty,
+        interference=interference, noise=noise,
         horizon_ns=horizon_ns, requests=requests, seed=seed, timeline=timeline,
     )  # fmt: skip
     return SimResult(
@@ -215,6 +232,7 @@ def native_run(
     families: Sequence[FamilySpec],
     tenants: Sequence[TenantSpec],
     duty: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    interference: Sequence[Interference] = (),
     noise: Noise = Noise(),
     horizon_ns: int | None = None,
     requests: int | None = None,
@@ -224,11 +242,14 @@ def native_run(
     """As `simulate`; the extension's own counters, whose histograms merge. Holds no GIL."""
     spec = _native.SimSpec(
         policy=native_policy(policy),
-        lanes=[(lane.units, lane.borrows) for lane in lanes],
+        lanes=[(lane.units, lane.borrows, lane.pool) for lane in lanes],
         families=[family.buckets for family in families],
         latencies=_latencies(families),
         tenants=[_native_tenant(tenant) for tenant in tenants],
         duty=[(lane, list(turns)) for lane, turns in (duty or {}).items()],
+        interference=[
+            (each.lane, each.family, each.other, each.beside, each.extra) for each in interference
+        ],
         noise=noise.kind,
         noise_cv=noise.cv,
         horizon_ns=horizon_ns,

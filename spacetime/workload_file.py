@@ -33,7 +33,7 @@ def read(path: Path) -> Workload:
 
     Raises WorkloadError, one line `file:line: field: what it must be`.
     """
-    text = _read_text(path)
+    text = read_text(path)
     lines: FieldLines = {}
     try:
         _find_fields(path, text, lines)
@@ -54,7 +54,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text. Raises WorkloadError where it cannot be read or is no UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -172,7 +173,7 @@ def _list(data: object, place: str) -> tuple[Any, ...]:
 def read_trace(path: Path, tenants: tuple[Tenant, ...]) -> tuple[Arrival, ...]:
     """Read recorded arrivals, CSV `time_ms,tenant` in order of time, `tenant` a tenant's name."""
     numbers = {tenant.name: number for number, tenant in enumerate(tenants)}
-    rows = csv.reader(_read_text(path).splitlines())
+    rows = csv.reader(read_text(path).splitlines())
     if next(rows, []) != TRACE_HEADER:
         raise WorkloadError("arrivals.file", f"{path}:1: the header must be time_ms,tenant")
     trace: list[Arrival] = []

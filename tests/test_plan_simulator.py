@@ -204,7 +204,7 @@ def test_nothing_is_lost(plan: Plan, policy: str | None, process: str, drops: bo
 @given(plan=plans(), policy=st.sampled_from(["parvagpu", "elsa", "space-time", "gpulet"]))
 def test_pieces_apart_are_the_plan_as_a_whole(plan: Plan, policy: str) -> None:
     class Whole(Deployment):
-        def pieces(self) -> tuple[Piece, ...]:
+        def pieces(self, *, devices_apart: bool = True) -> tuple[Piece, ...]:
             return (Piece(tuple(range(len(self.lanes))), tuple(range(len(self.served)))),)
 
     options = SimOptions(policy=Policy.named(policy), duration_ns=SECOND, replications=1)
@@ -352,3 +352,34 @@ def test_a_bad_file_is_one_line_and_status_2(
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_processes_of_a_partition_serve_one_queue() -> None:
+    # Four requests at once and batches of up to 4: the first process takes one, the second the
+    # rest of what waits, though all are routed to one queue.
+    plan = plan_of(part("p", 1, on("a", 4), procs=2))
+    options = SimOptions(timeline=True)
+    run = simulate_plan(plan, recorded((A,), 0, 1, 2, 3, 25), PROFILES, options)
+    done = [
+        (e["ts"], e["tid"], e["args"]["requests"]) for e in plan_timeline(run) if e["ph"] == "X"
+    ]
+    assert sorted(done) == [(0.0, 1, 1), (1000.0, 2, 1), (20000.0, 1, 2), (25000.0, 2, 1)]
+
+
+def test_interference_slows_what_starts_beside_another_partition() -> None:
+    asked = recorded((A, B), 0, 5, 100)
+    parts = (part("p", 1, on("a")), part("q", 1, on("b")))
+    together = Plan("hand", DEVICE, (GpuPlan(0, parts),))
+
+    def slows(model: str, units: int, other: str, other_units: int) -> float:
+        assert (units, other_units) == (1, 1)
+        return {("m", "n"): 1.5, ("n", "m"): 2.0}[model, other]
+
+    def finished(plan: Plan) -> list[tuple[str, float]]:
+        options = SimOptions(interference=slows, timeline=True)
+        run = simulate_plan(plan, asked, PROFILES, options)
+        return [(e["name"], e["ts"] + e["dur"]) for e in plan_timeline(run) if e["ph"] == "X"]
+
+    # a starts alone; b at 5 ms beside it, so its 20 ms take 40; a again alone.
+    assert finished(together) == [("a", 10000.0), ("b", 45000.0), ("a", 110000.0)]
+    assert finished(plan_of(*parts)) == [("a", 10000.0), ("b", 25000.0), ("a", 110000.0)]

@@ -106,15 +106,21 @@ SimTenant make_tenant(FamilyId family, std::int32_t priority, double weight,
 
 using Turns = std::vector<std::pair<TenantId, std::uint32_t>>;
 
-SimSpec make_spec(const Policy& policy, const std::vector<std::pair<std::uint32_t, bool>>& lanes,
+using Lanes = std::vector<std::tuple<std::uint32_t, bool, std::optional<std::uint32_t>>>;
+using Pairs = std::vector<std::tuple<LaneId, FamilyId, LaneId, FamilyId, double>>;
+
+SimSpec make_spec(const Policy& policy, const Lanes& lanes,
                   std::vector<std::vector<std::uint32_t>> families,
                   const std::vector<std::tuple<FamilyId, LaneId, std::uint32_t, TimeNs>>& latencies,
                   std::vector<SimTenant> tenants, const std::vector<std::pair<LaneId, Turns>>& duty,
-                  const std::string& noise, double noise_cv, std::optional<TimeNs> horizon_ns,
-                  std::optional<std::uint64_t> requests, std::uint64_t seed, bool timeline) {
+                  const Pairs& interference, const std::string& noise, double noise_cv,
+                  std::optional<TimeNs> horizon_ns, std::optional<std::uint64_t> requests,
+                  std::uint64_t seed, bool timeline) {
   SimSpec out;
   out.policy = policy;
-  for (const auto& [units, borrows] : lanes) out.lanes.push_back({units, borrows});
+  for (const auto& [units, borrows, pool] : lanes) {
+    out.lanes.push_back({units, borrows, pool.value_or(kNone)});
+  }
   for (auto& buckets : families) out.families.push_back({std::move(buckets)});
   for (const auto& [family, lane, bucket, latency_ns] : latencies) {
     out.latencies.push_back({family, lane, bucket, latency_ns});
@@ -124,6 +130,9 @@ SimSpec make_spec(const Policy& policy, const std::vector<std::pair<std::uint32_
     SimDuty& cycle = out.duty.emplace_back();
     cycle.lane = lane;
     for (const auto& [tenant, batch] : turns) cycle.turns.push_back({tenant, batch});
+  }
+  for (const auto& [lane, family, other, beside, extra] : interference) {
+    out.interference.push_back({lane, family, other, beside, extra});
   }
   out.noise = parse<Noise>(kNoiseNames, noise, "noise");
   out.noise_cv = noise_cv;
@@ -143,8 +152,8 @@ void bind_spec(py::module_& m) {
   py::class_<SimSpec>(m, "SimSpec")
       .def(py::init(&make_spec), py::kw_only(), py::arg("policy"), py::arg("lanes"),
            py::arg("families"), py::arg("latencies"), py::arg("tenants"), py::arg("duty"),
-           py::arg("noise"), py::arg("noise_cv"), py::arg("horizon_ns"), py::arg("requests"),
-           py::arg("seed"), py::arg("timeline"));
+           py::arg("interference"), py::arg("noise"), py::arg("noise_cv"), py::arg("horizon_ns"),
+           py::arg("requests"), py::arg("seed"), py::arg("timeline"));
 }
 
 void bind_result(py::module_& m) {

@@ -49,6 +49,7 @@ LaneId Facts::add_lane(const LaneSpec& spec) {
   require(spec.units > 0, "LaneSpec.units: must be at least 1");
   const LaneId id = lanes();
   lanes_.push_back(spec);
+  pooled_ = pooled_ || spec.pool != kNone;
   const auto larger = [this](std::uint32_t units, LaneId lane) {
     return units < lanes_[lane].units;
   };

@@ -30,6 +30,13 @@ class Facts {
   std::uint32_t families() const { return static_cast<std::uint32_t>(families_.size()); }
   std::uint32_t tenants() const { return static_cast<std::uint32_t>(tenants_.size()); }
   const LaneSpec& lane(LaneId lane) const { return lanes_[lane]; }
+  // shares: `runner`, idle, may run work queued on `owner`.
+  bool shares(LaneId owner, LaneId runner) const {
+    const std::uint32_t pool = lanes_[runner].pool;
+    if (pool != kNone && pool == lanes_[owner].pool) return true;
+    return policy_.lend && lanes_[runner].borrows;
+  }
+  bool any_shares() const { return policy_.lend || pooled_; }
   const TenantSpec& tenant(TenantId tenant) const { return tenants_[tenant].spec; }
   bool alive(TenantId tenant) const { return tenant < tenants_.size() && tenants_[tenant].alive; }
   void bury(TenantId tenant);
@@ -81,6 +88,7 @@ class Facts {
 
   Policy policy_;
   std::vector<LaneSpec> lanes_;
+  bool pooled_ = false;  // some lane is in a pool
   std::vector<LaneId> by_units_;
   std::vector<Family> families_;
   std::vector<TenantFacts> tenants_;

@@ -211,10 +211,10 @@ void Scheduler::State::settle(TimeNs now, Actions& out) {
     holds[lane] = kNever;
     if (queues.lane(lane).count > 0) serve(lane, now, out);
   }
-  if (!facts.policy().lend || busy == 0) return;
+  if (!facts.any_shares() || busy == 0) return;
   for (LaneId lane = 0; lane < lanes && queues.count() > 0; ++lane) {
     if (running[lane].busy() || queues.lane(lane).count > 0) continue;
-    if (facts.lane(lane).borrows) borrow(lane, now, out);
+    borrow(lane, now, out);
   }
 }
 
@@ -230,7 +230,7 @@ bool Scheduler::State::borrow(LaneId lane, TimeNs now, Actions& out) {
   std::optional<Pick> best;
   for (LaneId other = 0; other < running.size(); ++other) {
     const LaneQueues& work = queues.lane(other);
-    if (!running[other].busy() || work.count == 0) continue;
+    if (!running[other].busy() || work.count == 0 || !facts.shares(other, lane)) continue;
     if (owner != kNone && work.work_ns <= queues.lane(owner).work_ns) continue;
     const std::optional<Pick> pick = order.next(other, lane, now, holds[lane]);
     if (!pick) continue;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <span>
 #include <stdexcept>
+#include <utility>
 
 #include "sched/indexed_heap.h"
 
@@ -22,7 +23,8 @@ struct Live {  // a request between its arrival and its end
 };
 
 struct LaneState {
-  LaunchId launch = 0;
+  LaunchId launch = 0;  // 0 = idle
+  FamilyId family = kNone;
   TimeNs started = 0;
   std::uint32_t samples = 0;
   std::uint32_t tenants = 0;
@@ -37,6 +39,7 @@ class Simulation {
  private:
   void set_up();
   void add_latency(const SimLatency& latency);
+  void add_interference(const SimInterference& pair);
   void check_end() const;
   std::uint32_t source_of(TenantId tenant) const { return lanes() + tenant; }
   std::uint32_t lanes() const { return static_cast<std::uint32_t>(spec_.lanes.size()); }
@@ -49,6 +52,7 @@ class Simulation {
   void start(const Start& start, TimeNs now);
   TimeNs service_ns(const Start& start, TimeNs now);
   double slowdown(const Start& start, TimeNs now) const;
+  double interference(const Start& start) const;
   std::uint32_t count_tenants(const Start& start);
   void drop(const Drop& drop, TimeNs now);
   RequestId slot();
@@ -60,7 +64,8 @@ class Simulation {
   std::vector<Arrivals> arrivals_;                         // by tenant
   std::vector<std::vector<std::vector<TimeNs>>> latency_;  // by family, lane, bucket's place
   std::vector<LaneState> lane_states_;
-  std::vector<Source> sources_;  // lanes, then tenants
+  std::vector<std::vector<SimInterference>> neighbours_;  // by lane
+  std::vector<Source> sources_;                           // lanes, then tenants
   IndexedHeap<Source, &Source::place, TimeNs> next_;
   std::vector<Live> live_;
   std::vector<RequestId> free_;
@@ -99,6 +104,8 @@ void Simulation::set_up() {
   }
   for (const SimLatency& latency : spec_.latencies) add_latency(latency);
   lane_states_.resize(lanes());
+  neighbours_.resize(lanes());
+  for (const SimInterference& pair : spec_.interference) add_interference(pair);
   sources_.resize(lanes() + spec_.tenants.size());
   seen_.resize(spec_.tenants.size());
   for (TenantId id = 0; id < spec_.tenants.size(); ++id) {
@@ -119,6 +126,16 @@ void Simulation::add_latency(const SimLatency& latency) {
   const std::vector<std::uint32_t>& buckets = spec_.families[latency.family].buckets;
   const auto place = std::find(buckets.begin(), buckets.end(), latency.bucket) - buckets.begin();
   latency_[latency.family][latency.lane][static_cast<std::size_t>(place)] = latency.latency_ns;
+}
+
+void Simulation::add_interference(const SimInterference& pair) {
+  if (pair.lane >= lanes() || pair.other >= lanes() || pair.lane == pair.other) {
+    throw std::invalid_argument("interference.lane: must name two different lanes");
+  }
+  if (!std::isfinite(pair.extra) || pair.extra < 0) {
+    throw std::invalid_argument("interference.extra: must be 0 or positive");
+  }
+  neighbours_[pair.lane].push_back(pair);
 }
 
 SimResult Simulation::run() {
@@ -186,6 +203,7 @@ void Simulation::finish(LaneId lane, TimeNs now) {
   next_.erase(sources_, lane);
   LaneState& state = lane_states_[lane];
   result_.stats.on_idle(lane, now - state.started);
+  const LaunchId launch = std::exchange(state.launch, 0);
   for (const RequestId id : state.requests) {
     const Live& live = live_[id];
     result_.stats.on_finish({live.tenant, live.arrival, live.objective, state.started, now},
@@ -194,9 +212,9 @@ void Simulation::finish(LaneId lane, TimeNs now) {
   }
   if (spec_.timeline) {
     result_.timeline.events.push_back(
-        {.time = now, .kind = EventKind::kFinish, .id = state.launch, .at = lane});
+        {.time = now, .kind = EventKind::kFinish, .id = launch, .at = lane});
   }
-  scheduler_.finish(state.launch, now, actions_);
+  scheduler_.finish(launch, now, actions_);
 }
 
 void Simulation::act(TimeNs now) {
@@ -220,6 +238,7 @@ void Simulation::start(const Start& start, TimeNs now) {
   LaneState& state = lane_states_[start.lane];
   const auto first = actions_.requests.begin() + start.first;
   state.launch = start.launch;
+  state.family = start.family;
   state.started = now;
   state.samples = start.samples;
   state.tenants = count_tenants(start);
@@ -260,7 +279,7 @@ TimeNs Simulation::service_ns(const Start& start, TimeNs now) {
                                 " on lane " + std::to_string(start.lane) + ", bucket " +
                                 std::to_string(buckets[place]));
   }
-  double factor = slowdown(start, now);
+  double factor = slowdown(start, now) * (1 + interference(start));
   if (start.bucket > buckets.back()) factor *= static_cast<double>(start.bucket) / buckets.back();
   if (spec_.noise == Noise::kExponential) factor *= noise_.exponential();
   if (spec_.noise == Noise::kLognormal) factor *= noise_.lognormal(spec_.noise_cv);
@@ -277,6 +296,17 @@ double Simulation::slowdown(const Start& start, TimeNs now) const {
     }
   }
   return worst;
+}
+
+// What runs beside the launch as it starts counts for all of it.
+double Simulation::interference(const Start& start) const {
+  double extra = 0;
+  for (const SimInterference& pair : neighbours_[start.lane]) {
+    const LaneState& other = lane_states_[pair.other];
+    if (pair.family != start.family || other.launch == 0) continue;
+    if (other.family == pair.beside) extra += pair.extra;
+  }
+  return extra;
 }
 
 }  // namespace

@@ -49,6 +49,16 @@ struct SimDuty {
   std::vector<DutyTurn> turns;
 };
 
+// A launch of `family` that starts on `lane` while `other` runs `beside` takes `extra` times its
+// latency longer; what several neighbours add is summed.
+struct SimInterference {
+  LaneId lane = kNone;
+  FamilyId family = kNone;
+  LaneId other = kNone;
+  FamilyId beside = kNone;
+  double extra = 0;
+};
+
 struct SimSpec {
   Policy policy;
   std::vector<LaneSpec> lanes;
@@ -56,6 +66,7 @@ struct SimSpec {
   std::vector<SimLatency> latencies;
   std::vector<SimTenant> tenants;
   std::vector<SimDuty> duty;
+  std::vector<SimInterference> interference;
   Noise noise = Noise::kNone;
   double noise_cv = 0;             // kLognormal
   TimeNs horizon_ns = kNever;      // no arrivals from here on

@@ -52,8 +52,9 @@ struct Policy {
 };
 
 struct LaneSpec {
-  std::uint32_t units = 1;  // size of its partition: elsa's size class
-  bool borrows = true;      // may run work queued on other lanes while idle
+  std::uint32_t units = 1;     // size of its partition: elsa's size class
+  bool borrows = true;         // may run work queued on other lanes while idle
+  std::uint32_t pool = kNone;  // lanes of a pool share what waits, with or without lending
 };
 
 struct FamilySpec {

@@ -1,0 +1,114 @@
+"""`spacetime compare`: reads scenarios, runs every planner on them, shows and writes verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from spacetime import devices, profile_file, scenario_file
+from spacetime.comparison import DEMAND, Verdict, compare
+from spacetime.plan import PLANNERS, PlanOptions
+from spacetime.plan_simulator import SimOptions
+from spacetime.units import SECOND
+
+FORMAT = "spacetime.compare/1"
+
+
+def from_options(
+    *,
+    scenarios: Path,
+    profiles: Path,
+    device: str | None,
+    planners: Sequence[str],
+    gpus: int | None,
+    max_procs: int,
+    max_utilisation: float,
+    duration: float,
+    replications: int,
+    seed: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare and print a table or JSON; with `out` also write compare.json and compare.png."""
+    names = tuple(planners) or tuple(PLANNERS)
+    points = profile_file.read(profiles)
+    found = scenario_file.read(scenarios)
+    verdicts: list[Verdict] = []
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("planning and simulating", total=len(found) * len(names))
+        for verdict in compare(
+            found, names, profiles=points, device=devices.device(device or points.device),
+            plan_options=PlanOptions(
+                gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation
+            ),
+            sim_options=SimOptions(
+                duration_ns=round(duration * SECOND), replications=replications, seed=seed
+            ),
+        ):  # fmt: skip
+            verdicts.append(verdict)
+            progress.advance(task)
+    record = as_record(verdicts)
+    if out is not None:
+        _write(record, out, screen)
+    if as_json:
+        print(json.dumps(record, indent=2))
+    else:
+        show(verdicts, Console())
+
+
+def as_record(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The verdicts as JSON, `spacetime.compare/1`."""
+    rows = [asdict(verdict) | {"keeps": verdict.keeps} for verdict in verdicts]
+    return {"format": FORMAT, "demanded_attainment": DEMAND, "rows": rows}
+
+
+def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    try:
+        plot = import_module("spacetime.plot_compare")
+    except ModuleNotFoundError as error:
+        screen.print(f"no picture: {error.name} is not installed")
+    else:
+        plot.draw_compare(record, out / "compare.png")
+
+
+def show(verdicts: Sequence[Verdict], console: Console) -> None:
+    """A row for each scenario and planner; below, why plans were refused or are unsound."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("scenario", "planner"):
+        table.add_column(name, no_wrap=True)
+    for name in ("devices", "bound", "stranded", "idle", "in time", "worst", "planned ms"):
+        table.add_column(name, justify="right")
+    last = None
+    for each in verdicts:
+        if last not in {None, each.scenario}:
+            table.add_section()
+        last = each.scenario
+        table.add_row(*_cells(each))
+    console.print(table)
+    for each in verdicts:
+        if why := each.refused or "; ".join(each.violations):
+            console.print(f"{each.scenario}, {each.planner}: {why}", soft_wrap=True)
+
+
+def _cells(each: Verdict) -> tuple[str, ...]:
+    planned = f"{each.planning_s * 1000:,.1f}"
+    if each.refused is not None:
+        return (each.scenario, each.planner, "refused", *"-----", planned)
+    return (
+        each.scenario, each.planner, f"{each.gpus}{' unsound' * bool(each.violations)}",
+        str(each.lower_bound_gpus or "-"),
+        "-" if each.stranded_units is None else str(each.stranded_units),
+        f"{each.idle_units:.1f}", f"{each.attainment:.2%}", f"{each.worst_attainment:.2%}", planned,
+    )  # fmt: skip
