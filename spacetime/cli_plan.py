@@ -15,6 +15,7 @@ PLANNERS = (
     *("exact", "mig-only", "whole-gpu", "time-only", "mps-default"),
 )
 FORMATS = ("parvagpu", "gpulet")
+EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 ANY = click.Path(path_type=Path)
 
 
@@ -43,6 +44,12 @@ ANY = click.Path(path_type=Path)
     "--calm",
     is_flag=True,
     help="Smaller batches where they answer sooner at random arrivals; costs headroom.",
+)
+@click.option(
+    "--export",
+    "form",
+    type=click.Choice(EXPORTS),
+    help="Print what another tool takes instead of a table; nothing is executed.",
 )
 @click.option("--explain", is_flag=True, help="Say for each tenant where it runs, and why.")
 @click.option("--out", type=FILE, help="Where to write the plan.")

@@ -17,6 +17,7 @@ from spacetime.errors import ProfileError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
+from spacetime.plan.export import EXPORTS
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
@@ -34,11 +35,12 @@ def from_options(
     max_utilisation: float,
     choices: Sequence[str],
     calm: bool,
+    form: str | None,
     explain: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Make a plan, check it, and print it as a table or as JSON.
+    """Make a plan, check it, and print it as a table, as JSON or as what another tool takes.
 
     Raises InfeasibleError naming tenant and bound, and what the readers of the files raise.
     """
@@ -53,12 +55,16 @@ def from_options(
     made = require(found, load, points, facts, options)
     if out is not None:
         out.write_text(plan_json.dumps(made), encoding="utf-8")
-    if as_json:
+    if form is not None:
+        print(EXPORTS[form](made, facts), end="")
+    elif as_json:
         print(plan_json.dumps(made), end="")
     else:
         show(made, load, points, facts)
     if explain:
-        Console(stderr=as_json).print(made.explain(), highlight=False, markup=False, soft_wrap=True)
+        Console(stderr=as_json or form is not None).print(
+            made.explain(), highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def parse(choices: Sequence[str]) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from test_planners import EVERY_KIND
 
 from spacetime import profile_file
 from spacetime.cli import cli
+from spacetime.cli_plan import EXPORTS as NAMED_EXPORTS
 from spacetime.cli_plan import FORMATS, PLANNERS
 from spacetime.plan import PLANNERS as REGISTERED
+from spacetime.plan.export import EXPORTS
 from spacetime.plan.plan_json import loads
 from spacetime.profile_import import IMPORTERS
 
@@ -45,6 +47,7 @@ def spacetime(*arguments: str, blocked: tuple[str, ...] = ()) -> subprocess.Comp
 def test_the_command_names_what_is_registered() -> None:
     assert set(PLANNERS) == set(REGISTERED)
     assert set(FORMATS) == set(IMPORTERS)
+    assert set(NAMED_EXPORTS) == set(EXPORTS)
 
 
 def test_a_plan_is_shown_and_written(files: tuple[str, str, str], tmp_path: Path) -> None:
@@ -55,6 +58,14 @@ def test_a_plan_is_shown_and_written(files: tuple[str, str, str], tmp_path: Path
     assert (plan.planner, plan.device) == ("parvagpu", "a100-80gb")
     assert f"parvagpu: {len(plan.gpus)} × a100-80gb (mig), at least" in found.output
     assert "a: 7 slices with batch 8 × 3 procs answers most per slice" in found.output
+
+
+def test_an_export_is_all_that_is_printed(files: tuple[str, str, str]) -> None:
+    found = CliRunner().invoke(cli, ["plan", *files, "--export", "nvidia-smi", "--explain"])
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith("# Needs root")
+    assert "nvidia-smi mig -i 0 -cgi " in found.stdout
+    assert "answers most per slice" in found.stderr
 
 
 @pytest.mark.parametrize("name", REGISTERED)
