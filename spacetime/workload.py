@@ -20,6 +20,8 @@ DATATYPES = (
     *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
     *("FP16", "FP32", "FP64", "BF16"),
 )
+TRACE_FORMS = ("csv", "azure-functions-2019", "azure-functions-2021", "azure-llm", "twitter")
+MAX_SCALE = 1e9
 MAX_RATE_RPS = 1e9  # one request a nanosecond: the clock's own resolution
 MAX_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
 MAX_COUNT = 2**31 - 1
@@ -117,11 +119,21 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """How requests come: `cv` is the coefficient of variation of gamma gaps, `file` the trace."""
+    """How requests come: `cv` is the coefficient of variation of gamma gaps, `file` the trace.
+
+    A trace of another `form` than `csv` is somebody's recording (see `recorded`): its time runs
+    `time_scale` times as fast, and each count is multiplied by `rate_scale` (both scale the rate;
+    the second keeps the pattern in time). With `rates` `tenants`, counts are first scaled to the
+    tenants' own rates.
+    """
 
     process: str = "poisson"
     cv: float = 1.0
     file: str | None = None
+    form: str = "csv"
+    time_scale: float = 1.0
+    rate_scale: float = 1.0
+    rates: str = "recorded"
 
     def __post_init__(self) -> None:
         _one_of("process", self.process, PROCESSES)
@@ -130,6 +142,13 @@ class Arrivals:
             _text("file", self.file)
         if (self.process == "trace") != (self.file is not None):
             raise WorkloadError("file", "belongs to process trace, and trace needs it")
+        _one_of("form", self.form, TRACE_FORMS)
+        _one_of("rates", self.rates, ("recorded", "tenants"))
+        _number("time_scale", self.time_scale, MAX_SCALE)
+        _number("rate_scale", self.rate_scale, MAX_SCALE)
+        scaled = (self.time_scale, self.rate_scale, self.rates) != (1.0, 1.0, "recorded")
+        if self.form == "csv" and scaled:
+            raise WorkloadError("form", "csv is replayed as it is; name a recording's form")
 
     def times(self, *, rate_rps: float, seed: int | str) -> Iterator[int]:
         """One tenant's arrivals at a mean rate, endless: nanoseconds, never falling.

@@ -2,10 +2,11 @@
 
     tenants: [{name, model, slo_ms, rate_rps, priority?, weight?, batch_sizes?,
                example_inputs?: [{shape, datatype}], weights?}]
-    arrivals: {process: poisson|constant|gamma|trace, cv?, file?}
+    arrivals: {process: poisson|constant|gamma|trace, cv?, file?, form?}
     seed: 0
 
-A trace is CSV with the header `time_ms,tenant`, in order of time; its path is relative to the
+A trace is CSV with the header `time_ms,tenant`, in order of time, or another `form` of `recorded`,
+then with `time_scale`, `rate_scale` and `rates: recorded|tenants`; its path is relative to the
 workload file. Unknown and repeated fields are refused: a misspelt option must not be ignored.
 """
 
@@ -15,12 +16,13 @@ import csv
 import json
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from spacetime import recorded
 from spacetime.workload import MAX_MS, Arrival, Arrivals, InputSpec, Tenant, Workload, WorkloadError
 
 TRACE_HEADER = ["time_ms", "tenant"]
@@ -118,8 +120,23 @@ def _workload(data: object, folder: Path) -> Workload:
     arrivals = _make(
         Arrivals, _mapping(Arrivals, entries.get("arrivals", {}), "arrivals"), "arrivals"
     )
-    trace = () if arrivals.file is None else read_trace(folder / arrivals.file, tenants)
-    return Workload(tenants=tenants, arrivals=arrivals, seed=entries.get("seed", 0), trace=trace)
+    untraced = Workload(tenants=tenants, seed=entries.get("seed", 0))
+    if arrivals.file is None:
+        return replace(untraced, arrivals=arrivals)
+    path = folder / arrivals.file
+    if arrivals.form == "csv":
+        trace = read_trace(path, tenants)
+    else:
+        trace = _recorded(path, arrivals, untraced)
+    return replace(untraced, arrivals=arrivals, trace=trace)
+
+
+def _recorded(path: Path, arrivals: Arrivals, workload: Workload) -> tuple[Arrival, ...]:
+    try:
+        found = recorded.read(path, arrivals.form)
+        return recorded.draw(found, workload.tenants, arrivals, seed=workload.seed)
+    except WorkloadError as error:
+        raise WorkloadError("arrivals.file", str(error)) from error
 
 
 def _tenant(data: object, place: str) -> Tenant:

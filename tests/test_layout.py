@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
     {"fusion"},
     {"scenario_file"},
     {"program", "workload_file", "openloop", "device", "report", "timeline"},
-    {"plan", "profile_import"},
+    {"plan", "profile_import", "recorded"},
     {"profile_file", "interference"},
     {"signature", "workload", "profile", "devices"},
     {"kernels"},

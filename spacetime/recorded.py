@@ -1,0 +1,255 @@
+"""Arrivals that others recorded, in their public formats, drawn onto the tenants of a workload.
+
+azure-functions-2019  HashOwner,HashApp,HashFunction,Trigger,1,…,1440: invocations of a function in
+                      each minute of a day (ATC'20)
+azure-functions-2021  app,func,end_timestamp,duration: one invocation a row, in seconds (SOSP'21)
+azure-llm             TIMESTAMP,ContextTokens,GeneratedTokens: one request a row (ISCA'24, HPCA'25)
+twitter               no header, one number a line: requests in that second, the form in which
+                      inference systems pass the Twitter stream on; it may be normalised
+
+Counts are spread over their minute or second at random (seeded). Nothing of these recordings is
+part of this project. Every refusal is one line with file, row and field.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from spacetime.units import MS, SECOND
+from spacetime.workload import MAX_MS, Arrival, Arrivals, Tenant, WorkloadError
+
+MINUTE = 60 * SECOND
+MINUTES = 1440
+MOST = 20_000_000  # arrivals, or rows: more is a wrong unit or a file to be cut
+LARGEST = 1e9  # of any count or number of seconds in a recording
+FUNCTIONS_2019 = ["HashOwner", "HashApp", "HashFunction", "Trigger",
+                  *(str(minute) for minute in range(1, MINUTES + 1))]  # fmt: skip
+FUNCTIONS_2021 = ["app", "func", "end_timestamp", "duration"]
+INSTANT = re.compile(r"(\d+-\d+-\d+ \d+:\d+:\d+)(?:\.(\d+))?(?:\+00:00)?", re.ASCII)
+LLM = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
+
+
+class Span(NamedTuple):
+    """So many requests between `start_ns` and `width_ns` later."""
+
+    start_ns: int
+    width_ns: int
+    requests: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Streams of requests by name, in order of time, over `length_ns` from 0.
+
+    `exact`: each span is one request at its start, and its width the time to the next one.
+    """
+
+    streams: Mapping[str, Sequence[Span]]
+    length_ns: int
+    exact: bool
+
+
+def read(path: Path, form: str) -> Recorded:
+    """A recording in one of `FORMS`; it starts at its first minute, second or request.
+
+    Raises WorkloadError, one line `file:row: field: what it must be`.
+    """
+    try:
+        found = FORMS[form](path)
+    except OSError as error:
+        raise WorkloadError(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WorkloadError(str(path), "must be UTF-8 text") from error
+    if not any(span.requests for spans in found.streams.values() for span in spans):
+        raise WorkloadError("recording", "holds no request", where=f"{path}: ")
+    return found
+
+
+def draw(
+    found: Recorded, tenants: Sequence[Tenant], how: Arrivals, *, seed: int
+) -> tuple[Arrival, ...]:
+    """The recording as the tenants' arrivals, its time and rate scaled as `how` says.
+
+    One stream is dealt out among the tenants in proportion to their rates. Of several the busiest
+    goes to the tenant of the highest rate, and so on; streams beyond the tenants are left out.
+    Raises WorkloadError for fewer streams than tenants, and for more arrivals than `MOST`.
+    """
+    chance = random.Random(f"spacetime/recorded/{seed}")
+    totals = {name: math.fsum(span.requests for span in spans)
+              for name, spans in found.streams.items()}  # fmt: skip
+    names = sorted(totals, key=lambda name: (-totals[name], name))
+    order = sorted(range(len(tenants)), key=lambda n: (-tenants[n].rate_rps, n))
+    if len(names) == 1:
+        wanted = sum(tenant.rate_rps for tenant in tenants)
+        plan = [(names[0], wanted, order)]
+    elif len(names) < len(tenants):
+        raise WorkloadError(
+            "tenants", f"are {len(tenants)}, the recording has {len(names)} streams; name fewer"
+        )
+    else:
+        plan = [(name, tenants[n].rate_rps, [n])
+                for name, n in zip(names, order, strict=False)]  # fmt: skip
+    scales = [_scale(found, totals[name], wanted, how) for name, wanted, _ in plan]
+    expected = sum(totals[name] * by for (name, _, _), by in zip(plan, scales, strict=True))
+    if found.length_ns / how.time_scale > MAX_MS * MS:
+        raise WorkloadError("time_scale", f"stretches it beyond {MAX_MS:g} ms")
+    if expected > MOST:
+        raise WorkloadError("rate_scale", f"gives {expected:.3g} arrivals, the most is {MOST:,}")
+    arrivals: list[Arrival] = []
+    for (name, _, to), scale in zip(plan, scales, strict=True):
+        times = _times(found.streams[name], scale, found.exact, chance)
+        weights = [tenants[n].rate_rps for n in to]
+        arrivals += [
+            Arrival(round(time_ns / how.time_scale), chance.choices(to, weights)[0])
+            for time_ns in times
+        ]
+    if not arrivals:
+        raise WorkloadError("rate_scale", f"leaves no arrival of {expected:.3g} expected")
+    return tuple(sorted(arrivals))
+
+
+def _scale(found: Recorded, total: float, wanted_rps: float, how: Arrivals) -> float:
+    """What a stream's counts are multiplied by."""
+    if how.rates == "recorded" or not total:
+        return how.rate_scale
+    recorded_rps = total * how.time_scale / max(found.length_ns, 1) * SECOND
+    return wanted_rps / recorded_rps * how.rate_scale
+
+
+def _times(
+    spans: Sequence[Span], scale: float, exact: bool, chance: random.Random
+) -> Iterator[int]:
+    for start_ns, width_ns, count in spans:
+        wanted = count * scale
+        copies = int(wanted) + (chance.random() < wanted % 1)
+        if exact and copies:
+            yield start_ns
+            copies -= 1
+        for _ in range(copies):
+            yield start_ns + int(chance.random() * width_ns)
+
+
+def _functions_2019(path: Path) -> Recorded:
+    streams: dict[str, list[Span]] = {}
+    first: dict[tuple[str, ...], int] = {}
+    for row, values in _rows(path, FUNCTIONS_2019):
+        key = tuple(values[:3])
+        if (earlier := first.setdefault(key, row)) != row:
+            _refuse(path, row, "HashFunction", f"was given before, in row {earlier}")
+        counts = [
+            _number(path, row, FUNCTIONS_2019[place], values[place])
+            for place in range(4, len(FUNCTIONS_2019))
+        ]
+        spans = [Span(n * MINUTE, MINUTE, count) for n, count in enumerate(counts) if count]
+        if spans:
+            streams["/".join(key)] = spans
+    return Recorded(streams, MINUTES * MINUTE, exact=False)
+
+
+def _functions_2021(path: Path) -> Recorded:
+    times: dict[str, list[int]] = {}
+    for row, values in _rows(path, FUNCTIONS_2021):
+        end = _number(path, row, "end_timestamp", values[2])
+        lasted = _number(path, row, "duration", values[3])
+        if lasted > end:
+            _refuse(path, row, "duration", f"begins before 0: {values[3]} of {values[2]} s")
+        times.setdefault(f"{values[0]}/{values[1]}", []).append(round((end - lasted) * SECOND))
+    return _timed(times)
+
+
+def _llm(path: Path) -> Recorded:
+    times = []
+    for row, values in _rows(path, LLM):
+        for field, text in zip(LLM[1:], values[1:], strict=True):
+            _number(path, row, field, text)
+        times.append(_instant(path, row, values[0]))
+    return _timed({"requests": times})
+
+
+def _instant(path: Path, row: int, text: str) -> int:
+    """`2023-11-16 18:17:03.9799600`, with any number of digits, and `+00:00` or nothing."""
+    found = INSTANT.fullmatch(text)
+    try:
+        moment = datetime.fromisoformat(found[1]) if found else None
+    except ValueError:
+        moment = None
+    if found is None or moment is None:
+        _refuse(path, row, "TIMESTAMP", f"must be a date and time, got {text!r:.40}")
+    seconds = (moment - datetime(1970, 1, 1)).total_seconds()
+    return int(seconds) * SECOND + int((found[2] or "")[:9].ljust(9, "0"))
+
+
+def _timed(times: Mapping[str, list[int]]) -> Recorded:
+    """Recordings of single requests need not be in order of time."""
+    start = min((min(each) for each in times.values()), default=0)
+    end = max((max(each) for each in times.values()), default=0)
+    streams = {}
+    for name, each in times.items():
+        each.sort()
+        streams[name] = [
+            Span(time - start, after - time, 1) for time, after in pairwise([*each, each[-1]])
+        ]
+    return Recorded(streams, end - start, exact=True)
+
+
+def _twitter(path: Path) -> Recorded:
+    spans = []
+    with path.open(encoding="utf-8") as lines:
+        for row, line in enumerate(lines, start=1):
+            _not_too_many(path, row)
+            count = _number(path, row, "requests", line.strip())
+            spans.append(Span((row - 1) * SECOND, SECOND, count))
+    return Recorded({"requests": spans}, len(spans) * SECOND, exact=False)
+
+
+def _rows(path: Path, header: list[str]) -> Iterator[tuple[int, list[str]]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        row = 1
+        try:
+            if next(lines, []) != header:
+                _refuse(path, 1, "header", f"must be {','.join(header):.80}")
+            for row, values in enumerate(lines, start=2):
+                _not_too_many(path, row)
+                if len(values) != len(header):
+                    _refuse(path, row, "row", f"must have {len(header)} fields, has {len(values)}; "
+                            "is it cut short?")  # fmt: skip
+                yield row, values
+        except csv.Error as error:
+            _refuse(path, row + 1, "row", f"is not CSV: {error}")
+
+
+def _number(path: Path, row: int, field: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= LARGEST:  # NaN is not either
+        _refuse(path, row, field, f"must be a number from 0 to {LARGEST:g}, got {text!r:.40}")
+    return value
+
+
+def _not_too_many(path: Path, row: int) -> None:
+    if row > MOST:
+        _refuse(path, row, "row", f"is one of more than {MOST:,}; cut the file")
+
+
+def _refuse(path: Path, row: int, field: str, problem: str) -> NoReturn:
+    raise WorkloadError(field, problem, where=f"{path}:{row}: ")
+
+
+FORMS: Mapping[str, Callable[[Path], Recorded]] = {
+    "azure-functions-2019": _functions_2019,
+    "azure-functions-2021": _functions_2021,
+    "azure-llm": _llm,
+    "twitter": _twitter,
+}
