@@ -12,6 +12,7 @@ from spacetime.cli_options import FILE, Number
 
 PLANNERS = (
     *("parvagpu", "gpulet", "sbp", "greedy", "self-tuning", "ideal"),
+    *("paris", "homogeneous", "random"),
     *("exact", "mig-only", "whole-gpu", "time-only", "mps-default"),
 )
 FORMATS = ("parvagpu", "gpulet")

@@ -133,9 +133,13 @@ def _attainment(counts: Sequence[NativeTenant]) -> float:
 
 
 def own_policy(plan: Plan) -> Policy:
-    """The policy a plan is made for: its routes and batches, and its cycles where it has any."""
+    """The policy a plan is made for: its routes and batches, and its cycles where it has any.
+
+    Of the policy a plan names only the route is taken: batches are the plan's own.
+    """
     cycles = any(assignment.duty_ms is not None for _, _, assignment in plan)
-    return Policy(route="weighted", order="duty" if cycles else "fifo", batch="greedy", lend=False)
+    route = "weighted" if plan.policy is None else Policy.named(plan.policy).route
+    return Policy(route=route, order="duty" if cycles else "fifo", batch="greedy", lend=False)
 
 
 def simulate_plan(

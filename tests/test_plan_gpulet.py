@@ -144,6 +144,12 @@ def test_ideal_size_is_the_smaller_of_knee_and_required() -> None:
 def test_a_pair_of_sizes_and_no_other() -> None:
     with pytest.raises(UnsupportedError, match="pairs: must be two parts of 100"):
         Gpulet(pairs=((30, 60),))
+    with pytest.raises(UnsupportedError, match="planner gpulet: 'int' object is not iterable"):
+        planner("gpulet", pairs=5)
+    with pytest.raises(UnsupportedError, match="interference: must be a number or a model, got"):
+        planner("gpulet", interference="much")
+    with pytest.raises(UnsupportedError, match="knee: 5 is none of gain"):
+        planner("gpulet", knee=5)
     with pytest.raises(UnsupportedError, match="most_tenants"):
         Gpulet(most_tenants=0)
     profiles = Profiles(linear("m", 5))
@@ -325,7 +331,7 @@ def test_a_thousand_tenants_in_seconds(name: str) -> None:
     load = Workload(tuple(
         Tenant(f"t{n}", MODELS[n % 3], 40.0 + n % 17 * 20, 1.0 + n * 37 % 300) for n in range(1000)
     ))  # fmt: skip
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = planner(name).plan(load, profiles, DEVICE, FULL)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     assert check(found, load, profiles, DEVICE, FULL) == ()

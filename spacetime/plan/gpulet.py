@@ -60,6 +60,11 @@ class Gpulet:
         for pair in self.pairs:
             if len(pair) != 2 or sum(pair) != WHOLE or min(pair) < 1:
                 raise UnsupportedError(f"pairs: must be two parts of {WHOLE} percent, got {pair}")
+        number = isinstance(self.interference, int | float)
+        if not (number or self.interference is None or hasattr(self.interference, "factor")):
+            raise UnsupportedError(
+                f"interference: must be a number or a model, got {self.interference!r:.40}"
+            )
         if self.most_tenants < 1:
             raise UnsupportedError(f"most_tenants: must be at least 1, got {self.most_tenants}")
 

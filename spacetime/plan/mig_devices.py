@@ -53,6 +53,12 @@ class Devices:
         number = min(fitting)[1] if fitting else len(self.parts) - 1
         self._set(number, [*self.parts[number], part])
 
+    def has_room(self, units: int) -> bool:
+        """Whether some device that is there holds an instance of this size more."""
+        return any(
+            self._holds(sizes, units) and self._first(sizes) is not None for sizes in self._of_sizes
+        )
+
     def take(self, number: int, wanted: Callable[[Part], bool]) -> list[Part]:
         """Remove and return a device's parts that are `wanted`."""
         parts = self.parts[number]

@@ -76,7 +76,8 @@ class Plan:
 
     `lower_bound_gpus` is a proven least number of devices, where one is known. `headroom` is by
     how much every rate could grow at once, as a fraction, before some partition would be busy all
-    the time (0.25 = a quarter more).
+    the time (0.25 = a quarter more). `policy` is the run-time preset the plan was made for, None
+    for its own routes, batches and cycles.
     """
 
     planner: str
@@ -85,6 +86,7 @@ class Plan:
     lower_bound_gpus: int | None = None
     headroom: float | None = None
     reasons: tuple[Reason, ...] = ()
+    policy: str | None = None
 
     def __iter__(self) -> Iterator[tuple[GpuPlan, PartitionPlan, Assignment]]:
         """Every assignment with its partition and device."""

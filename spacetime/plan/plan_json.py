@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from spacetime.core import PRESETS
 from spacetime.errors import PlanError
 from spacetime.plan.plan import FORMAT, Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.profile import KINDS
@@ -35,7 +36,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         **_set(planner=plan.planner, device=plan.device),
-        **_set(lower_bound_gpus=plan.lower_bound_gpus, headroom=plan.headroom),
+        **_set(lower_bound_gpus=plan.lower_bound_gpus, headroom=plan.headroom, policy=plan.policy),
         "gpus": [
             {"id": gpu.id, "partitions": [_partition_json(each) for each in gpu.partitions]}
             for gpu in plan.gpus
@@ -68,7 +69,8 @@ def from_json(data: object) -> Plan:
         raise PlanError(f"format: must be {FORMAT}, got {data.get('format')!r:.40}")
     return _make(Plan, "", data, {
         "format": _text, "planner": _text, "device": _text, "gpus": _list_of(_gpu),
-        "lower_bound_gpus": _whole, "headroom": _number, "reasons": _list_of(_reason),
+        "lower_bound_gpus": _whole, "headroom": _number, "policy": _policy,
+        "reasons": _list_of(_reason),
     }, required={"planner", "device", "gpus"})  # fmt: skip
 
 
@@ -125,6 +127,12 @@ def _text(place: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise PlanError(f"{place}: must be a text that is not empty, got {value!r:.40}")
     return value
+
+
+def _policy(place: str, value: Any) -> str:
+    if value not in PRESETS:
+        raise PlanError(f"{place}: must be one of {', '.join(PRESETS)}, got {value!r:.40}")
+    return str(value)
 
 
 def _kind(place: str, value: Any) -> str:

@@ -73,8 +73,14 @@ PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "greedy": ("greedy", "Greedy"),
         "self-tuning": ("self_tuning", "SelfTuning"),
         "ideal": ("ideal", "Ideal"),
+        "paris": ("paris", "Paris"),
+        "homogeneous": ("paris_baselines", "Homogeneous"),
+        "random": ("paris_baselines", "Random"),
     }
 )
+
+
+SIMPLE = {"int", "float", "bool", "str", "None"}
 
 
 def planner(name: str, **choices: Any) -> Planner:
@@ -104,9 +110,13 @@ def _made(name: str, maker: type[Any], choices: Mapping[str, Any]) -> Planner:
         # Annotations are texts such as "int | None"; a whole number is a float as well.
         kinds = {kind.strip() for kind in str(known[choice]).split("|")}
         kinds |= {"int"} if "float" in kinds else set()
-        if ("None" if value is None else type(value).__name__) not in kinds:
+        # What is richer than these is judged by the planner itself.
+        if kinds <= SIMPLE and ("None" if value is None else type(value).__name__) not in kinds:
             raise UnsupportedError(
                 f"planner {name}: {choice} must be {known[choice]}, got {value!r:.40}"
             )
-    made: Planner = maker(**choices)
+    try:
+        made: Planner = maker(**choices)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnsupportedError(f"planner {name}: {error}") from error
     return made
