@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -210,6 +211,15 @@ def test_calm_takes_the_batch_of_least_expected_latency() -> None:
     both = Workload((tenant("a", 5), tenant("b", 5)))
     shared = planner("time-only").plan(both, HAND, A100, PAPER)
     assert calm(shared, both, HAND, PAPER) == shared
+
+
+@pytest.mark.parametrize("name", ["parvagpu", "mig-only", "whole-gpu", "mps-default", "time-only"])
+def test_a_thousand_tenants_in_seconds(name: str) -> None:
+    load = Workload(tuple(tenant(f"t{number}", 10 + number % 390, 200) for number in range(1000)))
+    started = time.perf_counter()
+    plan = planner(name).plan(load, HAND, A100, PlanOptions())
+    assert time.perf_counter() - started < 10
+    assert check(plan, load, HAND, A100) == ()
 
 
 DEMANDS = st.lists(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.demand import Part, lower_bound, serves, settle
+from spacetime.plan.demand import Part, lower_bound, never_fills, serves
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms, headroom
@@ -26,10 +26,7 @@ def assemble(
     InfeasibleError with bound `fill`, `gpus`, `rate`, or `layout` for parts no device holds.
     """
     devices = [parts for parts in devices if parts]
-    total: dict[str, float] = defaultdict(float)
-    for parts in devices:
-        for part in parts:
-            total[part.tenant.name] += part.point.throughput_rps
+    total = _totals(devices)
     gpus = [
         GpuPlan(number, _partitions(number, parts, total, profiles, options))
         for number, parts in enumerate(devices)
@@ -49,8 +46,7 @@ def _partitions(
         raise InfeasibleError(parts[-1].tenant.name, "layout", f"gpu {number} cannot hold it")
     made = []
     for index, (part, start) in enumerate(zip(parts, starts, strict=True)):
-        fair = part.tenant.rate_rps * part.point.throughput_rps / total[part.tenant.name]
-        rate = fair if part.rate_rps is None else part.rate_rps
+        rate = _rate(part, total)
         point = _batch_that_fills(part, rate, profiles, options)
         worst_ms = alone_ms(point.batch, rate, point.latency_ms)
         made.append(PartitionPlan(
@@ -60,18 +56,53 @@ def _partitions(
     return tuple(made)
 
 
+def never_filling(
+    devices: Sequence[Sequence[Part]], profiles: Profiles, options: PlanOptions
+) -> frozenset[str]:
+    """The tenants `assemble` would refuse, because some part of theirs fills no batch in time."""
+    total = _totals(devices)
+    return frozenset(
+        part.tenant.name
+        for parts in devices
+        for part in parts
+        if not _fitting(part, _rate(part, total), profiles, options)
+    )
+
+
+def _totals(devices: Sequence[Sequence[Part]]) -> dict[str, float]:
+    """Each tenant's throughput over all its parts."""
+    total: dict[str, float] = defaultdict(float)
+    for parts in devices:
+        for part in parts:
+            total[part.tenant.name] += part.point.throughput_rps
+    return total
+
+
+def _rate(part: Part, total: dict[str, float]) -> float:
+    fair = part.tenant.rate_rps * part.point.throughput_rps / total[part.tenant.name]
+    return fair if part.rate_rps is None else part.rate_rps
+
+
 def _batch_that_fills(
     part: Part, rate_rps: float, profiles: Profiles, options: PlanOptions
 ) -> Point:
-    point, tenant = part.point, part.tenant
-    if serves(point, rate_rps, tenant.slo_ms, options):
-        return point
-    others = [
-        other
-        for other in profiles.batches(point.model, point.kind, point.units, point.procs)
-        if not tenant.batch_sizes or other.batch in tenant.batch_sizes
+    fitting = _fitting(part, rate_rps, profiles, options)
+    if not fitting:
+        raise never_fills(part.tenant, part.point, rate_rps, options)
+    if part.point in fitting:
+        return part.point
+    return max(fitting, key=lambda point: (point.throughput_rps, -point.batch))
+
+
+def _fitting(part: Part, rate_rps: float, profiles: Profiles, options: PlanOptions) -> list[Point]:
+    """The points of the part's size and processes that serve a rate, its own among them."""
+    own, tenant = part.point, part.tenant
+    return [
+        point
+        for point in profiles.batches(own.model, own.kind, own.units, own.procs)
+        if (not tenant.batch_sizes or point.batch in tenant.batch_sizes)
+        and serves(point, rate_rps, tenant.slo_ms, options)
     ]
-    return settle(tenant, others, rate_rps, options)
 
 
 def finish(

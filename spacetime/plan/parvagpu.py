@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan.assemble import assemble
-from spacetime.plan.demand import Part, at_least, ceiling_rps, usable
+from spacetime.plan.assemble import assemble, never_filling
+from spacetime.plan.demand import Part, at_least, ceiling_rps, serves, usable
 from spacetime.plan.mig_devices import Devices, slices
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
@@ -28,10 +28,15 @@ LIGHT = 4  # a device with at most this many slices in use is taken apart by the
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A tenant's best point by throughput per slice, and its best of each size."""
+    """A tenant's points, its best by throughput per slice, and its best of each size."""
 
+    points: tuple[Point, ...]
     best: Point
     of_size: dict[int, Point]
+
+    def serving(self, tenant: Tenant, rate_rps: float, options: PlanOptions) -> list[Point]:
+        """The points one partition can answer `rate_rps` at, its batches filling in time."""
+        return [point for point in self.points if serves(point, rate_rps, tenant.slo_ms, options)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +75,11 @@ class ParvaGpu:
         ]
         devices = self._relocate(parts)
         if self.optimise:
-            devices = min(devices, optimise(devices, choices, options), key=Devices.used)
+            smaller = optimise(devices, choices, options, frozenset())
+            # Small parts of a slow tenant may never fill a batch: such a tenant is left whole.
+            if slow := never_filling(smaller.parts, profiles, options):
+                smaller = optimise(devices, choices, options, slow)
+            devices = min(devices, smaller, key=Devices.used)
         reasons = [
             Reason(name, f"{_size(choice.best)} answers most per slice of all points within "
                    f"{self.slo_factor:g} of the objective")
@@ -100,22 +109,32 @@ class ParvaGpu:
         return devices
 
 
-def optimise(devices: Devices, choices: dict[str, _Choice], options: PlanOptions) -> Devices:
-    """Take light devices apart, last first, and refill gaps everywhere with small parts."""
+def optimise(
+    devices: Devices, choices: dict[str, _Choice], options: PlanOptions, keep: frozenset[str]
+) -> Devices:
+    """Take light devices apart, last first, and refill gaps everywhere with small parts.
+
+    The parts of the tenants to `keep` stay where they are.
+    """
     changed = devices.copy()
     owed: dict[str, float] = defaultdict(float)
     for number in reversed(range(len(devices.parts))):
         if slices(changed.parts[number]) > LIGHT:
             continue
         taken = changed.take(
-            number, lambda part: bool(choices[part.tenant.name].of_size.keys() & {1, 2})
+            number,
+            lambda part: (
+                part.tenant.name not in keep
+                and bool(choices[part.tenant.name].of_size.keys() & {1, 2})
+            ),
         )
         for part in taken:
             owed[part.tenant.name] += ceiling_rps(part.point, options)
         for tenant in {part.tenant.name: part.tenant for part in taken}.values():
-            for small in split(tenant, choices[tenant.name], owed[tenant.name], options):
-                owed[tenant.name] -= ceiling_rps(small.point, options)
-                changed.place(small)
+            parts = split(tenant, choices[tenant.name], owed[tenant.name], options)
+            for part in parts:
+                owed[tenant.name] -= ceiling_rps(part.point, options)
+                changed.place(part)
     return changed
 
 
@@ -128,13 +147,19 @@ def choose(tenant: Tenant, points: Sequence[Point]) -> _Choice:
             of_size[point.units] = point
     if not of_size:
         raise InfeasibleError(tenant.name, "profile", f"no point of {tenant.model}")
-    return _Choice(max(points, key=lambda point: point.throughput_rps / point.units), of_size)
+    best = max(points, key=lambda point: point.throughput_rps / point.units)
+    return _Choice(tuple(points), best, of_size)
 
 
 def match(tenant: Tenant, choice: _Choice, options: PlanOptions) -> list[Part]:
-    """Demand matching: copies of the best point, then the smallest that serves the rest."""
+    """Demand matching: copies of the best point, then the smallest that serves the rest.
+
+    Where one partition is enough, it is the smallest whose batches fill, if there is one.
+    """
     full = ceiling_rps(choice.best, options)
     number = at_least(tenant.rate_rps / full) - 1
+    if number == 0 and (fitting := choice.serving(tenant, tenant.rate_rps, options)):
+        return [Part(tenant, min(fitting, key=lambda p: (p.units, -p.throughput_rps)))]
     rest = tenant.rate_rps - number * full
     last = min(
         (point for point in choice.of_size.values()
