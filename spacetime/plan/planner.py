@@ -62,6 +62,7 @@ class Planner(Protocol):
 # Name -> module of this package and class. Loaded when asked for: `exact` needs scipy.
 PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "spacetime": ("spacetime", "SpaceTime"),
         "exact": ("exact", "Exact"),
         "parvagpu": ("parvagpu", "ParvaGpu"),
         "mps-default": ("baselines", "MpsDefault"),

@@ -1,0 +1,225 @@
+"""Empties devices of a plan one by one into what the others have left: in space and in time. Pure.
+
+The tenants of the least loaded device move, largest rate first: to partitions of theirs that are
+not yet as busy as allowed, to units that nothing uses, and into cycles with tenants of other
+partitions. A device goes only if everything on it found a place; so no plan gets worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from spacetime import mig
+from spacetime.devices import DeviceFacts
+from spacetime.plan.assemble import finish
+from spacetime.plan.cycle import Demand, together
+from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, serves, usable
+from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
+from spacetime.plan.planner import PlanOptions
+from spacetime.plan.timing import alone_ms, busy, loads
+from spacetime.profile import Point, Profiles
+from spacetime.workload import Tenant, Workload
+
+Devices = tuple[tuple[PartitionPlan, ...], ...]
+MOST_TRIED = 8  # devices before giving up: those left are loaded more
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What moving is judged by; the plan itself is passed along, device by device."""
+
+    tenants: dict[str, Tenant]
+    models: dict[str, str]
+    profiles: Profiles
+    device: DeviceFacts
+    options: PlanOptions
+    _loads: dict[PartitionPlan, float] = field(default_factory=dict)
+    _points: dict[tuple[str, str, int], tuple[Point, ...]] = field(default_factory=dict)
+
+    def demand(self, each: Assignment, kind: str, units: int) -> Demand:
+        """An assignment as one of several in turns; without points where it cannot be."""
+        key = (each.tenant, kind, units)
+        if key not in self._points:
+            tenant = self.tenants[each.tenant]
+            self._points[key] = tuple(
+                p
+                for p in self.profiles.batches(tenant.model, kind, units, 1)
+                if not tenant.batch_sizes or p.batch in tenant.batch_sizes
+            )
+        return Demand(self.tenants[each.tenant], each.rate_rps, self._points[key])
+
+    def load(self, partition: PartitionPlan) -> float:
+        """How busy a partition is; asked for each of them again and again."""
+        if partition not in self._loads:
+            found = loads(partition, self.profiles, self.models, turns=self.options.turns)
+            self._loads[partition] = busy(partition, found)
+        return self._loads[partition]
+
+
+def consolidate(
+    plan: Plan, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+) -> Plan:
+    """The same tenants on as few of the plan's devices as this finds. Nested partitions stay."""
+    if any(partition.parent is not None for gpu in plan.gpus for partition in gpu.partitions):
+        return plan
+    tenants = {tenant.name: tenant for tenant in workload.tenants}
+    models = {name: tenant.model for name, tenant in tenants.items()}
+    room = _Room(tenants, models, profiles, device, options)
+    devices: Devices = tuple(gpu.partitions for gpu in plan.gpus)
+    moved: set[str] = set()
+    while (found := _without_one(devices, room)) is not None:
+        gone, fewer = found
+        moved |= {each.tenant for partition in devices[gone] for each in partition.tenants}
+        devices = fewer
+    if len(devices) == len(plan.gpus):
+        return plan
+    reasons = [why for why in plan.reasons if why.tenant not in moved]
+    reasons += [
+        Reason(name, "moved from a device that its neighbours' idle units and time made needless")
+        for name in sorted(moved)
+    ]
+    gpus = tuple(GpuPlan(n, _named(n, parts)) for n, parts in enumerate(devices))
+    fewest = Plan(plan.planner, plan.device, gpus, None, None, tuple(reasons))
+    return finish(fewest, workload, profiles, device, options)
+
+
+def _without_one(devices: Devices, room: _Room) -> tuple[int, Devices] | None:
+    """Which device goes, tried from the least loaded on, and what is left; None where none can."""
+    if len(devices) < 2:
+        return None
+    order = sorted(range(len(devices)), key=lambda n: sum(map(room.load, devices[n])))
+    for n in order[:MOST_TRIED]:
+        left: Devices | None = (*devices[:n], *devices[n + 1 :])
+        leaving = [each for partition in devices[n] for each in partition.tenants]
+        for each in sorted(leaving, key=lambda a: -a.rate_rps):
+            left = _placed(each.tenant, each.rate_rps, left, room) if left is not None else None
+        if left is not None:
+            return n, left
+    return None
+
+
+def _placed(tenant: str, rate_rps: float, devices: Devices, room: _Room) -> Devices | None:
+    """The devices with `rate_rps` more of a tenant; None where there is no place for all of it."""
+    devices, rate_rps = _topped_up(tenant, rate_rps, devices, room)
+    while rate_rps > ROUNDING:
+        found = next(_in_time(tenant, rate_rps, devices, room), None)
+        if found is not None:
+            return found
+        added = _in_space(tenant, rate_rps, devices, room)
+        if added is None:
+            return None
+        devices, rate_rps = added
+    return devices
+
+
+def _topped_up(
+    tenant: str, rate_rps: float, devices: Devices, room: _Room
+) -> tuple[Devices, float]:
+    """More for partitions that are the tenant's own already; what is left over."""
+    made = []
+    for parts in devices:
+        kept = list(parts)
+        for i, partition in enumerate(parts):
+            (each, *others) = partition.tenants
+            if others or each.tenant != tenant or each.duty_ms is not None or rate_rps <= 0:
+                continue
+            point = _point(each, partition, room)
+            more = min(rate_rps, ceiling_rps(point, room.options) - each.rate_rps)
+            if each.batch == point.batch and more > 0:
+                kept[i] = _own(partition, room.tenants[tenant], point, each.rate_rps + more)
+                rate_rps -= more
+        made.append(tuple(kept))
+    return tuple(made), rate_rps
+
+
+def _in_time(tenant: str, rate_rps: float, devices: Devices, room: _Room) -> Iterator[Devices]:
+    """All of the rate in turns with the tenants of one partition, the most loaded first."""
+    places = [(n, i) for n, parts in enumerate(devices) for i in range(len(parts))]
+    places.sort(key=lambda at: -room.load(devices[at[0]][at[1]]))
+    newcomer = Assignment(tenant, 1, rate_rps, 0.0)
+    most = room.options.max_utilisation
+    for n, i in places:
+        partition = devices[n][i]
+        if any(each.tenant == tenant for each in partition.tenants):
+            continue
+        demands = [
+            room.demand(each, partition.kind, partition.units)
+            for each in (*partition.tenants, newcomer)
+        ]
+        if not all(d.points for d in demands) or _least_busy(demands) > most:
+            continue
+        fit = together(demands, room.options)
+        if fit is not None:
+            shared = replace(partition, tenants=fit.assignments, procs=1)
+            yield _changed(devices, n, (*devices[n][:i], shared, *devices[n][i + 1 :]))
+
+
+def _least_busy(demands: Sequence[Demand]) -> float:
+    """How busy tenants in turns are at the least: nothing that a cycle could undercut."""
+    return sum(d.rate_rps / max(p.throughput_rps for p in d.points) for d in demands)
+
+
+def _in_space(
+    tenant: str, rate_rps: float, devices: Devices, room: _Room
+) -> tuple[Devices, float] | None:
+    """As much of the rate as one partition of unused units serves; what is left over.
+
+    The fewest units that serve all of it; else the most of it.
+    """
+    who = room.tenants[tenant]
+    best: tuple[tuple[float, ...], int, tuple[PartitionPlan, ...], float] | None = None
+    for point in usable(who, room.profiles, room.options):
+        share = min(rate_rps, ceiling_rps(point, room.options))
+        if share < floor_rps(point, who.slo_ms) or not serves(
+            point, share, who.slo_ms, room.options
+        ):
+            continue
+        rest = rate_rps - share
+        rank = (rest, point.units, -point.throughput_rps)
+        if best is not None and rank >= best[0]:
+            continue
+        part = PartitionPlan("", point.kind, point.units, (), None, point.procs)
+        for n, parts in enumerate(devices):
+            held = _arranged((*parts, _own(part, who, point, share)), room.device)
+            if held is not None:
+                best = (rank, n, held, rest)
+                break
+    return None if best is None else (_changed(devices, best[1], best[2]), best[3])
+
+
+def _arranged(
+    parts: Sequence[PartitionPlan], device: DeviceFacts
+) -> tuple[PartitionPlan, ...] | None:
+    """The partitions on one device, with legal starts; None where they do not fit."""
+    kinds = {partition.kind for partition in parts}
+    if len(kinds) > 1:
+        return None
+    if kinds != {"mig"}:
+        return tuple(parts) if sum(p.units for p in parts) <= device.whole(*kinds) else None
+    starts = mig.arrange(tuple(partition.units for partition in parts))
+    if starts is None:
+        return None
+    return tuple(replace(p, start=start) for p, start in zip(parts, starts, strict=True))
+
+
+def _own(partition: PartitionPlan, tenant: Tenant, point: Point, rate_rps: float) -> PartitionPlan:
+    worst_ms = alone_ms(point.batch, rate_rps, point.latency_ms)
+    return replace(
+        partition, tenants=(Assignment(tenant.name, point.batch, rate_rps, worst_ms),)
+    )
+
+
+def _point(each: Assignment, partition: PartitionPlan, room: _Room) -> Point:
+    model = room.tenants[each.tenant].model
+    found = room.profiles.at(model, partition.kind, partition.units, each.batch, partition.procs)
+    assert found is not None, "a plan is checked before it is improved"
+    return found
+
+
+def _changed(devices: Devices, n: int, parts: tuple[PartitionPlan, ...]) -> Devices:
+    return (*devices[:n], parts, *devices[n + 1 :])
+
+
+def _named(n: int, parts: Sequence[PartitionPlan]) -> tuple[PartitionPlan, ...]:
+    return tuple(replace(partition, id=f"g{n}p{i}") for i, partition in enumerate(parts))

@@ -1,0 +1,103 @@
+"""`spacetime`: our own planner. Space and time together, never worse than the papers' planners.
+
+It makes every plan that applies (the papers', what people do today, and for workloads small enough
+the exact one), lets each give up devices whose tenants fit into the idle units and the idle time of
+the others, and keeps the one of fewest devices; among those, of fewest stranded units, then of most
+headroom. What it weighs is what the checker checks, so its plans are sound by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from spacetime.devices import DeviceFacts
+from spacetime.errors import InfeasibleError, UnsupportedError
+from spacetime.plan.check import check
+from spacetime.plan.consolidate import consolidate
+from spacetime.plan.demand import lower_bound
+from spacetime.plan.plan import Plan, Reason
+from spacetime.plan.planner import PlanOptions, planner
+from spacetime.profile import Profiles
+from spacetime.workload import Workload
+
+START_FROM = ("parvagpu", "gpulet", "mig-only", "whole-gpu")
+MOST_IMPROVED = 2  # of the plans made, those of fewest devices
+MANY = 300  # tenants, of whom one plan takes seconds to improve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceTime:
+    """`seconds`: how long `exact` may search, which starts from up to `most_exact` tenants."""
+
+    seconds: float = 10.0
+    most_exact: int = 60
+    name: str = "spacetime"
+
+    def plan(
+        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+    ) -> Plan:
+        """See `Planner`."""
+        unlimited = replace(options, gpus=None)
+        refusals: list[InfeasibleError] = []
+        made = list(self._made(workload, profiles, device, unlimited, refusals))
+        if not made:
+            raise refusals[0]
+        made.sort(key=lambda plan: len(plan.gpus))
+        plans = made + [
+            consolidate(plan, workload, profiles, device, unlimited)
+            for plan in made[: MOST_IMPROVED if len(workload.tenants) <= MANY else 1]
+        ]
+        plans = [p for p in plans if not check(p, workload, profiles, device, unlimited)]
+        best = min(plans, key=lambda plan: (len(plan.gpus), _stranded(plan, device), -_free(plan)))
+        bound = lower_bound(workload, profiles, device, options)
+        if options.gpus is not None and len(best.gpus) > options.gpus:
+            last = best.gpus[options.gpus].partitions[0].tenants[0].tenant
+            raise InfeasibleError(
+                last, "gpus",
+                f"needs {len(best.gpus)} devices, there are {options.gpus} "
+                f"(no plan needs fewer than {bound})",
+            )  # fmt: skip
+        whence = tuple(
+            Reason(tenant.name, f"begun from {best.planner}, the best of {len(plans)} plans")
+            for tenant in workload.tenants
+        )
+        # The bound of `exact` is for one tenant a partition, which this plan need not keep to.
+        return replace(
+            best, planner=self.name, lower_bound_gpus=bound, reasons=(*best.reasons, *whence)
+        )
+
+    def _made(
+        self,
+        workload: Workload,
+        profiles: Profiles,
+        device: DeviceFacts,
+        options: PlanOptions,
+        refusals: list[InfeasibleError],
+    ) -> Iterator[Plan]:
+        names: list[tuple[str, dict[str, float]]] = [(name, {}) for name in START_FROM]
+        if len(workload.tenants) <= self.most_exact:
+            names.append(("exact", {"seconds": self.seconds}))
+        for name, choices in names:
+            try:
+                yield planner(name, **choices).plan(workload, profiles, device, options)
+            except InfeasibleError as refusal:
+                refusals.append(refusal)
+            except UnsupportedError:
+                if name != "exact":  # whose solver need not be installed
+                    raise
+
+
+def _stranded(plan: Plan, device: DeviceFacts) -> float:
+    """Devices' worth of units in no partition."""
+    used = sum(
+        partition.units / device.whole(partition.kind)
+        for gpu in plan.gpus
+        for partition in gpu.partitions
+        if partition.parent is None
+    )
+    return round(len(plan.gpus) - used, 9)
+
+
+def _free(plan: Plan) -> float:
+    return plan.headroom if plan.headroom is not None else 0.0
