@@ -24,7 +24,7 @@ ANY = click.Path(path_type=Path)
 @click.argument("workload", type=FILE)
 @click.option("--profiles", type=FILE, required=True, help="CSV of what was measured.")
 @click.option("--device", help="Such as a100-80gb. Default: the one of the profiles.")
-@click.option("--planner", default="parvagpu", show_default=True, help=", ".join(PLANNERS))
+@click.option("--planner", default="spacetime", show_default=True, help=", ".join(PLANNERS))
 @click.option("--gpus", type=click.IntRange(1), help="How many devices there are.")
 @click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option(

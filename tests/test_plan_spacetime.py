@@ -18,7 +18,7 @@ CEILING = PlanOptions(max_utilisation=0.9)
 
 
 def small(count: int, rate_rps: float = 10.0) -> Workload:
-    return Workload(tuple(tenant(f"t{i}", rate_rps=rate_rps, slo_ms=400) for i in range(count)))
+    return Workload(tuple(tenant(f"t{i}", rate_rps, slo_ms=400) for i in range(count)))
 
 
 def line() -> Profiles:
@@ -71,7 +71,7 @@ def test_too_few_devices_are_refused_with_the_bound() -> None:
 
 
 def test_what_no_planner_serves_is_refused_as_the_first_refuses_it() -> None:
-    load = Workload((tenant("t", slo_ms=0.5),))
+    load = Workload((tenant("t", 1.0, slo_ms=0.5),))
     with pytest.raises(InfeasibleError, match="latency"):
         planner("spacetime").plan(load, line(), A100, CEILING)
 
@@ -88,9 +88,9 @@ def test_published_scenarios_take_no_more_than_any_paper(name: str, options: Pla
 @settings(max_examples=25, deadline=None)
 @given(DEMANDS, profile_sets())
 def test_it_is_never_worse_than_where_it_starts_from(load: Workload, profiles: Profiles) -> None:
-    ours = plan_or_refusal("spacetime", load, profiles, CEILING)
+    ours = plan_or_refusal("spacetime", load, CEILING, profiles)
     for name in START_FROM:
-        other = plan_or_refusal(name, load, profiles, CEILING)
+        other = plan_or_refusal(name, load, CEILING, profiles)
         if isinstance(other, Plan):
             assert isinstance(ours, Plan)
             assert len(ours.gpus) <= len(other.gpus)

@@ -205,9 +205,7 @@ def _arranged(
 
 def _own(partition: PartitionPlan, tenant: Tenant, point: Point, rate_rps: float) -> PartitionPlan:
     worst_ms = alone_ms(point.batch, rate_rps, point.latency_ms)
-    return replace(
-        partition, tenants=(Assignment(tenant.name, point.batch, rate_rps, worst_ms),)
-    )
+    return replace(partition, tenants=(Assignment(tenant.name, point.batch, rate_rps, worst_ms),))
 
 
 def _point(each: Assignment, partition: PartitionPlan, room: _Room) -> Point:

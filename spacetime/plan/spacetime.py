@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from spacetime.devices import DeviceFacts
-from spacetime.errors import InfeasibleError, UnsupportedError
+from spacetime.errors import InfeasibleError
 from spacetime.plan.check import check
 from spacetime.plan.consolidate import consolidate
 from spacetime.plan.demand import lower_bound
 from spacetime.plan.plan import Plan, Reason
-from spacetime.plan.planner import PlanOptions, planner
+from spacetime.plan.planner import Planner, PlanOptions, planner
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 
@@ -76,16 +77,24 @@ class SpaceTime:
         refusals: list[InfeasibleError],
     ) -> Iterator[Plan]:
         names: list[tuple[str, dict[str, float]]] = [(name, {}) for name in START_FROM]
-        if len(workload.tenants) <= self.most_exact:
+        if len(workload.tenants) <= self.most_exact and find_spec("scipy") is not None:
             names.append(("exact", {"seconds": self.seconds}))
         for name, choices in names:
-            try:
-                yield planner(name, **choices).plan(workload, profiles, device, options)
-            except InfeasibleError as refusal:
-                refusals.append(refusal)
-            except UnsupportedError:
-                if name != "exact":  # whose solver need not be installed
-                    raise
+            found = _attempt(planner(name, **choices), workload, profiles, device, options)
+            if isinstance(found, Plan):
+                yield found
+            else:
+                refusals.append(found)
+
+
+def _attempt(
+    other: Planner, workload: Workload, profiles: Profiles, device: DeviceFacts,
+    options: PlanOptions,
+) -> Plan | InfeasibleError:  # fmt: skip
+    try:
+        return other.plan(workload, profiles, device, options)
+    except InfeasibleError as refusal:
+        return refusal
 
 
 def _stranded(plan: Plan, device: DeviceFacts) -> float:
