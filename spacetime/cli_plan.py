@@ -11,6 +11,7 @@ import click
 from spacetime.cli_options import FILE, Number
 
 PLANNERS = (
+    "spacetime",
     *("parvagpu", "gpulet", "sbp", "greedy", "self-tuning", "ideal"),
     *("paris", "homogeneous", "random"),
     *("exact", "mig-only", "whole-gpu", "time-only", "mps-default"),

@@ -52,7 +52,8 @@ def test_the_command_names_what_is_registered() -> None:
 
 def test_a_plan_is_shown_and_written(files: tuple[str, str, str], tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
-    found = CliRunner().invoke(cli, ["plan", *files, "--out", str(out), "--explain"])
+    command = ["plan", *files, "--planner", "parvagpu", "--out", str(out), "--explain"]
+    found = CliRunner().invoke(cli, command)
     assert found.exit_code == 0, found.output
     plan = loads(out.read_text())
     assert (plan.planner, plan.device) == ("parvagpu", "a100-80gb")
@@ -61,7 +62,8 @@ def test_a_plan_is_shown_and_written(files: tuple[str, str, str], tmp_path: Path
 
 
 def test_an_export_is_all_that_is_printed(files: tuple[str, str, str]) -> None:
-    found = CliRunner().invoke(cli, ["plan", *files, "--export", "nvidia-smi", "--explain"])
+    command = ["plan", *files, "--planner", "parvagpu", "--export", "nvidia-smi", "--explain"]
+    found = CliRunner().invoke(cli, command)
     assert found.exit_code == 0, found.output
     assert found.stdout.startswith("# Needs root")
     assert "nvidia-smi mig -i 0 -cgi " in found.stdout
