@@ -78,7 +78,7 @@ def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
     try:
         plot = import_module("spacetime.plot_compare")
     except ModuleNotFoundError as error:
-        screen.print(f"no picture: {error.name} is not installed")
+        screen.print(f"no picture: {(error.name or '').split('.')[0]} is not installed")
     else:
         plot.draw_compare(record, out / "compare.png")
 

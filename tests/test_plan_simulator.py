@@ -335,6 +335,21 @@ def test_the_command_needs_neither_torch_nor_a_compiler(files: tuple[Path, Path,
     assert "Highest rate with every tenant at 99.00 %" in shown.stdout
 
 
+def test_planning_and_comparing_need_them_neither(files: tuple[Path, Path, Path]) -> None:
+    _, work, profiles = files
+    made, out = work.with_name("made.json"), work.with_name("out")
+    planned = run_command("plan", work, "--profiles", profiles, "--out", made)
+    assert planned.returncode == 0, planned.stderr
+    done = run_command("simulate", made, "--workload", work, "--profiles", profiles, "--json",
+                       "--duration", 2)  # fmt: skip
+    assert json.loads(done.stdout)["overall"]["attainment"] > 0.9
+    arguments = ("--planner", "parvagpu", "--duration", 2, "--out", out)
+    compared = run_command("compare", work, "--profiles", profiles, *arguments)
+    assert compared.returncode == 0, compared.stderr
+    assert "no picture: matplotlib is not installed" in compared.stderr
+    assert json.loads((out / "compare.json").read_text())["rows"][0]["keeps"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,0 +1,229 @@
+"""`bench agreement`: does the simulator foretell what the machine then does?
+
+For each policy a session on this CPU is driven with Poisson arrivals, open loop. A rehearsal with
+other arrivals gives the profile: the mean time of a launch by lane and batch, and how launches
+spread about it (lognormal). Then the session answers a second schedule, and the simulator is given
+the same arrivals, the same policy and that profile. Latency counts from submission to answer.
+
+What else runs on the machine during rehearsal and performance is in the difference. *Hindsight* is
+the same with the profile of the performance itself: then only the model is in the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from spacetime import zoo
+from spacetime.benchmarks import record
+from spacetime.core import PRESETS
+from spacetime.openloop import Sent, Target, drive
+from spacetime.session import Session
+from spacetime.simulator import (
+    Arrivals,
+    FamilySpec,
+    LaneSpec,
+    NativeResult,
+    Noise,
+    TenantSpec,
+    merged,
+    native_run,
+)
+from spacetime.tenant import Tenant
+from spacetime.units import SECOND, ms_from_ns
+from spacetime.workload import Arrival, Workload
+from spacetime.workload import Tenant as WorkloadTenant
+from spacetime.zoo import ZooModel
+
+GOALS = {"p50": 0.10, "p99": 0.25, "throughput": 0.05}  # relative difference at most
+TENANTS = 4
+SLO_PER_LAUNCH = 40  # objective: this many times a launch of one request
+QUANTILES = [n / 100 for n in range(1, 100)] + [0.995, 0.999]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a rehearsal measured: mean time by (family, lane, bucket), and the spread about it."""
+
+    mean_ns: dict[tuple[int, int, int], float]
+    cv: float
+
+
+def run(
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
+    policies: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    loads: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Measures and simulates every policy, kind of model and load; prints and records both."""
+    seconds = 0.5 if quick else 8.0
+    chosen = {"policies": policies, "models": models, "loads": loads}
+    result = record.header("agreement", seed=seed, quick=quick, chosen=chosen)
+    rows = []
+    for model in models or ("resnet",):
+        with zoo.one_thread():
+            entries = list(zoo.load(model, TENANTS, seed=seed))
+        rows += [
+            {"model": model} | row_of(policy, entries, load, seconds=seconds, seed=seed)
+            for load in loads or ((0.5,) if quick else (0.3, 0.6))
+            for policy in policies or PRESETS
+        ]
+    result |= {"goals": GOALS, "seconds": seconds, "rows": rows}
+    record.publish(result, [shown(rows)], out=out, as_json=as_json, plots="plot_agreement")
+    return result
+
+
+def row_of(
+    policy: str, entries: Sequence[ZooModel], load: float, *, seconds: float, seed: int
+) -> dict[str, Any]:
+    """One policy: rehearsed, driven and simulated. `load` is of what its lanes do one by one."""
+    with Session("cpu", policy=policy, timeline=True) as session:
+        with zoo.one_thread():
+            tenants = [
+                session.add(each.model, example_inputs=(each.pool[:1],), name=each.name)
+                for each in entries
+            ]
+        one_ns = fmean(t.family.predicted_ns(t.lane, 1) for t in tenants)
+        slo_ns = SLO_PER_LAUNCH * one_ns
+        for tenant in tenants:
+            tenant.slo_ms = ms_from_ns(slo_ns)
+        rps = load * len(session.partitions) / one_ns * SECOND
+        targets = [
+            Target(tenant.submit, each.pool.unsqueeze(1).unbind())
+            for tenant, each in zip(tenants, entries, strict=True)
+        ]
+        drive(targets, schedule(tenants, rps, seconds=seconds / 4, seed=seed + 2))  # warms up
+        session.timeline()
+        drive(targets, schedule(tenants, rps, seconds=seconds, seed=seed + 1))
+        profile = measured(session, session.timeline())
+        sent = drive(targets, schedule(tenants, rps, seconds=seconds, seed=seed))
+        foretold = simulated(session, tenants, profile, sent, round(slo_ns))
+        own = measured(session, session.timeline())
+        hindsight = compared(sent, simulated(session, tenants, own, sent, round(slo_ns)))
+    return compared(sent, foretold) | {
+        "policy": policy, "load": load, "offered_rps": rps, "cv": profile.cv,
+        "hindsight": {name: hindsight[name] for name in ("simulated", "off", "agrees")},
+    }  # fmt: skip
+
+
+def schedule(
+    tenants: Sequence[Tenant], rps: float, *, seconds: float, seed: int
+) -> Iterable[Arrival]:
+    """Poisson arrivals at the same rate for every tenant."""
+    asked = tuple(
+        WorkloadTenant(name=each.name, model="zoo", slo_ms=1, rate_rps=rps / len(tenants))
+        for each in tenants
+    )
+    return Workload(tenants=asked, seed=seed).schedule(duration_ns=round(seconds * SECOND))
+
+
+def measured(session: Session, events: Sequence[dict[str, Any]]) -> Profile:
+    """The profile of a timeline. What never ran is predicted, times how wrong predictions were."""
+    family_of = {t.name: session.families.index(t.family) for t in session.tenants.values()}
+    took: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":  # a fused launch names no tenant: then there is one family
+            key = (family_of.get(event["name"], 0), event["tid"] - 1, event["args"]["bucket"])
+            took[key].append(event["dur"] * 1000)
+    means = {key: fmean(times) for key, times in took.items()}
+    predicted = {
+        (number, lane, bucket): float(family.predicted_ns(lane, bucket))
+        for number, family in enumerate(session.families)
+        for lane in range(len(session.partitions))
+        for bucket in family.buckets
+    }
+    ratio = fmean(means[key] / predicted[key] for key in means if key in predicted)
+    spread = [(time / means[key] - 1) ** 2 for key, times in took.items() for time in times]
+    unseen = {key: ns * ratio for key, ns in predicted.items()}
+    return Profile(unseen | means, math.sqrt(fmean(spread)))
+
+
+def simulated(
+    session: Session, tenants: Sequence[Tenant], profile: Profile, sent: Sequence[Sent], slo_ns: int
+) -> NativeResult:
+    """The same arrivals through the simulator: the instants at which requests were submitted."""
+    arrived: list[list[int]] = [[] for _ in tenants]
+    for one in sent:
+        arrived[one.tenant].append(one.due_ns + one.late_ns)
+    lanes = range(len(session.partitions))
+    return native_run(
+        policy=session.policy,
+        lanes=[LaneSpec(units=len(cores)) for cores in session.partitions],
+        families=[
+            FamilySpec(latency_ns={
+                lane: {b: round(profile.mean_ns[number, lane, b]) for b in family.buckets}
+                for lane in lanes
+            })
+            for number, family in enumerate(session.families)
+        ],
+        tenants=[
+            TenantSpec(
+                family=session.families.index(tenant.family), lane=tenant.lane, slo_ns=slo_ns,
+                arrivals=Arrivals.trace(*times),
+            )
+            for tenant, times in zip(tenants, arrived, strict=True)
+        ],
+        noise=Noise(kind="lognormal", cv=profile.cv) if profile.cv > 0 else Noise(),
+    )  # fmt: skip
+
+
+def compared(sent: Sequence[Sent], foretold: NativeResult) -> dict[str, Any]:
+    """Both sides: latency at every quantile, throughput, drops; and how far apart they are."""
+    live = sorted(one.latency_ns - one.late_ns for one in sent if one.latency_ns is not None)
+    begin = min(one.due_ns + one.late_ns for one in sent)
+    end = max(one.due_ns + one.latency_ns for one in sent if one.latency_ns is not None)
+    histogram = merged(tenant.latency for tenant in foretold.tenants)
+    completed = sum(tenant.completed for tenant in foretold.tenants)
+    sides: dict[str, dict[str, Any]] = {
+        "live": {
+            "ms": [ms_from_ns(live[math.ceil(q * len(live)) - 1]) for q in QUANTILES],
+            "rps": len(live) / (end - begin) * SECOND,
+            "dropped": len(sent) - len(live),
+        },
+        "simulated": {
+            "ms": [ms_from_ns(histogram.percentile_ns(q)) for q in QUANTILES],
+            "rps": completed / (foretold.end_ns - begin) * SECOND,
+            "dropped": len(sent) - completed,
+        },
+    }
+    off = {
+        name: side / live_side - 1
+        for name, side, live_side in (
+            *((f"p{p}", *(sides[s]["ms"][p - 1] for s in ("simulated", "live"))) for p in (50, 99)),
+            ("throughput", sides["simulated"]["rps"], sides["live"]["rps"]),
+        )
+    }
+    return {
+        "requests": len(sent), "quantiles": QUANTILES, **sides, "off": off,
+        "agrees": all(abs(off[name]) <= goal for name, goal in GOALS.items()),
+    }  # fmt: skip
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> Any:
+    """The table: live and simulated side by side."""
+    heads = ["policy", "model", "load", "requests", "p50 ms", "simulated", "p99 ms", "simulated",
+             "req/s", "simulated", "cv", "agrees", "hindsight"]  # fmt: skip
+    lines = []
+    for row in rows:
+        live, foretold = row["live"], row["simulated"]
+        lines.append([
+            row["policy"], row["model"], row["load"], row["requests"],
+            live["ms"][49], foretold["ms"][49], live["ms"][98], foretold["ms"][98],
+            live["rps"], foretold["rps"], row["cv"], "yes" if row["agrees"] else "no",
+            "yes" if row["hindsight"]["agrees"] else "no",
+        ])  # fmt: skip
+    return record.table("agreement: live and simulated", heads, lines)
+
+
+if __name__ == "__main__":
+    given = record.options("agreement").parse_args()
+    run(quick=given.quick, out=given.out, as_json=given.as_json, seed=given.seed)
