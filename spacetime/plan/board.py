@@ -1,7 +1,9 @@
 """Devices being split in two and filled, for the planners of percentages. Working state, no I/O.
 
 A device has at most two cells, whose sizes sum to the whole; a cell holds tenants alone or in
-turns. What a neighbour slows is counted in every cell before a tenant is accepted.
+turns. What a neighbour may cost is kept free beforehand: a part of a device is planned as if beside
+the worst model of the workload, so nothing that is placed is slowed by what comes later. (The
+released gpulet code counts the neighbour there is, then shrinks its batches and tries again.)
 """
 
 from __future__ import annotations
@@ -25,31 +27,27 @@ Share = tuple[Tenant, float]  # and the rate of it on one cell
 
 @dataclass(slots=True, eq=False)
 class Cell:
-    """A part of device `gpu`, of `units` percent; `beside` is the other part, if there are two."""
+    """A part of device `gpu`, of `units` percent."""
 
     gpu: int
     units: int
-    beside: Cell | None = None
     loads: tuple[Share, ...] = ()
     fit: Fit = field(default=Fit((), 0.0))
     useful: float = 0.0  # the fraction of time its rates need at the least
 
-    @property
-    def neighbours(self) -> tuple[Share, ...]:
-        return self.beside.loads if self.beside else ()
-
 
 @dataclass(slots=True)
 class Tables:
-    """What a tenant can do on a cell, from profiles; slowed by the neighbours a cell has."""
+    """What a tenant can do on a cell, from profiles; `models` may become its neighbours."""
 
     profiles: Profiles
     options: PlanOptions
     interference: Neighbours | None = None
+    models: tuple[str, ...] = ()
     _points: dict[tuple[str, tuple[int, ...], int], tuple[Point, ...]] = field(default_factory=dict)
     _saturated: dict[tuple[str, int], float] = field(default_factory=dict)
     _fastest: dict[tuple[str, int], float] = field(default_factory=dict)
-    _slowdowns: dict[tuple[str, int, str], float] = field(default_factory=dict)
+    _slowdowns: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def points(self, tenant: Tenant, units: int) -> tuple[Point, ...]:
         key = (tenant.model, tenant.batch_sizes, units)
@@ -61,25 +59,26 @@ class Tables:
             )
         return found
 
+    def demand(self, tenant: Tenant, rate_rps: float, units: int) -> Demand:
+        slowdown = self.slowdown(tenant.model, units)
+        return Demand(tenant, rate_rps, self.points(tenant, units), slowdown)
+
     def saturated_rps(self, tenant: Tenant, units: int) -> float:
-        """The highest rate of a tenant alone on its device but for idle neighbours."""
+        """The highest rate of a tenant alone on a cell."""
         key = (tenant.name, units)
         if (found := self._saturated.get(key)) is None:
-            demand = Demand(tenant, 1.0, self.points(tenant, units))
+            demand = self.demand(tenant, 1.0, units)
             found = self._saturated[key] = saturated_rps(demand, self.options)
         return found
 
-    def slowdown(self, tenant: Tenant, units: int, beside: Cell | None) -> float:
-        if self.interference is None or beside is None:
+    def slowdown(self, model: str, units: int) -> float:
+        """What the worst neighbour would cost; a whole device has none."""
+        if self.interference is None or units == WHOLE:
             return 1.0
-        return max((self._beside(tenant, units, other) for other, _ in beside.loads), default=1.0)
-
-    def _beside(self, tenant: Tenant, units: int, other: Tenant) -> float:
-        key = (tenant.model, units, other.model)
-        if (found := self._slowdowns.get(key)) is None:
-            assert self.interference is not None, "only asked for where there is a model"
-            found = self.interference.factor(*key, WHOLE - units)
-            found = self._slowdowns[key] = max(1.0, found)
+        if (found := self._slowdowns.get((model, units))) is None:
+            factor = self.interference.factor
+            costs = (factor(model, units, other, WHOLE - units) for other in self.models)
+            found = self._slowdowns[model, units] = max(1.0, *costs)
         return found
 
     def least_busy(self, tenant: Tenant, rate_rps: float, units: int) -> float:
@@ -90,23 +89,12 @@ class Tables:
             fastest = self._fastest[key] = max(rates, default=0.0)
         return rate_rps / fastest if fastest else math.inf
 
-    def fit(self, loads: Sequence[Share], units: int, beside: Cell | None) -> Fit | None:
-        """How these tenants fit a cell of these units beside that neighbour, or None."""
-        demands = [
-            Demand(tenant, rate, self.points(tenant, units), self.slowdown(tenant, units, beside))
-            for tenant, rate in loads
-        ]
+    def fit(self, loads: Sequence[Share], units: int) -> Fit | None:
+        """How these tenants fit a cell of these units, or None."""
+        demands = [self.demand(tenant, rate, units) for tenant, rate in loads]
         # One that cannot fill a batch it is bound to still can run it, padded, once a cycle.
         first = alone(demands[0], self.options) if len(demands) == 1 else None
         return first or together(demands, self.options)
-
-    def most_rps(self, tenant: Tenant, cell: Cell) -> float:
-        """The highest rate of a tenant alone on a cell with the neighbours it has."""
-        slowdown = self.slowdown(tenant, cell.units, cell.beside)
-        if slowdown == 1:
-            return self.saturated_rps(tenant, cell.units)
-        points = self.points(tenant, cell.units)
-        return saturated_rps(Demand(tenant, 1.0, points, slowdown), self.options)
 
 
 @dataclass(slots=True)
@@ -121,46 +109,29 @@ class Board:
 
     def add_device(self, *units: int) -> None:
         """A device of one free cell, or two."""
-        cells = [Cell(self.devices, size) for size in units]
-        if len(cells) == 2:
-            cells[0].beside, cells[1].beside = cells[1], cells[0]
-        for cell in cells:
-            self.free.setdefault(cell.units, []).append(cell)
+        for size in units:
+            self.free.setdefault(size, []).append(Cell(self.devices, size))
         self.devices += 1
 
     def split(self, cell: Cell, units: int) -> Cell:
         """The first of two parts of a free whole cell, `units` large."""
         self.free[WHOLE].remove(cell)
-        first, second = Cell(cell.gpu, units), Cell(cell.gpu, WHOLE - units)
-        first.beside, second.beside = second, first
-        for part in (first, second):
+        parts = Cell(cell.gpu, units), Cell(cell.gpu, WHOLE - units)
+        for part in parts:
             self.free.setdefault(part.units, []).append(part)
-        return first
+        return parts[0]
 
     def put(self, cell: Cell, tenant: Tenant, rate_rps: float) -> bool:
-        """Add a tenant to a cell if all there and beside it still meet their objectives."""
+        """Add a tenant to a cell if all there still meet their objectives."""
         if any(other.name == tenant.name for other, _ in cell.loads):
             return False  # two shares of one tenant on a cell are one share
         loads = (*cell.loads, (tenant, rate_rps))
-        found = self.tables.fit(loads, cell.units, cell.beside)
-        if found is None or not self._spares_neighbour(cell, loads):
+        if (found := self.tables.fit(loads, cell.units)) is None:
             return False
-        self._drop(cell)
+        self.used.remove(cell) if cell.loads else self.free[cell.units].remove(cell)
         cell.loads, cell.fit = loads, found
-        self._keep(cell)
-        return True
-
-    def _spares_neighbour(self, cell: Cell, loads: tuple[Share, ...]) -> bool:
-        """Fit the neighbour again beside `loads`; it keeps its rates or refuses them."""
-        beside = cell.beside
-        if self.tables.interference is None or beside is None or not beside.loads:
-            return True
-        found = self.tables.fit(beside.loads, beside.units, Cell(cell.gpu, cell.units, None, loads))
-        if found is None:
-            return False
-        self._drop(beside)
-        beside.fit = found
-        self._keep(beside)
+        cell.useful += self.tables.least_busy(tenant, rate_rps, cell.units)
+        insort(self.used, cell, key=_idleness)
         return True
 
     def share(self, tenant: Tenant, rate_rps: float) -> Cell | None:
@@ -172,15 +143,6 @@ class Board:
             if len(cell.loads) < self.most_tenants and self.put(cell, tenant, rate_rps):
                 return cell
         return None
-
-    def _drop(self, cell: Cell) -> None:
-        self.used.remove(cell) if cell.loads else self.free[cell.units].remove(cell)
-
-    def _keep(self, cell: Cell) -> None:
-        cell.useful = sum(
-            self.tables.least_busy(tenant, rate, cell.units) for tenant, rate in cell.loads
-        )
-        insort(self.used, cell, key=_idleness)
 
     def gpus(self) -> tuple[GpuPlan, ...]:
         """What has been placed, as devices of a plan; idle ones are left out."""

@@ -8,7 +8,7 @@ Deviations. A rate not served by any free partition of the wanted size goes to t
 one (as the released code does; the paper fails). Tenants may join a used partition also when none
 is free. Devices are added as they are needed, up to `options.gpus`, instead of planning again with
 one more. The rounding of batches, the knee's rule and the worst neighbour are said in `cycle`,
-`knee` and `interference`. GPU memory and the rate margin of the released code are not modelled: the
+`knee` and `board`. GPU memory and the rate margin of the released code are not modelled: the
 utilisation ceiling of the options leaves room instead (1 = the paper).
 """
 
@@ -90,7 +90,8 @@ class Gpulet:
         """Place every tenant; on devices split as `layout` says, where it is given."""
         cost = self.interference
         neighbours = Constant(cost) if isinstance(cost, int | float) else cost
-        board = Board(Tables(profiles, options, neighbours), self.most_tenants)
+        models = tuple(sorted({tenant.model for tenant in workload.tenants}))
+        board = Board(Tables(profiles, options, neighbours, models), self.most_tenants)
         for parts in layout or ():
             board.add_device(*parts)
         filling = Filling(self, board, options.gpus, fixed=layout is not None)
@@ -158,7 +159,7 @@ class Filling:
         if residual and (cell := self._share(tenant, left)):
             return left, f"in turns on {cell.units} percent"
         for cell in self.candidates(wanted.ideal):
-            rate = min(left, self.board.tables.most_rps(tenant, cell))
+            rate = min(left, self.board.tables.saturated_rps(tenant, cell.units))
             if rate > 0 and self.board.put(cell, tenant, rate):
                 return rate, f"on {cell.units} percent of its own"
         if not residual and (cell := self._share(tenant, left)):

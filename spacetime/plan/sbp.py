@@ -80,7 +80,7 @@ class Sbp:
 
     def _node(self, tenant: Tenant, rate_rps: float, tables: Tables) -> _Node:
         shares = ((tenant, rate_rps),)
-        fit = tables.fit(shares, self.units, None)
+        fit = tables.fit(shares, self.units)
         assert fit is not None, "a rate up to the saturated one always fits"
         return _Node(shares, fit, tables.least_busy(tenant, rate_rps, self.units))
 
@@ -92,7 +92,7 @@ class Sbp:
             shares = (*node.shares, *new.shares)
             if node.useful + new.useful > ceiling or len(shares) > (self.most_tenants or 10**9):
                 continue
-            fit = tables.fit(shares, self.units, None)
+            fit = tables.fit(shares, self.units)
             if fit is not None and (best is None or fit.busy > best[1].busy):
                 best = (node, fit)
         if best is None:
