@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
     {"plan_report", "rate_search"},
     {"plan_simulator"},
     {"deployment"},
+<<<<<<< HEAD
     {
         "plot",
         "plot_agreement",
@@ -34,6 +35,10 @@ LAYERS: list[set[str]] = [
         "session",
         "simulator",
     },
+=======
+    {"plot", "plot_compare", "plot_device", "plot_plan", "plot_verify", "zoo", "session"}
+    | {"simulator"},
+>>>>>>> 32e5441 (bench gpulet: both scenario studies, highest rates and knee rules, paper beside ours)
     {"explain", "plot_bench"},
     {"tenant"},
     {"executor", "family", "admission"},
