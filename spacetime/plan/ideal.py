@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 
 from spacetime.devices import DeviceFacts
-from spacetime.errors import InfeasibleError, UnsupportedError
+from spacetime.errors import InfeasibleError
 from spacetime.plan.assemble import finish
 from spacetime.plan.board import WHOLE
 from spacetime.plan.gpulet import Gpulet
@@ -40,7 +40,7 @@ class Ideal:
     def plan(
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
-        """See `Planner`. Raises InfeasibleError as `Gpulet` does, UnsupportedError for too many."""
+        """See `Planner`. Raises InfeasibleError as `Gpulet` does, and with `time` for too many."""
         refused: InfeasibleError | None = None
         best: Plan | None = None
         try:
@@ -64,10 +64,11 @@ class Ideal:
         """The plan of the first layout of so many devices that fits, or None."""
         ways = math.comb(gpus + len(self.gpulet.pairs), gpus)
         if ways > self.most_layouts:
-            raise UnsupportedError(
-                f"{self.name}: {ways} layouts of {gpus} devices are more than most_layouts = "
-                f"{self.most_layouts}; raise it, or use gpulet"
-            )
+            raise InfeasibleError(
+                workload.tenants[0].name, "time",
+                f"{ways} layouts of {gpus} devices are more than most_layouts = "
+                f"{self.most_layouts}; raise it, or use gpulet",
+            )  # fmt: skip
         for layout in layouts(self.gpulet, gpus):
             try:
                 board, reasons = self.gpulet.fill(workload, profiles, options, layout)
