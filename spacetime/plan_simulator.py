@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations, product
 
@@ -133,13 +133,16 @@ def _attainment(counts: Sequence[NativeTenant]) -> float:
 
 
 def own_policy(plan: Plan) -> Policy:
-    """The policy a plan is made for: its routes and batches, and its cycles where it has any.
+    """The policy a plan is made for: the one it names, else its routes, batches and cycles.
 
-    Of the policy a plan names only the route is taken: batches are the plan's own.
+    A simulated request is one input. Where the plan's policy runs each request by itself (a request
+    of PARIS is a batch already) those that wait share a launch instead, up to the planned batch.
     """
+    if plan.policy is not None:
+        named = Policy.named(plan.policy)
+        return replace(named, batch="greedy") if named.batch == "one" else named
     cycles = any(assignment.duty_ms is not None for _, _, assignment in plan)
-    route = "weighted" if plan.policy is None else Policy.named(plan.policy).route
-    return Policy(route=route, order="duty" if cycles else "fifo", batch="greedy", lend=False)
+    return Policy(route="weighted", order="duty" if cycles else "fifo", batch="greedy", lend=False)
 
 
 def simulate_plan(

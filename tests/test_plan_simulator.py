@@ -146,6 +146,9 @@ def test_tenants_side_by_side_have_a_lane_each_and_sliced_ones_share_one() -> No
     sliced = deploy(plan_of(part("p", 1, on("a"), on("b"))), asked, PROFILES)
     assert [list(lanes) for lanes in sliced.served] == [[0], [0]]
     assert own_policy(plan_of()).order == "fifo"
+    elsa = own_policy(replace(plan_of(), policy="elsa"))
+    assert (elsa.route, elsa.batch) == ("elsa", "greedy")
+    assert own_policy(replace(plan_of(), policy="space-time")) == PRESETS["space-time"]
 
 
 def test_a_batch_between_two_points_costs_the_larger_and_every_lane_names_all_buckets() -> None:
