@@ -24,21 +24,17 @@ LAYERS: list[set[str]] = [
     {"plan_report", "rate_search"},
     {"plan_simulator"},
     {"deployment"},
-<<<<<<< HEAD
     {
         "plot",
         "plot_agreement",
         "plot_compare",
         "plot_device",
+        "plot_plan",
         "plot_verify",
         "zoo",
         "session",
         "simulator",
     },
-=======
-    {"plot", "plot_compare", "plot_device", "plot_plan", "plot_verify", "zoo", "session"}
-    | {"simulator"},
->>>>>>> 32e5441 (bench gpulet: both scenario studies, highest rates and knee rules, paper beside ours)
     {"explain", "plot_bench"},
     {"tenant"},
     {"executor", "family", "admission"},
