@@ -48,6 +48,11 @@ ANY = click.Path(path_type=Path)
     help="Smaller batches where they answer sooner at random arrivals; costs headroom.",
 )
 @click.option(
+    "--attainment",
+    type=Number(0.01, 1),
+    help="Lower the ceiling until every tenant has this part in time when simulated, such as 0.99.",
+)
+@click.option(
     "--export",
     "form",
     type=click.Choice(EXPORTS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def from_options(
     max_utilisation: float,
     choices: Sequence[str],
     calm: bool,
+    attainment: float | None,
     form: str | None,
     explain: bool,
     out: Path | None,
@@ -49,8 +51,13 @@ def from_options(
     facts = devices.device(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
-    found = make(planner, **parse(choices)).plan(load, points, facts, options)
-    if calm:
+    maker = make(planner, **parse(choices))
+    if attainment is not None:  # which needs the native simulator; planning alone does not
+        prove = import_module("spacetime.proven").proven
+        found = prove(maker, load, points, facts, options, target=attainment).plan
+    else:
+        found = maker.plan(load, points, facts, options)
+    if calm and attainment is None:
         found = calmed(found, load, points, options)
     made = require(found, load, points, facts, options)
     if out is not None:

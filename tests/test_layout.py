@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"demo", "doctor", "verify"},
     {"planning", "simulation", "scoreboard"},
     {"comparison"},
-    {"plan_report", "rate_search"},
+    {"plan_report", "proven", "rate_search"},
     {"plan_simulator"},
     {"deployment"},
     {

@@ -22,6 +22,7 @@ from spacetime.plan.planner import Planner, PlanOptions, planner
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 
+FACTORS = (1.0, 0.5)  # of an objective a launch may take: tight, and with room for waiting
 START_FROM = ("parvagpu", "gpulet", "mig-only", "whole-gpu")
 MOST_IMPROVED = 2  # of the plans made, those of fewest devices
 MANY = 300  # tenants, of whom one plan takes seconds to improve
@@ -39,33 +40,47 @@ class SpaceTime:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`."""
+        best = self.plans(workload, profiles, device, options)[0]
+        if options.gpus is not None and len(best.gpus) > options.gpus:
+            last = best.gpus[options.gpus].partitions[0].tenants[0].tenant
+            raise InfeasibleError(
+                last, "gpus",
+                f"needs {len(best.gpus)} devices, there are {options.gpus} "
+                f"(no plan needs fewer than {best.lower_bound_gpus})",
+            )  # fmt: skip
+        return best
+
+    def plans(
+        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+    ) -> list[Plan]:
+        """Every sound plan that was weighed, the best first. Raises InfeasibleError for none."""
         unlimited = replace(options, gpus=None)
         refusals: list[InfeasibleError] = []
         made = list(self._made(workload, profiles, device, unlimited, refusals))
         if not made:
             raise refusals[0]
         made.sort(key=lambda plan: len(plan.gpus))
-        plans = made + [
+        improved = [
             consolidate(plan, workload, profiles, device, unlimited)
             for plan in made[: MOST_IMPROVED if len(workload.tenants) <= MANY else 1]
         ]
-        plans = [p for p in plans if not check(p, workload, profiles, device, unlimited)]
-        best = min(plans, key=lambda plan: (len(plan.gpus), _stranded(plan, device), -_free(plan)))
+        sound = [
+            plan
+            for plan in dict.fromkeys([*improved, *made])
+            if not check(plan, workload, profiles, device, unlimited)
+        ]
+        sound.sort(key=lambda plan: (len(plan.gpus), _stranded(plan, device), -_free(plan)))
+        # The bound of `exact` is for one tenant a partition, which these need not keep to.
         bound = lower_bound(workload, profiles, device, options)
-        if options.gpus is not None and len(best.gpus) > options.gpus:
-            last = best.gpus[options.gpus].partitions[0].tenants[0].tenant
-            raise InfeasibleError(
-                last, "gpus",
-                f"needs {len(best.gpus)} devices, there are {options.gpus} "
-                f"(no plan needs fewer than {bound})",
-            )  # fmt: skip
+        return [self._signed(plan, bound, len(sound), workload) for plan in sound]
+
+    def _signed(self, plan: Plan, bound: int, among: int, workload: Workload) -> Plan:
         whence = tuple(
-            Reason(tenant.name, f"begun from {best.planner}, the best of {len(plans)} plans")
+            Reason(tenant.name, f"begun from {plan.planner}, one of {among} plans weighed")
             for tenant in workload.tenants
         )
-        # The bound of `exact` is for one tenant a partition, which this plan need not keep to.
         return replace(
-            best, planner=self.name, lower_bound_gpus=bound, reasons=(*best.reasons, *whence)
+            plan, planner=self.name, lower_bound_gpus=bound, reasons=(*plan.reasons, *whence)
         )
 
     def _made(
@@ -78,7 +93,7 @@ class SpaceTime:
     ) -> Iterator[Plan]:
         names: list[tuple[str, dict[str, float]]] = [(name, {}) for name in START_FROM]
         if len(workload.tenants) <= self.most_exact and find_spec("scipy") is not None:
-            names.append(("exact", {"seconds": self.seconds}))
+            names += [("exact", {"seconds": self.seconds, "slo_factor": f}) for f in FACTORS]
         for name, choices in names:
             found = _attempt(planner(name, **choices), workload, profiles, device, options)
             if isinstance(found, Plan):
