@@ -150,8 +150,8 @@ def simulate_plan(
 ) -> PlanRun:
     """Runs the plan under the workload's arrivals; nothing it serves is lost.
 
-    A recorded or constant workload is the same every time and is run once. Raises PlanError for a
-    plan that does not fit workload and profiles, see `deployment.deploy`.
+    A recorded or constant workload without noise is the same every time and is run once. Raises
+    PlanError for a plan that does not fit workload and profiles, see `deployment.deploy`.
     """
     options = options or SimOptions()
     deployment = deploy(plan, workload, profiles)
@@ -160,7 +160,8 @@ def simulate_plan(
         deployment, workload, policy, options, _arrivals(workload, options.rate_scale)
     )
     pieces = deployment.pieces(devices_apart=options.interference is None)
-    draws = range(options.replications if workload.arrivals.process in RANDOM else 1)
+    random = workload.arrivals.process in RANDOM or options.noise is not None
+    draws = range(options.replications if random else 1)
     with ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         results = list(pool.map(lambda job: setting.run(*job), product(draws, pieces)))
     runs = tuple(
