@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 COLUMNS = 4
 
@@ -27,6 +28,9 @@ def draw_agreement(record: dict[str, Any], path: Path) -> None:
         panel.plot(row["hindsight"]["simulated"]["ms"], row["quantiles"], ":", color="#555555",
                    label="simulated, in hindsight")  # fmt: skip
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         mark = "" if row["agrees"] else " (off)"
         panel.set_title(f"{row['policy']}, {row['model']}, load {row['load']:g}{mark}", fontsize=9)
         panel.grid(alpha=0.3)
