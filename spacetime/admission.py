@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +28,13 @@ from spacetime.errors import (
 from spacetime.fusion import (
     CannotExport,
     CannotFuse,
+    Exported,
     SlotGraph,
     export,
-    fingerprint,
     placed,
     slot_graph,
 )
+from spacetime.measure import elapsed_ns
 from spacetime.program import Flat, Outputs, close, outputs_of, rows_are_independent, spread
 from spacetime.resident import Place, ResidentFamily, tensors_of
 from spacetime.runner import Work
@@ -49,15 +49,6 @@ _TIMINGS = 3
 Program = Callable[..., Sequence[Tensor]]  # (rows, *inputs) -> flat outputs
 
 
-def fingerprint_of(model: nn.Module, signature: Signature, example: Sequence[Tensor]) -> str | None:
-    """What tenants of one family have in common; None for a model that has to stay alone."""
-    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
-    try:
-        return fingerprint(model, args, kwargs)
-    except CannotExport:
-        return None
-
-
 class CannotCapture(Exception):
     """A captured graph did not work out for a model; the message says why. Runs it another way."""
 
@@ -67,6 +58,7 @@ def resident_family(
     signature: Signature,
     example: Sequence[Tensor],
     place: Place,
+    exported: Exported | str,
     *,
     buckets: Sequence[int],
     share: bool,
@@ -74,17 +66,21 @@ def resident_family(
 ) -> ResidentFamily:
     """A family with `model` as its first member, captured and measured on every lane.
 
-    Tried in turn: super-kernels over slots, the model alone in a graph, eagerly; explain() says why
-    not the one before. Raises ModelError, InvalidInput, UnsupportedError, OutOfMemory (nothing
-    stays behind), DriverError.
+    `exported` is what `exported_of` gave. Tried in turn: super-kernels over slots, the model alone
+    in a graph, eagerly; explain() says why not the one before. Raises ModelError, InvalidInput,
+    UnsupportedError, OutOfMemory (nothing stays behind), DriverError.
     """
-    reference = Flat(copy.deepcopy(model), signature).to(place.capturer.device).eval()
+    reference = _on_device(model, signature, place)
     outputs, tails, independent = _seen(reference, signature, example)
-    graph, captured, why = _graph_of(model, signature, example, share=share)
+    graph, captured, why = _graph_of(model, exported, share=share)
     if captured and not independent:
         captured, why = False, "rows depend on each other, so requests never share a launch"
-    ways = [(graph, True)] * (captured and graph is not None) + [(None, True)] * captured
-    for over_slots, in_graph in [*ways, (None, False)]:
+    ways: list[tuple[SlotGraph | None, bool]] = [(None, False)]
+    if captured:
+        ways.insert(0, (None, True))
+        if graph is not None:
+            ways.insert(0, (graph, True))
+    for over_slots, in_graph in ways:
         weights = _weights(place, model, over_slots)
         family = ResidentFamily(place, signature, outputs, tails, over_slots, weights, None, why)
         member = Member(model, reference, example, limit)
@@ -93,6 +89,27 @@ def resident_family(
         except CannotCapture as reason:
             why = str(reason)
     raise AssertionError("the last way raises what prevents it")
+
+
+def exported_of(
+    model: nn.Module, signature: Signature, example: Sequence[Tensor]
+) -> Exported | str:
+    """The model's graph, or why it has none."""
+    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
+    try:
+        return export(model, args, kwargs)
+    except CannotExport as reason:
+        return str(reason)
+
+
+def _on_device(model: nn.Module, signature: Signature, place: Place) -> Flat:
+    """A copy of the model where its graphs will run; OutOfMemory where it does not fit."""
+    try:
+        return Flat(copy.deepcopy(model), signature).to(place.capturer.device).eval()
+    except torch.OutOfMemoryError as error:
+        needed = sum(tensor.nbytes for tensor in tensors_of(model))
+        free, _ = place.native.memory()
+        raise OutOfMemory(signature.tenant, needed, free, "the device") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +186,11 @@ def _named(error: BaseException, family: ResidentFamily, *, captured: bool) -> B
 
 
 def _graph_of(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor], *, share: bool
+    model: nn.Module, exported: Exported | str, *, share: bool
 ) -> tuple[SlotGraph | None, bool, str]:
     """The graph over slots, or None; whether a graph may hold the model; why not, for either."""
-    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
-    try:
-        exported = export(model, args, kwargs)
-    except CannotExport as reason:
-        return None, False, f"not exported: {reason}"
+    if isinstance(exported, str):
+        return None, False, f"not exported: {exported}"
     if _draws_random(exported.module):
         return None, False, "it draws random numbers, which a captured graph would repeat"
     if not share:
@@ -320,14 +334,8 @@ def _time_eagerly(family: ResidentFamily, example: Sequence[Tensor]) -> None:
     work = Work(0, [x[:1] for x in example], 1)
     for lane, partition in enumerate(family.place.partitions):
         with family.place.capturer.lane(partition):
-            times = [_elapsed_ns(lambda: family.run([work])) for _ in range(_TIMINGS)]
+            times = [elapsed_ns(family.run, [[work]]) for _ in range(_TIMINGS)]
         family.latency_ns[lane, 1] = min(times)
-
-
-def _elapsed_ns(call: Callable[[], object]) -> int:
-    start = time.perf_counter_ns()
-    call()
-    return time.perf_counter_ns() - start
 
 
 def _bytes(tail: Sequence[int], dtype: torch.dtype) -> int:

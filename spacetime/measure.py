@@ -36,7 +36,7 @@ def bucket_ns(
         if index:
             inputs = [torch.arange(rows) % index, *inputs]
         call(*inputs)
-        measured[rows] = min(_elapsed_ns(call, inputs) for _ in range(_REPEATS))
+        measured[rows] = min(elapsed_ns(call, inputs) for _ in range(_REPEATS))
         last = rows
     return measured
 
@@ -83,7 +83,8 @@ def _restore_default(count: int) -> None:
     thread.join()
 
 
-def _elapsed_ns(call: FlatCall, inputs: Sequence[Tensor]) -> int:
+def elapsed_ns(call: Callable[..., object], inputs: Sequence[Any]) -> int:
+    """Wall nanoseconds of one call."""
     start = time.perf_counter_ns()
     call(*inputs)
     return time.perf_counter_ns() - start

@@ -17,10 +17,7 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.capture import Capturer
-from spacetime.errors import SpacetimeError
-from spacetime.fusion import (
-    SlotGraph,
-)
+from spacetime.fusion import SlotGraph
 from spacetime.program import Outputs
 from spacetime.runner import Entry, Work
 from spacetime.signature import Signature
@@ -84,7 +81,7 @@ class ResidentFamily:
         row = self.weights.free_row()
         try:
             self.weights.add(tenant, row, self._values(model), limit)
-        except SpacetimeError:
+        except BaseException:  # also what PyTorch raises while it copies
             if row in self.weights.rows:
                 self.weights.remove(row)
             raise
@@ -115,6 +112,8 @@ class ResidentFamily:
     def entry(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> Entry:
         """A request as the executor takes it."""
         if not self.captured:
+            if leaves[0].device.type == "cuda":  # run() is on another stream
+                torch.cuda.current_stream(leaves[0].device).synchronize()
             return Entry(tenant, member, self, leaves, samples)
         inputs = [x.contiguous() for x in leaves]
         payload, outputs, event = self.payload(member, inputs, samples)
@@ -146,6 +145,7 @@ class ResidentFamily:
         for work in batch:
             flat = module(*(x.to(device) for x in work.leaves))
             answers.append(self.outputs.build([y.to(work.leaves[0].device) for y in flat]))
+        self.place.capturer.settle()  # whoever gets an answer may be on another stream
         return answers
 
     def how(self) -> str:

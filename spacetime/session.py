@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime.admission import fingerprint_of, resident_family
+from spacetime.admission import exported_of, resident_family
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.device import Device, Units, chosen, divided, open_device, sized, whole
@@ -21,6 +21,7 @@ from spacetime.errors import InvalidInput
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
 from spacetime.family import Family, family_of
+from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
@@ -236,7 +237,10 @@ class Session:
     ) -> tuple[ResidentFamily, int]:
         """The family of `model` on a device with memory of its own, and its row there."""
         assert self._place is not None
-        print_ = fingerprint_of(model, signature, example) if self.fuses else None
+        exported = exported_of(model, signature, example)
+        print_ = None
+        if self.fuses and isinstance(exported, Exported):
+            print_ = fingerprint(exported)
         known = self._known.get(print_) if print_ is not None else None
         if isinstance(known, ResidentFamily) and known.graph is not None:
             return known, known.join(signature.tenant, model, limit)
@@ -245,6 +249,7 @@ class Session:
             signature,
             example,
             self._place,
+            exported,
             buckets=[b for b in self._buckets if b & (b - 1) == 0] if self.fuses else [1],
             share=self.fuses,
             limit=limit,

@@ -7,7 +7,7 @@ stands behind the rows of present tenants only (csrc/cuda/memory.h).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spacetime import _native
 from spacetime.capture import Capturer, view
-from spacetime.errors import DriverError, OutOfMemory
+from spacetime.errors import DriverError, OutOfMemory, UnsupportedError
 
 MOST_TENANTS = 4096  # rows whose addresses are reserved; costs no memory
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
@@ -50,7 +50,6 @@ class Weights:
     ) -> None:
         self._native = native
         self._capturer = capturer
-        self._layout = layout
         self.arena = _native.Arena(native, row_bytes=row_bytes, rows=MOST_TENANTS)
         self.stacks = [self._stack(slab) for slab in layout]
         self.rows: set[int] = set()
@@ -61,8 +60,13 @@ class Weights:
         return self.arena.row_bytes
 
     def free_row(self) -> int:
-        """The row the next tenant gets: the lowest one free."""
-        return next(row for row in range(MOST_TENANTS) if row not in self.rows)
+        """The row the next tenant gets: the lowest one free. UnsupportedError: none is left."""
+        for row in range(MOST_TENANTS):
+            if row not in self.rows:
+                return row
+        raise UnsupportedError(
+            f"a family holds at most {MOST_TENANTS} tenants; open another session for more"
+        )
 
     def add(self, tenant: str, row: int, values: Sequence[Tensor], limit: int | None) -> None:
         """Puts memory behind a row and the values into it; OutOfMemory leaves all as it was."""
@@ -103,8 +107,3 @@ class Weights:
         sizes = (MOST_TENANTS, *shape)
         stack = view(self.arena, slab.offset, sizes, slab.dtype, strides=strides, host=host)
         return stack.movedim(-1, 2) if slab.channels_last else stack
-
-
-def tensors_of(state: Mapping[str, Tensor]) -> list[tuple[tuple[int, ...], torch.dtype, bool]]:
-    """Specifications of a state dict's tensors, each in its own order in memory."""
-    return [(tuple(t.shape), t.dtype, False) for t in state.values()]

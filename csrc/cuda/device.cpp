@@ -80,12 +80,9 @@ std::string Device::why_not_virtual() const {
 }
 
 std::vector<Feature> Device::features() const {
-  return {
-      {"green contexts", why_not_green()},
-      {"virtual memory", why_not_virtual()},
-      {"kernel nodes' contexts",
-       driver_->has(Entry::cuGraphKernelNodeGetParams) ? "" : "the driver is older than CUDA 12.0"},
-      {"MPS client", facts_.mps ? "" : "no MPS daemon serves this process"}};
+  return {{"green contexts", why_not_green()},
+          {"virtual memory", why_not_virtual()},
+          {"MPS client", facts_.mps ? "" : "no MPS daemon serves this process"}};
 }
 
 void Device::use() const { ST_ON(*this, cuCtxSetCurrent, primary_); }

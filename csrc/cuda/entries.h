@@ -1,5 +1,6 @@
-// entries.h: every driver call that is used, once. Whatever exists per call (the loader's table,
-// the fake, the fault wrapper, the names in messages) is generated from this list.
+// entries.h: every driver call that the backend, or a test or probe of it, uses, once. Whatever
+// exists per call (the loader's table, the fake, the fault wrapper, the names in messages) is
+// generated from this list.
 //
 // ST_CUDA_ENTRIES(X): X(name, version, need, declaration, arguments). `version` is the CUDA version
 // whose binary interface `declaration` is, as cuGetProcAddress takes it; `need` is kRequired, or
