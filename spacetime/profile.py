@@ -16,7 +16,7 @@ KINDS = ("cores", "sm", "mps", "mig")
 SOURCES = ("measured", "predicted")
 LARGEST = 1e12  # of any number in a profile: more is a wrong unit, not a fast device
 MOST_UNITS = 100_000
-Key = tuple[str, str, int, int, int]  # model, kind, units, batch, procs
+Key = tuple[str, str, int, int, int, int]  # model, kind, units, batch, procs, tenants
 
 
 def _whole(field: str, value: object, high: int) -> None:
@@ -38,8 +38,10 @@ class Point:
     """One measurement of `model` on a partition of `device`.
 
     `procs` processes run side by side on the partition, each with batches of `batch` inputs that
-    take `latency_ms`; `throughput_rps` is in inputs a second over all of them. Every value is
-    checked; raises ProfileError naming the field.
+    take `latency_ms`; `throughput_rps` is in inputs a second over all of them. `tenants`: how many
+    tenants of the model's family, each with its own weights, share a launch (more than one: a
+    super-kernel). `memory_mib`: device memory one process needs, weights and activations at this
+    batch; None where unknown. Every value is checked; raises ProfileError naming the field.
     """
 
     model: str
@@ -51,6 +53,8 @@ class Point:
     latency_ms: float
     throughput_rps: float
     source: str = "measured"
+    tenants: int = 1
+    memory_mib: float | None = None
 
     def __post_init__(self) -> None:
         for field, text in (("model", self.model), ("device", self.device)):
@@ -64,8 +68,11 @@ class Point:
         _whole("units", self.units, MOST_UNITS)
         _whole("batch", self.batch, 2**31 - 1)
         _whole("procs", self.procs, 1000)
+        _whole("tenants", self.tenants, self.batch)  # each has an input in the launch at least
         _above_zero("latency_ms", self.latency_ms)
         _above_zero("throughput_rps", self.throughput_rps)
+        if self.memory_mib is not None:
+            _above_zero("memory_mib", self.memory_mib)
         self._check_agreement()
 
     def _check_agreement(self) -> None:
@@ -82,14 +89,16 @@ class Point:
     @property
     def key(self) -> Key:
         """What identifies a point of one device."""
-        return (self.model, self.kind, self.units, self.batch, self.procs)
+        return (self.model, self.kind, self.units, self.batch, self.procs, self.tenants)
 
 
 @dataclass(frozen=True)
 class Profiles:
     """All points known of one device, immutable, indexed by model, partition and batch.
 
-    Raises ProfileError for points of several devices, and for two of one key.
+    Points of several tenants a launch are seen by `fused` and `at_fused`; every other query is
+    about one tenant's own launches. Raises ProfileError for points of several devices, and for two
+    of one key.
 
     >>> slow = Point("m", "a100-80gb", "mig", 1, 8, 1, latency_ms=40, throughput_rps=200)
     >>> fast = Point("m", "a100-80gb", "mig", 2, 8, 1, latency_ms=20, throughput_rps=400)
@@ -122,15 +131,23 @@ class Profiles:
     def _by_model(self) -> dict[str, tuple[Point, ...]]:
         found: dict[str, list[Point]] = {}
         for point in sorted(self.points, key=lambda p: p.key):
-            found.setdefault(point.model, []).append(point)
+            found.setdefault(point.model, []).extend([point] if point.tenants == 1 else [])
         return {model: tuple(points) for model, points in found.items()}
 
     @cached_property
     def _batches(self) -> dict[tuple[str, str, int, int], tuple[Point, ...]]:
         found: dict[tuple[str, str, int, int], list[Point]] = {}
-        for point in sorted(self.points, key=lambda p: p.key):
+        for point in (p for points in self._by_model.values() for p in points):
             found.setdefault((point.model, point.kind, point.units, point.procs), []).append(point)
         return {key: tuple(points) for key, points in found.items()}
+
+    @cached_property
+    def _fused(self) -> dict[str, tuple[Point, ...]]:
+        found: dict[str, list[Point]] = {}
+        for point in sorted(self.points, key=lambda p: (p.batch, p.tenants, p.key)):
+            if point.tenants > 1:
+                found.setdefault(point.model, []).append(point)
+        return {model: tuple(points) for model, points in found.items()}
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -155,7 +172,7 @@ class Profiles:
 
     def exact(self, model: str, kind: str, units: int, batch: int, procs: int = 1) -> Point | None:
         """The point of exactly this key, or None."""
-        return self._by_key.get((model, kind, units, batch, procs))
+        return self._by_key.get((model, kind, units, batch, procs, 1))
 
     def batches(self, model: str, kind: str, units: int, procs: int = 1) -> tuple[Point, ...]:
         """The points of one partition size by ascending batch; empty where none was measured."""
@@ -168,6 +185,30 @@ class Profiles:
         """
         measured = self.batches(model, kind, units, procs)
         return next((point for point in measured if point.batch >= batch), None)
+
+    def fused(self, model: str) -> tuple[Point, ...]:
+        """A model's points of several tenants a launch, in order of (batch, tenants)."""
+        return self._fused.get(model, ())
+
+    def at_fused(self, model: str, kind: str, units: int, batch: int, *, tenants: int,
+                 procs: int = 1) -> Point | None:  # fmt: skip
+        """The point a launch of `batch` inputs of up to `tenants` tenants is padded to.
+
+        None where no measured batch is that large with that many tenants. One tenant, or one
+        input, is a launch like any other.
+        """
+        if (mixed := min(tenants, batch)) == 1:
+            return self.at(model, kind, units, batch, procs)
+        return next(
+            (
+                point
+                for point in self.fused(model)
+                if (point.kind, point.units, point.procs) == (kind, units, procs)
+                and point.batch >= batch
+                and point.tenants >= mixed
+            ),
+            None,
+        )
 
     def best(self, model: str, *, under_ms: float, kind: str | None = None,
              units: int | None = None, max_procs: int | None = None) -> Point | None:  # fmt: skip

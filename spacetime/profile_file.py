@@ -1,22 +1,26 @@
 """Reading and writing profiles as CSV, one point a row. Every refusal names file, row and field.
 
-model,device,kind,units,batch,procs,latency_ms,throughput_rps,source
+model,device,kind,units,batch,procs,latency_ms,throughput_rps,source[,tenants][,memory_mib]
+
+The last two columns may be absent, and are written only where some point needs them.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from spacetime.errors import ProfileError
 from spacetime.profile import Point, Profiles
 
-HEADER = [field.name for field in fields(Point)]
+OPTIONAL = ["tenants", "memory_mib"]
+HEADER = [field.name for field in fields(Point) if field.name not in OPTIONAL]
 NUMBERS: dict[str, Callable[[str], Any]] = {
     "units": int, "batch": int, "procs": int, "latency_ms": float, "throughput_rps": float,
+    "tenants": int, "memory_mib": float,
 }  # fmt: skip
 
 
@@ -27,8 +31,9 @@ def read(path: Path) -> Profiles:
     """
     points: dict[Any, int] = {}
     found: list[Point] = []
-    for row, values in rows(path, HEADER):
-        point = make(path, row, values)
+    for row, values in rows(path, HEADER, OPTIONAL):
+        known = {f: v for f, v in values.items() if f != "memory_mib" or v}  # empty: unknown
+        point = make(path, row, known)
         if (first := points.setdefault((point.device, point.key), row)) != row:
             raise ProfileError(
                 "batch", f"this point was given before, in row {first}", where=f"{path}:{row}: "
@@ -46,32 +51,40 @@ def read(path: Path) -> Profiles:
 
 def write(path: Path, points: Iterable[Point]) -> None:
     """Write points as `read` reads them; numbers keep every digit."""
+    points = list(points)
+    needed = [any(p.tenants > 1 for p in points), any(p.memory_mib is not None for p in points)]
+    header = HEADER + [name for name, need in zip(OPTIONAL, needed, strict=True) if need]
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(HEADER)
-        rows.writerows(astuple(point) for point in points)
+        rows.writerow(header)
+        rows.writerows([getattr(point, name) for name in header] for point in points)
 
 
-def rows(path: Path, header: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def rows(
+    path: Path, header: list[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Each row of a CSV file that must begin with `header`: its number, and its values by field.
+
+    Columns of `optional` may follow, in that order.
 
     Raises ProfileError for a file that cannot be read, another header, or a row of other length.
     """
     lines = csv.reader(_text(path).splitlines(), strict=True)
     row = 1
     try:
-        if (got := next(lines, [])) != header:
+        got = next(lines, [])
+        if got != header + [name for name in optional if name in got]:
             raise ProfileError(
                 "header", f"must be {','.join(header)}, got {','.join(got)!r:.60}",
                 where=f"{path}:1: ",
             )  # fmt: skip
         for row, values in enumerate(lines, start=2):
-            if len(values) != len(header):
+            if len(values) != len(got):
                 raise ProfileError(
-                    "row", f"must have {len(header)} fields, has {len(values)}; is it cut short?",
+                    "row", f"must have {len(got)} fields, has {len(values)}; is it cut short?",
                     where=f"{path}:{row}: ",
                 )  # fmt: skip
-            yield row, dict(zip(header, values, strict=True))
+            yield row, dict(zip(got, values, strict=True))
     except csv.Error as error:
         raise ProfileError("row", f"is not CSV: {error}", where=f"{path}:{row + 1}: ") from error
 

@@ -101,6 +101,57 @@ def test_slices_of_time_lengthen_every_launch() -> None:
     ]
 
 
+FUSED = Profiles((
+    point("mig", 1, 1, 10), replace(point("mig", 1, 8, 40), tenants=4),
+    *(replace(point("mig", units, 16, 120 / units), tenants=8) for units in (1, 2)),
+))  # fmt: skip
+
+
+def fused(batch: int, rate: float, names: str, units: int = 1, **more: Any) -> Plan:
+    shared = [Assignment(name, batch, rate, 100) for name in names]
+    return plan(PartitionPlan("p", "mig", units, tuple(shared), 0, fused=True, **more))
+
+
+def test_tenants_that_share_launches_fill_them_together() -> None:
+    four = workload(a=40, b=40, c=40, d=40)
+    # Alone at 40 req/s the eighth comes after 175 ms; together after 44, and 40 more answer it.
+    assert check(fused(8, 40, "abcd"), four, FUSED, A100, FULL) == ()
+    assert FUSED.at_fused("m", "mig", 1, 8, tenants=4) == FUSED.points[1]
+    broken = check(fused(8, 51, "abcd"), workload(a=50, b=50, c=50, d=50), FUSED, A100, FULL)
+    assert [str(each) for each in broken] == [
+        "p: utilisation: busy 1.02 of the time, the ceiling is 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (fused(8, 40, "abcdefgh"), ["a on p: latency"]),  # eight tenants: 16 inputs
+        (fused(16, 40, "abcdefghi", 2), ["p: profile"]),  # of nine there is none
+        (fused(16, 10, "ab", 2), ["a on p: fill"]),
+        (fused(8, 40, "aa"), ["p: tenant"]),
+        (plan(replace(fused(8, 40, "ab").gpus[0].partitions[0], tenants=(
+            Assignment("a", 8, 40, 100), Assignment("b", 4, 40, 100),
+        ))), ["p: batch"]),
+        (plan(replace(fused(8, 40, "ab").gpus[0].partitions[0], tenants=(
+            Assignment("a", 8, 40, 100, 90), Assignment("b", 8, 40, 100, 90),
+        ))), ["p: duty"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_shared_launches_is_named(found: Plan, expected: list[str]) -> None:
+    names = sorted({each.tenant for _, _, each in found})
+    load = workload(**dict.fromkeys(names, 10.0))
+    lines = [f"{each.where}: {each.bound}" for each in check(found, load, FUSED, A100, FULL)]
+    assert lines[: len(expected)] == expected
+
+
+def test_only_one_model_is_fused() -> None:
+    two = Workload((*workload(a=40).tenants, replace(workload(b=40).tenants[0], model="n")))
+    both = Profiles((*FUSED.points, *(replace(point, model="n") for point in FUSED.points)))
+    broken = check(fused(8, 40, "ab"), two, both, A100, FULL)
+    assert str(broken[0]) == "p: family: m and n do not share launches"
+
+
 CYCLE = Assignment("a", 8, 100, 96, duty_ms=80)
 DEFECTS = [
     (plan(part("p", 4, alone(), start=4)), ["p: placement"]),
@@ -174,6 +225,8 @@ def test_json_is_equal_after_a_round_trip() -> None:
                 reasons=(Reason("a", "why"),))  # fmt: skip
     assert loads(dumps(full)) == full
     assert loads(dumps(SOUND)) == SOUND
+    shared = fused(8, 40, "ab", memory_mib=1.5)
+    assert loads(dumps(shared)) == shared
     assert SOUND.explain() in full.explain().replace(", 2 procs", ", 1 procs")
 
 
@@ -186,6 +239,8 @@ def test_json_is_equal_after_a_round_trip() -> None:
         (["gpus", 0, "partitions", 0, "units"], True, r"partitions\[0\].units: must be a whole"),
         (["gpus", 0, "partitions", 0, "kind"], "gpc", "kind: must be one of cores"),
         (["gpus", 0, "partitions", 0, "tenants", 0, "rate_rps"], float("nan"), "rate_rps: must be"),
+        (["gpus", 0, "partitions", 0, "fused"], 1, "fused: must be true or false, got 1"),
+        (["gpus", 0, "partitions", 0, "memory_mib"], -1, "memory_mib: must be a number from 0"),
         (["gpus", 0, "partitions", 0, "wide"], 1, "wide: is not a field here; there are id, kind"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import published
@@ -35,6 +36,7 @@ POINTS = st.builds(
     ms=st.floats(1e-3, 1e6),
     model=st.sampled_from(["a", "b, c", 'd"e']),
     source=st.sampled_from(["measured", "predicted"]),
+    memory_mib=st.one_of(st.none(), st.floats(1, 1e6)),
 )
 
 
@@ -54,8 +56,64 @@ def test_queries_by_hand() -> None:
     assert (profiles.models, profiles.kinds, profiles.device) == (("m",), ("mig",), "a100-80gb")
 
 
+def test_points_of_several_tenants_are_seen_by_their_own_queries_alone() -> None:
+    one, two, four = point(1, 8), point(1, 8, ms=50, tenants=2), point(1, 16, ms=90, tenants=4)
+    profiles = Profiles((four, two, one))
+    assert profiles.of("m") == profiles.batches("m", "mig", 1) == (one,)
+    assert profiles.exact("m", "mig", 1, 8) == profiles.best("m", under_ms=99) == one
+    assert profiles.fused("m") == (two, four)
+    assert profiles.at_fused("m", "mig", 1, 8, tenants=2) == two
+    assert profiles.at_fused("m", "mig", 1, 8, tenants=3) == four
+    assert (
+        profiles.at_fused("m", "mig", 1, 2, tenants=9) == two
+    )  # two inputs are of two tenants at most
+    assert (
+        profiles.at_fused("m", "mig", 1, 1, tenants=9)
+        == profiles.at_fused("m", "mig", 1, 8, tenants=1)
+        == one
+    )
+    assert profiles.at_fused("m", "mig", 1, 16, tenants=5) is None
+    assert profiles.at_fused("m", "mig", 1, 8, tenants=2, procs=2) is None
+
+
+def test_optional_columns_are_written_only_where_needed(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    for points, more in (
+        ([point()], ""),
+        ([point(tenants=2)], ",tenants"),
+        ([point(), point(2, memory_mib=1.5)], ",memory_mib"),
+        ([point(), point(2, tenants=8, memory_mib=7)], ",tenants,memory_mib"),
+    ):
+        profile_file.write(path, points)
+        assert path.read_text().splitlines()[0] == HEADER + more
+        assert list(profile_file.read(path)) == points
+
+
+@pytest.mark.parametrize(
+    ("more", "values", "message"),
+    [
+        (",tenants", ",0", "2: tenants: must be a whole number from 1 to 8"),
+        (",tenants", ",9", "2: tenants: must be a whole number from 1 to 8"),
+        (",tenants", ",", "2: tenants: must be a whole number"),
+        (",memory_mib", ",-1", "2: memory_mib: must be a number above 0"),
+        (",memory_mib", ",nan", "2: memory_mib: must be a number above 0"),
+        (",tenants,memory_mib", ",1", "2: row: must have 11 fields, has 10"),
+        (",memory_mib,tenants", ",1,1", "1: header: must be model,device"),
+        (",colour", ",red", "1: header: must be model,device"),
+    ],
+)
+def test_a_bad_optional_column_is_one_line(
+    tmp_path: Path, more: str, values: str, message: str
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f"{HEADER}{more}\n{GOOD}{values}\n")
+    with pytest.raises(ProfileError) as caught:
+        profile_file.read(path)
+    assert str(caught.value).startswith(f"{path}:{message}")
+
+
 def test_points_that_do_not_belong_together() -> None:
-    with pytest.raises(ProfileError, match="m mig 1 8 1 is given twice"):
+    with pytest.raises(ProfileError, match="m mig 1 8 1 1 is given twice"):
         Profiles((point(), point(ms=41)))
     with pytest.raises(ProfileError, match="device: must be one device"):
         Profiles((point(), point(device="h100-80gb")))
@@ -64,8 +122,9 @@ def test_points_that_do_not_belong_together() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(POINTS, min_size=1, max_size=20, unique_by=lambda p: p.key))
-def test_a_file_reads_as_it_was_written(points: list[Point]) -> None:
+@given(st.lists(POINTS, min_size=1, max_size=20, unique_by=lambda p: p.key), st.integers(1, 9))
+def test_a_file_reads_as_it_was_written(points: list[Point], tenants: int) -> None:
+    points = [replace(p, tenants=min(tenants, p.batch)) for p in points]
     path = Path(TEMPORARY.name) / "profiles.csv"
     profile_file.write(path, points)
     assert profile_file.read(path) == Profiles(tuple(points))

@@ -169,15 +169,20 @@ def _partition(
         yield Violation(partition.id, "tenant", f"{name} is not in the workload")
     if unknown:
         return
-    yield from _sharing(partition, options)
     models = {each.tenant: tenants[each.tenant].model for each in partition.tenants}
+    if partition.procs > options.max_procs:
+        yield Violation(
+            partition.id, "procs", f"runs {partition.procs}, the most is {options.max_procs}"
+        )
+    yield from _fused(partition, models) if partition.fused else _sharing(partition)
     found = loads(partition, profiles, models, turns=options.turns)
     for each, load in zip(partition.tenants, found, strict=True):
         if load is None:
             yield Violation(
                 partition.id, "profile",
                 f"no point of {models[each.tenant]} covers batch {each.batch} with "
-                f"{partition.procs} procs on {partition.kind} {partition.units}"
+                f"{_of_tenants(partition)}{partition.procs} procs on "
+                f"{partition.kind} {partition.units}"
                 + (" inside another partition" if partition.parent else ""),
             )  # fmt: skip
         else:
@@ -185,11 +190,22 @@ def _partition(
     yield from _utilisation(partition, found, options)
 
 
-def _sharing(partition: PartitionPlan, options: PlanOptions) -> Iterator[Violation]:
-    if partition.procs > options.max_procs:
-        yield Violation(
-            partition.id, "procs", f"runs {partition.procs}, the most is {options.max_procs}"
-        )
+def _fused(partition: PartitionPlan, models: dict[str, str]) -> Iterator[Violation]:
+    if len(kinds := sorted(set(models.values()))) > 1:
+        yield Violation(partition.id, "family", f"{' and '.join(kinds)} do not share launches")
+    if len({each.batch for each in partition.tenants}) > 1:
+        yield Violation(partition.id, "batch", "its tenants share launches but state several")
+    if any(each.duty_ms is not None for each in partition.tenants):
+        yield Violation(partition.id, "duty", "tenants that share launches take no turns")
+    for name in _repeated(each.tenant for each in partition.tenants):
+        yield Violation(partition.id, "tenant", f"{name} is given twice")
+
+
+def _of_tenants(partition: PartitionPlan) -> str:
+    return f"{len(partition.tenants)} tenants and " if partition.fused else ""
+
+
+def _sharing(partition: PartitionPlan) -> Iterator[Violation]:
     sharers, cycles = len(partition.tenants), {each.duty_ms for each in partition.tenants}
     if cycles <= {None}:
         if partition.procs > 1 and sharers > partition.procs:

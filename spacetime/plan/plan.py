@@ -3,6 +3,7 @@
 A *device of the plan* (`GpuPlan`) holds partitions; a partition holds assignments. How the tenants
 of one partition share it follows from its fields, and `timing` has the bound of each:
 
+* `fused`: tenants of one model, whose requests share launches of up to `batch` on all processes;
 * one assignment: it has the partition's `procs` processes to itself;
 * several with `duty_ms`: they take turns in a fixed cycle of that length, a batch each;
 * several, `procs` = 1, no `duty_ms`: the device slices time between their processes;
@@ -37,7 +38,8 @@ class PartitionPlan:
     """A bounded part of one device; `start` is a MIG instance's first memory slice.
 
     `parent` is the id of the partition this one nests in, or None. `units` are the kind's own:
-    compute slices, percent of the device, SMs or cores.
+    compute slices, percent of the device, SMs or cores. `memory_mib`: what its processes need of
+    the device's memory, where the profile says; the checker works it out anew.
     """
 
     id: str
@@ -47,6 +49,8 @@ class PartitionPlan:
     start: int | None = None
     procs: int = 1
     parent: str | None = None
+    fused: bool = False
+    memory_mib: float | None = None
 
     @property
     def rate_rps(self) -> float:

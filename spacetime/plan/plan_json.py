@@ -49,6 +49,7 @@ def _partition_json(partition: PartitionPlan) -> dict[str, Any]:
     return {
         **_set(id=partition.id, kind=partition.kind, units=partition.units),
         **_set(start=partition.start, procs=partition.procs, parent=partition.parent),
+        **_set(fused=partition.fused or None, memory_mib=partition.memory_mib),
         "tenants": [
             _set(tenant=each.tenant, batch=each.batch, rate_rps=each.rate_rps,
                  latency_ms=each.latency_ms, duty_ms=each.duty_ms)
@@ -82,7 +83,7 @@ def _gpu(place: str, data: Any) -> GpuPlan:
 def _partition(place: str, data: Any) -> PartitionPlan:
     return _make(PartitionPlan, place, data, {
         "id": _text, "kind": _kind, "units": _from_one, "start": _whole, "procs": _from_one,
-        "parent": _text, "tenants": _list_of(_assignment),
+        "parent": _text, "fused": _flag, "memory_mib": _number, "tenants": _list_of(_assignment),
     }, required={"id", "kind", "units", "tenants"})  # fmt: skip
 
 
@@ -139,6 +140,12 @@ def _kind(place: str, value: Any) -> str:
     if value not in KINDS:
         raise PlanError(f"{place}: must be one of {', '.join(KINDS)}, got {value!r:.40}")
     return str(value)
+
+
+def _flag(place: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise PlanError(f"{place}: must be true or false, got {value!r:.40}")
+    return value
 
 
 def _whole(place: str, value: Any, low: int = 0) -> int:

@@ -56,14 +56,16 @@ def loads(
 ) -> list[Load | None]:
     """For each assignment of a partition its load, or None where no point covers its batch."""
     # Inside another partition a percentage means another amount: no point was measured there.
+    members = len(partition.tenants) if partition.fused else 1
     points = [
         None
         if partition.parent is not None
-        else profiles.at(
-            model_of[each.tenant], partition.kind, partition.units, each.batch, partition.procs
+        else profiles.at_fused(
+            model_of[each.tenant], partition.kind, partition.units, each.batch,
+            tenants=members, procs=partition.procs,
         )
         for each in partition.tenants
-    ]
+    ]  # fmt: skip
     all_ms = sum(point.latency_ms for point in points if point is not None)
     return [
         None
@@ -81,12 +83,15 @@ def _capacity(each: Assignment, partition: PartitionPlan, point: Point) -> float
     """Inputs a second this tenant could be served if the partition did nothing else."""
     # A padded batch takes as long as a full one and answers fewer.
     full = point.throughput_rps * each.batch / point.batch
-    return full if len(partition.tenants) == 1 else full / partition.procs
+    together = partition.fused or len(partition.tenants) == 1
+    return full if together else full / partition.procs
 
 
 def _worst_ms(
     each: Assignment, partition: PartitionPlan, point: Point, all_ms: float, turns: Turns
 ) -> float:
+    if partition.fused:  # its batches fill from the requests of all
+        return alone_ms(each.batch, partition.rate_rps, point.latency_ms)
     if each.duty_ms is not None:
         return cycle_ms(each.duty_ms, point.latency_ms, all_ms, turns)
     sharers = len(partition.tenants) if partition.procs == 1 else 1
@@ -100,7 +105,7 @@ def busy(partition: PartitionPlan, found: Sequence[Load | None]) -> float:
         for assignment, load in zip(partition.tenants, found, strict=True)
         if load is not None
     ]
-    turns = partition.procs == 1 or len(partition.tenants) == 1
+    turns = partition.fused or partition.procs == 1 or len(partition.tenants) == 1
     return sum(each) if turns else max(each, default=0.0)
 
 
