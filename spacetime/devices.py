@@ -8,6 +8,7 @@ graph adds on the device, and is an estimate wherever no source is given.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -25,7 +26,8 @@ class DeviceFacts:
     """One device: SMs, boost clock, dense peak rates by dtype, memory system, MIG profiles.
 
     `tflops` maps a dtype (`fp32`, `tf32`, `fp16`, `bf16`, `fp8`, `int8`) to TFLOP/s (TOP/s);
-    a dtype the device lacks is absent. `mig` is empty where the device has no MIG.
+    a dtype the device lacks is absent. `mig` is empty where the device has no MIG. A CPU package
+    has `cores` and nothing else that is known: no SMs, rates or bandwidth (0).
     """
 
     name: str
@@ -38,6 +40,7 @@ class DeviceFacts:
     memory_gib: float
     launch_us: float
     mig: tuple[MigProfile, ...] = field(default=())
+    cores: int = 0
 
     def mig_profile(self, units: int) -> MigProfile:
         """The profile of `units` compute slices (not the one of double memory).
@@ -50,16 +53,18 @@ class DeviceFacts:
         raise UnsupportedError(f"{self.name} has no MIG instance of {units} compute slices")
 
     def whole(self, kind: str) -> int:
-        """The whole device in units of a partition kind: 7 slices, 100 percent, or its SMs.
+        """The whole device in units of a partition kind: 7 slices, 100 percent, its SMs or cores.
 
         Raises UnsupportedError for a kind this device does not have.
         """
         if kind == "mig" and self.mig:
             return max(profile.units for profile in self.mig)
-        if kind == "mps":
+        if kind == "mps" and self.sms:
             return 100
-        if kind == "sm":
+        if kind == "sm" and self.sms:
             return self.sms
+        if kind == "cores" and self.cores:
+            return self.cores
         raise UnsupportedError(f"{self.name} has no partitions of kind {kind}")
 
 
@@ -197,15 +202,35 @@ DEVICES = MappingProxyType(
 )
 
 
+MOST_CORES = 4096
+_CPU = re.compile(r"cpu-([1-9]\d{0,3})")
+
+
+def cpu(cores: int) -> DeviceFacts:
+    """A CPU package of that many cores, from 1 to 4096; profiles call it `cpu-<cores>`."""
+    return DeviceFacts(
+        name=f"cpu-{cores}", architecture="cpu", sms=0, clock_mhz=0, tflops=_rates(),
+        bandwidth_gbs=0, l2_mib=0, memory_gib=0, launch_us=0, cores=cores,
+    )  # fmt: skip
+
+
 def device(name: str) -> DeviceFacts:
-    """The facts of a device by name, with or without `sim:` before it.
+    """The facts of a device by name, with or without `sim:` before it; `cpu-2` has two cores.
 
     Raises UnsupportedError naming the nearest name it knows.
     """
     bare = name.removeprefix("sim:").lower()
     if bare in DEVICES:
         return DEVICES[bare]
+    if (found := _CPU.fullmatch(bare)) and int(found[1]) <= MOST_CORES:
+        return cpu(int(found[1]))
+    if bare.startswith("cpu"):
+        raise UnsupportedError(
+            f"device: {name!r:.40} is unknown; a CPU is cpu-<cores>, such as cpu-8, from 1 to "
+            f"{MOST_CORES}"
+        )
     near = difflib.get_close_matches(bare, DEVICES, n=1, cutoff=0.0)
     raise UnsupportedError(
-        f"device: {name!r:.40} is unknown; {near[0]} is the nearest of {', '.join(DEVICES)}"
+        f"device: {name!r:.40} is unknown; {near[0]} is the nearest of {', '.join(DEVICES)} "
+        "and cpu-<cores>"
     )
