@@ -1,12 +1,12 @@
 """`bench agreement`: does the simulator foretell what the machine then does?
 
-For each policy a session on this CPU is driven with Poisson arrivals, open loop. A rehearsal with
-other arrivals gives the profile: the mean time of a launch by lane and batch, and how launches
-spread about it (lognormal). Then the session answers a second schedule, and the simulator is given
-the same arrivals, the same policy and that profile. Latency counts from submission to answer.
+For each policy a session on this CPU is driven with Poisson arrivals, open loop, in rounds of a
+rehearsal and a performance. The rehearsals, with other arrivals, give the profile: the mean time of
+a launch by lane and batch, and by which factors launches differed from it. The simulator is given
+the performances' arrivals, the same policy and that profile. Latency counts from submission to
+answer. Rounds alternate because the machine's speed drifts: both halves see the same of it.
 
-What else runs on the machine during rehearsal and performance is in the difference. *Hindsight* is
-the same with the profile of the performance itself: then only the model is in the difference.
+*Hindsight* is the same with the profile of the performances themselves.
 """
 
 from __future__ import annotations
@@ -42,16 +42,22 @@ from spacetime.zoo import ZooModel
 
 GOALS = {"p50": 0.10, "p99": 0.25, "throughput": 0.05}  # relative difference at most
 TENANTS = 4
+ROUNDS = 8
 SLO_PER_LAUNCH = 40  # objective: this many times a launch of one request
 QUANTILES = [n / 100 for n in range(1, 100)] + [0.995, 0.999]
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a rehearsal measured: mean time by (family, lane, bucket), and the spread about it."""
+    """What was measured: mean time by (family, lane, bucket), and launches' parts of their mean."""
 
     mean_ns: dict[tuple[int, int, int], float]
-    cv: float
+    factors: tuple[float, ...]
+
+    @property
+    def cv(self) -> float:
+        """The coefficient of variation of a launch."""
+        return math.sqrt(fmean((factor - 1) ** 2 for factor in self.factors))
 
 
 def run(
@@ -65,7 +71,7 @@ def run(
     loads: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Measures and simulates every policy, kind of model and load; prints and records both."""
-    seconds = 0.5 if quick else 8.0
+    seconds = 0.5 if quick else 16.0
     chosen = {"policies": policies, "models": models, "loads": loads}
     result = record.header("agreement", seed=seed, quick=quick, chosen=chosen)
     rows = []
@@ -101,14 +107,20 @@ def row_of(
             Target(tenant.submit, each.pool.unsqueeze(1).unbind())
             for tenant, each in zip(tenants, entries, strict=True)
         ]
-        drive(targets, schedule(tenants, rps, seconds=seconds / 4, seed=seed + 2))  # warms up
+        part = seconds / ROUNDS
+        drive(targets, schedule(tenants, rps, seconds=part, seed=seed))  # warms up
         session.timeline()
-        drive(targets, schedule(tenants, rps, seconds=seconds, seed=seed + 1))
-        profile = measured(session, session.timeline())
-        sent = drive(targets, schedule(tenants, rps, seconds=seconds, seed=seed))
-        foretold = simulated(session, tenants, profile, sent, round(slo_ns))
-        own = measured(session, session.timeline())
-        hindsight = compared(sent, simulated(session, tenants, own, sent, round(slo_ns)))
+        rehearsed, performed = [], []
+        sent = []
+        for n in range(ROUNDS):
+            drive(targets, schedule(tenants, rps, seconds=part, seed=seed + 2 * n + 2))
+            rehearsed += session.timeline()
+            sent.append(drive(targets, schedule(tenants, rps, seconds=part, seed=seed + 2 * n + 1)))
+            performed += session.timeline()
+        profile, own = measured(session, rehearsed), measured(session, performed)
+        foretold = [simulated(session, tenants, profile, each, round(slo_ns)) for each in sent]
+        known = [simulated(session, tenants, own, each, round(slo_ns)) for each in sent]
+        hindsight = compared(sent, known)
     return compared(sent, foretold) | {
         "policy": policy, "load": load, "offered_rps": rps, "cv": profile.cv,
         "hindsight": {name: hindsight[name] for name in ("simulated", "off", "agrees")},
@@ -142,9 +154,9 @@ def measured(session: Session, events: Sequence[dict[str, Any]]) -> Profile:
         for bucket in family.buckets
     }
     ratio = fmean(means[key] / predicted[key] for key in means if key in predicted)
-    spread = [(time / means[key] - 1) ** 2 for key, times in took.items() for time in times]
+    factors = tuple(time / means[key] for key, times in took.items() for time in times)
     unseen = {key: ns * ratio for key, ns in predicted.items()}
-    return Profile(unseen | means, math.sqrt(fmean(spread)))
+    return Profile(unseen | means, factors)
 
 
 def simulated(
@@ -172,26 +184,32 @@ def simulated(
             )
             for tenant, times in zip(tenants, arrived, strict=True)
         ],
-        noise=Noise(kind="lognormal", cv=profile.cv) if profile.cv > 0 else Noise(),
+        noise=Noise(kind="recorded", factors=profile.factors),
+        seed=len(sent),
     )  # fmt: skip
 
 
-def compared(sent: Sequence[Sent], foretold: NativeResult) -> dict[str, Any]:
+def compared(rounds: Sequence[Sequence[Sent]], foretold: Sequence[NativeResult]) -> dict[str, Any]:
     """Both sides: latency at every quantile, throughput, drops; and how far apart they are."""
+    sent = [one for each in rounds for one in each]
     live = sorted(one.latency_ns - one.late_ns for one in sent if one.latency_ns is not None)
-    begin = min(one.due_ns + one.late_ns for one in sent)
-    end = max(one.due_ns + one.latency_ns for one in sent if one.latency_ns is not None)
-    histogram = merged(tenant.latency for tenant in foretold.tenants)
-    completed = sum(tenant.completed for tenant in foretold.tenants)
+    begins = [min(one.due_ns + one.late_ns for one in each) for each in rounds]
+    ends = [max(o.due_ns + o.latency_ns for o in each if o.latency_ns is not None)
+            for each in rounds]  # fmt: skip
+    tenants = [tenant for each in foretold for tenant in each.tenants]
+    histogram = merged(tenant.latency for tenant in tenants)
+    completed = sum(tenant.completed for tenant in tenants)
+    lasted = sum(ends) - sum(begins)
+    lasts = sum(each.end_ns for each in foretold) - sum(begins)
     sides: dict[str, dict[str, Any]] = {
         "live": {
             "ms": [ms_from_ns(live[math.ceil(q * len(live)) - 1]) for q in QUANTILES],
-            "rps": len(live) / (end - begin) * SECOND,
+            "rps": len(live) / lasted * SECOND,
             "dropped": len(sent) - len(live),
         },
         "simulated": {
             "ms": [ms_from_ns(histogram.percentile_ns(q)) for q in QUANTILES],
-            "rps": completed / (foretold.end_ns - begin) * SECOND,
+            "rps": completed / lasts * SECOND,
             "dropped": len(sent) - completed,
         },
     }

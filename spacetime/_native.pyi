@@ -186,6 +186,7 @@ class SimSpec:
         interference: Sequence[tuple[int, int, int, int, float]],
         noise: str,
         noise_cv: float,
+        noise_factors: list[float],
         horizon_ns: int | None,
         requests: int | None,
         seed: int,

@@ -111,11 +111,13 @@ class TenantSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """How launches differ from their latency: ``none``, ``exponential`` or ``lognormal`` (with
-    coefficient of variation ``cv``); the factor has mean 1."""
+    """How launches differ from their latency: ``none``, ``exponential``, ``lognormal`` (with
+    coefficient of variation ``cv``) or ``recorded`` (one of ``factors``, each equally likely, over
+    their mean); the factor has mean 1."""
 
     kind: str = "none"
     cv: float = 0.0
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +254,7 @@ def native_run(
         ],
         noise=noise.kind,
         noise_cv=noise.cv,
+        noise_factors=list(noise.factors),
         horizon_ns=horizon_ns,
         requests=requests,
         seed=seed,

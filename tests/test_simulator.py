@@ -52,6 +52,15 @@ def test_mean_wait_of_m_d_1(load: float) -> None:
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])
+def test_mean_wait_of_m_g_1_with_recorded_service_times(load: float) -> None:
+    run = queue_of_one(1000 * load, Noise(kind="recorded", factors=(1.0, 3.0)))  # a mean of 2
+    second_moment = (0.5**2 + 1.5**2) / 2
+    expected = load * second_moment / (2 * (1 - load)) * MS  # Pollaczek and Khinchine
+    assert run.tenants[0].mean_wait_ns == pytest.approx(expected, rel=0.02)
+    assert run.lanes[0].utilisation == pytest.approx(load, rel=0.01)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.5, 0.7])
 def test_mean_wait_and_tail_of_m_m_1(load: float) -> None:
     run = queue_of_one(1000 * load, Noise(kind="exponential"))
     tenant = run.tenants[0]
@@ -206,6 +215,8 @@ def test_the_account_of_every_preset_balances(
         ({"tenants": [TenantSpec(lane=0, slo_ns=0)]}, "slo_ns: must be positive"),
         ({"noise": Noise(kind="pink")}, "noise: 'pink' is not one of none, exponential"),
         ({"noise": Noise(kind="lognormal")}, "noise_cv: must be positive"),
+        ({"noise": Noise(kind="recorded")}, "noise_factors: must be positive, at least one"),
+        ({"noise": Noise(kind="recorded", factors=(1.0, -1.0))}, "noise_factors: must be positive"),
         ({"policy": "best"}, "policy: 'best' is not one of"),
         ({"tenants": [TenantSpec(lane=0, arrivals=Arrivals(rate_rps=-1))]}, "arrivals.rate"),
         (

@@ -21,7 +21,8 @@ namespace {
 using namespace st::sched;
 
 constexpr std::array<std::string_view, 4> kProcessNames = {"poisson", "constant", "gamma", "trace"};
-constexpr std::array<std::string_view, 3> kNoiseNames = {"none", "exponential", "lognormal"};
+constexpr std::array<std::string_view, 4> kNoiseNames = {"none", "exponential", "lognormal",
+                                                         "recorded"};
 
 py::tuple event_tuple(const Timeline& timeline, const Event& event) {
   switch (event.kind) {
@@ -114,8 +115,8 @@ SimSpec make_spec(const Policy& policy, const Lanes& lanes,
                   const std::vector<std::tuple<FamilyId, LaneId, std::uint32_t, TimeNs>>& latencies,
                   std::vector<SimTenant> tenants, const std::vector<std::pair<LaneId, Turns>>& duty,
                   const Pairs& interference, const std::string& noise, double noise_cv,
-                  std::optional<TimeNs> horizon_ns, std::optional<std::uint64_t> requests,
-                  std::uint64_t seed, bool timeline) {
+                  std::vector<double> noise_factors, std::optional<TimeNs> horizon_ns,
+                  std::optional<std::uint64_t> requests, std::uint64_t seed, bool timeline) {
   SimSpec out;
   out.policy = policy;
   for (const auto& [units, borrows, pool] : lanes) {
@@ -136,6 +137,7 @@ SimSpec make_spec(const Policy& policy, const Lanes& lanes,
   }
   out.noise = parse<Noise>(kNoiseNames, noise, "noise");
   out.noise_cv = noise_cv;
+  out.noise_factors = std::move(noise_factors);
   out.horizon_ns = horizon_ns.value_or(kNever);
   out.requests = requests.value_or(out.requests);
   out.seed = seed;
@@ -152,8 +154,8 @@ void bind_spec(py::module_& m) {
   py::class_<SimSpec>(m, "SimSpec")
       .def(py::init(&make_spec), py::kw_only(), py::arg("policy"), py::arg("lanes"),
            py::arg("families"), py::arg("latencies"), py::arg("tenants"), py::arg("duty"),
-           py::arg("interference"), py::arg("noise"), py::arg("noise_cv"), py::arg("horizon_ns"),
-           py::arg("requests"), py::arg("seed"), py::arg("timeline"));
+           py::arg("interference"), py::arg("noise"), py::arg("noise_cv"), py::arg("noise_factors"),
+           py::arg("horizon_ns"), py::arg("requests"), py::arg("seed"), py::arg("timeline"));
 }
 
 void bind_result(py::module_& m) {

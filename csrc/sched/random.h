@@ -6,7 +6,9 @@
 
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace st::sched {
 
@@ -44,6 +46,11 @@ class Random {
 
   // uniform: in (0, 1).
   double uniform() { return (static_cast<double>(next() >> 12) + 0.5) * 0x1p-52; }
+
+  // one_of: each equally likely; there is at least one.
+  double one_of(std::span<const double> values) {
+    return values[static_cast<std::size_t>(uniform() * static_cast<double>(values.size()))];
+  }
 
   double exponential() { return -log_of(uniform()); }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <span>
 #include <stdexcept>
 #include <utility>
@@ -41,6 +42,7 @@ class Simulation {
   void add_latency(const SimLatency& latency);
   void add_interference(const SimInterference& pair);
   void check_end() const;
+  void check_factors();
   std::uint32_t source_of(TenantId tenant) const { return lanes() + tenant; }
   std::uint32_t lanes() const { return static_cast<std::uint32_t>(spec_.lanes.size()); }
 
@@ -61,6 +63,7 @@ class Simulation {
   Scheduler scheduler_;
   SimResult result_;
   Random noise_;
+  double mean_factor_ = 1;
   std::vector<Arrivals> arrivals_;                         // by tenant
   std::vector<std::vector<std::vector<TimeNs>>> latency_;  // by family, lane, bucket's place
   std::vector<LaneState> lane_states_;
@@ -94,6 +97,7 @@ void Simulation::set_up() {
   if (spec_.noise == Noise::kLognormal && !(std::isfinite(spec_.noise_cv) && spec_.noise_cv > 0)) {
     throw std::invalid_argument("noise_cv: must be positive");
   }
+  check_factors();
   for (const LaneSpec& lane : spec_.lanes) {
     scheduler_.add_lane(lane);
     result_.stats.add_lane();
@@ -119,6 +123,16 @@ void Simulation::set_up() {
     draw_arrival(id, false);
   }
   for (const SimDuty& duty : spec_.duty) scheduler_.set_duty(duty.lane, duty.turns);
+}
+
+void Simulation::check_factors() {
+  if (spec_.noise != Noise::kRecorded) return;
+  const std::vector<double>& factors = spec_.noise_factors;
+  const auto sound = [](double factor) { return std::isfinite(factor) && factor > 0; };
+  if (factors.empty() || !std::all_of(factors.begin(), factors.end(), sound)) {
+    throw std::invalid_argument("noise_factors: must be positive, at least one");
+  }
+  mean_factor_ = std::accumulate(factors.begin(), factors.end(), 0.0) / factors.size();
 }
 
 void Simulation::add_latency(const SimLatency& latency) {
@@ -283,6 +297,7 @@ TimeNs Simulation::service_ns(const Start& start, TimeNs now) {
   if (start.bucket > buckets.back()) factor *= static_cast<double>(start.bucket) / buckets.back();
   if (spec_.noise == Noise::kExponential) factor *= noise_.exponential();
   if (spec_.noise == Noise::kLognormal) factor *= noise_.lognormal(spec_.noise_cv);
+  if (spec_.noise == Noise::kRecorded) factor *= noise_.one_of(spec_.noise_factors) / mean_factor_;
   const double service = static_cast<double>(latencies[place]) * factor;
   return std::max<TimeNs>(std::llround(service), 1);
 }

@@ -18,7 +18,7 @@
 namespace st::sched {
 
 // How launches differ from their prediction: a factor of mean 1.
-enum class Noise : std::uint8_t { kNone, kExponential, kLognormal };
+enum class Noise : std::uint8_t { kNone, kExponential, kLognormal, kRecorded };
 
 // Launches that hold the tenant and start in [from, until) take `factor` times as long.
 struct Slowdown {
@@ -68,9 +68,10 @@ struct SimSpec {
   std::vector<SimDuty> duty;
   std::vector<SimInterference> interference;
   Noise noise = Noise::kNone;
-  double noise_cv = 0;             // kLognormal
-  TimeNs horizon_ns = kNever;      // no arrivals from here on
-  std::uint64_t requests = ~0ull;  // no arrivals after so many
+  double noise_cv = 0;                // kLognormal
+  std::vector<double> noise_factors;  // kRecorded: one is drawn a launch, as a part of their mean
+  TimeNs horizon_ns = kNever;         // no arrivals from here on
+  std::uint64_t requests = ~0ull;     // no arrivals after so many
   std::uint64_t seed = 0;
   bool timeline = false;
 };
