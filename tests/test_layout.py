@@ -43,7 +43,7 @@ LAYERS: list[set[str]] = [
     {"runner", "measure", "capture"},
     {"fusion"},
     {"scenario_file"},
-    {"program", "workload_file", "openloop", "device", "report", "timeline"},
+    {"program", "workload_file", "openloop", "device", "report", "timeline", "live_model"},
     {"plan", "profile_import", "recorded"},
     {"profile_file", "interference"},
     {"signature", "workload", "profile", "devices"},

@@ -1,0 +1,152 @@
+"""A workload's models as modules that run: factory, weights, requests. Errors name the tenant.
+
+`model` is `package.module:factory`, looked up as Python would and beside the workload file; the
+factory takes nothing and returns an nn.Module. `weights` is a safetensors file: tensors and
+nothing that could execute. What has no weights of its own gets random ones, the same every time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spacetime.errors import ModelError, UnsupportedError
+from spacetime.workload import InputSpec, Tenant, Workload, WorkloadError
+
+REQUESTS = 4  # different ones, sent in turn
+DTYPES = {
+    "BOOL": torch.bool,
+    "UINT8": torch.uint8, "UINT16": torch.uint16, "UINT32": torch.uint32, "UINT64": torch.uint64,
+    "INT8": torch.int8, "INT16": torch.int16, "INT32": torch.int32, "INT64": torch.int64,
+    "FP16": torch.float16, "FP32": torch.float32, "FP64": torch.float64, "BF16": torch.bfloat16,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """A tenant's module in eval mode, and requests for it: the positional inputs of one each."""
+
+    module: nn.Module
+    requests: tuple[tuple[Tensor, ...], ...]
+
+    @property
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One request's inputs."""
+        return self.requests[0]
+
+
+def live_models(workload: Workload, folder: Path = Path()) -> dict[str, LiveModel]:
+    """Every tenant's model by name; `folder` is the workload file's.
+
+    Raises WorkloadError naming the tenant and field, ModelError for a factory that raises, and
+    UnsupportedError where weights need a package that is not installed.
+    """
+    return {
+        tenant.name: live_model(tenant, folder, seed=workload.seed + number)
+        for number, tenant in enumerate(workload.tenants)
+    }
+
+
+def live_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> LiveModel:
+    """One tenant's model; see `live_models`."""
+    if not tenant.example_inputs:
+        raise _wrong(
+            tenant, "example_inputs", "is missing; a live run needs [{shape, datatype}], such as "
+            "[{shape: [1, 3, 224, 224], datatype: FP32}]",
+        )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _made(tenant, _factory(tenant, folder))
+        requests = tuple(
+            tuple(_random(spec) for spec in tenant.example_inputs) for _ in range(REQUESTS)
+        )
+    if tenant.weights is not None:
+        _load_weights(tenant, module, folder / tenant.weights)
+    return LiveModel(module.eval(), requests)
+
+
+def _factory(tenant: Tenant, folder: Path) -> Callable[[], Any]:
+    place, colon, name = tenant.model.partition(":")
+    if not (place and colon and name):
+        raise _wrong(
+            tenant, "model",
+            f"must be package.module:factory to run live, got {tenant.model!r:.60}",
+        )  # fmt: skip
+    try:
+        with _findable(folder):
+            module = import_module(place)
+    except ModuleNotFoundError as error:
+        raise _wrong(
+            tenant, "model", f"{tenant.model}: there is no module {error.name}; it is looked for "
+            "beside the workload file and on Python's path",
+        ) from error  # fmt: skip
+    except Exception as error:
+        raise ModelError(tenant.name, error) from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise _wrong(tenant, "model", f"{tenant.model}: {place} has no function {name}")
+    made: Callable[[], Any] = found
+    return made
+
+
+@contextmanager
+def _findable(folder: Path) -> Iterator[None]:
+    """Modules beside the workload file are found, after all others."""
+    place = str(folder.resolve())
+    sys.path.append(place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
+
+
+def _made(tenant: Tenant, factory: Callable[[], Any]) -> nn.Module:
+    try:
+        module = factory()
+    except Exception as error:
+        raise ModelError(tenant.name, error) from error
+    if not isinstance(module, nn.Module):
+        raise _wrong(
+            tenant, "model",
+            f"{tenant.model} must return a torch.nn.Module, it returned {type(module).__name__}",
+        )  # fmt: skip
+    return module
+
+
+def _random(spec: InputSpec) -> Tensor:
+    dtype = DTYPES[spec.datatype]
+    if dtype.is_floating_point:
+        return torch.randn(spec.shape).to(dtype)
+    return torch.ones(spec.shape, dtype=dtype)  # a token any table has, a mask that hides nothing
+
+
+def _load_weights(tenant: Tenant, module: nn.Module, path: Path) -> None:
+    try:
+        safetensors = import_module("safetensors.torch")
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            f"tenant {tenant.name}: weights need safetensors: pip install 'spacetime[live]'"
+        ) from error
+    try:
+        state: dict[str, Tensor] = safetensors.load_file(path)
+    except OSError as error:
+        raise _wrong(tenant, "weights", f"{path}: {error.strerror or 'cannot be read'}") from error
+    except Exception as error:  # its own error class, for whatever is no such file
+        raise _wrong(tenant, "weights", f"{path}: is no safetensors file: {error}") from error
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise _wrong(tenant, "weights", f"{path}: does not fit {tenant.model}: {reason}") from error
+
+
+def _wrong(tenant: Tenant, field: str, problem: str) -> WorkloadError:
+    return WorkloadError(f"tenant {tenant.name}: {field}", problem)
