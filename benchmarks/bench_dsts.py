@@ -1,0 +1,180 @@
+"""D-STS, Fig. 7: R tenants' products in time, in space and in both, predicted beside the paper.
+
+    python -m spacetime.benchmarks.bench_dsts [--out DIR]
+
+Needs the digitised figure (SPACETIME_DATA). Nothing runs on a device: `cost` has the waves and what
+a tile takes at the V100's peak from the device's facts; four constants are fitted to the figure,
+because the paper says nothing about them: µs before the first launch (one for all three modes),
+the part of the peak a tile reaches, µs a launch in series, and µs a launch on streams. Beside the
+error of the fit stands that of every row when it is left out of the fit.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spacetime import cost
+from spacetime.benchmarks import record
+from spacetime.devices import V100
+from spacetime.errors import UnsupportedError
+
+M, N, K = 256, 128, 1152  # ResNet-18 conv2_2 as one product, papers.md 1.3
+TILE = (128, 64)  # of cublasSgemmBatched: what a period of 20 on 80 SMs means
+MODES = ("space-time", "space-only", "time-only")
+CONSTANTS = ("begin_us", "wave_us", "stream_us", "serial_us")
+PLOTTED = (1, *range(2, 119, 2))  # the figure's 60 points
+PAPER_GAINS = {"space-only": 3.23, "time-only": 7.71}  # geometric means over them
+GOAL = 0.10
+FLOP = 2 * M * N * K
+Row = tuple[int, dict[str, float]]
+
+
+def run(
+    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
+) -> dict[str, Any]:
+    """Fit, predict, compare; as much when quick. Raises UnsupportedError without the data."""
+    paper = read(data_file())
+    result = record.header("dsts", seed=seed, quick=quick, chosen={})
+    constants = fit(paper)
+    result |= {
+        "facts": {"sms": V100.sms, "period": period(), "peak_tflops": V100.tflops["fp32"]},
+        "constants": dict(zip(CONSTANTS, constants, strict=True)),
+        "tile_reaches": peak_wave_us() / constants[1],
+        "rows": [_row(one, constants, fit([r for r in paper if r != one])) for one in paper],
+        "curve": {mode: [gflops(mode, r, constants) for r in PLOTTED] for mode in MODES},
+        "tenants": PLOTTED,
+    }
+    result["error"] = {of: _means(result["rows"], of) for of in ("off", "left_out")}
+    result["gains"] = {mode: _gain(mode, constants) for mode in MODES[1:]}
+    result["met"] = max(result["error"]["off"].values()) <= GOAL
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_cost")
+    return result
+
+
+def data_file() -> Path:
+    """The digitised figure. Raises UnsupportedError where it is absent."""
+    path = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "dsts_fig7.csv"
+    if not path.exists():
+        raise UnsupportedError(f"{path} is absent; set SPACETIME_DATA to the published data")
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    """Tenants, and GFLOP/s by mode, of every row."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            (
+                int(row["tenants"]),
+                {mode: float(row[f"{mode.replace('-', '_')}_gflops"]) for mode in MODES},
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def period() -> int:
+    """Tenants that fill a wave: one tile an SM."""
+    return V100.sms // cost.waves(M, N, 1, TILE, 1)
+
+
+def peak_wave_us() -> float:
+    """A wave at the V100's peak rate."""
+    on = cost.granted(V100, "sm", V100.sms)
+    return cost.tile_us(K, TILE, on, cost.Calibration(compute=1.0))
+
+
+def terms(mode: str, tenants: int) -> list[float]:
+    """How often each of CONSTANTS is spent: a prediction is linear in them."""
+    often = {
+        "space-time": (cost.waves(M, N, tenants, TILE, V100.sms), 0, 0),
+        "space-only": (0, tenants, 0),
+        "time-only": (0, 0, tenants),
+    }
+    return [1.0, *map(float, often[mode])]
+
+
+def fit(rows: Sequence[Row]) -> list[float]:
+    """The constants of least squared relative error in time."""
+    table, ones = [], []
+    for tenants, rates in rows:
+        for mode in MODES:
+            took_us = tenants * FLOP / rates[mode] / 1e3
+            table.append([term / took_us for term in terms(mode, tenants)])
+            ones.append([1.0])
+    wide, target = torch.tensor(table, dtype=torch.float64), torch.tensor(ones, dtype=torch.float64)
+    found: list[float] = torch.linalg.lstsq(wide, target).solution[:, 0].tolist()
+    return found
+
+
+def gflops(mode: str, tenants: int, constants: Sequence[float]) -> float:
+    """The predicted rate."""
+    took_us = sum(a * b for a, b in zip(terms(mode, tenants), constants, strict=True))
+    return tenants * FLOP / took_us / 1e3
+
+
+def _row(one: Row, constants: Sequence[float], without: Sequence[float]) -> dict[str, Any]:
+    tenants, paper = one
+    ours, blind = ({m: gflops(m, tenants, by) for m in MODES} for by in (constants, without))
+    return {
+        "tenants": tenants,
+        "paper": paper,
+        "ours": ours,
+        "off": {mode: ours[mode] / paper[mode] - 1 for mode in MODES},
+        "left_out": {mode: blind[mode] / paper[mode] - 1 for mode in MODES},
+    }
+
+
+def _means(rows: Sequence[dict[str, Any]], of: str) -> dict[str, float]:
+    return {mode: sum(abs(row[of][mode]) for row in rows) / len(rows) for mode in MODES}
+
+
+def _gain(mode: str, constants: Sequence[float]) -> float:
+    ratios = [gflops("space-time", r, constants) / gflops(mode, r, constants) for r in PLOTTED]
+    return record.geometric_mean(ratios) or 0.0
+
+
+def _tables(result: dict[str, Any]) -> Iterator[Any]:
+    heads = [word for mode in MODES for word in (f"{mode}: paper", "ours", "off")]
+    yield record.table(
+        "D-STS Fig. 7, GFLOP/s of R tenants' 256 x 128 x 1152 products in fp32 on a V100",
+        ("R", *heads),
+        [
+            (row["tenants"], *(
+                cell for mode in MODES
+                for cell in (row["paper"][mode], row["ours"][mode], f"{row['off'][mode]:+.1%}")
+            ))
+            for row in result["rows"]
+        ],
+    )  # fmt: skip
+    for of, word in (("off", "mean absolute error"), ("left_out", "of rows left out of the fit")):
+        yield f"{word}: " + ", ".join(f"{m} {e:.1%}" for m, e in result["error"][of].items())
+    facts, constants = result["facts"], result["constants"]
+    yield f"goal, at most {GOAL:.0%} in every mode: {'met' if result['met'] else 'NOT met'}"
+    yield (
+        f"derived: a wave holds {facts['period']} tenants. fitted: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in constants.items())
+        + f" (a tile reaches {result['tile_reaches']:.0%} of the peak)"
+    )
+    for mode, gain in result["gains"].items():
+        paper = PAPER_GAINS[mode]
+        yield f"space-time over {mode}, geometric mean of 60 points: {gain:.2f}x, paper {paper}x"
+
+
+def main() -> int:
+    """python -m spacetime.benchmarks.bench_dsts"""
+    try:
+        run(**vars(record.options("dsts").parse_args()))
+    except UnsupportedError as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
