@@ -94,6 +94,8 @@ def granted(facts: DeviceFacts, kind: str, units: int, *, dtype: str = "fp32") -
     A MIG instance owns its memory slices; other kinds draw on the whole memory, as much as their
     SMs can. Raises UnsupportedError for a dtype, kind or size the device does not have.
     """
+    if not facts.tflops:
+        raise UnsupportedError(f"device: nothing is known to predict {facts.name} by; measure it")
     if dtype not in facts.tflops:
         raise UnsupportedError(
             f"dtype: {facts.name} computes {', '.join(facts.tflops)}, no {dtype}"

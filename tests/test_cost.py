@@ -15,7 +15,7 @@ from spacetime import cost, profile_file
 from spacetime.benchmarks import bench_dsts
 from spacetime.cost import Calibration, Layer
 from spacetime.cost_graph import layers_of
-from spacetime.devices import A100_80, DEVICES, H200, V100
+from spacetime.devices import A100_80, DEVICES, H200, V100, device
 from spacetime.errors import UnsupportedError
 from spacetime.profile import Profiles
 
@@ -83,6 +83,11 @@ def test_what_a_device_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(UnsupportedError, match=message):
         cost.granted(H200, kind, units, dtype=dtype)
+
+
+def test_a_cpu_is_measured_not_predicted() -> None:
+    with pytest.raises(UnsupportedError, match="nothing is known to predict cpu-2 by"):
+        cost.granted(device("cpu-2"), "cores", 1)
 
 
 def test_wrong_layers_and_calibrations_are_refused() -> None:
