@@ -168,6 +168,7 @@ class SimTenant:
         times: Sequence[int],
         stream: int | None,
         samples: int,
+        sizes: Sequence[tuple[int, float]],
         slo_ns: int | None,
         drops: bool,
         slowdowns: Sequence[tuple[int, int, float]],

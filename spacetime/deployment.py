@@ -21,7 +21,7 @@ from spacetime.errors import PlanError
 from spacetime.plan import Assignment, PartitionPlan, Plan
 from spacetime.profile import Profiles
 from spacetime.units import ns_from_ms
-from spacetime.workload import Workload
+from spacetime.workload import Tenant, Workload
 
 
 class PlanLane(NamedTuple):
@@ -121,8 +121,8 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
             lanes += [PlanLane(gpu.id, part, process, pool) for process in range(count)]
             for lane, each, rate_rps in placed:
                 number = numbers[each.tenant]
-                model = workload.tenants[number].model
-                new = Served(each.batch, rate_rps, _latencies(part, each, model, profiles))
+                found = _latencies(part, each, workload.tenants[number], profiles)
+                new = Served(max(found), rate_rps, found)
                 served[number][first + lane] = _both(served[number].get(first + lane), new)
             if cycle := [each for each in part.tenants if each.duty_ms is not None]:
                 duty[first] = tuple((numbers[each.tenant], each.batch) for each in cycle)
@@ -145,8 +145,9 @@ def _placed(part: PartitionPlan) -> Iterator[tuple[int, Assignment, float]]:
 
 
 def _latencies(
-    part: PartitionPlan, each: Assignment, model: str, profiles: Profiles
+    part: PartitionPlan, each: Assignment, tenant: Tenant, profiles: Profiles
 ) -> dict[int, int]:
+    model = tenant.model
     # A percentage of a MIG instance is another amount than of the device: nothing was measured.
     nested = part.parent is not None
     largest = None if nested else profiles.at(model, part.kind, part.units, each.batch, part.procs)
@@ -155,12 +156,17 @@ def _latencies(
             f"{each.tenant} on {part.id}: no point of {model} covers batch {each.batch} with "
             f"{part.procs} procs on {part.kind} {part.units}" + (" inside another" * nested)
         )
-    found = {
-        point.batch: ns_from_ms(point.latency_ms)
-        for point in profiles.batches(model, part.kind, part.units, part.procs)
-        if point.batch < each.batch
-    }
-    return found | {each.batch: ns_from_ms(largest.latency_ms)}
+    measured = profiles.batches(model, part.kind, part.units, part.procs)
+    found = {p.batch: ns_from_ms(p.latency_ms) for p in measured if p.batch < each.batch}
+    found[each.batch] = ns_from_ms(largest.latency_ms)
+    for point in measured:  # a request is launched whole, wherever its size sends it
+        if max(found) < min(tenant.largest_request, point.batch):
+            found[point.batch] = ns_from_ms(point.latency_ms)
+    most, times = max(found), 1
+    while most * times < tenant.largest_request:  # what does not fit goes in several launches
+        times *= 2
+        found[most * times] = times * found[most]
+    return found
 
 
 def _both(one: Served | None, other: Served) -> Served:

@@ -132,15 +132,16 @@ def _attainment(counts: Sequence[NativeTenant]) -> float:
     return sum(count.met for count in counts) / offered if offered else 1.0
 
 
-def own_policy(plan: Plan) -> Policy:
+def own_policy(plan: Plan, workload: Workload) -> Policy:
     """The policy a plan is made for: the one it names, else its routes, batches and cycles.
 
-    A simulated request is one input. Where the plan's policy runs each request by itself (a request
-    of PARIS is a batch already) those that wait share a launch instead, up to the planned batch.
+    A request of PARIS is a batch already and runs by itself. Where some tenant's are of one input
+    (it has no `batch_mix`), those that wait share a launch instead, up to the planned batch.
     """
     if plan.policy is not None:
         named = Policy.named(plan.policy)
-        return replace(named, batch="greedy") if named.batch == "one" else named
+        single = named.batch == "one" and not all(each.batch_mix for each in workload.tenants)
+        return replace(named, batch="greedy") if single else named
     cycles = any(assignment.duty_ms is not None for _, _, assignment in plan)
     return Policy(route="weighted", order="duty" if cycles else "fifo", batch="greedy", lend=False)
 
@@ -155,7 +156,7 @@ def simulate_plan(
     """
     options = options or SimOptions()
     deployment = deploy(plan, workload, profiles)
-    policy = options.policy or own_policy(plan)
+    policy = options.policy or own_policy(plan, workload)
     setting = _Setting(
         deployment, workload, policy, options, _arrivals(workload, options.rate_scale)
     )
@@ -245,6 +246,7 @@ class _Setting:
         return TenantSpec(
             family=family,
             arrivals=self.arrivals[number],
+            sizes=tenant.batch_mix,
             slo_ns=ns_from_ms(tenant.slo_ms),
             drops=self.options.drops,
             priority=tenant.priority,
@@ -266,8 +268,10 @@ def _arrivals(workload: Workload, scale: float) -> list[Arrivals]:
     how = workload.arrivals
     if how.process != "trace":
         return [
-            Arrivals(process=how.process, rate_rps=tenant.rate_rps * scale, cv=how.cv)
-            for tenant in workload.tenants
+            Arrivals(
+                process=how.process, rate_rps=each.rate_rps / each.mean_request * scale, cv=how.cv
+            )
+            for each in workload.tenants
         ]
     times: list[list[int]] = [[] for _ in workload.tenants]
     for arrival in workload.trace:

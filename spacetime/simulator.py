@@ -89,6 +89,7 @@ class Slowdown:
 class TenantSpec:
     """A tenant of ``family`` (its place in the list of families) and its workload.
 
+    A request holds ``samples`` inputs or, of ``sizes`` (inputs, weight), one drawn by its weight.
     ``slo_ns`` is its objective, arrival to answer; unless ``drops`` is false it is also the
     deadline at which a request that has not started is dropped. ``lane``: route pinned;
     ``lane_weights``: route weighted. ``stream``: tenants of one stream and seed draw the same
@@ -98,6 +99,7 @@ class TenantSpec:
     family: int = 0
     arrivals: Arrivals = Arrivals()
     samples: int = 1
+    sizes: tuple[tuple[int, float], ...] = ()
     slo_ns: int | None = None
     drops: bool = True
     priority: int = 0
@@ -294,6 +296,7 @@ def _native_tenant(tenant: TenantSpec) -> _native.SimTenant:
         times=list(tenant.arrivals.times_ns),
         stream=tenant.stream,
         samples=tenant.samples,
+        sizes=list(tenant.sizes),
         slo_ns=tenant.slo_ns,
         drops=tenant.drops,
         slowdowns=[(slow.from_ns, slow.until_ns, slow.factor) for slow in tenant.slowdowns],

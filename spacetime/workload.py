@@ -7,6 +7,7 @@ Every value is checked where it is made, so a `Workload` that exists is one that
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ MAX_SCALE = 1e9
 MAX_RATE_RPS = 1e9  # one request a nanosecond: the clock's own resolution
 MAX_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
 MAX_COUNT = 2**31 - 1
+LARGEST_REQUEST = 2**16
 CV_RANGE = (0.01, 100.0)  # outside, the gamma draws lose their mean to rounding
 
 
@@ -71,6 +73,22 @@ class Arrival(NamedTuple):
     tenant: int
 
 
+def log_normal(largest: int, variance: float) -> tuple[tuple[int, float], ...]:
+    """A `batch_mix` of 1 to `largest` inputs, log-normal around its square root; weights sum to 1.
+
+    Raises WorkloadError for a size or variance (of the logarithm) out of range.
+    """
+    _whole("largest", largest, 1, LARGEST_REQUEST)
+    _number("variance", variance, 100)
+    middle = math.log(largest) / 2
+    bell = [
+        math.exp(-((math.log(size) - middle) ** 2) / (2 * variance)) / size
+        for size in range(1, largest + 1)
+    ]
+    total = math.fsum(bell)  # a narrow bell underflows to 0 far from its middle
+    return tuple((size, each / total) for size, each in enumerate(bell, start=1) if each > 0)
+
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
     """One input tensor: its shape, first dimension the batch, and its Open Inference datatype."""
@@ -92,6 +110,10 @@ class Tenant:
 
     `model` is a key of the profiles, or `package.module:factory` for a live run; `weights` a
     safetensors file; `batch_sizes` the batches a planner may choose from (empty: any).
+
+    `batch_mix`: requests that are batches already, as in PARIS (DAC'22): each holds one of these
+    (inputs, weight), drawn in proportion to its weight, and is launched whole. `rate_rps` counts
+    inputs all the same, as profiles do. Empty: one input a request.
     """
 
     name: str
@@ -103,6 +125,7 @@ class Tenant:
     batch_sizes: tuple[int, ...] = ()
     example_inputs: tuple[InputSpec, ...] = ()
     weights: str | None = None
+    batch_mix: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         _text("name", self.name)
@@ -115,6 +138,30 @@ class Tenant:
             _whole("batch_sizes", size, 1, MAX_COUNT)
         if self.weights is not None:
             _text("weights", self.weights)
+        for size, weight in self.batch_mix:
+            _whole("batch_mix", size, 1, LARGEST_REQUEST)
+            _number("batch_mix", weight, 1e9)
+        if len({size for size, _ in self.batch_mix}) < len(self.batch_mix):
+            raise WorkloadError("batch_mix", "names a size twice")
+
+    @property
+    def largest_request(self) -> int:
+        """The most inputs one request holds."""
+        return max((size for size, _ in self.batch_mix), default=1)
+
+    @property
+    def mean_request(self) -> float:
+        """Inputs a request, on average."""
+        total = sum(weight for _, weight in self.batch_mix)
+        return sum(size * weight for size, weight in self.batch_mix) / total if total else 1.0
+
+    def takes(self, batch: int) -> bool:
+        """Whether a launch of this batch is allowed and holds any of its requests whole."""
+        return batch >= self.largest_request and self.allows(batch)
+
+    def allows(self, batch: int) -> bool:
+        """Whether a launch may be of this batch."""
+        return not self.batch_sizes or batch in self.batch_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +259,7 @@ class Workload:
                 raise WorkloadError("trace", f"{arrival} has no such time or tenant")
 
     def schedule(self, *, duration_ns: int) -> Iterator[Arrival]:
-        """Every arrival before `duration_ns`, in order of time; ties in order of tenants."""
+        """Every request before `duration_ns`, in order of time; ties in order of tenants."""
         if self.arrivals.process == "trace":
             return (arrival for arrival in self.trace if arrival.time_ns < duration_ns)
         return heapq.merge(
@@ -221,7 +268,7 @@ class Workload:
 
     def _schedule_of(self, number: int, duration_ns: int) -> Iterator[Arrival]:
         # A tenant's times depend on its own number only: adding a tenant moves nobody else's.
-        rate_rps = self.tenants[number].rate_rps
+        rate_rps = self.tenants[number].rate_rps / self.tenants[number].mean_request
         for time_ns in self.arrivals.times(rate_rps=rate_rps, seed=f"{self.seed}/{number}"):
             if time_ns >= duration_ns:
                 return

@@ -1,9 +1,12 @@
 """Reading workload files: YAML or JSON, and CSV traces. Every refusal names file, line and field.
 
     tenants: [{name, model, slo_ms, rate_rps, priority?, weight?, batch_sizes?,
-               example_inputs?: [{shape, datatype}], weights?}]
+               example_inputs?: [{shape, datatype}], weights?, batch_mix?}]
     arrivals: {process: poisson|constant|gamma|trace, cv?, file?, form?}
     seed: 0
+
+`batch_mix` says that requests are batches: `{inputs: weight, ...}`, such as `{1: 3, 8: 1}`, or
+`{lognormal: {largest: 32, variance: 0.9}}`; `rate_rps` counts inputs in any case.
 
 A trace is CSV with the header `time_ms,tenant`, in order of time, or another `form` of `recorded`,
 then with `time_scale`, `rate_scale` and `rates: recorded|tenants`; its path is relative to the
@@ -23,9 +26,19 @@ from typing import Any, TypeVar
 import yaml
 
 from spacetime import recorded
-from spacetime.workload import MAX_MS, Arrival, Arrivals, InputSpec, Tenant, Workload, WorkloadError
+from spacetime.workload import (
+    MAX_MS,
+    Arrival,
+    Arrivals,
+    InputSpec,
+    Tenant,
+    Workload,
+    WorkloadError,
+    log_normal,
+)
 
 TRACE_HEADER = ["time_ms", "tenant"]
+LOG_NORMAL = {"largest", "variance"}
 FieldLines = dict[str, int]
 T = TypeVar("T")
 
@@ -148,7 +161,24 @@ def _tenant(data: object, place: str) -> Tenant:
         entries["example_inputs"] = tuple(
             _input(item, f"{place}.example_inputs[{number}]") for number, item in enumerate(inputs)
         )
+    if "batch_mix" in entries:
+        entries["batch_mix"] = _mix(entries["batch_mix"], f"{place}.batch_mix")
     return _make(Tenant, entries, place)
+
+
+def _mix(data: object, place: str) -> tuple[tuple[Any, Any], ...]:
+    if not isinstance(data, dict) or not data:
+        raise WorkloadError(place, f"must map inputs to weights, got {data!r:.40}")
+    if "lognormal" not in data:
+        # JSON has no keys but texts.
+        return tuple((int(k) if str(k).isdecimal() else k, weight) for k, weight in data.items())
+    shape = data["lognormal"]
+    if set(data) != {"lognormal"} or not isinstance(shape, dict) or set(shape) != LOG_NORMAL:
+        raise WorkloadError(place, "lognormal must be alone, and have largest and variance")
+    try:
+        return log_normal(**shape)
+    except WorkloadError as error:
+        raise WorkloadError(f"{place}.lognormal.{error.field}", error.problem) from error
 
 
 def _input(data: object, place: str) -> InputSpec:

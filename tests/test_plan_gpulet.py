@@ -218,6 +218,7 @@ def random_workload(seed: int) -> Workload:
         Tenant(
             f"t{number}", draw.choice(MODELS), draw.uniform(20, 500), draw.uniform(0.05, 300),
             batch_sizes=draw.choice([(), (), (), (1, 2), (8,), (32,)]),
+            batch_mix=draw.choice([(), (), ((1, 1.0), (2, 2.0)), ((8, 1.0),)]),
         )
         for number in range(draw.randint(1, 9))
     ))  # fmt: skip

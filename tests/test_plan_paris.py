@@ -17,10 +17,10 @@ from spacetime import mig
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, check, planner, require
-from spacetime.plan.paris import Paris, curves_of, knee_batch, log_normal, segments
+from spacetime.plan.paris import Paris, curves_of, knee_batch, segments
 from spacetime.plan.plan_json import dumps, loads
 from spacetime.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload import Tenant, Workload, log_normal
 
 A100 = device("a100-80gb")
 FULL = PlanOptions(max_utilisation=1)
@@ -95,7 +95,7 @@ def test_segments_ascend_and_the_largest_size_takes_the_rest() -> None:
 
 
 def test_the_distribution_is_log_normal() -> None:
-    weights = log_normal(32, 0.9)
+    weights = dict(log_normal(32, 0.9))
     assert sum(weights.values()) == pytest.approx(1)
     assert min(weights) == 1
     assert max(weights) == 32
@@ -103,7 +103,25 @@ def test_the_distribution_is_log_normal() -> None:
     assert max(density, key=lambda b: density[b]) in (5, 6)
     ratio = density[1] / density[32]
     assert ratio == pytest.approx(1)
-    assert log_normal(1, 0.9) == {1: 1.0}
+    assert log_normal(1, 0.9) == ((1, 1.0),)
+
+
+def test_requests_that_are_batches_need_not_fill_and_each_size_holds_its_own_whole() -> None:
+    profiles = Profiles((*SMALL, *LARGE))
+    load = Workload((Tenant("t", "m", 100, 2, batch_mix=((1, 4.0), (2, 1.0), (8, 0.1))),))
+    shares = Paris(knee=1.0).shares(
+        load.tenants[0], curves_of(load.tenants[0], profiles, FULL), FULL
+    )
+    assert [(share.units, max(share.requests_rps)) for share in shares] == [(7, 8)]
+    plan = Paris(knee=1.0).plan(load, profiles, A100, FULL)
+    ((_, _, each),) = plan
+    assert (each.batch, each.latency_ms) == (8, 10)  # at 2 inputs a second eight take 3.5 s to come
+    assert check(plan, load, profiles, A100, FULL) == ()
+    other = replace(plan, policy=None)
+    assert check(other, load, profiles, A100, FULL) == ()
+    larger = replace(load.tenants[0], batch_mix=((9, 1.0),))
+    (broken,) = check(plan, Workload((larger,)), profiles, A100, FULL)
+    assert str(broken) == "t: request: holds up to 9 inputs, a batch 8"
 
 
 def test_plans_name_elsa_and_keep_it_in_json() -> None:
@@ -186,7 +204,8 @@ def random_workload(seed: int) -> Workload:
     draw = random.Random(seed)
     return Workload(tuple(
         Tenant(f"t{n}", draw.choice("ab"), draw.uniform(10, 400), math.exp(draw.uniform(-2, 8)),
-               batch_sizes=draw.choice([(), (), (), (1, 4), (2,)]))
+               batch_sizes=draw.choice([(), (), (), (1, 4), (2,)]),
+               batch_mix=draw.choice([(), (), ((1, 3.0), (4, 1.0)), log_normal(32, 0.9)]))
         for n in range(draw.randint(1, 6))
     ))  # fmt: skip
 

@@ -140,10 +140,10 @@ def test_tenants_side_by_side_have_a_lane_each_and_sliced_ones_share_one() -> No
     assert [list(lanes) for lanes in beside.served] == [[0], [1]]
     sliced = deploy(plan_of(part("p", 1, on("a"), on("b"))), asked, PROFILES)
     assert [list(lanes) for lanes in sliced.served] == [[0], [0]]
-    assert own_policy(plan_of()).order == "fifo"
-    elsa = own_policy(replace(plan_of(), policy="elsa"))
+    assert own_policy(plan_of(), asked).order == "fifo"
+    elsa = own_policy(replace(plan_of(), policy="elsa"), asked)
     assert (elsa.route, elsa.batch) == ("elsa", "greedy")
-    assert own_policy(replace(plan_of(), policy="space-time")) == PRESETS["space-time"]
+    assert own_policy(replace(plan_of(), policy="space-time"), asked) == PRESETS["space-time"]
 
 
 def test_a_batch_between_two_points_costs_the_larger_and_every_lane_names_all_buckets() -> None:
@@ -287,3 +287,31 @@ def test_interference_slows_what_starts_beside_another_partition() -> None:
     # a starts alone; b at 5 ms beside it, so its 20 ms take 40; a again alone.
     assert finished(together) == [("a", 10000.0), ("b", 45000.0), ("a", 110000.0)]
     assert finished(plan_of(*parts)) == [("a", 10000.0), ("b", 25000.0), ("a", 110000.0)]
+
+
+WHOLE = Tenant(name="w", model="m", slo_ms=60, rate_rps=90, batch_mix=((1, 3.0), (8, 1.0)))
+
+
+def test_requests_that_are_batches_go_whole_where_their_size_is_answered_in_time() -> None:
+    plan = replace(plan_of(part("p", 1, on("w", 1)), part("q", 4, on("w", 8))), policy="elsa")
+    assert own_policy(plan, workload(WHOLE)) == PRESETS["elsa"]  # alone: no other shares its launch
+    run = simulate_plan(plan, workload(WHOLE), PROFILES, SimOptions(timeline=True, replications=1))
+    events = [e for e in plan_timeline(run) if e["ph"] == "X"]
+    # One slice takes 10 ms for one input and 45 ms for eight, four take 2.5 and 11.25 ms.
+    assert {(e["tid"], e["dur"]) for e in events} <= {
+        (1, 10e3), (1, 45e3), (2, 2.5e3), (2, 11.25e3)
+    }  # fmt: skip
+    eights = [e for e in events if e["dur"] > 10e3]
+    assert len(eights) / len(events) == pytest.approx(1 / 4, abs=0.05)
+    # 90 inputs a second in requests of 11 / 4 on average, for a minute.
+    assert len(events) == pytest.approx(60 * 90 / 2.75, rel=0.1)
+    assert run.attainment > 0.99
+
+
+def test_what_is_larger_than_any_batch_measured_takes_several_launches() -> None:
+    large = replace(WHOLE, batch_mix=((20, 1.0),))
+    plan = replace(plan_of(part("p", 1, on("w", 4))), policy="elsa")
+    (served,) = deploy(plan, workload(large), PROFILES).served
+    assert {b: ns / 1e6 for b, ns in served[0].latency_ns.items()} == {
+        1: 10, 2: 15, 4: 25, 8: 45, 16: 90, 32: 180,
+    }  # fmt: skip

@@ -230,6 +230,7 @@ DEMANDS = st.lists(
         slo_ms=st.floats(10, 2000),
         rate_rps=st.floats(0.1, 5000),
         batch_sizes=st.sampled_from([(), (1, 8), (4,)]),
+        batch_mix=st.sampled_from([(), (), ((1, 1.0), (4, 2.0)), ((8, 1.0),)]),
     ),
     min_size=1,
     max_size=8,

@@ -308,3 +308,22 @@ def test_merged_histograms_are_the_histogram_of_both() -> None:
     for fraction in (0.0, 0.1, 0.5, 0.99, 1.0):
         assert parts[0].percentile_ns(fraction) == parts[2].percentile_ns(fraction)
     assert parts[0].mean_ns == parts[2].mean_ns
+
+
+def test_sizes_are_drawn_by_weight_and_leave_the_arrivals_alone() -> None:
+    def run(*sizes: tuple[int, float]) -> list[tuple[object, ...]]:
+        tenant = TenantSpec(lane=0, arrivals=Arrivals(rate_rps=100), sizes=sizes, queue_limit=10**6)
+        return simulate(
+            policy="elsa", lanes=[LaneSpec()], families=[FamilySpec(latency_ns={0: {1: 5, 4: 9}})],
+            tenants=[tenant], requests=4000, seed=5, timeline=True,
+        ).timeline  # fmt: skip
+
+    mixed, single = run((1, 1.0), (3, 3.0)), run()
+    assert [e for e in mixed if e[1] == "arrive"] == [e for e in single if e[1] == "arrive"]
+    buckets = [e[4] for e in mixed if e[1] == "start"]
+    assert len(buckets) == 4000  # each alone
+    assert sorted(set(buckets)) == [1, 4]  # three are padded to four
+    assert buckets.count(4) / 4000 == pytest.approx(0.75, abs=0.03)
+    for wrong in ((0, 1.0), (1, 0.0), (1, math.nan)):
+        with pytest.raises(ValueError, match="sizes: must map"):
+            run(wrong)

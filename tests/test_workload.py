@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime.workload import Arrival, Arrivals, Tenant, Workload, WorkloadError
+from spacetime.workload import Arrival, Arrivals, Tenant, Workload, WorkloadError, log_normal
 from spacetime.workload_file import read
 
 RATES = st.floats(0.01, 1e6)
@@ -127,6 +129,37 @@ def test_yaml_and_json_read_the_same(tmp_path: Path) -> None:
         "seed": 3,
     }  # fmt: skip
     assert read(write(tmp_path, json.dumps(as_json, indent="\t"), "load.json")) == workload
+
+
+def test_requests_that_are_batches(tmp_path: Path) -> None:
+    mix = YAML.replace("batch_sizes: [1, 2]", "batch_mix: {1: 3, 8: 1.5}")
+    eye = read(write(tmp_path, mix)).tenants[0]
+    assert eye.batch_mix == ((1, 3), (8, 1.5))
+    assert (eye.largest_request, eye.mean_request) == (8, 15 / 4.5)
+    as_json = (
+        '{"tenants": [{"name": "a", "model": "m", "slo_ms": 5, "rate_rps": 1, "batch_mix": %s}]}'
+    )
+    path = write(tmp_path, as_json % '{"1": 3, "8": 1.5}', "load.json")
+    assert read(path).tenants[0].batch_mix == eye.batch_mix
+    drawn = mix.replace("{1: 3, 8: 1.5}", "{lognormal: {largest: 32, variance: 0.9}}")
+    assert read(write(tmp_path, drawn)).tenants[0].batch_mix == log_normal(32, 0.9)
+    # One request in 15 / 4.5 inputs: the rate is of inputs.
+    workload = Workload((replace(eye, rate_rps=100),), Arrivals(process="constant"))
+    assert len(list(workload.schedule(duration_ns=10**9))) == 30
+    for wrong, message in {
+        "[8]": "batch_mix: must map inputs to weights",
+        "{}": "batch_mix: must map inputs to weights",
+        "{0: 1}": "batch_mix: must be a whole number from 1",
+        "{two: 1}": "batch_mix: must be a whole number from 1",
+        "{2: -1}": "batch_mix: must be a number above 0",
+        "{2: .nan}": "batch_mix: must be a number above 0",
+        "{2: 1, '2': 1}": "is given twice",
+        "{lognormal: {largest: 32}}": "batch_mix: lognormal must be alone",
+        "{lognormal: {largest: 1e9, variance: 1}}": "lognormal.largest: must be a whole number",
+        "{lognormal: {largest: 8, variance: 0}}": "lognormal.variance: must be a number above 0",
+    }.items():
+        with pytest.raises(WorkloadError, match=re.escape(message)):
+            read(write(tmp_path, mix.replace("{1: 3, 8: 1.5}", wrong)))
 
 
 BROKEN = {

@@ -91,13 +91,15 @@ SimTenant make_tenant(FamilyId family, std::int32_t priority, double weight,
                       std::uint32_t queue_limit, std::optional<LaneId> lane,
                       std::vector<double> lane_weights, const std::string& process, double rate,
                       double cv, std::vector<TimeNs> times, std::optional<std::uint64_t> stream,
-                      std::uint32_t samples, std::optional<TimeNs> slo_ns, bool drops,
+                      std::uint32_t samples, std::vector<std::pair<std::uint32_t, double>> sizes,
+                      std::optional<TimeNs> slo_ns, bool drops,
                       const std::vector<std::tuple<TimeNs, TimeNs, double>>& slowdowns) {
   SimTenant out;
   out.spec = {family, priority, weight, queue_limit, lane.value_or(kNone), std::move(lane_weights)};
   out.arrivals = {parse<Process>(kProcessNames, process, "process"), rate, cv, std::move(times)};
   out.stream = stream.value_or(out.stream);
   out.samples = samples;
+  out.sizes = std::move(sizes);
   out.slo_ns = slo_ns.value_or(kNever);
   out.drops = drops;
   for (const auto& [from, until, factor] : slowdowns)
@@ -150,7 +152,8 @@ void bind_spec(py::module_& m) {
       .def(py::init(&make_tenant), py::kw_only(), py::arg("family"), py::arg("priority"),
            py::arg("weight"), py::arg("queue_limit"), py::arg("lane"), py::arg("lane_weights"),
            py::arg("process"), py::arg("rate"), py::arg("cv"), py::arg("times"), py::arg("stream"),
-           py::arg("samples"), py::arg("slo_ns"), py::arg("drops"), py::arg("slowdowns"));
+           py::arg("samples"), py::arg("sizes"), py::arg("slo_ns"), py::arg("drops"),
+           py::arg("slowdowns"));
   py::class_<SimSpec>(m, "SimSpec")
       .def(py::init(&make_spec), py::kw_only(), py::arg("policy"), py::arg("lanes"),
            py::arg("families"), py::arg("latencies"), py::arg("tenants"), py::arg("duty"),

@@ -4,6 +4,7 @@
 // library; only +, -, *, / and square roots of IEEE doubles are used.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -76,6 +77,12 @@ class Random {
       const double v = root * root * root;
       if (log_of(uniform()) < x * x / 2 + d - d * v + d * log_of(v)) return d * v;
     }
+  }
+
+  // pick: a place of `sums`, ascending sums of weights, each as often as its own weight says.
+  std::size_t pick(std::span<const double> sums) {
+    const auto found = std::upper_bound(sums.begin(), sums.end(), uniform() * sums.back());
+    return std::min(static_cast<std::size_t>(found - sums.begin()), sums.size() - 1);
   }
 
   // lognormal: mean 1 and the given coefficient of variation.

@@ -32,6 +32,13 @@ struct LaneState {
   std::vector<RequestId> requests;
 };
 
+// How many samples each request of a tenant holds.
+struct Sizes {
+  std::vector<std::uint32_t> samples;
+  std::vector<double> sums;  // of the weights
+  Random random;
+};
+
 class Simulation {
  public:
   explicit Simulation(const SimSpec& spec);
@@ -41,6 +48,7 @@ class Simulation {
   void set_up();
   void add_latency(const SimLatency& latency);
   void add_interference(const SimInterference& pair);
+  void add_sizes(const SimTenant& tenant, std::uint64_t stream);
   void check_end() const;
   void check_factors();
   std::uint32_t source_of(TenantId tenant) const { return lanes() + tenant; }
@@ -65,6 +73,7 @@ class Simulation {
   Random noise_;
   double mean_factor_ = 1;
   std::vector<Arrivals> arrivals_;                         // by tenant
+  std::vector<Sizes> sizes_;                               // by tenant
   std::vector<std::vector<std::vector<TimeNs>>> latency_;  // by family, lane, bucket's place
   std::vector<LaneState> lane_states_;
   std::vector<std::vector<SimInterference>> neighbours_;  // by lane
@@ -120,6 +129,7 @@ void Simulation::set_up() {
     result_.stats.add_tenant();
     const std::uint64_t stream = tenant.stream == ~0ull ? id : tenant.stream;
     arrivals_.emplace_back(tenant.arrivals, Random(spec_.seed, stream));
+    add_sizes(tenant, stream);
     draw_arrival(id, false);
   }
   for (const SimDuty& duty : spec_.duty) scheduler_.set_duty(duty.lane, duty.turns);
@@ -150,6 +160,18 @@ void Simulation::add_interference(const SimInterference& pair) {
     throw std::invalid_argument("interference.extra: must be 0 or positive");
   }
   neighbours_[pair.lane].push_back(pair);
+}
+
+// Sizes are a stream of their own: when requests arrive does not depend on how large they are.
+void Simulation::add_sizes(const SimTenant& tenant, std::uint64_t stream) {
+  Sizes& sizes = sizes_.emplace_back(Sizes{{}, {}, Random(spec_.seed, ~stream ^ 1ull << 63)});
+  for (const auto& [samples, weight] : tenant.sizes) {
+    if (samples == 0 || !std::isfinite(weight) || weight <= 0) {
+      throw std::invalid_argument("sizes: must map samples from 1 to positive weights");
+    }
+    sizes.samples.push_back(samples);
+    sizes.sums.push_back(weight + (sizes.sums.empty() ? 0 : sizes.sums.back()));
+  }
 }
 
 SimResult Simulation::run() {
@@ -196,7 +218,10 @@ void Simulation::arrive(TenantId tenant, TimeNs now) {
   const TimeNs objective = facts.slo_ns == kNever ? kNever : now + facts.slo_ns;
   const RequestId id = slot();
   live_[id] = {offered_++, tenant, now, objective};
-  burst_.push_back({id, tenant, facts.samples, 0, now, facts.drops ? objective : kNever});
+  Sizes& sizes = sizes_[tenant];
+  const std::uint32_t samples =
+      sizes.samples.empty() ? facts.samples : sizes.samples[sizes.random.pick(sizes.sums)];
+  burst_.push_back({id, tenant, samples, 0, now, facts.drops ? objective : kNever});
   result_.stats.on_arrive(tenant);
   if (!spec_.timeline) return;
   Event event{.time = now, .id = live_[id].number, .at = tenant};

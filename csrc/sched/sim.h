@@ -32,8 +32,9 @@ struct SimTenant {
   ArrivalSpec arrivals;
   std::uint64_t stream = ~0ull;  // which random arrivals are drawn; ~0 = those of its own number
   std::uint32_t samples = 1;
-  TimeNs slo_ns = kNever;  // objective: completed later counts as late
-  bool drops = true;       // the objective is also the request's deadline
+  std::vector<std::pair<std::uint32_t, double>> sizes;  // samples and weight; empty: `samples`
+  TimeNs slo_ns = kNever;                               // objective: completed later counts as late
+  bool drops = true;  // the objective is also the request's deadline
   std::vector<Slowdown> slowdowns;
 };
 

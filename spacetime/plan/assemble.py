@@ -48,7 +48,7 @@ def _partitions(
     for index, (part, start) in enumerate(zip(parts, starts, strict=True)):
         rate = _rate(part, total)
         point = _batch_that_fills(part, rate, profiles, options)
-        worst_ms = alone_ms(point.batch, rate, point.latency_ms)
+        worst_ms = alone_ms(point.batch, rate, point.latency_ms, part.tenant.largest_request)
         made.append(PartitionPlan(
             f"g{number}p{index}", point.kind, point.units,
             (Assignment(part.tenant.name, point.batch, rate, worst_ms),), start, point.procs,
@@ -100,8 +100,8 @@ def _fitting(part: Part, rate_rps: float, profiles: Profiles, options: PlanOptio
     return [
         point
         for point in profiles.batches(own.model, own.kind, own.units, own.procs)
-        if (not tenant.batch_sizes or point.batch in tenant.batch_sizes)
-        and serves(point, rate_rps, tenant.slo_ms, options)
+        if (point == own or tenant.takes(point.batch))
+        and serves(point, rate_rps, tenant.slo_ms, options, largest=tenant.largest_request)
     ]
 
 

@@ -50,12 +50,12 @@ class Tables:
     _slowdowns: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def points(self, tenant: Tenant, units: int) -> tuple[Point, ...]:
-        key = (tenant.model, tenant.batch_sizes, units)
+        key = (tenant.model, (*tenant.batch_sizes, -tenant.largest_request), units)
         if (found := self._points.get(key)) is None:
             found = self._points[key] = tuple(
                 point
                 for point in self.profiles.batches(tenant.model, KIND, units)
-                if not tenant.batch_sizes or point.batch in tenant.batch_sizes
+                if tenant.takes(point.batch)
             )
         return found
 

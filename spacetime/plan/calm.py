@@ -53,8 +53,7 @@ def _calmer(
     fitting = [
         point
         for point in profiles.batches(tenant.model, part.kind, part.units, part.procs)
-        if (not tenant.batch_sizes or point.batch in tenant.batch_sizes)
-        and serves(point, own.rate_rps, tenant.slo_ms, options)
+        if tenant.takes(point.batch) and serves(point, own.rate_rps, tenant.slo_ms, options)
     ]
     if not fitting:
         return part

@@ -55,6 +55,7 @@ def check(
             for broken in _partition(partition, tenants, profiles, options)
         ),
         *_rates(plan, workload),
+        *_requests(plan, tenants),
     )
 
 
@@ -175,7 +176,8 @@ def _partition(
             partition.id, "procs", f"runs {partition.procs}, the most is {options.max_procs}"
         )
     yield from _fused(partition, models) if partition.fused else _sharing(partition)
-    found = loads(partition, profiles, models, turns=options.turns)
+    largest = {each.tenant: tenants[each.tenant].largest_request for each in partition.tenants}
+    found = loads(partition, profiles, models, turns=options.turns, largest=largest)
     for each, load in zip(partition.tenants, found, strict=True):
         if load is None:
             yield Violation(
@@ -262,6 +264,20 @@ def _utilisation(
         yield Violation(
             partition.id, "duty", f"turns take {turns_ms:.4g} ms of a cycle of {duty_ms:.4g} ms"
         )
+
+
+def _requests(plan: Plan, tenants: dict[str, Tenant]) -> Iterator[Violation]:
+    """A request is launched whole: every batch holds the largest, or routes go by size (elsa)."""
+    batches: dict[str, list[int]] = defaultdict(list)
+    for _, _, each in plan:
+        batches[each.tenant].append(each.batch)
+    judge = max if plan.policy == "elsa" else min
+    for name, tenant in tenants.items():
+        if name in batches and judge(batches[name]) < tenant.largest_request:
+            yield Violation(
+                name, "request",
+                f"holds up to {tenant.largest_request} inputs, a batch {judge(batches[name])}",
+            )  # fmt: skip
 
 
 def _rates(plan: Plan, workload: Workload) -> Iterator[Violation]:

@@ -45,7 +45,7 @@ class _Room:
             self._points[key] = tuple(
                 p
                 for p in self.profiles.batches(tenant.model, kind, units, 1)
-                if not tenant.batch_sizes or p.batch in tenant.batch_sizes
+                if tenant.takes(p.batch)
             )
         return Demand(self.tenants[each.tenant], each.rate_rps, self._points[key])
 

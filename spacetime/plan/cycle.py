@@ -69,7 +69,8 @@ def alone(demand: Demand, options: PlanOptions) -> Fit | None:
         latency_ms = point.latency_ms * demand.slowdown
         fills = rate * (tenant.slo_ms - latency_ms) / 1000  # inputs that come while one may wait
         batch = min(point.batch, math.floor(fills + ROUNDING * point.batch) + 1)
-        measured = batch == point.batch or (batch > smaller and not tenant.batch_sizes)
+        freely = not tenant.batch_sizes and batch >= tenant.largest_request
+        measured = batch == point.batch or (batch > smaller and freely)
         smaller = point.batch
         if not measured or 2 * latency_ms > tenant.slo_ms * (1 + ROUNDING):
             continue
@@ -120,7 +121,8 @@ def _longest_ms(demand: Demand) -> float:
 def _turns(demands: Sequence[Demand], duty_ms: float) -> list[_Turn] | None:
     turns = []
     for demand in demands:
-        batch = max(1, math.ceil(duty_ms * demand.rate_rps / 1000 * (1 - ROUNDING)))
+        due = math.ceil(duty_ms * demand.rate_rps / 1000 * (1 - ROUNDING))
+        batch = max(demand.tenant.largest_request, due)
         point = next((point for point in demand.points if point.batch >= batch), None)
         if point is None:
             return None

@@ -33,10 +33,11 @@ class Part:
 
 
 def usable(tenant: Tenant, profiles: Profiles, options: PlanOptions, *, kind: str | None = None,
-           under_ms: float | None = None) -> tuple[Point, ...]:  # fmt: skip
+           under_ms: float | None = None, whole: bool = True) -> tuple[Point, ...]:  # fmt: skip
     """The points a tenant may run at, in order of (units, batch, procs): never empty.
 
-    `under_ms`: the latency a launch may have; the tenant's objective where it is not given.
+    `under_ms`: the latency a launch may have; the tenant's objective where it is not given. Not
+    `whole`: also batches too small for its largest request, for routes that know sizes.
     Raises InfeasibleError with bound `profile` or `latency`.
     """
     limit_ms = tenant.slo_ms if under_ms is None else min(under_ms, tenant.slo_ms)
@@ -44,13 +45,14 @@ def usable(tenant: Tenant, profiles: Profiles, options: PlanOptions, *, kind: st
         point
         for point in profiles.of(tenant.model, kind=kind)
         if point.procs <= options.max_procs
-        and (not tenant.batch_sizes or point.batch in tenant.batch_sizes)
+        and (tenant.takes(point.batch) if whole else tenant.allows(point.batch))
     )
     if not measured:
         raise InfeasibleError(
             tenant.name, "profile",
             f"no point of {tenant.model} on {profiles.device}"
-            f"{f' of kind {kind}' if kind else ''} has its batch sizes and at most "
+            f"{f' of kind {kind}' if kind else ''} has its batch sizes"
+            f"{f' (from {tenant.largest_request})' * bool(tenant.batch_mix)} and at most "
             f"{options.max_procs} procs; profile it",
         )  # fmt: skip
     if found := tuple(point for point in measured if point.latency_ms <= limit_ms):
@@ -63,10 +65,13 @@ def usable(tenant: Tenant, profiles: Profiles, options: PlanOptions, *, kind: st
     )  # fmt: skip
 
 
-def floor_rps(point: Point, slo_ms: float) -> float:
-    """The least rate at which batches of this point fill before the objective; inf for none."""
+def floor_rps(point: Point, slo_ms: float, largest: int = 1) -> float:
+    """The least rate at which batches of this point fill before the objective; inf for none.
+
+    Batches up to its `largest` request need not fill.
+    """
     left_ms = slo_ms - point.latency_ms
-    if point.batch == 1:
+    if point.batch <= largest:
         return 0.0 if left_ms >= 0 else math.inf
     return (point.batch - 1) / left_ms * 1000 if left_ms > 0 else math.inf
 
@@ -77,10 +82,14 @@ def ceiling_rps(point: Point, options: PlanOptions, *, share: float = 1.0) -> fl
 
 
 def serves(
-    point: Point, rate_rps: float, slo_ms: float, options: PlanOptions, *, share: float = 1.0
-) -> bool:
-    """Whether a partition of one tenant at this point answers `rate_rps` in time."""
-    in_time = alone_ms(point.batch, rate_rps, point.latency_ms) <= slo_ms * (1 + ROUNDING)
+    point: Point, rate_rps: float, slo_ms: float, options: PlanOptions, *, share: float = 1.0,
+    largest: int = 1,
+) -> bool:  # fmt: skip
+    """Whether a partition of one tenant at this point answers `rate_rps` in time.
+
+    Batches up to its `largest` request need not fill.
+    """
+    in_time = alone_ms(point.batch, rate_rps, point.latency_ms, largest) <= slo_ms * (1 + ROUNDING)
     return in_time and rate_rps <= ceiling_rps(point, options, share=share) * (1 + ROUNDING)
 
 
@@ -144,7 +153,7 @@ def lower_bound(
         tenant.rate_rps
         * min(
             point.units / device.whole(point.kind) / ceiling_rps(point, options)
-            for point in usable(tenant, profiles, options)
+            for point in usable(tenant, profiles, options, whole=False)
         )
         for tenant in workload.tenants
     )

@@ -127,7 +127,12 @@ def _columns(
     """A tenant's points, less those another of the same size can always stand in for."""
     kept: list[Column] = []
     every = [
-        Column(tenant, point, floor_rps(point, tenant.slo_ms), ceiling_rps(point, options))
+        Column(
+            tenant,
+            point,
+            floor_rps(point, tenant.slo_ms, tenant.largest_request),
+            ceiling_rps(point, options),
+        )
         for point in usable(tenant, profiles, options, under_ms=under_ms)
     ]
     # Widest first, so that whatever covers a point is already kept when its turn comes.

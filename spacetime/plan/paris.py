@@ -23,12 +23,12 @@ from dataclasses import dataclass, replace
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble
-from spacetime.plan.demand import ROUNDING, Part, at_least, serves, usable
+from spacetime.plan.demand import ROUNDING, Part, at_least, never_fills, serves, usable
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
 from spacetime.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload import Tenant, Workload, log_normal
 
 KIND = "mig"
 Curves = Mapping[int, tuple[Point, ...]]  # of each size the points by ascending batch
@@ -54,8 +54,9 @@ class Paris:
     """The planner of PARIS over the MIG points of one process; its plans name policy `elsa`.
 
     A tenant's `rate_rps` counts inputs, as everywhere. `batches`: the weight of each size of
-    request; None for a log-normal distribution of `variance` around the middle of 1 to `largest`
-    (on a log axis), cut where the largest instance misses the objective. `knee`: see above.
+    request; None for the tenant's own `batch_mix` or, where it has none, a log-normal distribution
+    of `variance` around the middle of 1 to `largest` (on a log axis), cut where the largest
+    instance misses the objective. `knee`: see above.
 
     Raises UnsupportedError naming the field.
     """
@@ -123,7 +124,7 @@ class Paris:
         """Requests a second of each batch. Raises InfeasibleError for one too large to answer."""
         top = _largest_in_time(curves[max(curves)], tenant.slo_ms)
         if self.batches is None:
-            weights = log_normal(min(self.largest, top), self.variance)
+            weights = dict(tenant.batch_mix or log_normal(min(self.largest, top), self.variance))
         else:
             weights = {int(batch): weight for batch, weight in self.batches.items()}
         if max(weights) > top:
@@ -136,26 +137,15 @@ class Paris:
         return {batch: tenant.rate_rps * weight / mean for batch, weight in weights.items()}
 
 
-def log_normal(largest: int, variance: float) -> dict[int, float]:
-    """Weights of 1 to `largest`, log-normal around its square root, summing to 1."""
-    middle = math.log(largest) / 2
-    weights = {
-        batch: math.exp(-((math.log(batch) - middle) ** 2) / (2 * variance)) / batch
-        for batch in range(1, largest + 1)
-    }
-    total = sum(weights.values())
-    return {batch: weight / total for batch, weight in weights.items()}
-
-
 def curves_of(tenant: Tenant, profiles: Profiles, options: PlanOptions) -> Curves:
     """Of each size that answers one batch in time its points. Raises InfeasibleError for none."""
     single = replace(options, max_procs=1)
-    sizes = {point.units for point in usable(tenant, profiles, single, kind=KIND)}
+    sizes = {point.units for point in usable(tenant, profiles, single, kind=KIND, whole=False)}
     found = {
         units: tuple(
             point
             for point in profiles.batches(tenant.model, KIND, units)
-            if not tenant.batch_sizes or point.batch in tenant.batch_sizes
+            if tenant.allows(point.batch)
         )
         for units in sorted(sizes)
     }
@@ -264,10 +254,16 @@ class _Class:
     share: SizeShare
 
     def point(self, instances: int, options: PlanOptions) -> Point | None:
-        """The largest batch that fills on each of so many instances and keeps up, if any."""
-        rate = self.share.rate_rps / instances
-        fits = [p for p in self.points if serves(p, rate, self.tenant.slo_ms, options)]
-        own = [p for p in fits if p.batch <= max(self.share.requests_rps)]
+        """The largest batch that fills on each of so many instances and keeps up, if any.
+
+        Of a tenant whose requests are batches: the smallest that holds the largest of this size.
+        """
+        rate, most = self.share.rate_rps / instances, max(self.share.requests_rps)
+        whole, slo_ms = self.tenant.largest_request, self.tenant.slo_ms
+        fits = [p for p in self.points if serves(p, rate, slo_ms, options, largest=whole)]
+        if self.tenant.batch_mix:
+            return next((p for p in fits if p.batch >= most), None)
+        own = [p for p in fits if p.batch <= most]
         return max(own or fits, key=lambda point: point.batch, default=None)
 
     def least(self, options: PlanOptions) -> int:
@@ -278,8 +274,11 @@ class _Class:
 
     def part(self, instances: int, options: PlanOptions) -> Part:
         """One of so many instances; where no batch fills, `assemble` says so."""
-        point = self.point(instances, options) or self.points[0]
-        return Part(self.tenant, point, self.share.rate_rps / instances)
+        rate = self.share.rate_rps / instances
+        point = self.point(instances, options)
+        if point is None and self.tenant.batch_mix:  # a smaller one would fill, but not hold it
+            raise never_fills(self.tenant, self.points[-1], rate, options)
+        return Part(self.tenant, point or self.points[0], rate)
 
 
 def _fill_up(

@@ -7,7 +7,7 @@ simulation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,13 +31,15 @@ def fill_ms(batch: int, rate_rps: float) -> float:
     return (batch - 1) / rate_rps * 1000
 
 
-def alone_ms(batch: int, rate_rps: float, latency_ms: float) -> float:
+def alone_ms(batch: int, rate_rps: float, latency_ms: float, largest: int = 1) -> float:
     """The worst case of a tenant that has its partition to itself.
+
+    A batch up to the `largest` request is one request: it does not wait to be filled.
 
     >>> alone_ms(16, 160, 100)  # Nexus §4.1: about twice the latency when saturated
     193.75
     """
-    return fill_ms(batch, rate_rps) + latency_ms
+    return (fill_ms(batch, rate_rps) if batch > largest else 0.0) + latency_ms
 
 
 def cycle_ms(duty_ms: float, own_ms: float, all_ms: float, turns: Turns = "own") -> float:
@@ -52,9 +54,13 @@ def cycle_ms(duty_ms: float, own_ms: float, all_ms: float, turns: Turns = "own")
 
 
 def loads(
-    partition: PartitionPlan, profiles: Profiles, model_of: dict[str, str], *, turns: Turns = "own"
-) -> list[Load | None]:
-    """For each assignment of a partition its load, or None where no point covers its batch."""
+    partition: PartitionPlan, profiles: Profiles, model_of: dict[str, str], *,
+    turns: Turns = "own", largest: Mapping[str, int] = {},
+) -> list[Load | None]:  # fmt: skip
+    """For each assignment of a partition its load, or None where no point covers its batch.
+
+    `largest`: by tenant the inputs of its largest request, where that is not one.
+    """
     # Inside another partition a percentage means another amount: no point was measured there.
     members = len(partition.tenants) if partition.fused else 1
     points = [
@@ -73,7 +79,9 @@ def loads(
         else Load(
             point,
             _capacity(each, partition, point),
-            _worst_ms(each, partition, point, all_ms, turns),
+            _worst_ms(
+                each, partition, point, all_ms, turns=turns, largest=largest.get(each.tenant, 1)
+            ),
         )
         for each, point in zip(partition.tenants, points, strict=True)
     ]
@@ -88,14 +96,15 @@ def _capacity(each: Assignment, partition: PartitionPlan, point: Point) -> float
 
 
 def _worst_ms(
-    each: Assignment, partition: PartitionPlan, point: Point, all_ms: float, turns: Turns
-) -> float:
+    each: Assignment, partition: PartitionPlan, point: Point, all_ms: float, *,
+    turns: Turns, largest: int,
+) -> float:  # fmt: skip
     if partition.fused:  # its batches fill from the requests of all
-        return alone_ms(each.batch, partition.rate_rps, point.latency_ms)
+        return alone_ms(each.batch, partition.rate_rps, point.latency_ms, largest)
     if each.duty_ms is not None:
         return cycle_ms(each.duty_ms, point.latency_ms, all_ms, turns)
     sharers = len(partition.tenants) if partition.procs == 1 else 1
-    return alone_ms(each.batch, each.rate_rps, point.latency_ms * sharers)
+    return alone_ms(each.batch, each.rate_rps, point.latency_ms * sharers, largest)
 
 
 def busy(partition: PartitionPlan, found: Sequence[Load | None]) -> float:
