@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spacetime.errors import UnsupportedError as UnsupportedError
     from spacetime.fusion import Fused as Fused
     from spacetime.fusion import fuse as fuse
+    from spacetime.planned_session import PlannedSession as PlannedSession
     from spacetime.session import Session as Session
     from spacetime.simulator import simulate as simulate
     from spacetime.tenant import Tenant as Tenant
@@ -34,6 +35,7 @@ _HOME = {
     "UnsupportedError": "errors",
     "Fused": "fusion",
     "fuse": "fusion",
+    "PlannedSession": "planned_session",
     "Session": "session",
     "simulate": "simulator",
     "Tenant": "tenant",

@@ -17,7 +17,7 @@ from spacetime.admission import exported_of, resident_family
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.device import Device, Units, chosen, divided, open_device, sized, whole
-from spacetime.errors import InvalidInput
+from spacetime.errors import InvalidInput, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
 from spacetime.family import Family, family_of
@@ -124,14 +124,18 @@ class Session:
                 family, member = self._resident(model, signature, example, slo_ms, limit)
             else:
                 family, member = self._on_cores(model, signature, example, slo_ms)
-            self._predict(family)
-            lane = self._least_loaded()
+            try:
+                lane, shares = self._routed(name, family)
+            except SpacetimeError:
+                family.leave(member)
+                raise
             number = self._executor.native.add_tenant(
                 family=family.native,
                 priority=priority,
                 weight=weight,
                 queue_limit=queue_limit,
                 lane=lane,
+                lane_weights=shares,
             )
             tenant = Tenant(
                 name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor
@@ -217,7 +221,7 @@ class Session:
             example,
             known if self.fuses else {},
             buckets=self._buckets if self.fuses else [1],
-            slo_ns=None if slo_ms is None else ns_from_ms(slo_ms),
+            slo_ns=self._bound_ns(slo_ms),
             on_lane=partial(on_cores, self.partitions[0]),
         )
         if family.native < 0:
@@ -254,7 +258,7 @@ class Session:
             share=self.fuses,
             limit=limit,
         )
-        family.keep_within(None if slo_ms is None else ns_from_ms(slo_ms))
+        family.keep_within(self._bound_ns(slo_ms))
         family.native = self._executor.native.add_family(list(family.buckets))
         for lane, runner in enumerate(family.runners):
             self._executor.native.set_native(family.native, runner.function, lane=lane)
@@ -271,17 +275,22 @@ class Session:
             self._known = {k: f for k, f in self._known.items() if f is not family}
             self.families = [f for f in self.families if f is not family]
 
-    def _predict(self, family: Family | ResidentFamily) -> None:
-        """Tells the scheduler what was measured, for every lane and bucket."""
+    def _bound_ns(self, slo_ms: float | None) -> int | None:
+        """The objective that bounds a family's batches."""
+        return None if slo_ms is None else ns_from_ms(slo_ms)
+
+    def _routed(self, name: str, family: Family | ResidentFamily) -> tuple[int, list[float]]:
+        """A new tenant's own lane, and its share of each lane where routes are weighted.
+
+        Tells the scheduler what was measured, for every lane and bucket.
+        """
         for lane, bucket in itertools.product(range(len(self.partitions)), family.buckets):
             ns = family.predicted_ns(lane, bucket)
             self._executor.native.set_latency(family.native, lane, bucket, ns)
-
-    def _least_loaded(self) -> int:
         load = [0.0] * len(self.partitions)
         for tenant in self.tenants.values():
             load[tenant.lane] += tenant.rate_rps
-        return load.index(min(load))
+        return load.index(min(load)), []
 
     def _free_name(self, name: str | None) -> str:
         if name is None:

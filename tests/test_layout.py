@@ -21,8 +21,9 @@ LAYERS: list[set[str]] = [
     {"demo", "doctor", "verify"},
     {"planning", "simulation", "scoreboard"},
     {"comparison"},
+    {"planned_session"},
     {"plan_report", "proven", "rate_search"},
-    {"plan_simulator"},
+    {"placement", "plan_simulator"},
     {"deployment"},
     {
         "plot",

@@ -1,0 +1,148 @@
+"""Where a plan lies on an opened device: the units of every lane, routes, turns. Decides, does not.
+
+A planned core is a core of the device and a planned SM an SM of it, up to whole units; a percentage
+of MPS is that part of the SMs. Instances of MIG are devices of their own to a process: no session
+spans them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from spacetime.deployment import Deployment, PlanLane, Served, deploy
+from spacetime.device import Device, Units, sized
+from spacetime.errors import PlanError, UnsupportedError
+from spacetime.plan import GpuPlan, PartitionPlan, Plan
+from spacetime.profile import Profiles
+from spacetime.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One device of a plan as lanes: the units of each, what it serves, and its turns.
+
+    `served[tenant][lane]` and `duty[lane]` are those of the deployment, by the tenants' names.
+    `notes` say what was rounded.
+    """
+
+    gpu: int
+    lanes: tuple[PlanLane, ...]
+    units: tuple[Units, ...]
+    served: Mapping[str, Mapping[int, Served]]
+    duty: Mapping[int, tuple[tuple[str, int], ...]]
+    notes: tuple[str, ...]
+
+    def shares(self, tenant: str) -> list[float]:
+        """A tenant's planned rate on each lane; lanes of one pool have equal parts of theirs."""
+        rates = [0.0] * len(self.lanes)
+        for lane, on in self.served[tenant].items():
+            pool = self.lanes[lane].pool
+            members = [lane]
+            if pool is not None:
+                members = [n for n in self.served[tenant] if self.lanes[n].pool == pool]
+            for member in members:
+                rates[member] += on.rate_rps / len(members)
+        return rates
+
+
+def place(
+    plan: Plan, workload: Workload, profiles: Profiles, device: Device, gpu: int | None = None
+) -> Placement:
+    """Device `gpu` of the plan on an opened device; None where the plan has one.
+
+    Raises PlanError naming the partition for what no session can drive, and UnsupportedError where
+    the device has too few units.
+    """
+    chosen = _chosen(plan, gpu)
+    for partition in chosen.partitions:
+        _drivable(partition, device)
+    names = {each.tenant for partition in chosen.partitions for each in partition.tenants}
+    here = tuple(tenant for tenant in workload.tenants if tenant.name in names)
+    found = deploy(replace(plan, gpus=(chosen,)), Workload(here), profiles)
+    granted, notes = _granted(chosen.partitions, device)
+    return Placement(
+        gpu=chosen.id,
+        lanes=found.lanes,
+        units=tuple(granted[lane.partition.id] for lane in found.lanes),
+        served={t.name: on for t, on in zip(here, found.served, strict=True)},
+        duty=_named(found, [tenant.name for tenant in here]),
+        notes=tuple(notes),
+    )
+
+
+def _chosen(plan: Plan, gpu: int | None) -> GpuPlan:
+    numbers = [each.id for each in plan.gpus]
+    if gpu is None and len(numbers) > 1:
+        raise PlanError(
+            f"gpu: the plan has devices {', '.join(map(str, numbers))}; a session is one of them, "
+            "say which"
+        )
+    for each in plan.gpus:
+        if gpu is None or each.id == gpu:
+            return each
+    raise PlanError(f"gpu: {gpu} is none of the plan's: {', '.join(map(str, numbers))}")
+
+
+def _drivable(partition: PartitionPlan, device: Device) -> None:
+    if partition.kind == "mig" or partition.parent is not None:
+        raise PlanError(
+            f"{partition.id}: a session cannot drive partitions of kind mig; plan for kind sm, mps "
+            "or cores, or open a session on each instance"
+        )
+    kinds = ("cores",) if device.kind == "cores" else ("sm", "mps")
+    if partition.kind not in kinds:
+        raise PlanError(
+            f"{partition.id}: is of kind {partition.kind}, device {device.name} has "
+            f"{' and '.join(kinds)}"
+        )
+
+
+def _granted(
+    partitions: Sequence[PartitionPlan], device: Device
+) -> tuple[dict[str, Units], list[str]]:
+    """The units of each partition by its id, and what was not granted as planned."""
+    total = sum(device.sizes)
+    wanted = [
+        max(1, round(part.units * total / 100)) if part.kind == "mps" else part.units
+        for part in partitions
+    ]
+    try:
+        found = sized(device, wanted)
+    except UnsupportedError:
+        if device.kind == "cores" or sum(wanted) > total:
+            raise
+        found = _apportioned(device, wanted)
+    notes = [
+        f"partition {part.id}: {part.units} {'percent' if part.kind == 'mps' else 'SMs'} planned, "
+        f"{device.size(units)} of {total} SMs granted"
+        for part, units, size in zip(partitions, found, wanted, strict=True)
+        if part.kind == "mps" or device.size(units) != size
+    ]
+    return {part.id: units for part, units in zip(partitions, found, strict=True)}, notes
+
+
+def _apportioned(device: Device, wanted: Sequence[int]) -> list[Units]:
+    """Whole units where rounding every partition up does not fit: largest remainders first."""
+    units, total = list(device.units), sum(device.sizes)
+    ideal = [size * len(units) / total for size in wanted]
+    counts = [max(1, math.floor(share)) for share in ideal]
+    if sum(counts) > len(units):
+        raise UnsupportedError(
+            f"lanes: {len(wanted)} partitions need {sum(counts)} units at least, device "
+            f"{device.name} has {len(units)}"
+        )
+    for _ in range(min(len(units), math.ceil(sum(ideal))) - sum(counts)):
+        short = max(range(len(counts)), key=lambda n: ideal[n] - counts[n])
+        counts[short] += 1
+    edges = [sum(counts[:n]) for n in range(len(counts) + 1)]
+    return [tuple(units[a:b]) for a, b in pairwise(edges)]
+
+
+def _named(found: Deployment, names: Sequence[str]) -> dict[int, tuple[tuple[str, int], ...]]:
+    return {
+        lane: tuple((names[tenant], batch) for tenant, batch in turns)
+        for lane, turns in found.duty.items()
+    }
