@@ -11,6 +11,7 @@ import torch
 from models import Latch, X, convnet, mlp
 from torch import nn
 
+from spacetime.devices import cpu
 from spacetime.errors import InvalidInput, PlanError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, planner
 from spacetime.planned_session import PlannedSession
@@ -21,7 +22,6 @@ CORES = len(os.sched_getaffinity(0))
 CPU = f"cpu-{CORES}"
 SLO_MS = 30_000.0  # what is tested is where requests go, not how fast this machine is
 PICTURE = torch.zeros(1, 1, 8, 8)
-IDLE = PlanOptions(max_utilisation=1.0)
 
 pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores")
 
@@ -74,8 +74,8 @@ def same_answers(session: PlannedSession, models: dict[str, nn.Module], count: i
     asked = []
     for n in range(count):
         for name, model in models.items():
-            shape = (1, 6) if isinstance(model[0], nn.Linear) else (1, 1, 8, 8)  # type: ignore[index]
-            x = torch.randn(shape, generator=torch.Generator().manual_seed(n))
+            shape = X if isinstance(next(model.children()), nn.Linear) else PICTURE
+            x = torch.randn(shape.shape, generator=torch.Generator().manual_seed(n))
             asked.append((model, x, session.tenants[name].submit(x)))
     wait([future for _, _, future in asked], timeout=60)
     for model, x, future in asked:
@@ -168,9 +168,7 @@ def test_tenants_of_one_model_still_fuse() -> None:
 @pytest.mark.parametrize("name", ["spacetime", "whole-gpu", "time-only"])
 def test_a_planners_plan_runs(name: str) -> None:
     workload, points = load("mlp", "conv", "mlp", rate_rps=5), profiles(sizes=(1, 2, CORES))
-    from spacetime.devices import device  # noqa: PLC0415
-
-    made = planner(name).plan(workload, points, device(CPU), PlanOptions())
+    made = planner(name).plan(workload, points, cpu(CORES), PlanOptions())
     here = {each.tenant for part in made.gpus[0].partitions for each in part.tenants}
     with PlannedSession(made, workload, points, device="cpu", gpu=0) as session:
         for n, each in enumerate(workload.tenants):
