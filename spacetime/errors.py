@@ -89,7 +89,7 @@ class InfeasibleError(SpacetimeError):
     """No plan of this planner serves `tenant`: which `bound` failed, and by how much.
 
     `bound` is one of `profile`, `latency`, `fill`, `rate`, `utilisation`, `layout`, `gpus`,
-    `units`, `time`.
+    `units`, `memory`, `time`.
     """
 
     def __init__(self, tenant: str, bound: str, problem: str) -> None:

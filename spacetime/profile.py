@@ -159,6 +159,11 @@ class Profiles:
         """The kinds of partition there are points of, in the order of `KINDS`."""
         return tuple(kind for kind in KINDS if any(p.kind == kind for p in self.points))
 
+    @cached_property
+    def states_memory(self) -> bool:
+        """Whether any point says how much device memory it needs."""
+        return any(point.memory_mib is not None for point in self.points)
+
     def of(self, model: str, *, kind: str | None = None, units: int | None = None,
            procs: int | None = None) -> tuple[Point, ...]:  # fmt: skip
         """A model's points, in order of (kind, units, batch, procs); empty for an unknown model."""

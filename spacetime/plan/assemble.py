@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.demand import Part, lower_bound, never_fills, serves
+from spacetime.plan.memory import excesses, partition_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
-from spacetime.plan.timing import alone_ms, headroom
+from spacetime.plan.timing import alone_ms, headroom, loads
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Workload
 
@@ -110,7 +112,8 @@ def finish(
 ) -> Plan:
     """The plan with its headroom and a lower bound of devices (a better one it has is kept).
 
-    Raises InfeasibleError with bound `gpus` where there are fewer devices than it uses.
+    Raises InfeasibleError with bound `gpus` where there are fewer devices than it uses, `memory`
+    where a device or partition cannot hold what is on it.
     """
     bound = max(lower_bound(workload, profiles, device, options), plan.lower_bound_gpus or 1)
     if options.gpus is not None and len(plan.gpus) > options.gpus:
@@ -121,6 +124,32 @@ def finish(
             f"(no plan needs fewer than {bound})",
         )  # fmt: skip
     models = {tenant.name: tenant.model for tenant in workload.tenants}
-    parts = [partition for gpu in plan.gpus for partition in gpu.partitions]
+    gpus = _with_memory(plan, profiles, models, device)
+    parts = [partition for gpu in gpus for partition in gpu.partitions]
     spare = headroom(parts, profiles, models)
-    return Plan(plan.planner, plan.device, plan.gpus, bound, spare, plan.reasons)
+    return Plan(plan.planner, plan.device, gpus, bound, spare, plan.reasons)
+
+
+def _with_memory(
+    plan: Plan, profiles: Profiles, models: dict[str, str], device: DeviceFacts
+) -> tuple[GpuPlan, ...]:
+    """The devices, each partition with the memory it needs where the profile states it."""
+    if not profiles.states_memory:
+        return plan.gpus
+    gpus = []
+    for gpu in plan.gpus:
+        parts = [
+            replace(part, memory_mib=partition_mib(part, points) or None)
+            for part in gpu.partitions
+            for points in [_points(part, profiles, models)]
+        ]
+        gpus.append(made := replace(gpu, partitions=tuple(parts)))
+        needed = {part.id: part.memory_mib or 0.0 for part in parts}
+        for excess in excesses(made, needed, device):
+            name = max(excess.parts, key=lambda part: part.memory_mib or 0.0).tenants[0].tenant
+            raise InfeasibleError(name, "memory", f"on {excess.where}: {excess}")
+    return tuple(gpus)
+
+
+def _points(part: PartitionPlan, profiles: Profiles, models: dict[str, str]) -> list[Point | None]:
+    return [None if load is None else load.point for load in loads(part, profiles, models)]

@@ -12,6 +12,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble, finish
 from spacetime.plan.demand import ROUNDING, Part, copies, usable
+from spacetime.plan.memory import holding, process_mib, room_mib
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.planner import PlanOptions
@@ -32,6 +33,7 @@ class WholeGpu:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`."""
+        profiles = holding(workload, profiles, device)
         devices: list[list[Part]] = []
         for tenant in workload.tenants:
             points = whole(tenant, profiles, device, options, procs=1)
@@ -52,6 +54,7 @@ class MigOnly:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`; sizes are packed largest first, best fit."""
+        profiles = holding(workload, profiles, device)
         parts: list[Part] = []
         for tenant in workload.tenants:
             points = [p for p in usable(tenant, profiles, options, kind="mig") if p.procs == 1]
@@ -93,6 +96,7 @@ class MpsDefault:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`; processes are dealt to devices in the order of the tenants."""
+        profiles = holding(workload, profiles, device)
         most = options.max_procs
         dealt: list[tuple[Point, Assignment]] = []
         for tenant in workload.tenants:
@@ -139,6 +143,7 @@ class TimeOnly:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`; busiest tenants first, each to the first device that can take it."""
+        profiles = holding(workload, profiles, device)
         pieces = []
         for tenant in workload.tenants:
             points = whole(tenant, profiles, device, options, procs=1)
@@ -148,9 +153,9 @@ class TimeOnly:
             pieces += [(busy, (tenant, rate, points))] * number
         devices: list[_Sliced] = []
         for busy, piece in sorted(pieces, key=lambda pair: -pair[0]):
-            self._place(busy, piece, devices, options)
+            self._place(busy, piece, devices, options, device)
         gpus = tuple(
-            _one(number, _settle(sliced.pieces, options) or [])
+            _one(number, _settle(sliced.pieces, options, device) or [])
             for number, sliced in enumerate(devices)
         )
         return finish(Plan(self.name, device.name, gpus), workload, profiles, device, options)
@@ -158,12 +163,12 @@ class TimeOnly:
     @staticmethod
     def _place(
         busy: float, piece: tuple[Tenant, float, tuple[Point, ...]], devices: list[_Sliced],
-        options: PlanOptions,
+        options: PlanOptions, device: DeviceFacts,
     ) -> None:  # fmt: skip
         for sliced in devices[-OPEN:]:
             if sliced.least_busy + busy > options.max_utilisation:
                 continue
-            if _settle([*sliced.pieces, piece], options) is not None:
+            if _settle([*sliced.pieces, piece], options, device) is not None:
                 break
         else:
             devices.append(sliced := _Sliced())
@@ -172,10 +177,11 @@ class TimeOnly:
 
 
 def _settle(
-    pieces: Sequence[tuple[Tenant, float, tuple[Point, ...]]], options: PlanOptions
-) -> list[tuple[Point, Assignment]] | None:
+    pieces: Sequence[tuple[Tenant, float, tuple[Point, ...]]], options: PlanOptions,
+    device: DeviceFacts,
+) -> list[tuple[Point, Assignment]] | None:  # fmt: skip
     """The largest batches that keep every objective when all these share; None where none do."""
-    chosen, busy = [], 0.0
+    chosen, busy, needed_mib = [], 0.0, 0.0
     for tenant, rate, points in pieces:
         bounds = [(alone_ms(p.batch, rate, p.latency_ms * len(pieces)), p) for p in points]
         kept = [(worst_ms, p) for worst_ms, p in bounds if worst_ms <= tenant.slo_ms]
@@ -183,8 +189,11 @@ def _settle(
             return None
         worst_ms, point = max(kept, key=lambda pair: pair[1].throughput_rps)
         busy += rate / point.throughput_rps
+        needed_mib += process_mib(point)
         chosen.append((point, Assignment(tenant.name, point.batch, rate, worst_ms)))
-    return chosen if busy <= options.max_utilisation * (1 + ROUNDING) else None
+    point = chosen[0][0]
+    held = needed_mib <= room_mib(point.kind, point.units, device)
+    return chosen if held and busy <= options.max_utilisation * (1 + ROUNDING) else None
 
 
 def whole(

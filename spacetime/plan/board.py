@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from spacetime.interference import Neighbours
 from spacetime.plan.cycle import ROUNDING, Demand, Fit, alone, saturated_rps, together
+from spacetime.plan.memory import process_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan
 from spacetime.plan.planner import PlanOptions
 from spacetime.profile import Point, Profiles
@@ -34,16 +35,21 @@ class Cell:
     loads: tuple[Share, ...] = ()
     fit: Fit = field(default=Fit((), 0.0))
     useful: float = 0.0  # the fraction of time its rates need at the least
+    memory_mib: float = 0.0
 
 
 @dataclass(slots=True)
 class Tables:
-    """What a tenant can do on a cell, from profiles; `models` may become its neighbours."""
+    """What a tenant can do on a cell, from profiles; `models` may become its neighbours.
+
+    `memory_mib` is the device's, which all its cells share.
+    """
 
     profiles: Profiles
     options: PlanOptions
     interference: Neighbours | None = None
     models: tuple[str, ...] = ()
+    memory_mib: float = math.inf
     _points: dict[tuple[str, tuple[int, ...], int], tuple[Point, ...]] = field(default_factory=dict)
     _saturated: dict[tuple[str, int], float] = field(default_factory=dict)
     _fastest: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -89,6 +95,16 @@ class Tables:
             fastest = self._fastest[key] = max(rates, default=0.0)
         return rate_rps / fastest if fastest else math.inf
 
+    def needed_mib(self, loads: Sequence[Share], fit: Fit, units: int) -> float:
+        """The memory of a cell: a process for each tenant, whoever's turn it is."""
+        if not self.profiles.states_memory:
+            return 0.0
+        batches = {each.tenant: each.batch for each in fit.assignments}
+        return sum(
+            process_mib(self.profiles.at(tenant.model, KIND, units, batches[tenant.name]))
+            for tenant, _ in loads
+        )
+
     def fit(self, loads: Sequence[Share], units: int) -> Fit | None:
         """How these tenants fit a cell of these units, or None."""
         demands = [self.demand(tenant, rate, units) for tenant, rate in loads]
@@ -106,6 +122,7 @@ class Board:
     free: dict[int, list[Cell]] = field(default_factory=dict)
     used: list[Cell] = field(default_factory=list)
     devices: int = 0
+    needed_mib: dict[int, float] = field(default_factory=dict)  # by device
 
     def add_device(self, *units: int) -> None:
         """A device of one free cell, or two."""
@@ -128,6 +145,11 @@ class Board:
         loads = (*cell.loads, (tenant, rate_rps))
         if (found := self.tables.fit(loads, cell.units)) is None:
             return False
+        cell_mib = self.tables.needed_mib(loads, found, cell.units)
+        needed_mib = self.needed_mib.get(cell.gpu, 0.0) - cell.memory_mib + cell_mib
+        if needed_mib > self.tables.memory_mib:
+            return False
+        self.needed_mib[cell.gpu], cell.memory_mib = needed_mib, cell_mib
         self.used.remove(cell) if cell.loads else self.free[cell.units].remove(cell)
         cell.loads, cell.fit = loads, found
         cell.useful += self.tables.least_busy(tenant, rate_rps, cell.units)

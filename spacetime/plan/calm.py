@@ -13,6 +13,7 @@ import math
 from dataclasses import replace
 
 from spacetime.plan.demand import serves
+from spacetime.plan.memory import process_mib
 from spacetime.plan.plan import PartitionPlan, Plan
 from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms, headroom
@@ -21,7 +22,7 @@ from spacetime.workload import Tenant, Workload
 
 
 def calm(plan: Plan, workload: Workload, profiles: Profiles, options: PlanOptions) -> Plan:
-    """The plan with calmer batches; partitions shared in time or side by side stay as they are."""
+    """The plan with calmer batches, in no more memory; partitions that are shared stay."""
     tenants = {tenant.name: tenant for tenant in workload.tenants}
     gpus = tuple(
         replace(gpu, partitions=tuple(
@@ -53,10 +54,14 @@ def _calmer(
     fitting = [
         point
         for point in profiles.batches(tenant.model, part.kind, part.units, part.procs)
-        if tenant.takes(point.batch) and serves(point, own.rate_rps, tenant.slo_ms, options)
+        if tenant.takes(point.batch)
+        and serves(point, own.rate_rps, tenant.slo_ms, options)
+        and part.procs * process_mib(point) <= (part.memory_mib or 0.0)
     ]
     if not fitting:
         return part
     best = min(fitting, key=lambda point: (expected_ms(point, own.rate_rps), point.batch))
     worst_ms = alone_ms(best.batch, own.rate_rps, best.latency_ms)
-    return replace(part, tenants=(replace(own, batch=best.batch, latency_ms=worst_ms),))
+    calmer = replace(own, batch=best.batch, latency_ms=worst_ms)
+    needed_mib = part.procs * process_mib(best) or None
+    return replace(part, tenants=(calmer,), memory_mib=needed_mib)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.errors import PlanError, UnsupportedError
+from spacetime.plan.memory import excesses, partition_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import Load, busy, loads
@@ -54,6 +55,7 @@ def check(
             for partition in gpu.partitions
             for broken in _partition(partition, tenants, profiles, options)
         ),
+        *_memory(plan, tenants, profiles, device),
         *_rates(plan, workload),
         *_requests(plan, tenants),
     )
@@ -278,6 +280,28 @@ def _requests(plan: Plan, tenants: dict[str, Tenant]) -> Iterator[Violation]:
                 name, "request",
                 f"holds up to {tenant.largest_request} inputs, a batch {judge(batches[name])}",
             )  # fmt: skip
+
+
+def _memory(
+    plan: Plan, tenants: dict[str, Tenant], profiles: Profiles, device: DeviceFacts
+) -> Iterator[Violation]:
+    if not profiles.states_memory:
+        return
+    models = {name: tenant.model for name, tenant in tenants.items()}
+    for gpu in plan.gpus:
+        needed: dict[str, float] = {}
+        for part in gpu.partitions:
+            if all(each.tenant in models for each in part.tenants):
+                found = loads(part, profiles, models)
+                points = [None if load is None else load.point for load in found]
+                needed[part.id] = partition_mib(part, points)
+            if part.memory_mib is not None and _above(needed.get(part.id, 0.0), part.memory_mib):
+                yield Violation(
+                    part.id, "promise",
+                    f"states {part.memory_mib:,.0f} MiB, it needs {needed[part.id]:,.0f}",
+                )  # fmt: skip
+        for excess in excesses(gpu, needed, device):
+            yield Violation(excess.where, "memory", str(excess))
 
 
 def _rates(plan: Plan, workload: Workload) -> Iterator[Violation]:

@@ -15,6 +15,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.plan.assemble import finish
 from spacetime.plan.cycle import Demand, together
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, serves, usable
+from spacetime.plan.memory import held, partition_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms, busy, loads
@@ -48,6 +49,19 @@ class _Room:
                 if tenant.takes(p.batch)
             )
         return Demand(self.tenants[each.tenant], each.rate_rps, self._points[key])
+
+    def stating(self, partition: PartitionPlan) -> PartitionPlan:
+        """The partition with the memory it needs, where that is known."""
+        if not self.profiles.states_memory:
+            return partition
+        points = [
+            self.profiles.at(
+                self.models[each.tenant], partition.kind, partition.units, each.batch,
+                partition.procs,
+            )
+            for each in partition.tenants
+        ]  # fmt: skip
+        return replace(partition, memory_mib=partition_mib(partition, points) or None)
 
     def load(self, partition: PartitionPlan) -> float:
         """How busy a partition is; asked for each of them again and again."""
@@ -150,9 +164,12 @@ def _in_time(tenant: str, rate_rps: float, devices: Devices, room: _Room) -> Ite
         if not all(d.points for d in demands) or _least_busy(demands) > most:
             continue
         fit = together(demands, room.options)
-        if fit is not None:
-            shared = replace(partition, tenants=fit.assignments, procs=1)
-            yield _changed(devices, n, (*devices[n][:i], shared, *devices[n][i + 1 :]))
+        if fit is None:
+            continue
+        shared = room.stating(replace(partition, tenants=fit.assignments, procs=1))
+        parts = (*devices[n][:i], shared, *devices[n][i + 1 :])
+        if held(parts, room.device):
+            yield _changed(devices, n, parts)
 
 
 def _least_busy(demands: Sequence[Demand]) -> float:
@@ -181,9 +198,10 @@ def _in_space(
             continue
         part = PartitionPlan("", point.kind, point.units, (), None, point.procs)
         for n, parts in enumerate(devices):
-            held = _arranged((*parts, _own(part, who, point, share)), room.device)
-            if held is not None:
-                best = (rank, n, held, rest)
+            own = room.stating(_own(part, who, point, share))
+            arranged = _arranged((*parts, own), room.device)
+            if arranged is not None:
+                best = (rank, n, arranged, rest)
                 break
     return None if best is None else (_changed(devices, best[1], best[2]), best[3])
 
@@ -193,7 +211,7 @@ def _arranged(
 ) -> tuple[PartitionPlan, ...] | None:
     """The partitions on one device, with legal starts; None where they do not fit."""
     kinds = {partition.kind for partition in parts}
-    if len(kinds) > 1:
+    if len(kinds) > 1 or not held(parts, device):
         return None
     if kinds != {"mig"}:
         return tuple(parts) if sum(p.units for p in parts) <= device.whole(*kinds) else None

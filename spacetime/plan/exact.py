@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spacetime.devices import DeviceFacts
-from spacetime.errors import InfeasibleError, UnsupportedError
+from spacetime.errors import InfeasibleError, ProfileError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.baselines import MigOnly, WholeGpu
 from spacetime.plan.demand import Part
 from spacetime.plan.integer import Column, Program, Row, build, demand_rows
 from spacetime.plan.layouts import Size
+from spacetime.plan.memory import fits, holding
 from spacetime.plan.parvagpu import ParvaGpu
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import Planner, PlanOptions
@@ -53,6 +54,7 @@ class Exact:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`. `lower_bound_gpus` is the proven one, for one tenant a partition."""
+        profiles = holding(workload, profiles, device)
         program = build(
             workload, profiles, device, options,
             most_parts=self.most_parts, slo_factor=self.slo_factor,
@@ -63,10 +65,9 @@ class Exact:
         bound = max(1, math.ceil(fewest.bound - WHOLE))
         found = None
         if fewest.values is not None:
-            values = self._refine(program, fewest.values, device)
-            found = assemble(
-                self.name, _devices(program, values), workload,
-                profiles=profiles, device=device, options=replace(options, gpus=None),
+            found = self._assembled(
+                program, fewest.values,
+                workload=workload, profiles=profiles, device=device, options=options,
             )  # fmt: skip
         if found is None or len(found.gpus) > bound:
             known = self._heuristic(workload, profiles, device, options)
@@ -77,6 +78,38 @@ class Exact:
                 f"no plan was found in {self.seconds:g} s; give it more",
             )  # fmt: skip
         return self._stated(found, max(bound, found.lower_bound_gpus or 1), workload, options)
+
+    def _assembled(
+        self, program: Program, values: tuple[int, ...], *, workload: Workload,
+        profiles: Profiles, device: DeviceFacts, options: PlanOptions,
+    ) -> Plan | None:  # fmt: skip
+        """The plan of a solution; None where a device's memory cannot be shared in any way tried.
+
+        Memory that partitions share is no part of the program: where the solution exceeds it, a
+        partition is held to its units' share of it. The bound proven stays one.
+        """
+        unlimited = replace(options, gpus=None)
+        try:
+            return assemble(
+                self.name, _devices(program, self._refine(program, values, device)), workload,
+                profiles=profiles, device=device, options=unlimited,
+            )  # fmt: skip
+        except InfeasibleError as refusal:
+            if refusal.bound != "memory":
+                raise
+        shares = tuple(point for point in profiles if fits(point, device, share=True))
+        try:
+            program = build(
+                workload, Profiles(shares), device, options,
+                most_parts=self.most_parts, slo_factor=self.slo_factor,
+            )  # fmt: skip
+            found = program.solve(program.devices(), self.seconds * 0.8).values
+            return None if found is None else assemble(
+                self.name, _devices(program, found), workload,
+                profiles=Profiles(shares), device=device, options=unlimited,
+            )  # fmt: skip
+        except (InfeasibleError, ProfileError):
+            return None
 
     def _refine(
         self, program: Program, values: tuple[int, ...], device: DeviceFacts

@@ -8,8 +8,8 @@ Deviations. A rate not served by any free partition of the wanted size goes to t
 one (as the released code does; the paper fails). Tenants may join a used partition also when none
 is free. Devices are added as they are needed, up to `options.gpus`, instead of planning again with
 one more. The rounding of batches, the knee's rule and the worst neighbour are said in `cycle`,
-`knee` and `board`. GPU memory and the rate margin of the released code are not modelled: the
-utilisation ceiling of the options leaves room instead (1 = the paper).
+`knee` and `board`. The rate margin of the released code is not modelled: the utilisation ceiling
+of the options leaves room instead (1 = the paper).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from spacetime.plan.board import KIND, WHOLE, Board, Cell, Tables
 from spacetime.plan.cycle import ROUNDING
 from spacetime.plan.demand import usable
 from spacetime.plan.knee import KNEES, Knee, knee_of
+from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
 from spacetime.profile import Profiles
@@ -77,21 +78,23 @@ class Gpulet:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`. Raises InfeasibleError: `profile`, `latency`, or `gpus`."""
+        profiles = holding(workload, profiles, device)
         if self.interference is not None:
             replace(self, interference=None).plan(workload, profiles, device, options)
-        board, reasons = self.fill(workload, profiles, options)
+        board, reasons = self.fill(workload, profiles, device, options)
         made = Plan(self.name, device.name, board.gpus(), reasons=reasons)
         return finish(made, workload, profiles, device, options)
 
     def fill(
-        self, workload: Workload, profiles: Profiles, options: PlanOptions,
+        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
         layout: Sequence[tuple[int, ...]] | None = None,
     ) -> tuple[Board, tuple[Reason, ...]]:  # fmt: skip
         """Place every tenant; on devices split as `layout` says, where it is given."""
         cost = self.interference
         neighbours = Constant(cost) if isinstance(cost, int | float) else cost
         models = tuple(sorted({tenant.model for tenant in workload.tenants}))
-        board = Board(Tables(profiles, options, neighbours, models), self.most_tenants)
+        room = room_mib(KIND, WHOLE, device)
+        board = Board(Tables(profiles, options, neighbours, models, room), self.most_tenants)
         for parts in layout or ():
             board.add_device(*parts)
         filling = Filling(self, board, options.gpus, fixed=layout is not None)

@@ -18,6 +18,7 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan.assemble import finish
 from spacetime.plan.board import WHOLE
 from spacetime.plan.gpulet import Gpulet
+from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan
 from spacetime.plan.planner import PlanOptions
 from spacetime.profile import Profiles
@@ -41,6 +42,7 @@ class Ideal:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`. Raises InfeasibleError as `Gpulet` does, and with `time` for too many."""
+        profiles = holding(workload, profiles, device)
         refused: InfeasibleError | None = None
         best: Plan | None = None
         try:
@@ -71,7 +73,7 @@ class Ideal:
             )  # fmt: skip
         for layout in layouts(self.gpulet, gpus):
             try:
-                board, reasons = self.gpulet.fill(workload, profiles, options, layout)
+                board, reasons = self.gpulet.fill(workload, profiles, device, options, layout)
             except InfeasibleError:
                 continue
             made = Plan(self.name, device.name, board.gpus(), reasons=reasons)

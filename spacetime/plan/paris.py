@@ -24,6 +24,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.demand import ROUNDING, Part, at_least, never_fills, serves, usable
+from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
@@ -83,6 +84,7 @@ class Paris:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`. Raises InfeasibleError: `profile`, `latency`, `fill`, or `gpus`."""
+        profiles = holding(workload, profiles, device)
         wanted = []
         reasons = []
         for tenant in workload.tenants:

@@ -16,6 +16,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.demand import ROUNDING, Part, ceiling_rps, copies, serves, settle, usable
+from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Plan
 from spacetime.plan.planner import PlanOptions
@@ -50,6 +51,7 @@ class Homogeneous:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`. Raises InfeasibleError of the last size tried where none will do."""
+        profiles = holding(workload, profiles, device)
         points = [(tenant, _single(tenant, profiles, options)) for tenant in workload.tenants]
         best: list[list[Part]] | None = None
         refused: InfeasibleError | None = None
@@ -97,6 +99,7 @@ class Random:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`. Raises InfeasibleError, with `gpus` where the draws need too many."""
+        profiles = holding(workload, profiles, device)
         best: list[dict[int, Point]] = []
         for tenant in workload.tenants:
             points = [

@@ -17,6 +17,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble, never_filling
 from spacetime.plan.demand import Part, at_least, ceiling_rps, serves, usable
+from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices, slices
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
@@ -65,6 +66,7 @@ class ParvaGpu:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`; the artifact's order of tenants is alphabetical by model."""
+        profiles = holding(workload, profiles, device)
         tenants = sorted(workload.tenants, key=lambda tenant: (tenant.model, tenant.name))
         choices = {
             tenant.name: choose(tenant, self._points(tenant, profiles, options))

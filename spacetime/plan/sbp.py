@@ -16,6 +16,7 @@ from spacetime.plan.assemble import finish
 from spacetime.plan.board import KIND, WHOLE, Share, Tables
 from spacetime.plan.cycle import ROUNDING, Fit
 from spacetime.plan.gpulet import sizes_for
+from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
 from spacetime.profile import Profiles
@@ -51,7 +52,9 @@ class Sbp:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> Plan:
         """See `Planner`. Raises InfeasibleError: `profile`, `latency`, or `gpus`."""
-        tables = Tables(profiles, options)
+        profiles = holding(workload, profiles, device)
+        room = room_mib(KIND, WHOLE, device) * self.units / WHOLE
+        tables = Tables(profiles, options, memory_mib=room)
         nodes: list[_Node] = []
         left: list[_Node] = []
         for tenant in workload.tenants:
@@ -93,6 +96,8 @@ class Sbp:
             if node.useful + new.useful > ceiling or len(shares) > (self.most_tenants or 10**9):
                 continue
             fit = tables.fit(shares, self.units)
+            if fit and tables.needed_mib(shares, fit, self.units) > tables.memory_mib:
+                continue
             if fit is not None and (best is None or fit.busy > best[1].busy):
                 best = (node, fit)
         if best is None:

@@ -16,8 +16,9 @@ from itertools import count, pairwise
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.assemble import finish
-from spacetime.plan.board import WHOLE, Board, Tables
+from spacetime.plan.board import KIND, WHOLE, Board, Tables
 from spacetime.plan.gpulet import PAIRS, Filling, Gpulet, Pairs, sizes_for
+from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
 from spacetime.profile import Profiles
@@ -45,7 +46,8 @@ class SelfTuning:
     ) -> Plan:
         """See `Planner`. Raises InfeasibleError: `profile`, `latency`, or `gpus`."""
         rule = Gpulet(knee="none", share=False, pairs=self.pairs)
-        tables = Tables(profiles, options)
+        profiles = holding(workload, profiles, device)
+        tables = Tables(profiles, options, memory_mib=room_mib(KIND, WHOLE, device))
         wishes = [
             wish for tenant in workload.tenants for wish in _wishes(tenant, rule.sizes, tables)
         ]

@@ -17,6 +17,7 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan.check import check
 from spacetime.plan.consolidate import consolidate
 from spacetime.plan.demand import lower_bound
+from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import Planner, PlanOptions, planner
 from spacetime.profile import Profiles
@@ -54,6 +55,7 @@ class SpaceTime:
         self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
     ) -> list[Plan]:
         """Every sound plan that was weighed, the best first. Raises InfeasibleError for none."""
+        profiles = holding(workload, profiles, device)
         unlimited = replace(options, gpus=None)
         refusals: list[InfeasibleError] = []
         made = list(self._made(workload, profiles, device, unlimited, refusals))
