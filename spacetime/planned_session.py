@@ -63,7 +63,7 @@ class PlannedSession(Session):
         largest = max(_largest(self.placement), LEAST_BATCH)
         super().__init__(
             opened,
-            policy=policy or own_policy(plan),
+            policy=policy or own_policy(plan, workload),
             lanes=self.placement.units,
             max_batch=max_batch or largest,
             timeline=timeline,
