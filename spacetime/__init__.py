@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from spacetime.fusion import Fused as Fused
     from spacetime.fusion import fuse as fuse
     from spacetime.planned_session import PlannedSession as PlannedSession
+    from spacetime.recording import Recording as Recording
+    from spacetime.recording import replay as replay
     from spacetime.session import Session as Session
     from spacetime.simulator import simulate as simulate
     from spacetime.tenant import Tenant as Tenant
@@ -36,6 +38,8 @@ _HOME = {
     "Fused": "fusion",
     "fuse": "fusion",
     "PlannedSession": "planned_session",
+    "Recording": "recording",
+    "replay": "recording",
     "Session": "session",
     "simulate": "simulator",
     "Tenant": "tenant",

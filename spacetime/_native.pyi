@@ -64,7 +64,9 @@ class Policy:
 Action = tuple[object, ...]
 
 class Scheduler:
-    def __init__(self, policy: Policy) -> None: ...
+    def __init__(self, policy: Policy, *, record: int = ...) -> None:
+        """record: bytes of recording kept, 0 = none."""
+
     def add_lane(self, *, units: int = ..., borrows: bool = ...) -> int: ...
     def add_family(self, buckets: Sequence[int]) -> int: ...
     def add_tenant(
@@ -97,6 +99,7 @@ class Scheduler:
     def remove_tenant(self, tenant: int, now: int) -> list[Action]: ...
     def drop_all(self, now: int) -> list[Action]: ...
     def wake(self, now: int) -> list[Action]: ...
+    def recording(self) -> bytes: ...
     @property
     def next_wake(self) -> int | None: ...
     @property
@@ -192,6 +195,7 @@ class SimSpec:
         requests: int | None,
         seed: int,
         timeline: bool,
+        record: int = ...,
     ) -> None: ...
 
 class SimResult:
@@ -201,9 +205,42 @@ class SimResult:
     def lanes(self) -> list[LaneStats]: ...
     @property
     def end_ns(self) -> int: ...
+    @property
+    def recording(self) -> bytes: ...
     def timeline(self) -> list[Action]: ...
 
 def simulate(spec: SimSpec) -> SimResult: ...
+
+class Difference:
+    """The first event answered otherwise: at_ns since the first one, its number, both answers."""
+
+    @property
+    def at_ns(self) -> int: ...
+    @property
+    def event(self) -> int: ...
+    @property
+    def recorded(self) -> str: ...
+    @property
+    def replayed(self) -> str: ...
+
+class Replay:
+    @property
+    def events(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def starts(self) -> int: ...
+    @property
+    def drops(self) -> int: ...
+    @property
+    def span_ns(self) -> int: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def difference(self) -> Difference | None: ...
+
+def replay(recording: bytes) -> Replay:
+    """Raises ValueError `recording: byte N: ...`."""
 
 OUTCOMES: tuple[str, ...]  # "ok", "failed", and the words of DROPS
 NO_FUNCTION: int  # code of a foreign launch on a native lane
@@ -341,10 +378,12 @@ class Executor:
         *,
         capacity: int = ...,
         timeline: int = ...,
+        record: int = ...,
         device: CudaDevice | None = ...,
     ) -> None:
-        """capacity: requests in flight; timeline: happenings kept until read, 0 = none; device:
-        lanes are partitions of its SMs, else of this machine's cores."""
+        """capacity: requests in flight; timeline: happenings kept until read, 0 = none; record:
+        bytes of recording kept, 0 = none; device: lanes are partitions of its SMs, else of this
+        machine's cores."""
 
     def add_lane(
         self,
@@ -407,6 +446,9 @@ class Executor:
         """Waits for ended requests; [] when time is up, None once closed and all were read."""
 
     def timeline(self) -> list[Happening]: ...
+    def recording(self) -> bytes:
+        """What the scheduler was told and decided since the executor opened (csrc/sched/tape.h)."""
+
     def stats(self) -> ExecutorStats: ...
     def close(self, *, drain: bool = ..., timeout_ns: int | None = ...) -> bool:
         """Refuses new requests, lets accepted ones end (drain) or drops those that wait, stops.

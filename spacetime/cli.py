@@ -20,12 +20,13 @@ import click
 from spacetime import __version__
 from spacetime.cli_options import OUT, Number
 from spacetime.cli_plan import plan, profile
-from spacetime.cli_simulate import compare, simulate
+from spacetime.cli_simulate import compare, replay, simulate
 from spacetime.errors import (
     InfeasibleError,
     InvalidInput,
     PlanError,
     ProfileError,
+    RecordingError,
     SpacetimeError,
     UnsupportedError,
 )
@@ -34,7 +35,8 @@ from spacetime.workload import WorkloadError
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 KINDS_OF_WORK = ("compute", "cache", "memory")
 BAD_INPUT = (
-    InfeasibleError, InvalidInput, PlanError, ProfileError, UnsupportedError, WorkloadError,
+    InfeasibleError, InvalidInput, PlanError, ProfileError, RecordingError, UnsupportedError,
+    WorkloadError,
 )  # fmt: skip
 
 
@@ -104,7 +106,7 @@ def verify(**options: Any) -> None:
     import_module("spacetime.verify").from_options(**options)
 
 
-for command in (plan, profile, simulate, compare):
+for command in (plan, profile, simulate, compare, replay):
     cli.add_command(command)
 
 

@@ -97,3 +97,11 @@ class InfeasibleError(SpacetimeError):
         self.tenant = tenant
         self.bound = bound
         self.problem = problem
+
+
+class RecordingError(SpacetimeError, ValueError):
+    """A recording cannot be read, or its bytes are none; the message names the byte."""
+
+
+class ReplayError(SpacetimeError):
+    """A replayed scheduler decided otherwise than recorded; the message says where first."""

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from spacetime import _native
+from spacetime import _native, recording
 from spacetime.capture import Capturer
 from spacetime.core import Policy
 from spacetime.errors import (
@@ -50,11 +50,17 @@ class Executor:
     """A native executor whose launches are Python callables."""
 
     def __init__(
-        self, policy: Policy, *, timeline: bool, device: _native.CudaDevice | None = None
+        self,
+        policy: Policy,
+        *,
+        timeline: bool,
+        record: bool = False,
+        device: _native.CudaDevice | None = None,
     ) -> None:
         kept = _KEPT_HAPPENINGS if timeline else 0
         native = _native.Policy(**asdict(policy))
-        self.native = _native.Executor(native, timeline=kept, device=device)
+        record_bytes = recording.MOST_BYTES if record else 0
+        self.native = _native.Executor(native, timeline=kept, record=record_bytes, device=device)
         self._device = device
         self.lanes: list[_native.Lane] = []
         self._first_ns: int | None = None  # when the first request came

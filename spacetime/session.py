@@ -23,6 +23,7 @@ from spacetime.explain import explain
 from spacetime.family import Family, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
+from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
 from spacetime.signature import Signature, signature_of
@@ -41,7 +42,8 @@ class Session:
     the unit ids of each (they may overlap); None is the policy's own layout. sizes: instead of
     lanes, the cores or SMs of each partition, rounded up to whole units. priorities: of each lane's
     streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
-    one launch may hold. Any thread may call any method.
+    one launch may hold. timeline, record: keep what happened, for timeline() and recording().
+    Any thread may call any method.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -58,6 +60,7 @@ class Session:
         priorities: Sequence[int] | None = None,
         max_batch: int = 16,
         timeline: bool = False,
+        record: bool = False,
     ) -> None:
         if not 1 <= max_batch <= _BUCKETS[-1]:
             raise InvalidInput("-", "max_batch", f"from 1 to {_BUCKETS[-1]}", str(max_batch))
@@ -72,7 +75,7 @@ class Session:
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
         native = self.device.native
         capturer = capturer_of(native, self.device.name) if native is not None else None
-        self._executor = Executor(self.policy, timeline=timeline, device=native)
+        self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
         around = partial(serving, capturer)
         for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
             self._executor.add_lane(units, around, priority=priority)
@@ -162,6 +165,13 @@ class Session:
         names = {tenant.number: tenant.name for tenant in self.tenants.values()}
         lanes = [f"lane {n} on cores {list(cores)}" for n, cores in enumerate(self.partitions)]
         return chrome_events(self._executor.native.timeline(), names, lanes)
+
+    def recording(self) -> Recording:
+        """What the scheduler was told and decided since the session opened; needs record=True."""
+        data = self._executor.native.recording()
+        if not data:
+            raise InvalidInput("-", "record", "True when the session opens", "False")
+        return Recording(data)
 
     def explain(self) -> str:
         """Partitions, lanes, families, buckets and runners as text, and why they are so."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from spacetime import _native
 from spacetime.core import Policy
+from spacetime.recording import MOST_BYTES, Recording
 
 # (time_ns, "arrive", request, tenant) | (time_ns, "start", launch, lane, bucket, requests)
 # | (time_ns, "finish", launch, lane) | (time_ns, "drop", request, tenant, reason)
@@ -178,6 +179,7 @@ class SimResult:
     lanes: tuple[LaneResult, ...]
     end_ns: int
     timeline: list[TimelineEvent] = field(repr=False)
+    recording: Recording | None = field(default=None, repr=False)
 
 
 def native_policy(policy: Policy | str) -> _native.Policy:
@@ -199,6 +201,7 @@ def simulate(
     requests: int | None = None,
     seed: int = 0,
     timeline: bool = False,
+    record: bool = False,
 ) -> SimResult:
     """Runs the scheduler in virtual time until every request is answered or dropped.
 
@@ -220,12 +223,14 @@ def simulate(
         policy=policy, lanes=lanes, families=families, tenants=tenants, duty=duty,
         interference=interference, noise=noise,
         horizon_ns=horizon_ns, requests=requests, seed=seed, timeline=timeline,
+        record=record,
     )  # fmt: skip
     return SimResult(
         tenants=tuple(map(_tenant_result, result.tenants)),
         lanes=tuple(_lane_result(lane, result.end_ns) for lane in result.lanes),
         end_ns=result.end_ns,
         timeline=result.timeline(),
+        recording=Recording(result.recording) if record else None,
     )
 
 
@@ -242,6 +247,7 @@ def native_run(
     requests: int | None = None,
     seed: int = 0,
     timeline: bool = False,
+    record: bool = False,
 ) -> _native.SimResult:
     """As `simulate`; the extension's own counters, whose histograms merge. Holds no GIL."""
     spec = _native.SimSpec(
@@ -261,6 +267,7 @@ def native_run(
         requests=requests,
         seed=seed,
         timeline=timeline,
+        record=MOST_BYTES if record else 0,
     )
     return _native.simulate(spec)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import _native
+from spacetime import Recording, _native, replay
 
 LIMIT = 6  # waiting requests of a tenant
 
@@ -100,7 +100,8 @@ def build(rng: random.Random, choice: dict[str, str], lanes: int) -> Account:
             straggler_multiple=rng.choice([0.0, 1.5]),
             straggler_patience=2,
             straggler_lane=rng.choice([None, lanes - 1]),
-        )
+        ),
+        record=1 << 20,
     )
     for _ in range(lanes):
         made.add_lane(units=rng.randint(1, 3), borrows=rng.random() < 0.8)
@@ -170,6 +171,9 @@ def test_every_request_leaves_once_and_no_lane_runs_two(
         for launch in sorted(account.running):
             account.finish(launch)
     assert account.arrived == account.completed + account.dropped
+    again = replay(Recording(account.made.recording()))
+    assert again.same
+    assert (again.requests, again.drops) == (account.arrived, account.dropped)
 
 
 @settings(max_examples=60, deadline=None)

@@ -59,14 +59,14 @@ struct Owner {
 };
 
 Owner open_executor(const st::sched::Policy& policy, std::uint32_t capacity, std::size_t timeline,
-                    const std::shared_ptr<CudaDevice>& device) {
+                    std::size_t record, const std::shared_ptr<CudaDevice>& device) {
   std::shared_ptr<Backend> backend;
   if (device) {
     backend = device->backend;
   } else {
     backend = std::make_shared<st::cpu::Cpu>();
   }
-  return Owner(Executor::open({policy, capacity, timeline}, std::move(backend)));
+  return Owner(Executor::open({policy, capacity, timeline, record}, std::move(backend)));
 }
 
 std::uint64_t submit(const Owner& owner, TenantId tenant, std::uint64_t token,
@@ -127,6 +127,16 @@ py::list timeline(const Owner& owner) {
   std::vector<Happening> happened;
   owner().timeline(happened);
   return happening_list(happened);
+}
+
+py::bytes recording(const Owner& owner) {
+  Executor& executor = owner();
+  std::string made;
+  {
+    const py::gil_scoped_release release;
+    made = executor.recording();
+  }
+  return py::bytes(made);
 }
 
 bool close(const Owner& owner, bool drain, std::optional<TimeNs> timeout_ns) {
@@ -202,7 +212,7 @@ void bind_setup(py::class_<Owner>& executor) {
   executor
       .def(py::init(&open_executor), py::arg("policy"), py::kw_only(),
            py::arg("capacity") = Options{}.capacity, py::arg("timeline") = Options{}.timeline,
-           py::arg("device") = py::none())
+           py::arg("record") = Options{}.record, py::arg("device") = py::none())
       .def("add_lane", &add_lane, py::arg("units"), py::kw_only(), py::arg("native") = false,
            py::arg("borrows") = true, py::arg("priority") = 0)
       .def(
@@ -235,6 +245,7 @@ void bind_requests(py::class_<Owner>& executor) {
       .def("cancel", unlocked(&Executor::cancel), py::arg("request"))
       .def("completions", &completions, py::arg("most") = 1024, py::arg("timeout_ns") = py::none())
       .def("timeline", &timeline)
+      .def("recording", &recording)
       .def("stats", unlocked(&Executor::counters))
       .def("close", &close, py::kw_only(), py::arg("drain") = true,
            py::arg("timeout_ns") = py::none())

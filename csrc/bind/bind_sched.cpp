@@ -11,7 +11,7 @@
 
 #include "sched/names.h"
 #include "sched/presets.h"
-#include "sched/scheduler.h"
+#include "sched/recorder.h"
 
 namespace py = pybind11;
 
@@ -121,23 +121,25 @@ std::vector<DutyTurn> duty_turns(const std::vector<std::pair<TenantId, std::uint
   return out;
 }
 
-void bind_scheduler_setup(py::class_<Scheduler>& scheduler) {
-  scheduler.def(py::init<const Policy&>(), py::arg("policy"))
+void bind_scheduler_setup(py::class_<Recorder>& scheduler) {
+  scheduler
+      .def(py::init<const Policy&, std::size_t>(), py::arg("policy"), py::kw_only(),
+           py::arg("record") = 0)
       .def(
           "add_lane",
-          [](Scheduler& s, std::uint32_t units, bool borrows) {
+          [](Recorder& s, std::uint32_t units, bool borrows) {
             return s.add_lane({units, borrows});
           },
           py::kw_only(), py::arg("units") = 1, py::arg("borrows") = true)
       .def(
           "add_family",
-          [](Scheduler& s, std::vector<std::uint32_t> buckets) {
+          [](Recorder& s, std::vector<std::uint32_t> buckets) {
             return s.add_family({std::move(buckets)});
           },
           py::arg("buckets"))
       .def(
           "add_tenant",
-          [](Scheduler& s, FamilyId family, std::int32_t priority, double weight,
+          [](Recorder& s, FamilyId family, std::int32_t priority, double weight,
              std::uint32_t queue_limit, std::optional<LaneId> lane,
              std::vector<double> lane_weights) {
             return s.add_tenant({family, priority, weight, queue_limit, lane.value_or(kNone),
@@ -148,20 +150,20 @@ void bind_scheduler_setup(py::class_<Scheduler>& scheduler) {
           py::arg("lane_weights") = std::vector<double>{})
       .def(
           "set_duty",
-          [](Scheduler& s, LaneId lane,
+          [](Recorder& s, LaneId lane,
              const std::vector<std::pair<TenantId, std::uint32_t>>& turns) {
             s.set_duty(lane, duty_turns(turns));
           },
           py::arg("lane"), py::arg("turns"))
-      .def("set_latency", &Scheduler::set_latency, py::arg("family"), py::arg("lane"),
+      .def("set_latency", &Recorder::set_latency, py::arg("family"), py::arg("lane"),
            py::arg("bucket"), py::arg("latency_ns"));
 }
 
-void bind_scheduler_arrivals(py::class_<Scheduler>& scheduler) {
+void bind_scheduler_arrivals(py::class_<Recorder>& scheduler) {
   scheduler
       .def(
           "arrive",
-          [](Scheduler& s, RequestId id, TenantId tenant, TimeNs now, std::uint32_t samples,
+          [](Recorder& s, RequestId id, TenantId tenant, TimeNs now, std::uint32_t samples,
              std::int32_t priority, std::optional<TimeNs> deadline) {
             const Request request{id, tenant, samples, priority, now, deadline.value_or(kNever)};
             return acted([&](Actions& out) { s.arrive(request, now, out); });
@@ -170,7 +172,7 @@ void bind_scheduler_arrivals(py::class_<Scheduler>& scheduler) {
           py::arg("samples") = 1, py::arg("priority") = 0, py::arg("deadline") = py::none())
       .def(
           "arrive_all",
-          [](Scheduler& s, const std::vector<std::pair<RequestId, TenantId>>& requests, TimeNs now,
+          [](Recorder& s, const std::vector<std::pair<RequestId, TenantId>>& requests, TimeNs now,
              std::optional<TimeNs> deadline) {
             std::vector<Request> burst;
             for (const auto& [id, tenant] : requests) {
@@ -181,11 +183,11 @@ void bind_scheduler_arrivals(py::class_<Scheduler>& scheduler) {
           py::arg("requests"), py::arg("now"), py::kw_only(), py::arg("deadline") = py::none());
 }
 
-void bind_scheduler_events(py::class_<Scheduler>& scheduler) {
+void bind_scheduler_events(py::class_<Recorder>& scheduler) {
   scheduler
       .def(
           "cancel",
-          [](Scheduler& s, RequestId request, TimeNs now) {
+          [](Recorder& s, RequestId request, TimeNs now) {
             bool found = false;
             const py::list out =
                 acted([&](Actions& actions) { found = s.cancel(request, now, actions); });
@@ -194,36 +196,42 @@ void bind_scheduler_events(py::class_<Scheduler>& scheduler) {
           py::arg("request"), py::arg("now"))
       .def(
           "finish",
-          [](Scheduler& s, LaunchId launch, TimeNs now) {
+          [](Recorder& s, LaunchId launch, TimeNs now) {
             return acted([&](Actions& out) { s.finish(launch, now, out); });
           },
           py::arg("launch"), py::arg("now"))
       .def(
           "remove_tenant",
-          [](Scheduler& s, TenantId tenant, TimeNs now) {
+          [](Recorder& s, TenantId tenant, TimeNs now) {
             return acted([&](Actions& out) { s.remove_tenant(tenant, now, out); });
           },
           py::arg("tenant"), py::arg("now"))
       .def(
           "drop_all",
-          [](Scheduler& s, TimeNs now) {
+          [](Recorder& s, TimeNs now) {
             return acted([&](Actions& out) { s.drop_all(now, out); });
           },
           py::arg("now"))
       .def(
           "wake",
-          [](Scheduler& s, TimeNs now) { return acted([&](Actions& out) { s.wake(now, out); }); },
+          [](Recorder& s, TimeNs now) { return acted([&](Actions& out) { s.wake(now, out); }); },
           py::arg("now"));
 }
 
-void bind_scheduler_questions(py::class_<Scheduler>& scheduler) {
+void bind_scheduler_questions(py::class_<Recorder>& scheduler) {
   scheduler
       .def_property_readonly("next_wake",
-                             [](const Scheduler& s) { return unless(s.next_wake(), kNever); })
-      .def_property_readonly("waiting", &Scheduler::waiting)
-      .def_property_readonly("running", &Scheduler::running)
-      .def("straggling", &Scheduler::straggling, py::arg("tenant"))
-      .def("predicted_ns", &Scheduler::predicted_ns, py::arg("family"), py::arg("lane"),
+                             [](const Recorder& s) { return unless(s.next_wake(), kNever); })
+      .def("recording",
+           [](const Recorder& s) {
+             std::string recording = s.recording();
+             if (!recording.empty()) seal(recording);
+             return py::bytes(recording);
+           })
+      .def_property_readonly("waiting", &Recorder::waiting)
+      .def_property_readonly("running", &Recorder::running)
+      .def("straggling", &Recorder::straggling, py::arg("tenant"))
+      .def("predicted_ns", &Recorder::predicted_ns, py::arg("family"), py::arg("lane"),
            py::arg("samples"));
 }
 
@@ -231,7 +239,7 @@ void bind_scheduler_questions(py::class_<Scheduler>& scheduler) {
 
 void bind_sched(py::module_& m) {
   bind_policy(m);
-  py::class_<Scheduler> scheduler(m, "Scheduler");
+  py::class_<Recorder> scheduler(m, "Scheduler");
   bind_scheduler_setup(scheduler);
   bind_scheduler_arrivals(scheduler);
   bind_scheduler_events(scheduler);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sched/names.h"
+#include "sched/replay.h"
 #include "sched/sim.h"
 #include "sched/stats.h"
 
@@ -118,7 +119,8 @@ SimSpec make_spec(const Policy& policy, const Lanes& lanes,
                   std::vector<SimTenant> tenants, const std::vector<std::pair<LaneId, Turns>>& duty,
                   const Pairs& interference, const std::string& noise, double noise_cv,
                   std::vector<double> noise_factors, std::optional<TimeNs> horizon_ns,
-                  std::optional<std::uint64_t> requests, std::uint64_t seed, bool timeline) {
+                  std::optional<std::uint64_t> requests, std::uint64_t seed, bool timeline,
+                  std::size_t record) {
   SimSpec out;
   out.policy = policy;
   for (const auto& [units, borrows, pool] : lanes) {
@@ -144,6 +146,7 @@ SimSpec make_spec(const Policy& policy, const Lanes& lanes,
   out.requests = requests.value_or(out.requests);
   out.seed = seed;
   out.timeline = timeline;
+  out.record = record;
   return out;
 }
 
@@ -158,7 +161,8 @@ void bind_spec(py::module_& m) {
       .def(py::init(&make_spec), py::kw_only(), py::arg("policy"), py::arg("lanes"),
            py::arg("families"), py::arg("latencies"), py::arg("tenants"), py::arg("duty"),
            py::arg("interference"), py::arg("noise"), py::arg("noise_cv"), py::arg("noise_factors"),
-           py::arg("horizon_ns"), py::arg("requests"), py::arg("seed"), py::arg("timeline"));
+           py::arg("horizon_ns"), py::arg("requests"), py::arg("seed"), py::arg("timeline"),
+           py::arg("record") = 0);
 }
 
 void bind_result(py::module_& m) {
@@ -166,8 +170,32 @@ void bind_result(py::module_& m) {
       .def_property_readonly("tenants", [](const SimResult& r) { return r.stats.tenants(); })
       .def_property_readonly("lanes", [](const SimResult& r) { return r.stats.lanes(); })
       .def_readonly("end_ns", &SimResult::end_ns)
+      .def_property_readonly("recording", [](const SimResult& r) { return py::bytes(r.recording); })
       .def("timeline", &timeline_list);
   m.def("simulate", &simulate, py::arg("spec"), py::call_guard<py::gil_scoped_release>());
+}
+
+void bind_replay(py::module_& m) {
+  py::class_<Difference>(m, "Difference")
+      .def_readonly("at_ns", &Difference::at_ns)
+      .def_readonly("event", &Difference::event)
+      .def_readonly("recorded", &Difference::recorded)
+      .def_readonly("replayed", &Difference::replayed);
+  py::class_<Replay>(m, "Replay")
+      .def_readonly("events", &Replay::events)
+      .def_readonly("requests", &Replay::requests)
+      .def_readonly("starts", &Replay::starts)
+      .def_readonly("drops", &Replay::drops)
+      .def_readonly("span_ns", &Replay::span_ns)
+      .def_readonly("complete", &Replay::complete)
+      .def_readonly("difference", &Replay::difference);
+  m.def(
+      "replay",
+      [](const std::string_view recording) {
+        const py::gil_scoped_release release;
+        return replay(recording);
+      },
+      py::arg("recording"));
 }
 
 }  // namespace
@@ -176,4 +204,5 @@ void bind_sim(py::module_& m) {
   bind_stats(m);
   bind_spec(m);
   bind_result(m);
+  bind_replay(m);
 }

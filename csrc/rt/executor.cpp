@@ -41,7 +41,7 @@ Executor::Executor(const Options& options, std::shared_ptr<Backend> backend)
       backend_(std::move(backend)),
       pool_(options.capacity),
       events_(std::size_t{options.capacity} + 2 * kMostLanes),
-      scheduler_(options.policy),
+      scheduler_(options.policy, options.record),
       completions_(pool_),
       timeline_(options.timeline) {
   if (options.capacity == 0) throw std::invalid_argument("capacity: must be at least 1");
@@ -194,6 +194,12 @@ bool Executor::completions(std::vector<Completion>& out, std::size_t most, TimeN
   const bool more = completions_.drain(out, most, until);
   make_room();
   return more;
+}
+
+std::string Executor::recording() {
+  std::string recording = exclusively([&] { return scheduler_.recording(); });
+  if (!recording.empty()) sched::seal(recording);
+  return recording;
 }
 
 Lane& Executor::lane(LaneId id) {

@@ -24,6 +24,7 @@
 #include <mutex>
 #include <span>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -39,7 +40,7 @@
 #include "rt/timeline.h"
 #include "rt/timer.h"
 #include "rt/token.h"
-#include "sched/scheduler.h"
+#include "sched/recorder.h"
 #include "sched/stats.h"
 
 namespace st::rt {
@@ -55,6 +56,7 @@ struct Options {
   sched::Policy policy;
   std::uint32_t capacity = 1 << 16;  // requests in flight, over all tenants
   std::size_t timeline = 0;          // happenings kept until read; 0 = off
+  std::size_t record = 0;            // bytes of recording kept; 0 = off
 };
 
 struct Submission {
@@ -120,6 +122,7 @@ class Executor : public std::enable_shared_from_this<Executor> {
 
   bool completions(std::vector<Completion>& out, std::size_t most, TimeNs until);
   void timeline(std::vector<Happening>& out) { timeline_.drain(out); }
+  std::string recording();  // of the scheduler so far, sealed (sched/tape.h); empty when off
 
   // For lanes served from outside: take a launch, set its codes, finish it. take runs native
   // launches itself and returns foreign ones; null when `until` has passed or the lane is closed.
@@ -208,7 +211,7 @@ class Executor : public std::enable_shared_from_this<Executor> {
   Pool<InFlight> pool_;
   Ring<Event> events_;
   Token token_;
-  sched::Scheduler scheduler_;
+  sched::Recorder scheduler_;
   sched::Actions actions_;
   sched::Stats stats_;
   std::vector<sched::Request> burst_;

@@ -68,7 +68,7 @@ class Simulation {
   RequestId slot();
 
   const SimSpec& spec_;
-  Scheduler scheduler_;
+  Recorder scheduler_;
   SimResult result_;
   Random noise_;
   double mean_factor_ = 1;
@@ -88,7 +88,7 @@ class Simulation {
 };
 
 Simulation::Simulation(const SimSpec& spec)
-    : spec_(spec), scheduler_(spec.policy), noise_(spec.seed, ~0ull) {
+    : spec_(spec), scheduler_(spec.policy, spec.record), noise_(spec.seed, ~0ull) {
   check_end();
   set_up();
 }
@@ -191,6 +191,8 @@ SimResult Simulation::run() {
     }
     act(now);
   }
+  result_.recording = scheduler_.recording();
+  if (!result_.recording.empty()) seal(result_.recording);
   return std::move(result_);
 }
 

@@ -7,11 +7,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "sched/arrivals.h"
-#include "sched/scheduler.h"
+#include "sched/recorder.h"
 #include "sched/stats.h"
 #include "sched/types.h"
 
@@ -75,6 +76,7 @@ struct SimSpec {
   std::uint64_t requests = ~0ull;     // no arrivals after so many
   std::uint64_t seed = 0;
   bool timeline = false;
+  std::size_t record = 0;  // bytes of recording kept; 0 = off
 };
 
 enum class EventKind : std::uint8_t { kArrive, kStart, kFinish, kDrop };
@@ -101,6 +103,7 @@ struct SimResult {
   Stats stats;
   TimeNs end_ns = 0;  // the last event
   Timeline timeline;
+  std::string recording;  // sealed (tape.h); empty when off
 };
 
 // simulate: throws std::invalid_argument for a specification that is none, or without an end.
