@@ -42,3 +42,46 @@ def _pairs(axes: Axes, names: list[str], ours: list[float], paper: list[float]) 
     axes.bar([place + 0.2 for place in places], paper, 0.38, color=PAPER, label="paper")
     axes.set_xticks(list(places), names, rotation=35, ha="right", fontsize=8)
     axes.grid(visible=False, axis="x")
+
+
+def draw_paris(record: dict[str, Any], path: Path) -> None:
+    """Latency-bounded throughput of every server, in that of whole devices, to a PNG file."""
+    rows = record["rows"]
+    figure, panels = grid(len(rows), columns=len(rows))
+    for row, axes in zip(rows, panels, strict=True):
+        names = [name for name in row["rps"] if name != "best homogeneous"]
+        base = row["rps"]["7g fifs"] or 1.0
+        heights = [row["rps"][name] / base for name in names]
+        colours = [OURS if name == "paris elsa" else PAPER for name in names]
+        axes.barh(names[::-1], heights[::-1], color=colours[::-1], height=0.7)
+        for place, height in enumerate(heights[::-1]):
+            axes.text(
+                height, place, f" {height:.2f}" if height else " none", va="center", fontsize=7
+            )
+        axes.set_xlim(0, 1.25 * max(heights))
+        axes.set_title(f"{row['model']}, {row['gpus']} devices", fontsize=10)
+        axes.grid(visible=False, axis="y")
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    figure.suptitle(
+        f"Highest rate with {record['in_time']:.0%} of the requests in time, whole devices = 1 "
+        "(simulated from published profiles)",
+        fontsize=11,
+    )
+    save(figure, path)
+
+
+def draw_parvagpu(record: dict[str, Any], path: Path) -> None:
+    """Devices of every way for each scenario, ours beside the artifact's, to a PNG file."""
+    scenarios = [*dict.fromkeys(row["scenario"] for row in record["rows"])]
+    figure, panels = grid(len(scenarios), columns=len(scenarios))
+    for scenario, axes in zip(scenarios, panels, strict=True):
+        rows = [row for row in record["rows"] if row["scenario"] == scenario]
+        ours, paper = ([row[key] or 0 for row in rows] for key in ("gpus", "paper_gpus"))
+        _pairs(axes, [row["way"] for row in rows], ours, paper)
+        axes.set_title(scenario, fontsize=10)
+    panels[0].set_ylabel("devices")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=9)
+    figure.suptitle("Devices for ParvaGPU's scenarios; paper: its artifact", fontsize=11)
+    save(figure, path)

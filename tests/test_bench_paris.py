@@ -1,0 +1,78 @@
+"""PARIS+ELSA's and ParvaGPU's evaluations: their set-ups, and what of them must come out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from published import data, parvagpu
+
+from spacetime import mig
+from spacetime.benchmarks import bench_paris, bench_parvagpu, paris_study
+from spacetime.benchmarks.paris_study import ELSA, FIFS, Setting
+from spacetime.errors import UnsupportedError
+from spacetime.profile import Point, Profiles
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACETIME_DATA", str(data("parvagpu").parent))
+
+
+def test_layouts_fill_the_devices() -> None:
+    counts = [len(paris_study.homogeneous(units, 4)) for units in mig.SIZES]
+    assert counts == [28, 12, 8, 4, 4]
+    for seed in range(5):
+        assert 6 * 3 <= sum(paris_study.at_random(3, seed)) <= 7 * 3
+    assert paris_study.at_random(8, 1) == paris_study.at_random(8, 1) != paris_study.at_random(8, 2)
+
+
+def test_one_queue_of_equal_instances_is_m_d_c() -> None:
+    # Requests of one size, 10 ms each: within 20 ms, 95 % of them may wait as long as one takes.
+    points = tuple(Point("m", "a100-80gb", "mig", 7, batch, 1, 10, batch * 100) for batch in (1, 2))
+    setting = Setting("m", 1, Profiles(points), sla=2, largest=1, requests=40_000)
+    assert (setting.slo_ms, setting.mix) == (20, ((1, 1.0),))
+    one = paris_study.highest_rps(setting, (7,), FIFS)
+    assert one == pytest.approx(28.8, rel=0.04)  # Erlang: (1 - rho) e^rho = 0.95
+    two = paris_study.highest_rps(setting, (7, 7), FIFS)
+    assert 2 * one < two < 200  # pooling pays
+    assert paris_study.highest_rps(setting, (7, 7), ELSA) == pytest.approx(two, rel=0.05)
+
+
+@pytest.mark.usefixtures("folder")
+def test_elsa_is_what_makes_instances_of_several_sizes_usable(tmp_path: Path) -> None:
+    result = bench_paris.run(quick=True, out=tmp_path, as_json=True)
+    assert [row["model"] for row in result["rows"]] == ["bert", "inceptionv3"]
+    for row in result["rows"]:
+        assert row["rps"]["paris elsa"] > 1.5 * row["rps"]["7g fifs"] > 0
+        assert row["rps"]["paris fifs"] == row["rps"]["1g fifs"] == 0
+        assert len(row["layout"]) > 1
+    held = {(each["better"], each["worse"]): each["held"] for each in result["order"]}
+    assert len(held["paris elsa", "best homogeneous"]) == 2
+    assert (tmp_path / "paris.json").exists()
+    assert (tmp_path / "paris.png").stat().st_size > 10_000
+
+
+def test_a_largest_request_nobody_measured_is_refused() -> None:
+    setting = Setting("bert", 1, parvagpu(), largest=4096)
+    with pytest.raises(UnsupportedError, match="largest: bert has no batch of 4096"):
+        paris_study.paris(setting)
+
+
+@pytest.mark.usefixtures("folder")
+def test_parvagpus_devices_are_those_of_its_artifact(tmp_path: Path) -> None:
+    result = bench_parvagpu.run(quick=True, out=tmp_path, as_json=True)
+    assert {row["scenario"] for row in result["rows"]} == {"S1", "S2"}
+    for row in result["rows"]:
+        assert row["gpus"] == row["paper_gpus"], row
+        assert row["paper_slices"] in {None, row["slices"]}, row
+    assert (tmp_path / "parvagpu.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("run", [bench_paris.run, bench_parvagpu.run])
+def test_without_the_data_it_says_so(
+    run: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPACETIME_DATA", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="is absent; set SPACETIME_DATA"):
+        run(quick=True)  # type: ignore[operator]
