@@ -12,7 +12,7 @@ from spacetime.cli_options import FILE, Number
 
 PLANNERS = (
     "spacetime",
-    *("parvagpu", "gpulet", "sbp", "greedy", "self-tuning", "ideal"),
+    *("parvagpu", "gpulet", "sbp", "greedy", "self-tuning", "ideal", "igniter"),
     *("paris", "homogeneous", "random"),
     *("exact", "mig-only", "whole-gpu", "time-only", "mps-default"),
 )

@@ -69,6 +69,10 @@ class Constant:
         """The same as `Neighbours`: no use needs to be known."""
         return max(1.0, self.value)
 
+    def among(self, model: str, units: int, others: Sequence[tuple[str, int]]) -> float:
+        """The same as `Crowd`."""
+        return max(1.0, self.value) if others else 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -257,6 +261,12 @@ class Neighbours(Protocol):
     def factor(self, model: str, units: int, other: str, other_units: int) -> float: ...
 
 
+class Crowd(Neighbours, Protocol):
+    """The same for all that share a device: each of `others` is a model and its units."""
+
+    def among(self, model: str, units: int, others: Sequence[tuple[str, int]]) -> float: ...
+
+
 @dataclass(frozen=True)
 class Interference:
     """A model of slowdown as planners ask for it: with the use of every model they place.
@@ -273,7 +283,11 @@ class Interference:
 
         Raises ProfileError for a model whose use is not known.
         """
-        return self.slowdown(self._use(model, units), (self._use(other, other_units),))
+        return self.among(model, units, ((other, other_units),))
+
+    def among(self, model: str, units: int, others: Sequence[tuple[str, int]]) -> float:
+        """The same beside several (model, percent). Raises ProfileError as `factor`."""
+        return self.slowdown(self._use(model, units), [self._use(*other) for other in others])
 
     def _use(self, model: str, units: int) -> Use:
         if (use := self.uses.get(model)) is None:

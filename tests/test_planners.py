@@ -35,7 +35,7 @@ def tenant(name: str, rate: float, slo_ms: float = 100, model: str = "m") -> Ten
     return Tenant(name=name, model=model, slo_ms=slo_ms, rate_rps=rate)
 
 
-PERCENT = ("gpulet", "sbp", "greedy", "self-tuning", "ideal")  # see test_plan_gpulet
+PERCENT = ("gpulet", "sbp", "greedy", "self-tuning", "ideal", "igniter")  # see test_plan_gpulet
 
 
 def sizes(plan: Plan) -> list[list[tuple[int, int, int]]]:

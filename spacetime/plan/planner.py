@@ -74,6 +74,7 @@ PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "greedy": ("greedy", "Greedy"),
         "self-tuning": ("self_tuning", "SelfTuning"),
         "ideal": ("ideal", "Ideal"),
+        "igniter": ("igniter", "Igniter"),
         "paris": ("paris", "Paris"),
         "homogeneous": ("paris_baselines", "Homogeneous"),
         "random": ("paris_baselines", "Random"),
