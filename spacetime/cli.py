@@ -20,6 +20,7 @@ import click
 from spacetime import __version__
 from spacetime.cli_options import OUT, Number
 from spacetime.cli_plan import plan, profile
+from spacetime.cli_run import run
 from spacetime.cli_simulate import compare, replay, simulate
 from spacetime.errors import (
     InfeasibleError,
@@ -106,7 +107,7 @@ def verify(**options: Any) -> None:
     import_module("spacetime.verify").from_options(**options)
 
 
-for command in (plan, profile, simulate, compare, replay):
+for command in (plan, profile, simulate, compare, replay, run):
     cli.add_command(command)
 
 

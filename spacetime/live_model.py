@@ -7,6 +7,7 @@ nothing that could execute. What has no weights of its own gets random ones, the
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from spacetime.errors import ModelError, UnsupportedError
 from spacetime.workload import InputSpec, Tenant, Workload, WorkloadError
 
 REQUESTS = 4  # different ones, sent in turn
+MIXED_REQUESTS = 64  # where their sizes are drawn
 DTYPES = {
     "BOOL": torch.bool,
     "UINT8": torch.uint8, "UINT16": torch.uint16, "UINT32": torch.uint32, "UINT64": torch.uint64,
@@ -66,7 +68,8 @@ def live_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> LiveM
         torch.manual_seed(seed)
         module = _made(tenant, _factory(tenant, folder))
         requests = tuple(
-            tuple(_random(spec) for spec in tenant.example_inputs) for _ in range(REQUESTS)
+            tuple(_random(spec, size) for spec in tenant.example_inputs)
+            for size in _sizes(tenant, seed)
         )
     if tenant.weights is not None:
         _load_weights(tenant, module, folder / tenant.weights)
@@ -121,11 +124,20 @@ def _made(tenant: Tenant, factory: Callable[[], Any]) -> nn.Module:
     return module
 
 
-def _random(spec: InputSpec) -> Tensor:
+def _sizes(tenant: Tenant, seed: int) -> list[int | None]:
+    """How many inputs each request holds: drawn from the tenant's mix, or as its shapes say."""
+    if not tenant.batch_mix:
+        return [None] * REQUESTS
+    sizes, weights = zip(*tenant.batch_mix, strict=True)
+    return [*random.Random(seed).choices(sizes, weights, k=MIXED_REQUESTS)]
+
+
+def _random(spec: InputSpec, size: int | None) -> Tensor:
     dtype = DTYPES[spec.datatype]
+    shape = spec.shape if size is None else (size, *spec.shape[1:])
     if dtype.is_floating_point:
-        return torch.randn(spec.shape).to(dtype)
-    return torch.ones(spec.shape, dtype=dtype)  # a token any table has, a mask that hides nothing
+        return torch.randn(shape).to(dtype)
+    return torch.ones(shape, dtype=dtype)  # a token any table has, a mask that hides nothing
 
 
 def _load_weights(tenant: Tenant, module: nn.Module, path: Path) -> None:

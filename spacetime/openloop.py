@@ -7,6 +7,7 @@ submit cannot hide a wait. The same schedule may be driven against any number of
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -40,16 +41,56 @@ class Sent:
     latency_ns: int | None = None  # from due to answered; None where it was dropped
     answer: Any = None
     dropped: str | None = None  # why there is no answer
+    error: BaseException | None = None  # of one that failed
     _future: Future[Any] | None = field(default=None, repr=False)
 
+    def _let_go(self, future: Future[Any]) -> None:
+        if future.cancelled() or (error := future.exception()) is None:
+            return
+        self.latency_ns = None
+        if isinstance(error, DeadlineExceeded):
+            self.dropped = "deadline"
+        else:
+            self.dropped, self.error = "failed", error
 
-def drive(targets: Sequence[Target], schedule: Iterable[Arrival]) -> list[Sent]:
+
+class _Open:
+    """How many requests have no answer yet; waits until what came of each has been noted."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def more(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def less(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._count == 0)
+
+
+def drive(
+    targets: Sequence[Target],
+    schedule: Iterable[Arrival],
+    *,
+    into: list[Sent] | None = None,
+    keep: bool = True,
+) -> list[Sent]:
     """Send the schedule and wait for every answer; one entry a request, in order of due time.
 
-    Requests that were refused or dropped say so; any other failure is raised.
+    Requests that were refused or dropped say so; any other failure is raised. `into` is filled
+    while it runs, so that what an interrupted caller has sent is known. Without `keep` answers are
+    let go as they come, and any other failure is a drop for reason `failed`.
     """
     turns = [0] * len(targets)
-    sent: list[Sent] = []
+    sent: list[Sent] = [] if into is None else into
+    open_ = None if keep else _Open()
     with _no_collector_pauses():
         start_ns = time.monotonic_ns() + LEAD_NS
         for due_ns, tenant in schedule:
@@ -59,22 +100,31 @@ def drive(targets: Sequence[Target], schedule: Iterable[Arrival]) -> list[Sent]:
             now_ns = _wait_until(start_ns + due_ns)
             one = Sent(tenant, item, due_ns, now_ns - start_ns - due_ns)
             sent.append(one)
-            _submit(target, one, start_ns)
+            _submit(target, one, start_ns, open_)
         for one in sent:
             _collect(one)
+        if open_ is not None:
+            open_.wait()
     return sent
 
 
-def _submit(target: Target, one: Sent, start_ns: int) -> None:
-    def stamp(_: Future[Any]) -> None:
+def _submit(target: Target, one: Sent, start_ns: int, open_: _Open | None) -> None:
+    def stamp(future: Future[Any]) -> None:
         one.latency_ns = time.monotonic_ns() - start_ns - one.due_ns
+        if open_ is not None:
+            one._let_go(future)
+            open_.less()
 
     try:
-        one._future = target.submit(target.requests[one.item])
+        future = target.submit(target.requests[one.item])
     except QueueFull:
         one.dropped = "queue_full"
+        return
+    if open_ is None:
+        one._future = future
     else:
-        one._future.add_done_callback(stamp)
+        open_.more()
+    future.add_done_callback(stamp)
 
 
 def _collect(one: Sent) -> None:

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"__main__"},
     {"cli"},
-    {"cli_plan", "cli_simulate"},
+    {"cli_plan", "cli_run", "cli_simulate"},
     {"cli_options"},
     {"benchmarks"},
-    {"demo", "doctor", "verify"},
+    {"demo", "doctor", "live_run", "verify"},
     {"planning", "simulation", "scoreboard"},
     {"comparison"},
     {"planned_session"},

@@ -68,6 +68,13 @@ def test_weights_come_from_a_safetensors_file(folder: Path) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_requests_that_are_batches_are_drawn_from_the_mix(folder: Path) -> None:
+    asked = live_model(tenant(folder, batch_mix=((2, 1.0), (5, 3.0))), folder).requests
+    sizes = [len(request[0]) for request in asked]
+    assert set(sizes) == {2, 5}
+    assert 0.5 < sizes.count(5) / len(sizes) < 0.95
+
+
 def test_every_datatype_of_a_workload_has_a_dtype() -> None:
     assert set(DTYPES) == set(DATATYPES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from threading import Event
@@ -10,7 +11,7 @@ from threading import Event
 import pytest
 
 from spacetime.errors import DeadlineExceeded, QueueFull
-from spacetime.openloop import Target, drive
+from spacetime.openloop import Sent, Target, drive
 from spacetime.workload import Arrival
 
 MS = 1_000_000
@@ -68,3 +69,46 @@ def test_sent_keeps_the_order_of_the_schedule() -> None:
         sent = drive([Target(lambda x: pool.submit(lambda: x), range(200))], schedule)
     assert [one.answer for one in sent] == list(range(200))
     assert all(earlier.due_ns <= later.due_ns for earlier, later in pairwise(sent))
+
+
+def test_answers_that_are_not_kept_are_let_go_and_still_waited_for() -> None:
+    answers: list[Future[object]] = []
+
+    def submit(how: str) -> Future[object]:
+        if how == "full":
+            raise QueueFull("full")
+        answers.append(future := Future())
+        pool.submit(lambda: _settle(future, how))
+        return future
+
+    def _settle(future: Future[object], how: str) -> None:
+        Event().wait(0.01)
+        if how == "answer":
+            future.set_result(object())
+        else:
+            future.set_exception(DeadlineExceeded("late") if how == "late" else ValueError("bad"))
+
+    into: list[Sent] = []
+    hows = ["answer", "late", "bad", "full"]
+    with ThreadPoolExecutor(4) as pool:
+        sent = drive(
+            [Target(submit, hows)], [Arrival(n * MS, 0) for n in range(8)], into=into, keep=False
+        )
+    assert sent is into
+    assert [one.dropped for one in sent] == [None, "deadline", "failed", "queue_full"] * 2
+    assert [one.latency_ns is not None for one in sent] == [True, False, False, False] * 2
+    assert all(one.answer is None and one._future is None for one in sent)
+
+
+def test_what_an_interrupted_loop_has_sent_is_known() -> None:
+    def arrivals() -> Iterator[Arrival]:
+        yield Arrival(0, 0)
+        yield Arrival(MS, 0)
+        raise KeyboardInterrupt
+
+    done: Future[int] = Future()
+    done.set_result(1)
+    into: list[Sent] = []
+    with pytest.raises(KeyboardInterrupt):
+        drive([Target(lambda _: done, [0])], arrivals(), into=into, keep=False)
+    assert [one.due_ns for one in into] == [0, MS]

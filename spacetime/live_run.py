@@ -1,0 +1,289 @@
+"""`spacetime run`: a workload's models live on a device, its arrivals sent in an open loop.
+
+What is reported of requests is seen from outside: latency counts from when a request was due, and
+every request sent is answered, dropped for a reason, or has failed. Interrupted, it reports what
+has been.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from spacetime import devices, profile_file, workload_file
+from spacetime.errors import PlanError
+from spacetime.live_model import LiveModel, live_models
+from spacetime.openloop import Sent, Target, drive
+from spacetime.plan import Plan, PlanOptions
+from spacetime.plan import planner as make
+from spacetime.planned_session import PlannedSession
+from spacetime.profile import Profiles
+from spacetime.session import Session
+from spacetime.simulation import read_plan
+from spacetime.tenant import Tenant
+from spacetime.units import SECOND, ms_from_ns
+from spacetime.workload import Arrival, Workload
+
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """What a run gave: report (design §9), Chrome trace events, and whether it was cut short."""
+
+    report: dict[str, Any]
+    timeline: list[dict[str, Any]]
+    interrupted: bool
+    error: BaseException | None  # of the first request that failed
+
+
+def from_options(
+    *,
+    workload: Path,
+    plan: Path | None,
+    profiles: Path | None,
+    gpu: int | None,
+    policy: str | None,
+    device: str,
+    duration: float,
+    max_procs: int,
+    max_utilisation: float,
+    explain: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Runs it, shows it, writes report.json and timeline.json into `out`.
+
+    Raises KeyboardInterrupt after the report of a run that was interrupted, after that of one in
+    which a request failed what it failed with, and what reading and opening raise.
+    """
+    console = Console(stderr=as_json)
+    load = workload_file.read(workload)
+    models = live_models(load, workload.parent)
+    options = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
+    with opened(
+        load, plan=plan, profiles=profiles, gpu=gpu, policy=policy, device=device, options=options
+    ) as session:
+        load = share_of(load, session)
+        with console.status("preparing models"):
+            admit(session, load, models)
+        if explain:
+            console.print(session.explain(), highlight=False, markup=False, soft_wrap=True)
+        run = run_live(session, load, models, seconds=duration, console=console)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.json").write_text(json.dumps(run.report, indent=2), encoding="utf-8")
+        events = json.dumps({"traceEvents": run.timeline})
+        (out / "timeline.json").write_text(events, encoding="utf-8")
+    if as_json:
+        print(json.dumps(run.report, indent=2))
+    else:
+        show(run.report, Console())
+    if run.interrupted:
+        raise KeyboardInterrupt
+    if run.error is not None:
+        raise run.error
+
+
+def opened(
+    load: Workload,
+    *,
+    plan: Path | None,
+    profiles: Path | None,
+    gpu: int | None,
+    policy: str | None,
+    device: str,
+    options: PlanOptions,
+) -> Session:
+    """A session of the plan; of one made now, where there are only profiles; of a policy, where
+    there is neither."""
+    if profiles is None:
+        if plan is not None:
+            raise PlanError("--plan: give --profiles too: the plan is checked against them")
+        return Session(device, policy=policy or "space-time", timeline=True)
+    points = profile_file.read(profiles)
+    made = read_plan(plan) if plan is not None else planned(load, points, options)
+    return PlannedSession(
+        made, load, points, device=device, gpu=gpu, policy=policy,
+        options=replace(options, gpus=None), timeline=True,
+    )  # fmt: skip
+
+
+def planned(load: Workload, points: Profiles, options: PlanOptions) -> Plan:
+    """The plan of the default planner. Raises InfeasibleError."""
+    return make("spacetime").plan(load, points, devices.device(points.device), options)
+
+
+def share_of(load: Workload, session: Session) -> Workload:
+    """The part of a workload that a session's device of a plan serves; all of it without a plan.
+
+    Raises PlanError for a recorded workload of which this device serves only a part.
+    """
+    if not isinstance(session, PlannedSession) or len(session.plan.gpus) == 1:
+        return load
+    if load.arrivals.process == "trace":
+        raise PlanError("arrivals: a trace is of all devices; plan for one device with --gpus 1")
+    here = session.placement.served
+    on = {each.id for gpu in session.plan.gpus if gpu.id == session.placement.gpu
+          for each in gpu.partitions}  # fmt: skip
+    return replace(load, tenants=tuple(
+        replace(each, rate_rps=each.rate_rps * sum(
+            part for place, part in session.plan.routes(each.name).items() if place in on
+        ))
+        for each in load.tenants if each.name in here
+    ))  # fmt: skip
+
+
+def admit(session: Session, load: Workload, models: Mapping[str, LiveModel]) -> None:
+    """Makes every tenant of the workload a tenant of the session."""
+    for each in load.tenants:
+        session.add(
+            models[each.name].module,
+            example_inputs=models[each.name].example_inputs,
+            name=each.name,
+            slo_ms=each.slo_ms,
+            rate_rps=each.rate_rps,
+            priority=each.priority,
+            weight=each.weight,
+        )
+
+
+def run_live(
+    session: Session,
+    load: Workload,
+    models: Mapping[str, LiveModel],
+    *,
+    seconds: float,
+    console: Console | None = None,
+) -> LiveRun:
+    """Sends the workload's arrivals for so long and waits for what was accepted.
+
+    Ctrl-C ends the sending; what was accepted still ends, and is reported. The session is closed.
+    """
+    targets = [target(session.tenants[each.name], models[each.name]) for each in load.tenants]
+    sent: list[Sent] = []
+    interrupted = False
+    schedule = load.schedule(duration_ns=round(seconds * SECOND))
+    try:
+        with _progress(console) as progress:
+            drive(targets, _shown(schedule, progress, seconds), into=sent, keep=False)
+    except KeyboardInterrupt:
+        interrupted = True
+    session.close(drain=True)
+    report = _report(session, load, sent)
+    report["run"] = {
+        "device": session.device.name, "policy": session.policy_name,
+        "arrivals": load.arrivals.process, "asked_seconds": seconds, "interrupted": interrupted,
+        "sent_late_ms": {
+            f"p{p}": _percentile_ms([one.late_ns for one in sent], p) for p in PERCENTILES
+        },
+    }  # fmt: skip
+    error = next((one.error for one in sent if one.error is not None), None)
+    return LiveRun(report, session.timeline(), interrupted, error)
+
+
+def target(tenant: Tenant, model: LiveModel) -> Target:
+    """A tenant's side of an open loop, its requests in turn."""
+    return Target(lambda request: tenant.submit(*request), model.requests)
+
+
+def _progress(console: Console | None) -> AbstractContextManager[Progress | None]:
+    if console is None or not console.is_terminal:
+        return nullcontext()
+    return Progress(
+        TextColumn("running"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=console, transient=True, refresh_per_second=4,
+    )  # fmt: skip
+
+
+def _shown(
+    schedule: Iterable[Arrival], progress: Progress | None, seconds: float
+) -> Iterator[Arrival]:
+    task = None if progress is None else progress.add_task("", total=seconds)
+    for arrival in schedule:
+        if progress is not None and task is not None:
+            progress.update(task, completed=arrival.time_ns / SECOND)
+        yield arrival
+
+
+def _report(session: Session, load: Workload, sent: Sequence[Sent]) -> dict[str, Any]:
+    """The session's report, with what was seen of the requests from outside."""
+    report = session.report()
+    slo_ms = [each.slo_ms for each in load.tenants]
+    by_tenant: list[list[Sent]] = [[] for _ in load.tenants]
+    for one in sent:
+        by_tenant[one.tenant].append(one)
+    for each, own in zip(load.tenants, by_tenant, strict=True):
+        seen = _seen(own, slo_ms, report["seconds"])
+        report["tenants"][each.name] |= seen | {"slo_ms": each.slo_ms}
+    report["overall"] |= _seen(sent, slo_ms, report["seconds"])
+    return report
+
+
+def _seen(sent: Sequence[Sent], slo_ms: Sequence[float], seconds: float) -> dict[str, Any]:
+    took = [(one.latency_ns, one.tenant) for one in sent if one.latency_ns is not None]
+    met = sum(ms_from_ns(ns) <= slo_ms[tenant] for ns, tenant in took)
+    times = [ns for ns, _ in took]
+    return {
+        "offered": len(sent),
+        "completed": len(took),
+        "dropped": dict(Counter(one.dropped for one in sent if one.dropped is not None)),
+        "attainment": met / len(sent) if sent else None,
+        "latency_ms": {f"p{p}": _percentile_ms(times, p) for p in PERCENTILES}
+        | {
+            "max": ms_from_ns(max(times, default=0)),
+            "mean": ms_from_ns(float(np.mean(times or [0]))),
+        },
+        "throughput_rps": len(took) / seconds if seconds else None,
+        "goodput_rps": met / seconds if seconds else None,
+    }
+
+
+def _percentile_ms(times_ns: Sequence[int], percent: float) -> float:
+    return ms_from_ns(float(np.percentile(times_ns, percent))) if times_ns else 0.0
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """A table by tenant, one by partition, and the sums."""
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("tenant", "SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms",
+                  "req/s", "batch"):  # fmt: skip
+        table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
+    for name, row in report["tenants"].items():
+        latency, batch = row["latency_ms"], row["mean_batch"]
+        table.add_row(
+            name, f"{row['slo_ms']:g}", f"{row['offered']:,}",
+            f"{sum(row['dropped'].values()):,}", _percent(row["attainment"]),
+            f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
+            f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
+        )  # fmt: skip
+    console.print(table)
+    overall, run = report["overall"], report["run"]
+    parts = ", ".join(
+        f"{row.get('id', f'lane {n}')} ({row['units']} {row['kind']}) "
+        f"busy {_percent(row['utilisation'])}"
+        for n, row in enumerate(report["partitions"])
+    )
+    dropped = ", ".join(f"{count:,} {why}" for why, count in overall["dropped"].items())
+    console.print(
+        f"{run['device']}, policy {run['policy']}, {run['arrivals']} arrivals for "
+        f"{report['seconds']:.1f} s{' (interrupted)' if run['interrupted'] else ''}: "
+        f"{overall['offered']:,} requests, {overall['completed']:,} answered, "
+        f"{dropped or 'none'} dropped, {_percent(overall['attainment'])} in time\n{parts}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"

@@ -1,0 +1,183 @@
+"""`spacetime run`: every request sent is accounted for, also when interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spacetime import workload_file
+from spacetime.errors import ModelError, PlanError
+from spacetime.live_run import from_options
+from spacetime.units import SECOND
+
+CORES = len(os.sched_getaffinity(0))
+SOURCE = """
+import torch
+from torch import nn
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+class Broken(nn.Module):
+    "Answers what has the signs of the request it is tried with, and nothing else."
+    known = None
+    def forward(self, x):
+        if self.known is None:
+            self.known = x[:1].sign()
+        if not torch.equal(x.sign(), self.known.expand_as(x)):
+            raise ValueError("not this one")
+        return x + 1
+
+def broken():
+    return Broken()
+"""
+WORK = """
+tenants:
+  - {{name: a, model: "{0}:mlp", slo_ms: 2000, rate_rps: 80, example_inputs: [{1}]}}
+  - {{name: b, model: "{0}:mlp", slo_ms: 2000, rate_rps: 40, example_inputs: [{1}]}}
+seed: 5
+"""
+INPUT = "{shape: [1, 6], datatype: FP32}"
+OPTIONS: dict[str, Any] = {
+    "plan": None, "profiles": None, "gpu": None, "policy": None, "device": "cpu", "duration": 0.5,
+    "max_procs": 3, "max_utilisation": 0.9, "explain": False, "out": None, "as_json": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def workload(tmp_path: Path) -> Path:
+    name = f"nets_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    path = tmp_path / "work.yaml"
+    path.write_text(WORK.format(name, INPUT))
+    return path
+
+
+@pytest.fixture
+def profiles(workload: Path) -> Path:
+    model = next(workload.parent.glob("nets_*.py")).stem + ":mlp"
+    rows = [
+        f"{model},cpu-{CORES},cores,{units},{batch},1,{batch},1000,measured"
+        for units in sorted({1, CORES})
+        for batch in (1, 2, 4)
+    ]
+    path = workload.parent / "profiles.csv"
+    header = "model,device,kind,units,batch,procs,latency_ms,throughput_rps,source"
+    path.write_text("\n".join([header, *rows]))
+    return path
+
+
+def due(workload: Path) -> int:
+    """How many requests half a second holds."""
+    return len([*workload_file.read(workload).schedule(duration_ns=SECOND // 2)])
+
+
+def reconciles(report: dict[str, Any]) -> None:
+    for row in (report["overall"], *report["tenants"].values()):
+        assert row["offered"] == row["completed"] + sum(row["dropped"].values())
+
+
+def test_a_workload_runs_and_every_request_is_accounted_for(
+    workload: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = workload.parent / "out"
+    from_options(workload=workload, **OPTIONS | {"out": out})
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((out / "report.json").read_text())
+    assert report["format"] == "spacetime.report/1"
+    reconciles(report)
+    assert report["overall"]["offered"] == report["overall"]["completed"] == due(workload) > 20
+    assert report["overall"]["attainment"] == 1
+    assert report["run"]["policy"] == "space-time"
+    events = json.loads((out / "timeline.json").read_text())["traceEvents"]
+    assert sum(e["args"]["requests"] for e in events if e["ph"] == "X") == due(workload)
+
+
+def test_profiles_alone_make_a_plan_that_is_run(
+    workload: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from_options(workload=workload, **OPTIONS | {"profiles": profiles})
+    report = json.loads(capsys.readouterr().out)
+    reconciles(report)
+    assert report["overall"]["completed"] == due(workload)
+    assert report["plan"] == {"planner": "spacetime", "gpu": 0}
+    assert all("id" in row for row in report["partitions"])
+
+
+def test_a_plan_is_read_checked_and_run(
+    workload: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = workload.parent / "plan.json"
+    assignments = [
+        {"tenant": name, "batch": 1, "rate_rps": rate, "latency_ms": 2000, "duty_ms": 5}
+        for name, rate in (("a", 80), ("b", 40))
+    ]
+    made = {
+        "format": "spacetime.plan/1", "planner": "by hand", "device": f"cpu-{CORES}",
+        "gpus": [{"id": 0, "partitions": [
+            {"id": "all", "kind": "cores", "units": CORES, "procs": 1, "tenants": assignments}
+        ]}],
+    }  # fmt: skip
+    plan.write_text(json.dumps(made))
+    asked = OPTIONS | {"plan": plan, "profiles": profiles, "as_json": False, "explain": True}
+    from_options(workload=workload, **asked)
+    shown = capsys.readouterr().out
+    assert "policy of the plan by by hand: route weighted, order duty" in shown
+    count = due(workload)
+    assert f"{count} requests, {count} answered, none dropped, 100.00 % in time" in shown
+    assignments[0]["rate_rps"] = 10
+    plan.write_text(json.dumps(made))
+    with pytest.raises(PlanError, match="by hand: a: rate"):
+        from_options(workload=workload, **asked)
+    with pytest.raises(PlanError, match="--plan: give --profiles too"):
+        from_options(workload=workload, **asked | {"profiles": None})
+
+
+def test_a_model_that_raises_fails_its_own_requests_and_is_reported(
+    workload: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = workload.read_text()
+    place = text.index(":mlp", text.index("name: b"))
+    workload.write_text(text[:place] + ":broken" + text[place + 4 :])
+    with pytest.raises(ModelError, match="tenant b: the model raised ValueError: not this one"):
+        from_options(workload=workload, **OPTIONS)
+    report = json.loads(capsys.readouterr().out)
+    reconciles(report)
+    assert report["tenants"]["a"]["dropped"] == {}
+    assert report["tenants"]["b"]["dropped"]["failed"] > 0
+    assert report["tenants"]["b"]["completed"] > 0  # those it knows
+
+
+def test_ctrl_c_ends_with_the_report_so_far(workload: Path) -> None:
+    # A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from spacetime.cli import main; main()"
+    )
+    command = [
+        sys.executable, "-c", code, "run", str(workload), "--device", "cpu", "--duration", "600",
+        "--json", "--explain",
+    ]  # fmt: skip
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    for line in run.stderr:  # the explanation comes before the first request
+        if "runs as" in line:
+            break
+    try:
+        run.wait(1.5)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err
+    assert "Traceback" not in err
+    report = json.loads(out)
+    assert report["run"]["interrupted"]
+    reconciles(report)
+    assert report["seconds"] < 60
