@@ -81,6 +81,18 @@ class Scheduler:
     ) -> int: ...
     def set_duty(self, lane: int, turns: Sequence[tuple[int, int]]) -> None: ...
     def set_latency(self, family: int, lane: int, bucket: int, latency_ns: int) -> None: ...
+    def set_routes(
+        self,
+        tenant: int,
+        now: int,
+        *,
+        lane: int | None = ...,
+        lane_weights: Sequence[float] = ...,
+        move: bool = ...,
+    ) -> list[Action]: ...
+    def set_batch(self, family: int, lane: int, samples: int | None, now: int) -> list[Action]: ...
+    def close_lane(self, lane: int) -> None: ...
+    def load(self, lane: int) -> int: ...
     def arrive(
         self,
         request: int,
@@ -208,6 +220,46 @@ class SimResult:
     @property
     def recording(self) -> bytes: ...
     def timeline(self) -> list[Action]: ...
+
+class Simulation:
+    """A simulation that stops where it is told and can be changed there, at instant `now`, after
+    all that happened at it. Times are integer nanoseconds of virtual time."""
+
+    def __init__(self, spec: SimSpec) -> None: ...
+    def run_until(self, time: int | None = ...) -> bool:
+        """Up to and with `time` (None: to the end, which needs a horizon, a number of requests or
+        traces). False once every request has ended and none is to come. Holds no GIL."""
+
+    @property
+    def now(self) -> int: ...
+    @property
+    def tenants(self) -> list[TenantStats]: ...
+    @property
+    def lanes(self) -> list[LaneStats]: ...
+    def counts(self) -> tuple[tuple[int, int, int, int], ...]:
+        """By tenant, so far: offered, completed, met, dropped."""
+
+    @property
+    def waiting(self) -> int: ...
+    def load(self, lane: int) -> int: ...
+    def result(self) -> SimResult:
+        """A copy of all it has counted so far."""
+
+    def add_lane(self, *, units: int = ..., borrows: bool = ..., pool: int | None = ...) -> int: ...
+    def close_lane(self, lane: int) -> None: ...
+    def set_latency(self, family: int, lane: int, bucket: int, latency_ns: int) -> None: ...
+    def set_batch(self, family: int, lane: int, samples: int | None) -> None: ...
+    def set_duty(self, lane: int, turns: Sequence[tuple[int, int]]) -> None: ...
+    def set_routes(
+        self,
+        tenant: int,
+        *,
+        lane: int | None = ...,
+        lane_weights: Sequence[float] = ...,
+        move: bool = ...,
+    ) -> None: ...
+    def set_rate(self, tenant: int, rate: float) -> None:
+        """Requests a second from now on, of any process but a trace; the draws stay the same."""
 
 def simulate(spec: SimSpec) -> SimResult: ...
 
@@ -392,7 +444,14 @@ class Executor:
         native: bool = ...,
         borrows: bool = ...,
         priority: int = ...,
-    ) -> Lane: ...
+        pool: int | None = ...,
+    ) -> Lane:
+        """At any time, also under load. Lanes of one `pool` (any number) share what waits."""
+
+    def close_lane(self, lane: int) -> None:
+        """For good: take() of the lane gives None. Raises ValueError while its load is not 0 or
+        routes lead there."""
+
     def add_family(self, buckets: Sequence[int]) -> int: ...
     def add_tenant(
         self,
@@ -410,6 +469,24 @@ class Executor:
 
     def set_latency(self, family: int, lane: int, bucket: int, latency_ns: int) -> None: ...
     def set_duty(self, lane: int, turns: Sequence[tuple[int, int]]) -> None: ...
+    def set_routes(
+        self,
+        tenant: int,
+        *,
+        lane: int | None = ...,
+        lane_weights: Sequence[float] = ...,
+        move: bool = ...,
+    ) -> None:
+        """From its return on, submitted requests follow these routes. What waits keeps its lane
+        and is served there; `move` takes it along. Raises IndexError for a tenant that is none."""
+
+    def set_batch(self, family: int, lane: int, samples: int | None) -> None:
+        """The most samples a launch of the family on the lane takes: a bucket, None for as many as
+        it has latencies for, 0 to let the lane run only what already waits on it."""
+
+    def load(self, lane: int) -> int:
+        """Requests that wait on the lane, and 1 while it runs a launch; 0 = drained."""
+
     def predicted_ns(self, family: int, lane: int, samples: int) -> int: ...
     def straggling(self, tenant: int) -> bool: ...
     def submit(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from spacetime import _native
 from spacetime.core import Policy
@@ -19,6 +20,7 @@ TimelineEvent = tuple[object, ...]
 NativeResult = _native.SimResult
 NativeTenant = _native.TenantStats
 NativeLane = _native.LaneStats
+Stepped = _native.Simulation  # stops where it is told and can be changed there; of a native_spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +236,12 @@ def simulate(
     )
 
 
-def native_run(
+def native_run(**spec: Any) -> _native.SimResult:
+    """As `simulate`; the extension's own counters, whose histograms merge. Holds no GIL."""
+    return _native.simulate(native_spec(**spec))
+
+
+def native_spec(
     *,
     policy: Policy | str,
     lanes: Sequence[LaneSpec],
@@ -248,9 +255,9 @@ def native_run(
     seed: int = 0,
     timeline: bool = False,
     record: bool = False,
-) -> _native.SimResult:
-    """As `simulate`; the extension's own counters, whose histograms merge. Holds no GIL."""
-    spec = _native.SimSpec(
+) -> _native.SimSpec:
+    """The extension's form of what `simulate` takes, also for a `Stepped` simulation."""
+    return _native.SimSpec(
         policy=native_policy(policy),
         lanes=[(lane.units, lane.borrows, lane.pool) for lane in lanes],
         families=[family.buckets for family in families],
@@ -269,7 +276,6 @@ def native_run(
         timeline=timeline,
         record=MOST_BYTES if record else 0,
     )
-    return _native.simulate(spec)
 
 
 def merged(histograms: Iterable[_native.Histogram]) -> _native.Histogram:

@@ -167,10 +167,11 @@ void bind_ticket(py::module_& m) {
 }
 
 LaneHandle add_lane(const Owner& owner, const std::vector<std::uint32_t>& units, bool native,
-                    bool borrows, int priority) {
+                    bool borrows, int priority, std::optional<std::uint32_t> pool) {
   Executor& executor = owner();
   const py::gil_scoped_release release;
-  return {executor.shared_from_this(), executor.add_lane(units, borrows, native, priority)};
+  return {executor.shared_from_this(),
+          executor.add_lane(units, borrows, native, priority, pool.value_or(kNone))};
 }
 
 TenantId add_tenant(const Owner& owner, FamilyId family, std::int32_t priority, double weight,
@@ -198,6 +199,20 @@ void set_duty(const Owner& owner, LaneId lane,
   executor.set_duty(lane, std::move(duty));
 }
 
+void set_routes(const Owner& owner, TenantId tenant, std::optional<LaneId> lane,
+                std::vector<double> lane_weights, bool move) {
+  Executor& executor = owner();
+  const py::gil_scoped_release release;
+  executor.set_routes(tenant, {lane.value_or(kNone), std::move(lane_weights)}, move);
+}
+
+void set_batch(const Owner& owner, FamilyId family, LaneId lane,
+               std::optional<std::uint32_t> samples) {
+  Executor& executor = owner();
+  const py::gil_scoped_release release;
+  executor.set_batch(family, lane, samples.value_or(kNone));
+}
+
 // unlocked: a member of the executor, called without the interpreter lock.
 template <typename Result, typename... Args>
 auto unlocked(Result (Executor::*member)(Args...)) {
@@ -214,7 +229,8 @@ void bind_setup(py::class_<Owner>& executor) {
            py::arg("capacity") = Options{}.capacity, py::arg("timeline") = Options{}.timeline,
            py::arg("record") = Options{}.record, py::arg("device") = py::none())
       .def("add_lane", &add_lane, py::arg("units"), py::kw_only(), py::arg("native") = false,
-           py::arg("borrows") = true, py::arg("priority") = 0)
+           py::arg("borrows") = true, py::arg("priority") = 0, py::arg("pool") = py::none())
+      .def("close_lane", unlocked(&Executor::close_lane), py::arg("lane"))
       .def(
           "add_family",
           [](const Owner& owner, std::vector<std::uint32_t> buckets) {
@@ -230,6 +246,11 @@ void bind_setup(py::class_<Owner>& executor) {
       .def("set_latency", unlocked(&Executor::set_latency), py::arg("family"), py::arg("lane"),
            py::arg("bucket"), py::arg("latency_ns"))
       .def("set_duty", &set_duty, py::arg("lane"), py::arg("turns"))
+      .def("set_routes", &set_routes, py::arg("tenant"), py::kw_only(),
+           py::arg("lane") = py::none(), py::arg("lane_weights") = std::vector<double>{},
+           py::arg("move") = false)
+      .def("set_batch", &set_batch, py::arg("family"), py::arg("lane"), py::arg("samples"))
+      .def("load", unlocked(&Executor::load), py::arg("lane"))
       .def("predicted_ns", unlocked(&Executor::predicted_ns), py::arg("family"), py::arg("lane"),
            py::arg("samples"))
       .def("straggling", unlocked(&Executor::straggling), py::arg("tenant"));

@@ -159,6 +159,31 @@ void bind_scheduler_setup(py::class_<Recorder>& scheduler) {
            py::arg("bucket"), py::arg("latency_ns"));
 }
 
+void bind_scheduler_changes(py::class_<Recorder>& scheduler) {
+  scheduler
+      .def(
+          "set_routes",
+          [](Recorder& s, TenantId tenant, TimeNs now, std::optional<LaneId> lane,
+             std::vector<double> lane_weights, bool move) {
+            Routes routes{lane.value_or(kNone), std::move(lane_weights)};
+            return acted(
+                [&](Actions& out) { s.set_routes(tenant, std::move(routes), move, now, out); });
+          },
+          py::arg("tenant"), py::arg("now"), py::kw_only(), py::arg("lane") = py::none(),
+          py::arg("lane_weights") = std::vector<double>{}, py::arg("move") = false)
+      .def(
+          "set_batch",
+          [](Recorder& s, FamilyId family, LaneId lane, std::optional<std::uint32_t> samples,
+             TimeNs now) {
+            return acted([&](Actions& out) {
+              s.set_batch(family, lane, samples.value_or(kNone), now, out);
+            });
+          },
+          py::arg("family"), py::arg("lane"), py::arg("samples"), py::arg("now"))
+      .def("close_lane", &Recorder::close_lane, py::arg("lane"))
+      .def("load", &Recorder::load, py::arg("lane"));
+}
+
 void bind_scheduler_arrivals(py::class_<Recorder>& scheduler) {
   scheduler
       .def(
@@ -241,6 +266,7 @@ void bind_sched(py::module_& m) {
   bind_policy(m);
   py::class_<Recorder> scheduler(m, "Scheduler");
   bind_scheduler_setup(scheduler);
+  bind_scheduler_changes(scheduler);
   bind_scheduler_arrivals(scheduler);
   bind_scheduler_events(scheduler);
   bind_scheduler_questions(scheduler);

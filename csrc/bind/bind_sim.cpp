@@ -165,6 +165,58 @@ void bind_spec(py::module_& m) {
            py::arg("record") = 0);
 }
 
+py::tuple counts(const Simulation& simulation) {
+  const std::vector<TenantStats>& tenants = simulation.stats().tenants();
+  py::tuple out(tenants.size());
+  for (std::size_t i = 0; i < tenants.size(); ++i) {
+    std::uint64_t dropped = 0;
+    for (const std::uint64_t each : tenants[i].dropped) dropped += each;
+    out[i] = py::make_tuple(tenants[i].offered, tenants[i].completed, tenants[i].met, dropped);
+  }
+  return out;
+}
+
+void bind_changes(py::class_<Simulation>& simulation) {
+  simulation
+      .def(
+          "add_lane",
+          [](Simulation& s, std::uint32_t units, bool borrows, std::optional<std::uint32_t> pool) {
+            return s.add_lane({units, borrows, pool.value_or(kNone)});
+          },
+          py::kw_only(), py::arg("units") = 1, py::arg("borrows") = true,
+          py::arg("pool") = py::none())
+      .def("close_lane", &Simulation::close_lane, py::arg("lane"))
+      .def(
+          "set_latency",
+          [](Simulation& s, FamilyId family, LaneId lane, std::uint32_t bucket, TimeNs latency_ns) {
+            s.set_latency({family, lane, bucket, latency_ns});
+          },
+          py::arg("family"), py::arg("lane"), py::arg("bucket"), py::arg("latency_ns"))
+      .def(
+          "set_batch",
+          [](Simulation& s, FamilyId family, LaneId lane, std::optional<std::uint32_t> samples) {
+            s.set_batch(family, lane, samples.value_or(kNone));
+          },
+          py::arg("family"), py::arg("lane"), py::arg("samples"))
+      .def(
+          "set_duty",
+          [](Simulation& s, LaneId lane, const Turns& turns) {
+            std::vector<DutyTurn> duty;
+            for (const auto& [tenant, batch] : turns) duty.push_back({tenant, batch});
+            s.set_duty(lane, std::move(duty));
+          },
+          py::arg("lane"), py::arg("turns"))
+      .def(
+          "set_routes",
+          [](Simulation& s, TenantId tenant, std::optional<LaneId> lane,
+             std::vector<double> lane_weights, bool move) {
+            s.set_routes(tenant, {lane.value_or(kNone), std::move(lane_weights)}, move);
+          },
+          py::arg("tenant"), py::kw_only(), py::arg("lane") = py::none(),
+          py::arg("lane_weights") = std::vector<double>{}, py::arg("move") = false)
+      .def("set_rate", &Simulation::set_rate, py::arg("tenant"), py::arg("rate"));
+}
+
 void bind_result(py::module_& m) {
   py::class_<SimResult>(m, "SimResult")
       .def_property_readonly("tenants", [](const SimResult& r) { return r.stats.tenants(); })
@@ -172,6 +224,24 @@ void bind_result(py::module_& m) {
       .def_readonly("end_ns", &SimResult::end_ns)
       .def_property_readonly("recording", [](const SimResult& r) { return py::bytes(r.recording); })
       .def("timeline", &timeline_list);
+  py::class_<Simulation> simulation(m, "Simulation");
+  simulation.def(py::init<const SimSpec&>(), py::arg("spec"))
+      .def(
+          "run_until",
+          [](Simulation& s, std::optional<TimeNs> time) {
+            return s.run_until(time.value_or(kNever));
+          },
+          py::arg("time") = py::none(), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("now", &Simulation::now)
+      .def_property_readonly("tenants", [](const Simulation& s) { return s.stats().tenants(); })
+      .def_property_readonly("lanes", [](const Simulation& s) { return s.stats().lanes(); })
+      .def("counts", &counts)
+      .def_property_readonly("waiting", [](const Simulation& s) { return s.scheduler().waiting(); })
+      .def(
+          "load", [](const Simulation& s, LaneId lane) { return s.scheduler().load(lane); },
+          py::arg("lane"))
+      .def("result", [](const Simulation& s) { return s.result(); });
+  bind_changes(simulation);
   m.def("simulate", &simulate, py::arg("spec"), py::call_guard<py::gil_scoped_release>());
 }
 

@@ -69,14 +69,14 @@ auto Executor::exclusively(Change change) {
 }
 
 LaneId Executor::add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native,
-                          int priority) {
+                          int priority, std::uint32_t pool) {
   auto partition = backend_->open(units, priority);
   const LaneId id = exclusively([&] {
     refuse_if_closed();
     if (inline_.load() != nullptr) {
       throw std::logic_error("lane: this executor runs inline; add lanes before the first tenant");
     }
-    const LaneId next = scheduler_.add_lane({partition->units(), borrows});
+    const LaneId next = scheduler_.add_lane({partition->units(), borrows, pool});
     stats_.add_lane();
     lanes_.add(std::make_unique<Lane>(next, std::move(partition)));
     scheduler_.wake(now_, actions_);
@@ -85,6 +85,13 @@ LaneId Executor::add_lane(const std::vector<std::uint32_t>& units, bool borrows,
   });
   if (native) start_server(lanes_[id]);
   return id;
+}
+
+void Executor::close_lane(LaneId id) {
+  exclusively([&] {
+    scheduler_.close_lane(id);
+    lanes_[id].close();
+  });
 }
 
 void Executor::refuse_if_closed() const {
@@ -155,6 +162,28 @@ void Executor::set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, T
 
 void Executor::set_duty(LaneId lane, std::vector<sched::DutyTurn> turns) {
   exclusively([&] { scheduler_.set_duty(lane, std::move(turns)); });
+}
+
+void Executor::set_routes(TenantId id, sched::Routes routes, bool move) {
+  exclusively([&] {
+    Tenant* tenant = tenants_.find(id);
+    if (tenant == nullptr || tenant->removed.load(std::memory_order_relaxed)) {
+      throw std::out_of_range("tenant: " + std::to_string(id) + " does not exist");
+    }
+    scheduler_.set_routes(id, std::move(routes), move, now_, actions_);
+    carry_out();
+  });
+}
+
+void Executor::set_batch(FamilyId family, LaneId lane, std::uint32_t samples) {
+  exclusively([&] {
+    scheduler_.set_batch(family, lane, samples, now_, actions_);
+    carry_out();
+  });
+}
+
+std::uint64_t Executor::load(LaneId lane) {
+  return exclusively([&] { return scheduler_.load(lane); });
 }
 
 TimeNs Executor::predicted_ns(FamilyId family, LaneId lane, std::uint32_t samples) {

@@ -101,8 +101,12 @@ class Executor : public std::enable_shared_from_this<Executor> {
 
   // add_lane: on a partition of these units; `native` lanes get their own dispatcher thread, the
   // others are served by whoever calls take() and finish().
+  // Lanes of one `pool` (any number but kNone) share what waits. At any time, also under load.
   LaneId add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native,
-                  int priority = 0);
+                  int priority = 0, std::uint32_t pool = kNone);
+  // close_lane: for good, once it is drained: its take() gives null, its dispatcher thread ends.
+  // Throws std::invalid_argument while load() is not 0 or routes lead there.
+  void close_lane(LaneId lane);
   FamilyId add_family(const sched::FamilySpec& spec);
   TenantId add_tenant(const sched::TenantSpec& spec);
   void remove_tenant(TenantId tenant);
@@ -110,6 +114,10 @@ class Executor : public std::enable_shared_from_this<Executor> {
   void set_native(FamilyId family, Native native, LaneId lane = kNone);
   void set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, TimeNs latency_ns);
   void set_duty(LaneId lane, std::vector<sched::DutyTurn> turns);
+  // set_routes, set_batch: see Scheduler; in force for all that is submitted after they return.
+  void set_routes(TenantId tenant, sched::Routes routes, bool move);
+  void set_batch(FamilyId family, LaneId lane, std::uint32_t samples);
+  std::uint64_t load(LaneId lane);  // requests waiting on the lane, and 1 while it is busy
   TimeNs predicted_ns(FamilyId family, LaneId lane, std::uint32_t samples);
   bool straggling(TenantId tenant);
   Counters counters();

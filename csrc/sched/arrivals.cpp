@@ -40,9 +40,29 @@ TimeNs Arrivals::next() {
   }
   if (mean_gap_ns_ == 0) return kNever;
   if (spec_.process == Process::kConstant) {
-    return std::llround(static_cast<double>(count_++) * mean_gap_ns_);
+    return std::llround(at_ns_ + static_cast<double>(count_++) * mean_gap_ns_);
   }
   at_ns_ += gap_ns();
+  return std::llround(at_ns_);
+}
+
+TimeNs Arrivals::set_rate(double rate, TimeNs now) {
+  if (spec_.process == Process::kTrace) {
+    throw std::invalid_argument("set_rate: a trace has its times");
+  }
+  spec_.rate = rate;
+  check(spec_);
+  const auto now_ns = static_cast<double>(now);
+  const bool constant = spec_.process == Process::kConstant;
+  if (mean_gap_ns_ > 0) {
+    const double passed = constant ? static_cast<double>(count_ - 1) * mean_gap_ns_ : 0;
+    left_gaps_ = (at_ns_ + passed - now_ns) / mean_gap_ns_;
+  }
+  mean_gap_ns_ = rate > 0 ? kSecondNs / rate : 0;
+  if (rate == 0) return kNever;
+  if (left_gaps_ < 0) left_gaps_ = constant ? 0 : gap_ns() / mean_gap_ns_;
+  at_ns_ = now_ns + left_gaps_ * mean_gap_ns_;
+  count_ = 1;
   return std::llround(at_ns_);
 }
 

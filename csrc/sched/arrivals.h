@@ -25,6 +25,10 @@ class Arrivals {
   // throws std::invalid_argument for a rate, cv or trace that is none.
   Arrivals(ArrivalSpec spec, Random random);
   TimeNs next();
+  // set_rate: of any process but kTrace, from `now` on. What is left until the instant that next()
+  // gave last is scaled by old rate over new, which is exact: the draws are those of rate 1, seen
+  // through the integrated rate. Gives that instant anew.
+  TimeNs set_rate(double rate, TimeNs now);
 
  private:
   double gap_ns();
@@ -32,8 +36,9 @@ class Arrivals {
   ArrivalSpec spec_;
   Random random_;
   double mean_gap_ns_ = 0;
-  double at_ns_ = 0;
-  std::size_t count_ = 0;
+  double at_ns_ = 0;       // the last instant given; kConstant: that of number 0
+  double left_gaps_ = -1;  // without a rate: mean gaps until the next, negative = none drawn
+  std::size_t count_ = 0;  // given so far; kConstant: since at_ns_
 };
 
 }  // namespace st::sched

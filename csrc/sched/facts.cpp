@@ -49,6 +49,7 @@ LaneId Facts::add_lane(const LaneSpec& spec) {
   require(spec.units > 0, "LaneSpec.units: must be at least 1");
   const LaneId id = lanes();
   lanes_.push_back(spec);
+  closed_.push_back(false);
   pooled_ = pooled_ || spec.pool != kNone;
   const auto larger = [this](std::uint32_t units, LaneId lane) {
     return units < lanes_[lane].units;
@@ -90,7 +91,7 @@ void Facts::check_tenant(const TenantSpec& spec) const {
   require_id(spec.family, families_.size(), "TenantSpec.family");
   require(positive(spec.weight), "TenantSpec.weight: must be positive");
   require(spec.queue_limit > 0, "TenantSpec.queue_limit: must be at least 1");
-  if (spec.lane != kNone) require_id(spec.lane, lanes_.size(), "TenantSpec.lane");
+  if (spec.lane != kNone) check_open(spec.lane, "TenantSpec.lane");
   require(policy_.route != Route::kPinned || spec.lane != kNone,
           "TenantSpec.lane: route pinned needs the tenant's lane");
   check_lane_weights(spec);
@@ -103,9 +104,11 @@ void Facts::check_lane_weights(const TenantSpec& spec) const {
   require(spec.lane_weights.size() <= lanes_.size(),
           "TenantSpec.lane_weights: has more entries than there are lanes");
   double total = 0;
-  for (const double weight : spec.lane_weights) {
+  for (LaneId lane = 0; lane < spec.lane_weights.size(); ++lane) {
+    const double weight = spec.lane_weights[lane];
     require(std::isfinite(weight) && weight >= 0,
             "TenantSpec.lane_weights: must be finite and not negative");
+    if (weight > 0) check_open(lane, "TenantSpec.lane_weights");
     total += weight;
   }
   require(policy_.route != Route::kWeighted || total > 0 || spec.lane != kNone,
@@ -117,9 +120,78 @@ void Facts::bury(TenantId tenant) {
   std::erase(families_[tenants_[tenant].spec.family].tenants, tenant);
 }
 
+void Facts::set_routes(TenantId tenant, Routes routes) {
+  require_id(tenant, tenants_.size(), "set_routes.tenant");
+  require(tenants_[tenant].alive, "set_routes.tenant: was removed");
+  TenantSpec spec = tenants_[tenant].spec;
+  spec.lane = routes.lane;
+  spec.lane_weights = std::move(routes.lane_weights);
+  check_tenant(spec);
+  tenants_[tenant].spec = std::move(spec);
+}
+
+void Facts::set_batch(FamilyId family, LaneId lane, std::uint32_t samples) {
+  check_ids(family, lane);
+  Family& facts = families_[family];
+  const bool bucket = std::count(facts.buckets.begin(), facts.buckets.end(), samples) > 0;
+  require(samples == 0 || samples == kNone || bucket,
+          "set_batch.samples: must be 0 or a bucket of the family");
+  if (samples == 0) check_somewhere(family, lane);
+  facts.rows[lane].limit = samples;
+  fill(facts, facts.rows[lane]);
+}
+
+void Facts::close_lane(LaneId lane) {
+  check_open(lane, "close_lane.lane");
+  require(policy_.straggler_lane != lane, "close_lane.lane: the stragglers' lane stays open");
+  for (TenantId id = 0; id < tenants(); ++id) {
+    if (!tenants_[id].alive || !leads_to(tenants_[id].spec, lane)) continue;
+    throw std::invalid_argument("close_lane.lane: tenant " + std::to_string(id) +
+                                " is still routed there");
+  }
+  for (FamilyId id = 0; id < families(); ++id) check_somewhere(id, lane);
+  closed_[lane] = true;
+  lanes_[lane].borrows = false;
+  lanes_[lane].pool = kNone;
+  std::erase(by_units_, lane);
+  for (Family& family : families_) {
+    family.rows[lane].limit = 0;
+    fill(family, family.rows[lane]);
+  }
+}
+
+bool Facts::leads_to(const TenantSpec& spec, LaneId lane) const {
+  if (policy_.route == Route::kPinned) return spec.lane == lane;
+  if (policy_.route != Route::kWeighted) return false;
+  const auto given = [](double weight) { return weight > 0; };
+  const bool weighted = std::any_of(spec.lane_weights.begin(), spec.lane_weights.end(), given);
+  if (!weighted) return spec.lane == lane;
+  return lane < spec.lane_weights.size() && spec.lane_weights[lane] > 0;
+}
+
+// check_somewhere: a route that chooses by itself keeps a lane to choose, without `but`.
+void Facts::check_somewhere(FamilyId family, LaneId but) const {
+  if (policy_.route == Route::kPinned || policy_.route == Route::kWeighted) return;
+  if (families_[family].tenants.empty()) return;
+  for (LaneId lane = 0; lane < lanes(); ++lane) {
+    if (lane != but && eligible(family, lane)) return;
+  }
+  throw std::invalid_argument("lane: family " + std::to_string(family) + " has no other to run on");
+}
+
+void Facts::check_lane(LaneId lane, const char* field) const {
+  require_id(lane, lanes_.size(), field);
+}
+
+void Facts::check_open(LaneId lane, const char* field) const {
+  check_lane(lane, field);
+  if (!closed_[lane]) return;
+  throw std::invalid_argument(std::string(field) + ": lane " + std::to_string(lane) + " is closed");
+}
+
 void Facts::check_turns(LaneId lane, const std::vector<DutyTurn>& turns) const {
   require(policy_.order == Order::kDuty, "set_duty: the policy's order is not duty");
-  require_id(lane, lanes_.size(), "set_duty.lane");
+  check_open(lane, "set_duty.lane");
   for (const DutyTurn& turn : turns) {
     require_id(turn.tenant, tenants_.size(), "DutyTurn.tenant");
     require(turn.batch > 0, "DutyTurn.batch: must be at least 1");
@@ -138,9 +210,9 @@ void Facts::set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, Time
   require(place != facts.buckets.end(), "set_latency.bucket: not a bucket of the family");
   require(latency_ns > 0 && latency_ns < kNever / 1024,
           "set_latency.latency_ns: must be positive and below 100 days");
+  check_open(lane, "set_latency.lane");
   Row& row = facts.rows[lane];
   row.given[static_cast<std::size_t>(place - facts.buckets.begin())] = latency_ns;
-  row.known = true;
   facts.measured = true;
   fill(facts, row);
 }
@@ -151,9 +223,13 @@ void Facts::fill(const Family& family, Row& row) {
   row.base.assign(count, 0);
   row.corrected.assign(count, 0);
   row.largest = family.buckets.back();
+  row.known = false;
   for (std::size_t i = 0; i < count; ++i) {
-    if (row.given[i] != kNever) row.largest = family.buckets[i];
+    if (row.given[i] == kNever) continue;
+    row.largest = family.buckets[i];
+    row.known = row.limit > 0;
   }
+  if (row.limit > 0) row.largest = std::min(row.largest, row.limit);
   for (std::size_t i = 0; i < count; ++i) {
     std::size_t known = i;
     while (known < count && row.given[known] == kNever) ++known;

@@ -22,8 +22,17 @@ class Facts {
   FamilyId add_family(const FamilySpec& spec);
   TenantId add_tenant(const TenantSpec& spec);
   void set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, TimeNs latency_ns);
+  // set_routes: of an alive tenant, checked as in add_tenant.
+  void set_routes(TenantId tenant, Routes routes);
+  // set_batch: the most samples a launch of the family on the lane takes: a bucket, kNone for as
+  // many as it has latencies for, 0 to let the lane run only what already waits on it.
+  void set_batch(FamilyId family, LaneId lane, std::uint32_t samples);
+  // close_lane: throws while some alive tenant's routes, or the stragglers', lead there.
+  void close_lane(LaneId lane);
   void check_turns(LaneId lane, const std::vector<DutyTurn>& turns) const;
   void check_ids(FamilyId family, LaneId lane) const;
+  void check_lane(LaneId lane, const char* field) const;
+  void check_open(LaneId lane, const char* field) const;
 
   const Policy& policy() const { return policy_; }
   std::uint32_t lanes() const { return static_cast<std::uint32_t>(lanes_.size()); }
@@ -46,12 +55,12 @@ class Facts {
 
   // knows: the lane has latencies for the family, so it may run its work.
   bool knows(FamilyId family, LaneId lane) const { return row(family, lane).known; }
-  // eligible: knows, or nobody does: a family without any latency may run anywhere.
+  // eligible: knows, or nobody does: a family without any latency may run anywhere that is open.
   bool eligible(FamilyId family, LaneId lane) const {
-    return row(family, lane).known || !families_[family].measured;
+    return row(family, lane).known || (!families_[family].measured && !closed_[lane]);
   }
   // largest: the biggest launch of the family on the lane: the largest bucket it has a latency for,
-  // the family's own where it has none.
+  // the family's own where it has none, and no more than set_batch allows.
   std::uint32_t largest(FamilyId family, LaneId lane) const { return row(family, lane).largest; }
   // bucket: smallest bucket >= samples, or samples itself above the largest.
   std::uint32_t bucket(FamilyId family, std::uint32_t samples) const;
@@ -72,6 +81,7 @@ class Facts {
     std::vector<TimeNs> corrected;  // base * factor
     double factor = 1.0;
     std::uint32_t largest = 0;
+    std::uint32_t limit = kNone;  // set_batch; 0 = runs nothing new
     bool known = false;
   };
   struct Family {
@@ -85,10 +95,13 @@ class Facts {
   static void fill(const Family& family, Row& row);
   void check_tenant(const TenantSpec& spec) const;
   void check_lane_weights(const TenantSpec& spec) const;
+  void check_somewhere(FamilyId family, LaneId but) const;
+  bool leads_to(const TenantSpec& spec, LaneId lane) const;
 
   Policy policy_;
   std::vector<LaneSpec> lanes_;
-  bool pooled_ = false;  // some lane is in a pool
+  std::vector<char> closed_;  // by lane
+  bool pooled_ = false;       // some lane is in a pool
   std::vector<LaneId> by_units_;
   std::vector<Family> families_;
   std::vector<TenantFacts> tenants_;

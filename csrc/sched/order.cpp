@@ -63,8 +63,9 @@ std::optional<Pick> Orderer::next_turn(LaneId owner, LaneId runner, TimeNs now,
     const TenantId tenant = cycle.turns[turn].tenant;
     const Cell& cell = queues_.lane(owner).cells[tenant];
     if (cell.requests.empty()) continue;
-    const std::uint32_t limit = one ? 1 : cycle.turns[turn].batch;
     const Queue& queue = queues_.queue(owner, cell.queue);
+    const std::uint32_t largest = facts_.largest(queue.family, runner);
+    const std::uint32_t limit = one ? 1 : std::min(cycle.turns[turn].batch, largest);
     const std::uint32_t first = queues_.at(cell.requests.top().id).samples;
     if (!may_run(owner, runner, queue, std::max(std::min(limit, cell.samples), first))) continue;
     return Pick{cell.queue, tenant, limit, turn};

@@ -98,6 +98,13 @@ void Recorder::set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, T
   tape_->integer(latency_ns);
 }
 
+void Recorder::close_lane(LaneId lane) {
+  scheduler_.close_lane(lane);
+  if (!on() || !room()) return;
+  tape_->mark(Mark::kClose);
+  tape_->number(lane);
+}
+
 // ---- events and decisions -------------------------------------------------------------------
 
 void Recorder::begin_event(Mark mark, TimeNs now) {
@@ -129,6 +136,32 @@ void Recorder::note(Mark mark, std::uint64_t subject, TimeNs now, const Actions&
   if (!room()) return;
   begin_event(mark, now);
   if (mark != Mark::kWake && mark != Mark::kDropAll) tape_->number(subject);
+  note_decisions(out, before);
+}
+
+void Recorder::set_routes(TenantId tenant, Routes routes, bool move, TimeNs now, Actions& out) {
+  const Before before(out);
+  if (!on()) return scheduler_.set_routes(tenant, std::move(routes), move, now, out);
+  scheduler_.set_routes(tenant, routes, move, now, out);
+  if (!room()) return;
+  begin_event(Mark::kRoutes, now);
+  tape_->number(tenant);
+  tape_->number(routes.lane);
+  tape_->number(routes.lane_weights.size());
+  for (const double weight : routes.lane_weights) tape_->real(weight);
+  tape_->number(move);
+  note_decisions(out, before);
+}
+
+void Recorder::set_batch(FamilyId family, LaneId lane, std::uint32_t samples, TimeNs now,
+                         Actions& out) {
+  const Before before(out);
+  scheduler_.set_batch(family, lane, samples, now, out);
+  if (!on() || !room()) return;
+  begin_event(Mark::kBatch, now);
+  tape_->number(family);
+  tape_->number(lane);
+  tape_->number(samples);
   note_decisions(out, before);
 }
 

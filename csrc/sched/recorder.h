@@ -61,9 +61,14 @@ class Recorder {
     if (on()) note(Mark::kDropAll, 0, now, out, before);
   }
 
+  void set_routes(TenantId tenant, Routes routes, bool move, TimeNs now, Actions& out);
+  void set_batch(FamilyId family, LaneId lane, std::uint32_t samples, TimeNs now, Actions& out);
+  void close_lane(LaneId lane);
+
   TimeNs next_wake() const { return scheduler_.next_wake(); }
   std::uint64_t waiting() const { return scheduler_.waiting(); }
   std::uint64_t running() const { return scheduler_.running(); }
+  std::uint64_t load(LaneId lane) const { return scheduler_.load(lane); }
   bool straggling(TenantId tenant) const { return scheduler_.straggling(tenant); }
   TimeNs predicted_ns(FamilyId family, LaneId lane, std::uint32_t samples) const {
     return scheduler_.predicted_ns(family, lane, samples);

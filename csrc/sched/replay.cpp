@@ -70,6 +70,8 @@ class Replayer {
   void add_tenant();
   void set_duty();
   void event(Mark mark);
+  void set_routes();
+  void set_batch();
   void arrive();
   void read_decisions();
   void read_start();
@@ -177,6 +179,8 @@ void Replayer::set_up(Mark mark) {
     scheduler_->set_latency(family, lane, bucket, tape_.integer(1, kLongest, "latency_ns"));
   } else if (mark == Mark::kDuty) {
     set_duty();
+  } else if (mark == Mark::kClose) {
+    scheduler_->close_lane(tape_.small("lane"));
   } else {
     tape_.fail("unknown record");
   }
@@ -229,6 +233,12 @@ void Replayer::event(Mark mark) {
     case Mark::kRemove:
       scheduler_->remove_tenant(tape_.small("tenant"), now_, decided_);
       break;
+    case Mark::kRoutes:
+      set_routes();
+      break;
+    case Mark::kBatch:
+      set_batch();
+      break;
     case Mark::kDropAll:
       scheduler_->drop_all(now_, decided_);
       break;
@@ -237,6 +247,20 @@ void Replayer::event(Mark mark) {
   }
   read_decisions();
   compare_decisions();
+}
+
+void Replayer::set_routes() {
+  const TenantId tenant = tape_.small("tenant");
+  Routes routes{tape_.small("lane"), {}};
+  const std::uint64_t weights = tape_.count("lane_weights");
+  for (std::uint64_t i = 0; i < weights; ++i) routes.lane_weights.push_back(tape_.real());
+  scheduler_->set_routes(tenant, std::move(routes), tape_.flag("move"), now_, decided_);
+}
+
+void Replayer::set_batch() {
+  const FamilyId family = tape_.small("family");
+  const LaneId lane = tape_.small("lane");
+  scheduler_->set_batch(family, lane, tape_.small("samples"), now_, decided_);
 }
 
 void Replayer::arrive() {

@@ -20,6 +20,7 @@ struct View {
 class Router {
  public:
   void add_tenant() { credits_.emplace_back(); }
+  void forget(TenantId tenant) { credits_[tenant].clear(); }  // its weights changed
   LaneId choose(const View& view, TenantId tenant, std::uint32_t samples, TimeNs deadline,
                 TimeNs now);
 

@@ -1,6 +1,7 @@
 #include "sched/scheduler.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "sched/facts.h"
@@ -27,6 +28,8 @@ struct Scheduler::State {
   void launch(LaneId owner, LaneId runner, const Pick& pick, TimeNs now, Actions& out);
   void observe(LaneId lane, TimeNs now);
   void move(TenantId tenant, TimeNs now);
+  void requeue(TenantId tenant, TimeNs now);
+  void put_back(TenantId tenant, TimeNs now);
 
   Facts facts;
   Queues queues;
@@ -80,6 +83,30 @@ void Scheduler::set_duty(LaneId lane, std::vector<DutyTurn> turns) {
 void Scheduler::set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, TimeNs latency_ns) {
   state_->facts.set_latency(family, lane, bucket, latency_ns);
   state_->queues.recount(lane, family);
+}
+
+// ---- changes under way ----------------------------------------------------------------------
+
+void Scheduler::set_routes(TenantId tenant, Routes routes, bool move, TimeNs now, Actions& out) {
+  state_->facts.set_routes(tenant, std::move(routes));
+  state_->expire(now, out);
+  state_->router.forget(tenant);
+  if (move) state_->requeue(tenant, now);
+  state_->settle(now, out);
+}
+
+void Scheduler::set_batch(FamilyId family, LaneId lane, std::uint32_t samples, TimeNs now,
+                          Actions& out) {
+  state_->facts.set_batch(family, lane, samples);
+  state_->queues.recount(lane, family);
+  wake(now, out);
+}
+
+void Scheduler::close_lane(LaneId lane) {
+  state_->facts.check_open(lane, "close_lane.lane");
+  if (load(lane) > 0) throw std::invalid_argument("close_lane.lane: is not drained");
+  state_->facts.close_lane(lane);
+  state_->holds[lane] = kNever;
 }
 
 // ---- events ---------------------------------------------------------------------------------
@@ -155,6 +182,11 @@ TimeNs Scheduler::next_wake() const {
 
 std::uint64_t Scheduler::waiting() const { return state_->queues.count(); }
 std::uint64_t Scheduler::running() const { return state_->busy; }
+
+std::uint64_t Scheduler::load(LaneId lane) const {
+  state_->facts.check_lane(lane, "load.lane");
+  return state_->queues.lane(lane).count + (state_->running[lane].busy() ? 1 : 0);
+}
 
 bool Scheduler::straggling(TenantId tenant) const {
   return state_->facts.alive(tenant) && state_->stragglers.solo(tenant);
@@ -297,6 +329,17 @@ void Scheduler::State::move(TenantId tenant, TimeNs now) {
   lifted.clear();
   queues.lift(tenant, lifted);
   stragglers.solo(tenant) ? queues.solo(tenant) : queues.fuse(tenant);
+  put_back(tenant, now);
+}
+
+// requeue: its routes changed, and what waits goes along.
+void Scheduler::State::requeue(TenantId tenant, TimeNs now) {
+  lifted.clear();
+  queues.lift(tenant, lifted);
+  put_back(tenant, now);
+}
+
+void Scheduler::State::put_back(TenantId tenant, TimeNs now) {
   for (const Waiting& waiting : lifted) {
     queues.put_back(waiting, route(tenant, waiting.samples, waiting.deadline, now));
   }

@@ -38,6 +38,17 @@ class Scheduler {
   // remove_tenant drops what waits (kRemoved); its running launches finish as usual.
   void remove_tenant(TenantId tenant, TimeNs now, Actions& out);
 
+  // set_routes: arrivals follow `routes` from now on. What waits keeps its lane and its turn there,
+  // so the change answers nothing later than the lane would have; `move` takes it along instead
+  // (to a lane that is quicker or must be emptied), queued anew by order of arrival, deadlines
+  // kept.
+  void set_routes(TenantId tenant, Routes routes, bool move, TimeNs now, Actions& out);
+  // set_batch: see Facts. Lanes, families, latencies, batches and duty may change at any time.
+  void set_batch(FamilyId family, LaneId lane, std::uint32_t samples, TimeNs now, Actions& out);
+  // close_lane: for good; its id is not used again. Throws std::invalid_argument unless load() is 0
+  // and no routes lead there.
+  void close_lane(LaneId lane);
+
   void arrive(const Request& request, TimeNs now, Actions& out);
   // arrive of several: all are queued before any starts, so a burst can share a launch.
   void arrive(std::span<const Request> requests, TimeNs now, Actions& out);
@@ -51,6 +62,8 @@ class Scheduler {
   TimeNs next_wake() const;
   std::uint64_t waiting() const;  // requests queued
   std::uint64_t running() const;  // launches between Start and finish
+  // load: requests that wait on the lane, and 1 while it runs a launch. 0 = drained.
+  std::uint64_t load(LaneId lane) const;
   bool straggling(TenantId tenant) const;
   TimeNs predicted_ns(FamilyId family, LaneId lane, std::uint32_t samples) const;  // corrected
 

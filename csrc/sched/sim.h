@@ -1,8 +1,8 @@
 // sim.h: the virtual-time driver of the scheduler.
 //
-// Feeds one Scheduler from a heap keyed (time, kind, id) until every request has been answered or
-// dropped. At one instant: finishes by lane, then all arrivals together by tenant, then the wake.
-// Same specification and seed, same timeline.
+// Feeds one Scheduler from heaps keyed (time, id) until every request has been answered or dropped.
+// At one instant: finishes by lane, then all arrivals together by tenant, then the wake.
+// Same specification, seed and changes, same timeline.
 #pragma once
 
 #include <cstdint>
@@ -106,7 +106,40 @@ struct SimResult {
   std::string recording;  // sealed (tape.h); empty when off
 };
 
-// simulate: throws std::invalid_argument for a specification that is none, or without an end.
-SimResult simulate(const SimSpec& spec);
+// A simulation that stops where it is told, and can be changed there: what a controller does to a
+// running executor. A change happens at now(), after all that happened at that instant.
+//
+// Every function throws std::invalid_argument for what is none of its values.
+class Simulation {
+ public:
+  explicit Simulation(SimSpec spec);
+  ~Simulation();
+  Simulation(const Simulation&) = delete;
+  Simulation& operator=(const Simulation&) = delete;
+
+  // run_until: everything up to and with the instant `time`; kNever = to the end. False at the end:
+  // every request has been answered or dropped, and none is to come at the present rates.
+  bool run_until(TimeNs time);
+  TimeNs now() const;  // the instant it was run to, or the last event's after the end
+  const Stats& stats() const;
+  const Recorder& scheduler() const;
+  SimResult result() const&;  // so far
+  SimResult result() &&;
+
+  LaneId add_lane(const LaneSpec& spec);
+  void close_lane(LaneId lane);
+  void set_latency(const SimLatency& latency);
+  void set_batch(FamilyId family, LaneId lane, std::uint32_t samples);
+  void set_duty(LaneId lane, std::vector<DutyTurn> turns);
+  void set_routes(TenantId tenant, Routes routes, bool move);
+  void set_rate(TenantId tenant, double rate);  // requests a second, from now on
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// simulate: a Simulation to its end. Throws std::invalid_argument also for one without an end.
+SimResult simulate(SimSpec spec);
 
 }  // namespace st::sched

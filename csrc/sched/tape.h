@@ -14,10 +14,13 @@
 //   T family u, priority s, weight f, queue_limit u, lane u, n[lane weight f]
 //   S family u, lane u, bucket u, latency_ns s
 //   Y lane u, n[tenant u, batch u]                           (a duty cycle)
+//   C lane u                                                 (closed)
 // Events, each with the ns since the previous one (the first: since 0) as its first u:
 //   a n[request u, tenant u, samples u, priority s, now - arrival s, deadline]
 //     where deadline is u 0 for none, else u 1 and s (deadline - now)
 //   c request u      f launch u      w      r tenant u      x  (drop_all)
+//   o tenant u, lane u, n[lane weight f], move u             (routes)
+//   b family u, lane u, samples u                            (batch)
 // Decisions, after the event they answer, drops first:
 //   d request u, tenant u, reason u
 //   s launch u, lane u, family u, samples u, bucket u, n[request u]
@@ -40,12 +43,15 @@ enum class Mark : char {
   kTenant = 'T',
   kLatency = 'S',
   kDuty = 'Y',
+  kClose = 'C',
   kArrive = 'a',
   kCancel = 'c',
   kFinish = 'f',
   kWake = 'w',
   kRemove = 'r',
   kDropAll = 'x',
+  kRoutes = 'o',
+  kBatch = 'b',
   kDrop = 'd',
   kStart = 's',
   kEnd = 'E',

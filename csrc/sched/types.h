@@ -76,6 +76,12 @@ struct TenantSpec {
   std::vector<double> lane_weights;  // route weighted: planned rate by lane
 };
 
+// Where a tenant's arrivals go: as in TenantSpec.
+struct Routes {
+  LaneId lane = kNone;
+  std::vector<double> lane_weights;
+};
+
 struct Request {
   RequestId id = 0;
   TenantId tenant = kNone;

@@ -23,8 +23,10 @@ struct Rig {
   FamilyId family = 0;
 
   explicit Rig(std::uint32_t lanes, Native native = noop(), std::uint32_t queue_limit = 64,
-               std::uint32_t capacity = 256, bool native_lanes = true) {
+               std::uint32_t capacity = 256, bool native_lanes = true,
+               sched::Route route = sched::Route::kLeastWait) {
     sched::Policy policy;
+    policy.route = route;
     policy.batch = sched::BatchRule::kGreedy;
     executor = Executor::open({.policy = policy, .capacity = capacity, .timeline = 64}, device);
     const std::vector<std::uint32_t> cores = device->available();
@@ -39,6 +41,7 @@ struct Rig {
     sched::TenantSpec spec;
     spec.family = family;
     spec.queue_limit = queue_limit;
+    if (executor->lanes() > 0) spec.lane = 0;
     return executor->add_tenant(spec);
   }
   std::shared_ptr<Ticket> bulk(std::uint64_t count, bool block = true) {
@@ -192,6 +195,27 @@ void lanes_and_tenants_are_added_under_load() {
   assert(rig.executor->lanes() == 8);
 }
 
+// Every tenant moves to a new lane, again and again; the lane it left drains and closes.
+void tenants_move_between_lanes_under_load() {
+  Rig rig(1, noop(), 64, 256, true, sched::Route::kPinned);
+  Executor& executor = *rig.executor;
+  std::thread submitter([&] { assert(rig.bulk(20'000)->wait(after(kSoon))); });
+  for (LaneId old = 0; old < 6; ++old) {
+    const LaneId next = executor.add_lane({rig.device->available()[0]}, true, true);
+    executor.set_latency(rig.family, next, 16, 1'000);
+    executor.set_batch(rig.family, next, old % 2 == 0 ? 4 : kNone);
+    for (const TenantId tenant : rig.tenants) executor.set_routes(tenant, {next, {}}, old % 2 == 0);
+    while (executor.load(old) > 0) std::this_thread::yield();
+    executor.close_lane(old);
+  }
+  submitter.join();
+  const Counters counters = executor.counters();
+  std::uint64_t met = 0;
+  for (const sched::TenantStats& tenant : counters.stats.tenants()) met += tenant.met;
+  assert(met == 20'000 && counters.in_flight == 0);
+  assert(executor.close(true, after(kSoon)));
+}
+
 }  // namespace
 
 int main() {
@@ -206,5 +230,6 @@ int main() {
   foreign_launches_are_served_from_outside();
   a_lane_without_a_server_fails_what_it_gets();
   lanes_and_tenants_are_added_under_load();
+  tenants_move_between_lanes_under_load();
   std::puts("rt_executor: ok");
 }
