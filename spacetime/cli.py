@@ -19,7 +19,8 @@ import click
 
 from spacetime import __version__
 from spacetime.cli_options import OUT, Number
-from spacetime.cli_plan import plan, profile
+from spacetime.cli_plan import plan
+from spacetime.cli_profile import profile
 from spacetime.cli_run import run
 from spacetime.cli_simulate import compare, replay, simulate
 from spacetime.errors import (

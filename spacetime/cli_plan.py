@@ -1,9 +1,8 @@
-"""The commands that make plans and bring in profiles."""
+"""The command that makes plans."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,9 +15,7 @@ PLANNERS = (
     *("paris", "homogeneous", "random"),
     *("exact", "mig-only", "whole-gpu", "time-only", "mps-default"),
 )
-FORMATS = ("parvagpu", "gpulet")
 EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
-ANY = click.Path(path_type=Path)
 
 
 @click.command()
@@ -64,15 +61,3 @@ ANY = click.Path(path_type=Path)
 def plan(**options: Any) -> None:
     """From profiles, rates and objectives to partitions, batches and devices."""
     import_module("spacetime.planning").from_options(**options)
-
-
-@click.command()
-@click.argument("path", type=ANY)
-@click.option(
-    "--import", "form", type=click.Choice(FORMATS), required=True, help="Whose format PATH has."
-)
-@click.option("--out", type=FILE, required=True, help="Where to write the profiles.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
-def profile(**options: Any) -> None:
-    """Bring in profiles that others measured."""
-    import_module("spacetime.planning").import_profiles(**options)

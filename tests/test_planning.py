@@ -15,7 +15,8 @@ from test_planners import EVERY_KIND
 from spacetime import profile_file
 from spacetime.cli import cli
 from spacetime.cli_plan import EXPORTS as NAMED_EXPORTS
-from spacetime.cli_plan import FORMATS, PLANNERS
+from spacetime.cli_plan import PLANNERS
+from spacetime.cli_profile import FORMATS
 from spacetime.plan import PLANNERS as REGISTERED
 from spacetime.plan.export import EXPORTS
 from spacetime.plan.plan_json import loads
