@@ -62,6 +62,17 @@ def test_what_is_emptied_serves_every_rate() -> None:
         assert served == pytest.approx(37.0)
 
 
+def test_stretches_of_many_devices_are_emptied_and_then_their_rests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = small(60)
+    before = planner("mig-only").plan(load, line(), A100, CEILING)
+    monkeypatch.setattr("spacetime.plan.consolidate.STRETCH", 3)
+    after = consolidate(before, load, line(), A100, CEILING)
+    require(after, load, line(), A100, CEILING)
+    assert (len(before.gpus), len(after.gpus)) == (9, 1)
+
+
 def test_too_few_devices_are_refused_with_the_bound() -> None:
     load = small(30, rate_rps=400)
     needed = len(planned(load, line()).gpus)

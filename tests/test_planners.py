@@ -213,7 +213,10 @@ def test_calm_takes_the_batch_of_least_expected_latency() -> None:
     assert calm(shared, both, HAND, PAPER) == shared
 
 
-@pytest.mark.parametrize("name", ["parvagpu", "mig-only", "whole-gpu", "mps-default", "time-only"])
+QUICK = ("parvagpu", "mig-only", "whole-gpu", "mps-default", "time-only", "paris", "spacetime")
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_a_thousand_tenants_in_seconds(name: str) -> None:
     load = Workload(tuple(tenant(f"t{number}", 10 + number % 390, 200) for number in range(1000)))
     started = time.perf_counter()

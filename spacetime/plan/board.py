@@ -51,6 +51,7 @@ class Tables:
     models: tuple[str, ...] = ()
     memory_mib: float = math.inf
     _points: dict[tuple[str, tuple[int, ...], int], tuple[Point, ...]] = field(default_factory=dict)
+    _demands: dict[tuple[str, float, int], Demand] = field(default_factory=dict)
     _saturated: dict[tuple[str, int], float] = field(default_factory=dict)
     _fastest: dict[tuple[str, int], float] = field(default_factory=dict)
     _slowdowns: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -66,8 +67,12 @@ class Tables:
         return found
 
     def demand(self, tenant: Tenant, rate_rps: float, units: int) -> Demand:
-        slowdown = self.slowdown(tenant.model, units)
-        return Demand(tenant, rate_rps, self.points(tenant, units), slowdown)
+        key = (tenant.name, rate_rps, units)
+        if (found := self._demands.get(key)) is None:
+            slowdown = self.slowdown(tenant.model, units)
+            found = Demand(tenant, rate_rps, self.points(tenant, units), slowdown)
+            self._demands[key] = found
+        return found
 
     def saturated_rps(self, tenant: Tenant, units: int) -> float:
         """The highest rate of a tenant alone on a cell."""

@@ -2,13 +2,16 @@
 
 The tenants of the least loaded device move, largest rate first: to partitions of theirs that are
 not yet as busy as allowed, to units that nothing uses, and into cycles with tenants of other
-partitions. A device goes only if everything on it found a place; so no plan gets worse.
+partitions. A device goes only if everything on it found a place; so no plan gets worse. Plans of
+many devices are worked on a stretch at a time, so that the effort grows with their number, not with
+its square; then the emptiest of all stretches once more together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from spacetime import mig
 from spacetime.devices import DeviceFacts
@@ -24,6 +27,7 @@ from spacetime.workload import Tenant, Workload
 
 Devices = tuple[tuple[PartitionPlan, ...], ...]
 MOST_TRIED = 8  # devices before giving up: those left are loaded more
+STRETCH = 160  # devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +39,46 @@ class _Room:
     profiles: Profiles
     device: DeviceFacts
     options: PlanOptions
-    _loads: dict[PartitionPlan, float] = field(default_factory=dict)
-    _points: dict[tuple[str, str, int], tuple[Point, ...]] = field(default_factory=dict)
+    # By identity, kept alive here: partitions are large to hash and asked for again and again.
+    _loads: dict[int, tuple[PartitionPlan, float]] = field(default_factory=dict)
+    _shared: dict[int, tuple[PartitionPlan, float, list[Demand]]] = field(default_factory=dict)
+    _demands: dict[tuple[str, float, str, int], Demand] = field(default_factory=dict)
+    _usable: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    _whole: dict[str, int] = field(default_factory=dict)
 
-    def demand(self, each: Assignment, kind: str, units: int) -> Demand:
-        """An assignment as one of several in turns; without points where it cannot be."""
-        key = (each.tenant, kind, units)
-        if key not in self._points:
-            tenant = self.tenants[each.tenant]
-            self._points[key] = tuple(
-                p
-                for p in self.profiles.batches(tenant.model, kind, units, 1)
-                if tenant.takes(p.batch)
-            )
-        return Demand(self.tenants[each.tenant], each.rate_rps, self._points[key])
+    def demand(self, name: str, rate_rps: float, kind: str, units: int) -> Demand:
+        """A tenant as one of several in turns; without points where it cannot be."""
+        key = (name, rate_rps, kind, units)
+        if (found := self._demands.get(key)) is None:
+            tenant = self.tenants[name]
+            measured = self.profiles.batches(tenant.model, kind, units, 1)
+            points = tuple(point for point in measured if tenant.takes(point.batch))
+            found = self._demands[key] = Demand(tenant, rate_rps, points)
+        return found
+
+    def demands(self, partition: PartitionPlan) -> tuple[float, list[Demand]]:
+        """A partition's tenants in turns, and how busy they are at the least in any cycle."""
+        if (found := self._shared.get(id(partition))) is None:
+            of = [
+                self.demand(each.tenant, each.rate_rps, partition.kind, partition.units)
+                for each in partition.tenants
+            ]
+            least = sum(demand.least_busy for demand in of)
+            found = self._shared[id(partition)] = (partition, least, of)
+        return found[1], found[2]
+
+    def usable(self, tenant: Tenant) -> tuple[Point, ...]:
+        """The tenant's points."""
+        if tenant.name not in self._usable:
+            self._usable[tenant.name] = usable(tenant, self.profiles, self.options)
+        return self._usable[tenant.name]
+
+    def full(self, parts: Sequence[PartitionPlan], point: Point) -> bool:
+        """Whether a device certainly has no room for a partition more; False says nothing."""
+        if point.kind not in self._whole:
+            self._whole[point.kind] = self.device.whole(point.kind)
+        room = self._whole[point.kind] - point.units
+        return parts[0].kind != point.kind or sum(part.units for part in parts) > room
 
     def stating(self, partition: PartitionPlan) -> PartitionPlan:
         """The partition with the memory it needs, where that is known."""
@@ -65,10 +95,10 @@ class _Room:
 
     def load(self, partition: PartitionPlan) -> float:
         """How busy a partition is; asked for each of them again and again."""
-        if partition not in self._loads:
+        if (kept := self._loads.get(id(partition))) is None:
             found = loads(partition, self.profiles, self.models, turns=self.options.turns)
-            self._loads[partition] = busy(partition, found)
-        return self._loads[partition]
+            kept = self._loads[id(partition)] = (partition, busy(partition, found))
+        return kept[1]
 
 
 def consolidate(
@@ -82,10 +112,16 @@ def consolidate(
     room = _Room(tenants, models, profiles, device, options)
     devices: Devices = tuple(gpu.partitions for gpu in plan.gpus)
     moved: set[str] = set()
-    while (found := _without_one(devices, room)) is not None:
-        gone, fewer = found
-        moved |= {each.tenant for partition in devices[gone] for each in partition.tenants}
-        devices = fewer
+    begun = 0
+    while begun != len(devices):
+        begun = len(devices)
+        devices = tuple(chain.from_iterable(
+            _fewer(devices[first : first + STRETCH], room, moved)
+            for first in range(0, begun, STRETCH)
+        ))  # fmt: skip
+        if begun <= STRETCH:
+            break
+        devices = tuple(sorted(devices, key=lambda parts: sum(map(room.load, parts))))
     if len(devices) == len(plan.gpus):
         return plan
     reasons = [why for why in plan.reasons if why.tenant not in moved]
@@ -96,6 +132,15 @@ def consolidate(
     gpus = tuple(GpuPlan(n, _named(n, parts)) for n, parts in enumerate(devices))
     fewest = Plan(plan.planner, plan.device, gpus, None, None, tuple(reasons))
     return finish(fewest, workload, profiles, device, options)
+
+
+def _fewer(devices: Devices, room: _Room, moved: set[str]) -> Devices:
+    """What is left of a stretch of devices; who moved is added to `moved`."""
+    while (found := _without_one(devices, room)) is not None:
+        gone, fewer = found
+        moved |= {each.tenant for partition in devices[gone] for each in partition.tenants}
+        devices = fewer
+    return devices
 
 
 def _without_one(devices: Devices, room: _Room) -> tuple[int, Devices] | None:
@@ -149,32 +194,27 @@ def _topped_up(
 
 def _in_time(tenant: str, rate_rps: float, devices: Devices, room: _Room) -> Iterator[Devices]:
     """All of the rate in turns with the tenants of one partition, the most loaded first."""
-    places = [(n, i) for n, parts in enumerate(devices) for i in range(len(parts))]
-    places.sort(key=lambda at: -room.load(devices[at[0]][at[1]]))
-    newcomer = Assignment(tenant, 1, rate_rps, 0.0)
-    most = room.options.max_utilisation
-    for n, i in places:
+    places = [
+        (least, room.load(partition), n, i)
+        for n, parts in enumerate(devices)
+        for i, partition in enumerate(parts)
+        if (least := room.demands(partition)[0]) < room.options.max_utilisation
+    ]
+    places.sort(key=lambda at: (-at[1], at[2:]))
+    for least, _, n, i in places:
         partition = devices[n][i]
+        newcomer = room.demand(tenant, rate_rps, partition.kind, partition.units)
+        if least + newcomer.least_busy > room.options.max_utilisation:
+            continue
         if any(each.tenant == tenant for each in partition.tenants):
             continue
-        demands = [
-            room.demand(each, partition.kind, partition.units)
-            for each in (*partition.tenants, newcomer)
-        ]
-        if not all(d.points for d in demands) or _least_busy(demands) > most:
-            continue
-        fit = together(demands, room.options)
+        fit = together([*room.demands(partition)[1], newcomer], room.options)
         if fit is None:
             continue
         shared = room.stating(replace(partition, tenants=fit.assignments, procs=1))
         parts = (*devices[n][:i], shared, *devices[n][i + 1 :])
         if held(parts, room.device):
             yield _changed(devices, n, parts)
-
-
-def _least_busy(demands: Sequence[Demand]) -> float:
-    """How busy tenants in turns are at the least: nothing that a cycle could undercut."""
-    return sum(d.rate_rps / max(p.throughput_rps for p in d.points) for d in demands)
 
 
 def _in_space(
@@ -186,7 +226,7 @@ def _in_space(
     """
     who = room.tenants[tenant]
     best: tuple[tuple[float, ...], int, tuple[PartitionPlan, ...], float] | None = None
-    for point in usable(who, room.profiles, room.options):
+    for point in room.usable(who):
         share = min(rate_rps, ceiling_rps(point, room.options))
         if share < floor_rps(point, who.slo_ms) or not serves(
             point, share, who.slo_ms, room.options
@@ -197,8 +237,10 @@ def _in_space(
         if best is not None and rank >= best[0]:
             continue
         part = PartitionPlan("", point.kind, point.units, (), None, point.procs)
+        own = room.stating(_own(part, who, point, share))
         for n, parts in enumerate(devices):
-            own = room.stating(_own(part, who, point, share))
+            if room.full(parts, point):
+                continue
             arranged = _arranged((*parts, own), room.device)
             if arranged is not None:
                 best = (rank, n, arranged, rest)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spacetime.plan.plan import Assignment
 from spacetime.plan.planner import PlanOptions
@@ -33,6 +33,18 @@ class Demand:
     rate_rps: float
     points: tuple[Point, ...]
     slowdown: float = 1.0
+    longest_ms: float = field(init=False, compare=False)  # the longest cycle it could have alone
+    quickest_ms: float = field(init=False, compare=False)  # no turn of it is shorter
+    least_busy: float = field(init=False, compare=False)  # the time it needs, as a fraction
+
+    def __post_init__(self) -> None:
+        # Asked for again and again, by every partition that others might join.
+        keep = object.__setattr__
+        keep(self, "longest_ms", _longest_ms(self))
+        quickest = min((point.latency_ms for point in self.points), default=0.0)
+        keep(self, "quickest_ms", quickest * self.slowdown)
+        fastest = max((point.throughput_rps for point in self.points), default=0.0)
+        keep(self, "least_busy", self.rate_rps / fastest if fastest else math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +99,10 @@ def together(demands: Sequence[Demand], options: PlanOptions) -> Fit | None:
     Where waiting for all turns (`options.turns` = `all`) breaks an objective, a cycle shorter by
     that much is tried.
     """
-    duty_ms = min(_longest_ms(demand) for demand in demands)
-    if duty_ms <= 0 or (turns := _turns(demands, duty_ms)) is None:
+    duty_ms = min(demand.longest_ms for demand in demands)
+    if duty_ms <= 0 or sum(demand.quickest_ms for demand in demands) > duty_ms * (1 + ROUNDING):
+        return None
+    if (turns := _turns(demands, duty_ms)) is None:
         return None
     if options.turns == "all":
         turns_ms = sum(turn.latency_ms for turn in turns)
@@ -120,6 +134,7 @@ def _longest_ms(demand: Demand) -> float:
 
 def _turns(demands: Sequence[Demand], duty_ms: float) -> list[_Turn] | None:
     turns = []
+    room_ms = duty_ms * (1 + 2 * ROUNDING)
     for demand in demands:
         due = math.ceil(duty_ms * demand.rate_rps / 1000 * (1 - ROUNDING))
         batch = max(demand.tenant.largest_request, due)
@@ -130,6 +145,8 @@ def _turns(demands: Sequence[Demand], duty_ms: float) -> list[_Turn] | None:
             batch = point.batch
         capacity_rps = point.throughput_rps * batch / point.batch / demand.slowdown
         turns.append(_Turn(batch, point.latency_ms * demand.slowdown, capacity_rps))
+        if (room_ms := room_ms - turns[-1].latency_ms) < 0:
+            return None
     return turns
 
 

@@ -149,12 +149,31 @@ def lower_bound(
     Each request takes at least the share of a device its tenant's most frugal point takes.
     Raises InfeasibleError where a tenant has no point at all.
     """
-    devices = sum(
-        tenant.rate_rps
-        * min(
-            point.units / device.whole(point.kind) / ceiling_rps(point, options)
-            for point in usable(tenant, profiles, options, whole=False)
+    frugal: dict[str, list[tuple[float, Point]]] = {}
+    devices = 0.0
+    for tenant in workload.tenants:
+        if tenant.model not in frugal:
+            frugal[tenant.model] = _frugal(tenant.model, profiles, device, options)
+        shares = (
+            share
+            for share, point in frugal[tenant.model]
+            if point.latency_ms <= tenant.slo_ms and tenant.allows(point.batch)
         )
-        for tenant in workload.tenants
-    )
+        if (share := next(shares, None)) is None:
+            usable(tenant, profiles, options, whole=False)  # which says why there is none
+            raise AssertionError("a tenant without a point is refused")
+        devices += tenant.rate_rps * share
     return at_least(devices)
+
+
+def _frugal(
+    model: str, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+) -> list[tuple[float, Point]]:
+    """A model's points, each with the part of a device a request a second takes; least first."""
+    whole = {kind: device.whole(kind) for kind in {point.kind for point in profiles.of(model)}}
+    found = [
+        (point.units / whole[point.kind] / ceiling_rps(point, options), point)
+        for point in profiles.of(model)
+        if point.procs <= options.max_procs
+    ]
+    return sorted(found, key=lambda pair: pair[0])
