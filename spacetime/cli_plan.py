@@ -45,6 +45,11 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
     help="Smaller batches where they answer sooner at random arrivals; costs headroom.",
 )
 @click.option(
+    "--guard",
+    is_flag=True,
+    help="Planner paris: simulate layouts of one size beside it and keep the best.",
+)
+@click.option(
     "--attainment",
     type=Number(0.01, 1),
     help="Lower the ceiling until every tenant has this part in time when simulated, such as 0.99.",

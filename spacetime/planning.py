@@ -15,7 +15,7 @@ from rich.table import Table
 from spacetime import devices, profile_file, workload_file
 from spacetime.devices import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, plan_json, require
+from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
 from spacetime.plan.export import EXPORTS
@@ -36,6 +36,7 @@ def from_options(
     max_utilisation: float,
     choices: Sequence[str],
     calm: bool,
+    guard: bool,
     attainment: float | None,
     form: str | None,
     explain: bool,
@@ -51,7 +52,7 @@ def from_options(
     facts = devices.device(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
-    maker = make(planner, **parse(choices))
+    maker = _maker(planner, parse(choices), guard=guard)
     if attainment is not None:  # which needs the native simulator; planning alone does not
         prove = import_module("spacetime.proven").proven
         found = prove(maker, load, points, facts, options, target=attainment).plan
@@ -72,6 +73,19 @@ def from_options(
         Console(stderr=as_json or form is not None).print(
             made.explain(), highlight=False, markup=False, soft_wrap=True
         )
+
+
+def _maker(name: str, choices: dict[str, Any], *, guard: bool) -> Planner:
+    """The planner of a name; with `guard`, also among its choices, the one that simulates."""
+    if name == "paris":
+        guard = bool(choices.pop("guard", False)) or guard
+    elif guard:
+        raise UnsupportedError("--guard: belongs to planner paris")
+    maker = make(name, **choices)
+    if not guard:
+        return maker
+    guarded: Planner = import_module("spacetime.guarded").Guarded(paris=maker)
+    return guarded
 
 
 def parse(choices: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"planning", "profiling", "simulation", "scoreboard"},
     {"comparison", "profiler"},
     {"planned_session"},
-    {"plan_report", "profiler_rig", "proven", "rate_search"},
+    {"guarded", "plan_report", "profiler_rig", "proven", "rate_search"},
     {"placement", "plan_simulator"},
     {"deployment"},
     {
