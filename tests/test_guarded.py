@@ -37,7 +37,7 @@ def ask(rate: float, slo_ms: float) -> Workload:
 
 
 def test_one_size_everywhere_replaces_paris_where_size_gains_nothing() -> None:
-    load = ask(4000, 150)
+    load = ask(3000, 500)
     made = Guarded(draws=QUICK)
     found = made.candidates(load, FLAT, A100, PlanOptions())
     by_label = {each.label: each for each in found}
@@ -71,7 +71,7 @@ def test_refusals_are_those_of_paris() -> None:
 @pytest.mark.parametrize("asked", [["--guard"], ["--set", "guard=true"]])
 def test_the_command_takes_it_for_paris_only(tmp_path: Path, asked: list[str]) -> None:
     profile_file.write(tmp_path / "p.csv", FLAT)
-    load = {"tenants": [{"name": "t", "model": "m", "slo_ms": 150, "rate_rps": 4000,
+    load = {"tenants": [{"name": "t", "model": "m", "slo_ms": 500, "rate_rps": 3000,
                          "batch_mix": {"1": 8, "8": 1}}]}  # fmt: skip
     (tmp_path / "w.json").write_text(json.dumps(load))
     args = ["plan", f"{tmp_path}/w.json", "--profiles", f"{tmp_path}/p.csv", *asked, "--json"]
