@@ -79,12 +79,14 @@ class Executor:
         around: Callable[[_native.Lane], AbstractContextManager[None]],
         *,
         priority: int = 0,
+        pool: int | None = None,
     ) -> None:
         """Opens a lane on a partition of `units` and starts its dispatcher thread inside `around`.
 
         priority: of its streams over those of lanes that share units with it; CUDA devices only.
+        pool: lanes of one number share what waits on any of them.
         """
-        lane = self.native.add_lane(list(units), priority=priority)
+        lane = self.native.add_lane(list(units), priority=priority, pool=pool)
         name = f"spacetime-lane-{len(self.lanes)}"
         self.lanes.append(lane)
         self._threads.append(_start(name, _serve, lane, self._entries, around))

@@ -8,9 +8,11 @@ spans them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from spacetime.deployment import Deployment, PlanLane, Served, deploy
 from spacetime.device import Device, Units, sized
@@ -35,17 +37,27 @@ class Placement:
     duty: Mapping[int, tuple[tuple[str, int], ...]]
     notes: tuple[str, ...]
 
-    def shares(self, tenant: str) -> list[float]:
-        """A tenant's planned rate on each lane; lanes of one pool have equal parts of theirs."""
-        rates = [0.0] * len(self.lanes)
-        for lane, on in self.served[tenant].items():
-            pool = self.lanes[lane].pool
-            members = [lane]
-            if pool is not None:
-                members = [n for n in self.served[tenant] if self.lanes[n].pool == pool]
-            for member in members:
-                rates[member] += on.rate_rps / len(members)
-        return rates
+    def shares(self, tenant: str) -> dict[int, float]:
+        """A tenant's planned rate by lane, where it is routed; a pool's is that of its first."""
+        served = self.served[tenant]
+        return {lane: on.rate_rps for lane, on in served.items() if on.rate_rps > 0}
+
+    @property
+    def keys(self) -> tuple[LaneKey, ...]:
+        """What makes each lane the same as one of another placement."""
+        processes = Counter(lane.pool for lane in self.lanes if lane.pool is not None)
+        return tuple(
+            LaneKey(units, lane.process, processes[lane.pool] if lane.pool is not None else 1)
+            for lane, units in zip(self.lanes, self.units, strict=True)
+        )
+
+
+class LaneKey(NamedTuple):
+    """A lane by its units, its process on them, and how many processes serve its queue."""
+
+    units: Units
+    process: int
+    pooled: int
 
 
 def place(

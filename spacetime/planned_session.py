@@ -1,14 +1,20 @@
 """A session laid out by a plan: its partitions are lanes, its rates the routes, its cycles turns.
 
 The scheduler is told what the plan was judged by: the profile's latencies, so that what was
-simulated is what runs. It corrects them by what launches then take.
+simulated is what runs. It corrects them by what launches then take. A running session moves to
+another plan: see apply().
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from spacetime import devices
@@ -16,17 +22,37 @@ from spacetime.core import Policy
 from spacetime.deployment import Served
 from spacetime.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
+from spacetime.executor import serving
 from spacetime.family import Family
-from spacetime.placement import Placement, place
+from spacetime.measure import on_cores
+from spacetime.placement import LaneKey, Placement, place
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan_simulator import own_policy
 from spacetime.profile import Profiles
-from spacetime.resident import ResidentFamily
+from spacetime.program import spread
+from spacetime.resident import Place, ResidentFamily
 from spacetime.session import Session
 from spacetime.tenant import Tenant
+from spacetime.units import MS
 from spacetime.workload import Workload
 
 LEAST_BATCH = 16  # batches prepared for, also where the plan has smaller ones: plans change
+DRAIN_POLL_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a change of plan did: lanes opened, kept and drained, and how long each step took.
+
+    Requests are served throughout; between `prepare_ms` and `drain_ms` both plans' lanes run.
+    """
+
+    opened: int
+    kept: int
+    drained: int
+    prepare_ms: float
+    switch_ms: float
+    drain_ms: float
 
 
 class PlannedSession(Session):
@@ -34,8 +60,10 @@ class PlannedSession(Session):
 
     plan, workload, profiles: as a planner takes and gives them; the plan is checked under `options`
     (those it was made with). device: as Session's. gpu: which device of the plan this is, where
-    there are several. policy: a preset or Policy instead of the plan's own. Tenants are added by
-    name, see add(). Raises PlanError for a plan that breaks a bound, or that no session can drive.
+    there are several. policy: a preset or Policy instead of the plan's own. max_batch: the largest
+    batch a later plan may have. ladder: plans to come, whose lanes are opened now; a device whose
+    graphs are captured lane by lane moves to no others. Tenants are added by name, see add().
+    Raises PlanError for a plan that breaks a bound, or that no session can drive.
 
     >>> with PlannedSession(plan, workload, profiles, device="cpu") as session:
     ...     tenant = session.add(model, name="a", example_inputs=(x,))
@@ -52,25 +80,37 @@ class PlannedSession(Session):
         policy: str | Policy | None = None,
         options: PlanOptions | None = None,
         max_batch: int | None = None,
+        ladder: Sequence[Plan] = (),
         timeline: bool = False,
     ) -> None:
-        require(plan, workload, profiles, devices.device(plan.device), options)
+        self.profiles, self.options = profiles, options or PlanOptions()
+        for each in (plan, *ladder):
+            self._check(each, workload)
         opened = open_device(device) if isinstance(device, str) else device
+        self.plan, self.workload = plan, workload
         self.placement = place(plan, workload, profiles, opened, gpu)
-        self.plan, self.workload, self.profiles = plan, workload, profiles
-        self.options = options or PlanOptions()
-        self._told: dict[tuple[int, int], dict[int, int]] = {}  # latencies by (family, lane)
-        largest = max(_largest(self.placement), LEAST_BATCH)
+        rungs = [place(each, workload, profiles, opened, gpu) for each in ladder]
+        largest = max(map(_largest, (self.placement, *rungs)))
+        most = max_batch or max(largest, LEAST_BATCH)
+        self._own = policy is None
         super().__init__(
             opened,
-            policy=policy or own_policy(plan, workload),
-            lanes=self.placement.units,
-            max_batch=max_batch or largest,
+            policy=policy or _policy(plan, workload),
+            lanes=[],  # opened below, with the pools of the plan
+            max_batch=most,
             timeline=timeline,
         )
         if policy is None:
             self.policy_name = f"of the plan by {plan.planner}"
-        self._buckets = _buckets(self.placement, max_batch or largest)
+        self._buckets = _buckets([self.placement, *rungs], most)
+        self._numbers: dict[LaneKey, int] = {}  # of every open lane
+        self._told: set[tuple[int, int]] = set()  # (family, lane) that know latencies
+        self._warm: set[tuple[int, int, int]] = set()  # (family, cores, bucket) that have run
+        for placement in (self.placement, *rungs):
+            self._open(placement.keys)
+        if self._place is not None:
+            capturer, partitions = self._place.capturer, self._executor.sm_partitions()
+            self._place = Place(self._place.native, capturer, partitions)
 
     def add(
         self, model: nn.Module, *, example_inputs: Sequence[Any], name: str | None = None,
@@ -88,67 +128,243 @@ class PlannedSession(Session):
             "priority": asked.priority, "weight": asked.weight,
         }  # fmt: skip
         tenant = super().add(model, example_inputs=example_inputs, name=name, **(given | options))
-        self._turns()
+        with self._changing:
+            self._turns(self.placement)
         return tenant
+
+    def apply(self, plan: Plan, workload: Workload | None = None) -> Moved:
+        """Moves the running session to another plan; what was accepted is answered or dropped at
+        its own deadline, as ever.
+
+        The new lanes are opened and warmed beside the old ones, then every tenant is routed to
+        them and what waits goes along, then the old ones finish what they run. `workload`: the
+        same tenants at other rates, which the plan is for. Returns when the old lanes are idle;
+        they stay for a plan that wants them again. Raises PlanError, and nothing has changed, for
+        a plan that is unsound, serves not all tenants that are here, or needs another policy,
+        larger batches, or lanes that this device cannot open any more.
+        """
+        load = workload or self.workload
+        self._check(plan, load)
+        with self._changing:
+            self._executor.check_open()
+            new = place(plan, load, self.profiles, self.device, self._gpu_of(plan))
+            self._movable(plan, load, new)
+            start = time.monotonic_ns()
+            before = len(self.partitions)
+            old = {self._numbers[key] for key in self.placement.keys}
+            self._open(new.keys)
+            lanes = {self._numbers[key] for key in new.keys}
+            self._warm_up(new)
+            prepared = time.monotonic_ns()
+            self._switch(new)
+            self.plan, self.workload, self.placement = plan, load, new
+            switched = time.monotonic_ns()
+            self._drain(old - lanes)
+        return Moved(
+            opened=len(self.partitions) - before,
+            kept=len(old & lanes),
+            drained=len(old - lanes),
+            prepare_ms=(prepared - start) / MS,
+            switch_ms=(switched - prepared) / MS,
+            drain_ms=(time.monotonic_ns() - switched) / MS,
+        )
+
+    def counts(self) -> dict[str, tuple[int, int, int]]:
+        """By tenant since the session opened: requests that came, ended, were answered in time.
+
+        Those refused by a full queue came and ended.
+        """
+        stats = self._executor.native.stats()
+        found = {}
+        for tenant in self.tenants.values():
+            count, refused = stats.tenants[tenant.number], stats.refused[tenant.number]
+            ended = count.completed + sum(count.dropped.values()) + refused
+            found[tenant.name] = (count.offered + refused, ended, count.met)
+        return found
 
     def report(self) -> dict[str, Any]:
         """Session.report(), with the plan's names of the partitions."""
         found = super().report()
-        for row, lane in zip(found["partitions"], self.placement.lanes, strict=True):
-            row |= {"id": lane.partition.id, "kind": self.device.kind, "process": lane.process}
+        here = {self._numbers[key]: lane for key, lane in self._named()}
+        for number, row in enumerate(found["partitions"]):
+            row["kind"] = self.device.kind
+            if number in here:
+                row |= {"id": here[number].partition.id, "process": here[number].process}
         return found | {"plan": {"planner": self.plan.planner, "gpu": self.placement.gpu}}
 
     def explain(self) -> str:
         """Session.explain(), with where the plan lies and what was rounded."""
-        lines = [f"lane {number}: {lane}" for number, lane in enumerate(self.placement.lanes)]
+        lines = [f"lane {self._numbers[key]}: {lane}" for key, lane in self._named()]
         return "\n".join([super().explain(), *lines, *self.placement.notes])
+
+    def _named(self) -> Iterable[tuple[LaneKey, Any]]:
+        return zip(self.placement.keys, self.placement.lanes, strict=True)
+
+    def _check(self, plan: Plan, workload: Workload) -> None:
+        require(plan, workload, self.profiles, devices.device(plan.device), self.options)
+
+    def _gpu_of(self, plan: Plan) -> int | None:
+        return None if len(plan.gpus) == 1 else self.placement.gpu
+
+    def _open(self, keys: Sequence[LaneKey]) -> None:
+        """Opens the lanes that are not open yet."""
+        capturer = None if self._place is None else self._place.capturer
+        around = partial(serving, capturer)
+        for key in keys:
+            if key in self._numbers:
+                continue
+            number = len(self.partitions)
+            first = self._numbers.get(key._replace(process=0), number)
+            pool = first if key.pooled > 1 else None
+            self._executor.add_lane(key.units, around, pool=pool)
+            self.partitions.append(key.units)
+            self._numbers[key] = number
 
     def _bound_ns(self, slo_ms: float | None) -> int | None:
         return None  # the plan has bounded the batches
 
     def _routed(self, name: str, family: Family | ResidentFamily) -> tuple[int, list[float]]:
-        for lane, served in self.placement.served[name].items():
-            self._tell(name, family, lane, served)
-        shares = self.placement.shares(name)
+        self._batch(name, family, self.placement)  # before anything is told
+        members = [(t.name, t.family) for t in self.tenants.values()]
+        self._tell([*members, (name, family)], self.placement)
+        return self._shares(name, self.placement)
+
+    def _shares(self, name: str, placement: Placement) -> tuple[int, list[float]]:
+        """A tenant's main lane and its share of each, by the executor's numbers."""
+        shares = [0.0] * len(self.partitions)
+        for lane, rate in placement.shares(name).items():
+            shares[self._numbers[placement.keys[lane]]] += rate
         return shares.index(max(shares)), shares
 
-    def _tell(self, name: str, family: Family | ResidentFamily, lane: int, served: Served) -> None:
-        """What launches of a family take on a lane, up to the planned batch."""
-        buckets = family.buckets if self.fuses else (1,)
-        limit = next((bucket for bucket in buckets if bucket >= served.batch), None)
-        if limit is None and self.fuses:
+    def _batch(self, name: str, family: Family | ResidentFamily, placement: Placement) -> None:
+        most = max(on.batch for on in placement.served[name].values())
+        if self.fuses and family.buckets[-1] < most:
             raise PlanError(
-                f"tenant {name}: the plan gives it batches of {served.batch}, its model was "
-                f"prepared for at most {buckets[-1]}; give max_batch, or batch_sizes to the planner"
+                f"tenant {name}: the plan gives it batches of {most}, its model was prepared for "
+                f"at most {family.buckets[-1]}; give max_batch, or batch_sizes to the planner"
             )
-        told = self._told.setdefault((family.native, lane), {})
-        for bucket in buckets:
-            if limit is None or bucket <= limit:
-                told[bucket] = max(told.get(bucket, 0), _latency_ns(served, bucket))
-        for bucket, ns in told.items():
-            self._executor.native.set_latency(family.native, lane, bucket, ns)
 
-    def _turns(self) -> None:
+    def _tell(
+        self, members: Iterable[tuple[str, Family | ResidentFamily]], placement: Placement
+    ) -> None:
+        """What launches of each family take on each lane, and the largest that was planned."""
+        native = self._executor.native
+        limits: dict[tuple[int, int], int] = {}
+        for name, family in members:
+            for lane, served in placement.served[name].items():
+                number = self._numbers[placement.keys[lane]]
+                for bucket in family.buckets:
+                    ns = _latency_ns(served, bucket)
+                    native.set_latency(family.native, number, bucket, ns)
+                key = (family.native, number)
+                limits[key] = max(limits.get(key, 0), _limit(family.buckets, served.batch))
+        for (number, lane), limit in limits.items():
+            native.set_batch(number, lane, limit)
+        for number, lane in self._told - set(limits):
+            native.set_batch(number, lane, 0)  # only what waits there already
+        self._told |= set(limits)
+
+    def _turns(self, placement: Placement) -> None:
         """The cycles of the plan, as far as their tenants are here."""
-        for lane, turns in self.placement.duty.items():
+        if self.policy.order != "duty":
+            return
+        for lane, key in enumerate(placement.keys):
+            turns = placement.duty.get(lane, ())
             present = [(self.tenants[t].number, batch) for t, batch in turns if t in self.tenants]
-            self._executor.native.set_duty(lane, present)
+            self._executor.native.set_duty(self._numbers[key], present)
+
+    def _movable(self, plan: Plan, load: Workload, new: Placement) -> None:
+        """Raises PlanError for what this session cannot become."""
+        if self._own and _policy(plan, load) != self.policy:
+            raise PlanError(
+                f"policy: the plan by {plan.planner} needs another than this session was opened "
+                "with; open a session of it"
+            )
+        for tenant in self.tenants.values():
+            if tenant.name not in new.served:
+                raise PlanError(
+                    f"tenant {tenant.name}: the plan does not serve it here; remove it first"
+                )
+            self._batch(tenant.name, tenant.family, new)
+        missing = [key for key in new.keys if key not in self._numbers]
+        if self._place is not None and missing:
+            raise PlanError(
+                f"lanes: no graph was captured on units {list(missing[0].units)} of "
+                f"{self.device.name}; open the session with this plan in its ladder"
+            )
+
+    def _warm_up(self, new: Placement) -> None:
+        """Runs every family once at each size it will have, on threads as its lanes have them."""
+        for tenant in self.tenants.values():
+            family = tenant.family
+            if not isinstance(family, Family):
+                continue
+            for lane, served in new.served[tenant.name].items():
+                limit = _limit(family.buckets, served.batch)
+                units = new.units[lane]
+                cold = [
+                    bucket for bucket in family.buckets
+                    if bucket <= limit and (family.native, len(units), bucket) not in self._warm
+                ]  # fmt: skip
+                if cold:
+                    on_cores(units, partial(_run_once, family, tenant.member, cold))
+                self._warm |= {(family.native, len(units), bucket) for bucket in cold}
+
+    def _switch(self, new: Placement) -> None:
+        """Routes every tenant by the new plan; what waits goes along."""
+        self._turns(new)
+        members = [(t.name, t.family) for t in self.tenants.values()]
+        self._tell(members, new)
+        for tenant in self.tenants.values():
+            lane, shares = self._shares(tenant.name, new)
+            tenant.lane = lane
+            self._executor.native.set_routes(
+                tenant.number, lane=lane, lane_weights=shares, move=True
+            )
+
+    def _drain(self, lanes: Iterable[int]) -> None:
+        pause = threading.Event()
+        for lane in lanes:
+            while self._executor.native.load(lane):
+                pause.wait(DRAIN_POLL_S)
+
+
+def _policy(plan: Plan, workload: Workload) -> Policy:
+    """The plan's own; by turns in any case, so that the next plan may have cycles."""
+    own = own_policy(plan, workload)
+    return replace(own, order="duty") if plan.policy is None else own
+
+
+def _run_once(family: Family, member: int, buckets: Sequence[int]) -> None:
+    runner = family.runner
+    for bucket in buckets:
+        inputs = spread(family.example, bucket)
+        runner.alone[member](*inputs)
+        if runner.fused is not None:
+            runner.fused(torch.full((bucket,), member), *inputs)
 
 
 def _largest(placement: Placement) -> int:
     return max(on.batch for lanes in placement.served.values() for on in lanes.values())
 
 
-def _buckets(placement: Placement, largest: int) -> list[int]:
+def _buckets(placements: Iterable[Placement], largest: int) -> list[int]:
     """Powers of two that hold every batch, and whatever the profiles measured below."""
     powers = [2**n for n in range((largest - 1).bit_length() + 1)]
     measured = {
         bucket
+        for placement in placements
         for lanes in placement.served.values()
         for served in lanes.values()
         for bucket in served.latency_ns
+        if bucket <= largest
     }
     return sorted({*powers, *measured})
+
+
+def _limit(buckets: Sequence[int], batch: int) -> int:
+    """The smallest bucket that holds a planned batch; a planned launch is padded as well."""
+    return next((bucket for bucket in buckets if bucket >= batch), buckets[-1])
 
 
 def _latency_ns(served: Served, bucket: int) -> int:
