@@ -18,6 +18,7 @@ from spacetime.errors import ProfileError, UnsupportedError
 from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
+from spacetime.plan.bounds import explained
 from spacetime.plan.export import EXPORTS
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
@@ -61,6 +62,8 @@ def from_options(
     if calm and attainment is None:
         found = calmed(found, load, points, options)
     made = require(found, load, points, facts, options)
+    if explain and made.planner != "spacetime":  # which says so already
+        made = explained(made, load, points, facts, options)
     if out is not None:
         out.write_text(plan_json.dumps(made), encoding="utf-8")
     if form is not None:

@@ -134,6 +134,51 @@ def consolidate(
     return finish(fewest, workload, profiles, device, options)
 
 
+def refused_at(
+    plan: Plan, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+) -> Reason:
+    """Whose rate has no place if the least loaded device goes, and by how much it is refused."""
+    tenants = {tenant.name: tenant for tenant in workload.tenants}
+    models = {name: tenant.model for name, tenant in tenants.items()}
+    room = _Room(tenants, models, profiles, device, options)
+    devices: Devices = tuple(gpu.partitions for gpu in plan.gpus)
+    least = min(range(len(devices)), key=lambda n: sum(map(room.load, devices[n])))
+    left: Devices = (*devices[:least], *devices[least + 1 :])
+    leaving = [each for partition in devices[least] for each in partition.tenants]
+    for each in sorted(leaving, key=lambda a: -a.rate_rps):
+        found = _placed(each.tenant, each.rate_rps, left, room)
+        if found is None:
+            return Reason(each.tenant, f"one device fewer: {_nearest(each, left, room)}")
+        left = found
+    return Reason(leaving[0].tenant, "one device fewer would do; spacetime plans so")
+
+
+def _nearest(each: Assignment, devices: Devices, room: _Room) -> str:
+    """The place that would refuse it by least, and the bound that refuses."""
+    tried = []
+    for partition in (p for parts in devices for p in parts):
+        busy_already, others = room.demands(partition)
+        own = room.demand(each.tenant, each.rate_rps, partition.kind, partition.units)
+        if not own.points:
+            continue
+        used = (busy_already + own.least_busy) / room.options.max_utilisation
+        duty_ms = min(demand.longest_ms for demand in (*others, own))
+        turns_ms = sum(demand.quickest_ms for demand in (*others, own))
+        name = "its ceiling, utilisation bound"
+        if used <= 1 and duty_ms > 0:
+            # Batches grow with the cycle, so at best its turns take what the shortest launches do.
+            used = max(1.0, turns_ms / duty_ms)
+            name = "the cycle its tenants' objectives allow, SLO bound"
+        elif used <= 1:
+            used, name = 2 * own.quickest_ms / own.tenant.slo_ms, "its objective, SLO bound"
+        tried.append((used, partition.id, name))
+    if not tried:
+        return f"{each.rate_rps:.4g} req/s find no partition it has a profile for"
+    used, name, bound = min(tried)
+    amount = f"{used:.2f}" if used > 1 else "more than 1"
+    return f"{each.rate_rps:.4g} req/s would need {amount} of {name}: {bound}"
+
+
 def _fewer(devices: Devices, room: _Room, moved: set[str]) -> Devices:
     """What is left of a stretch of devices; who moved is added to `moved`."""
     while (found := _without_one(devices, room)) is not None:

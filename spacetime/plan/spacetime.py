@@ -14,6 +14,7 @@ from importlib.util import find_spec
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
+from spacetime.plan.bounds import explained
 from spacetime.plan.check import check
 from spacetime.plan.consolidate import consolidate
 from spacetime.plan.demand import lower_bound
@@ -42,6 +43,7 @@ class SpaceTime:
     ) -> Plan:
         """See `Planner`."""
         best = self.plans(workload, profiles, device, options)[0]
+        best = explained(best, workload, profiles, device, options)
         if options.gpus is not None and len(best.gpus) > options.gpus:
             last = best.gpus[options.gpus].partitions[0].tenants[0].tenant
             raise InfeasibleError(
