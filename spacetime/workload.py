@@ -9,8 +9,8 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
@@ -257,6 +257,15 @@ class Workload:
         for arrival in self.trace:
             if arrival.time_ns < 0 or not 0 <= arrival.tenant < len(self.tenants):
                 raise WorkloadError("trace", f"{arrival} has no such time or tenant")
+
+    def with_rates(self, rates: Sequence[float]) -> Workload:
+        """The same tenants at other rates, inputs a second; 0 becomes a trickle, for a plan serves
+        every tenant."""
+        tenants = tuple(
+            replace(tenant, rate_rps=max(rate, tenant.rate_rps / 1000))
+            for tenant, rate in zip(self.tenants, rates, strict=True)
+        )
+        return replace(self, tenants=tenants)
 
     def schedule(self, *, duration_ns: int) -> Iterator[Arrival]:
         """Every request before `duration_ns`, in order of time; ties in order of tenants."""
