@@ -22,9 +22,7 @@ LAYERS: list[set[str]] = [
     {"planning", "profiling", "simulation", "scoreboard"},
     {"comparison", "profiler"},
     {"planned_session"},
-    {"guarded", "plan_report", "profiler_rig", "proven", "rate_search"},
-    {"placement", "plan_simulator"},
-    {"dynamic", "plan_report", "proven", "rate_search"},
+    {"dynamic", "guarded", "plan_report", "profiler_rig", "proven", "rate_search"},
     {"placement", "plan_simulator", "staged_plan"},
     {"deployment"},
     {
