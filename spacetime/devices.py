@@ -8,6 +8,7 @@ graph adds on the device, and is an estimate wherever no source is given.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -27,7 +28,8 @@ class DeviceFacts:
 
     `tflops` maps a dtype (`fp32`, `tf32`, `fp16`, `bf16`, `fp8`, `int8`) to TFLOP/s (TOP/s);
     a dtype the device lacks is absent. `mig` is empty where the device has no MIG. A CPU package
-    has `cores` and nothing else that is known: no SMs, rates or bandwidth (0).
+    has `cores` and nothing else that is known: no SMs, rates or bandwidth (0), memory
+    without a bound.
     """
 
     name: str
@@ -210,7 +212,7 @@ def cpu(cores: int) -> DeviceFacts:
     """A CPU package of that many cores, from 1 to 4096; profiles call it `cpu-<cores>`."""
     return DeviceFacts(
         name=f"cpu-{cores}", architecture="cpu", sms=0, clock_mhz=0, tflops=_rates(),
-        bandwidth_gbs=0, l2_mib=0, memory_gib=0, launch_us=0, cores=cores,
+        bandwidth_gbs=0, l2_mib=0, memory_gib=math.inf, launch_us=0, cores=cores,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,6 +61,12 @@ def test_a_planner_that_needs_no_mig_plans_cores(name: str) -> None:
     points, options = profiles(procs=3), PlanOptions()
     plan = require(planner(name).plan(load, points, cpu(2), options), load, points, cpu(2), options)
     assert {part.kind for _, part, _ in plan} == {"cores"}
+
+
+def test_a_hosts_memory_bounds_no_plan() -> None:
+    load, options = tenants(("small", 60, 100)), PlanOptions()
+    points = Profiles(tuple(replace(each, memory_mib=9000.0) for each in profiles()))
+    require(planner("whole-gpu").plan(load, points, cpu(2), options), load, points, cpu(2), options)
 
 
 def test_more_cores_than_there_are_break_the_plan() -> None:
