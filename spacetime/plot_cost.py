@@ -30,3 +30,37 @@ def draw_dsts(record: dict[str, Any], path: Path) -> None:
     period = record["facts"]["period"]
     figure.suptitle(f"D-STS Fig. 7, V100 fp32: a wave holds {period} tenants", fontsize=11)
     save(figure, path)
+
+
+def draw_cost(record: dict[str, Any], path: Path) -> None:
+    """Predicted against measured of every point, and the error of each model, to a PNG file."""
+    figure, (cloud, bars) = grid(2, columns=2)
+    figure.set_size_inches(11, 4.8)
+    reach = [value for row in record["rows"] for pair in row["pairs"] for value in pair]
+    ends = (min(reach), max(reach))
+    cloud.plot(ends, ends, color="#000000", linewidth=0.8)
+    families = list(dict.fromkeys(row["family"] for row in record["rows"]))
+    for number, family in enumerate(families):
+        pairs = [p for row in record["rows"] if row["family"] == family for p in row["pairs"]]
+        measured, predicted = zip(*pairs, strict=True)
+        cloud.plot(measured, predicted, ".", markersize=2, color=f"C{number}", label=family)
+    cloud.set_xscale("log")
+    cloud.set_yscale("log")
+    cloud.set_xlabel("measured, ms a batch")
+    cloud.set_ylabel("predicted, ms a batch")
+    cloud.set_title("each model left out of the fit", fontsize=10)
+    names = [row["model"] for row in record["rows"]]
+    for offset, of, colour in ((-0.2, "left_out", "#c1272d"), (0.2, "family_out", "#7f7f7f")):
+        places = [place + offset for place in range(len(names))]
+        label = of.replace("_", " ")
+        bars.bar(places, [100 * row[of] for row in record["rows"]], 0.38, color=colour, label=label)
+    bars.axhline(100 * record["goal"], color="#000000", linewidth=0.8, linestyle=":")
+    bars.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
+    bars.set_ylabel("mean error, %")
+    bars.legend(frameon=False, fontsize=8)
+    handles, labels = cloud.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False,
+                  fontsize=9, markerscale=5)  # fmt: skip
+    found = f"median {record['median_left_out']:.0%}"
+    figure.suptitle(f"ParvaGPU's A100 profiles from three constants: {found}", fontsize=11)
+    save(figure, path)

@@ -1,0 +1,76 @@
+"""The public architectures' layer lists, and predictions beside ParvaGPU's measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from published import data
+
+from spacetime import cost
+from spacetime.benchmarks import architectures, bench_cost
+from spacetime.benchmarks.architectures import MODELS
+from spacetime.cost import Calibration
+from spacetime.devices import A100_80
+from spacetime.errors import UnsupportedError
+
+# Multiply-adds in 10^9 and parameters in 10^6, of one 224 x 224 image, as torchvision publishes
+# them for its weights; Inception's own is for 299 x 299 and has 3.33 more in its auxiliary head.
+PUBLISHED = {
+    "resnet50": (4.09, 25.56),
+    "resnet101": (7.80, 44.55),
+    "resnet152": (11.51, 60.19),
+    "vgg16": (15.47, 138.36),
+    "vgg19": (19.63, 143.67),
+    "densenet121": (2.83, 7.98),
+    "densenet169": (3.36, 14.15),
+    "densenet201": (4.29, 20.01),
+    "mobilenetv2": (0.30, 3.50),
+}
+
+
+def totals(layers: tuple[cost.Layer, ...]) -> tuple[float, float]:
+    flops = sum(layer.flops for layer in layers)
+    return flops / 2e9, sum(layer.weights * layer.count for layer in layers) / 1e6
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_work_and_weights_are_the_published_ones(model: str) -> None:
+    assert totals(MODELS[model]()) == pytest.approx(PUBLISHED[model], abs=0.01)
+
+
+def test_inception_and_bert_too() -> None:
+    assert totals(architectures.inception_v3(299)) == pytest.approx((5.71, 27.16 - 3.33), abs=0.01)
+    products, weights = totals(MODELS["bert"]())
+    # 24 layers of 12 width^2 weights, each used by 128 tokens, and 2 tokens^2 width of attention.
+    assert products == pytest.approx(24 * (12 * 1024**2 * 128 + 2 * 128**2 * 1024) / 1e9)
+    assert weights == pytest.approx(302.3, abs=0.1)  # 335 less the embedding's tables and the head
+
+
+def test_the_benchmark_and_the_model_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_cost, "DTYPE", "fp32")
+    layers = MODELS["resnet50"]()
+    known = Calibration(0.6, 0.5, launch_us=30, ahead=True)
+    points = list(cost.points(
+        "resnet50", layers, A100_80, "mig", units=(1, 7), batches=(1, 32), procs=(1, 3),
+        calibration=known,
+    ))  # fmt: skip
+    studied = bench_cost.study("resnet50", layers, points, (0.5, 0.6))
+    assert studied.error((0.6, 0.5, 30.0)) == pytest.approx(0, abs=1e-9)
+    assert studied.error((0.5, 0.5, 30.0)) > 0.01
+
+
+def test_a_model_left_out_is_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACETIME_DATA", str(data("parvagpu").parent))
+    result = bench_cost.run(quick=True, out=tmp_path, as_json=True)
+    assert result["met"]
+    assert result["median_family_out"] <= bench_cost.GOAL
+    worst = {row["model"] for row in result["rows"] if row["left_out"] > bench_cost.GOAL}
+    assert worst <= {"inceptionv3", "bert"}
+    assert (tmp_path / "cost.png").stat().st_size > 10_000
+
+
+def test_without_the_profiles_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPACETIME_DATA", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="is absent; set SPACETIME_DATA"):
+        bench_cost.run(quick=True)
