@@ -256,8 +256,8 @@ def _percentile_ms(times_ns: Sequence[int], percent: float) -> float:
 
 def show(report: Mapping[str, Any], console: Console) -> None:
     """A table by tenant, one by partition, and the sums."""
-    table = Table(box=SIMPLE_HEAD)
-    for title in ("tenant", "SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms",
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("tenant", "SLO", "offered", "dropped", "in time", "p50 ms", "p99 ms",
                   "req/s", "batch"):  # fmt: skip
         table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
     for name, row in report["tenants"].items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -27,3 +29,17 @@ def test_every_command_it_names_exists() -> None:
     assert {"demo", "test"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_a_plan_is_run_by_the_commands_as_they_stand(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    own = f'set -e\nspacetime() {{ "{sys.executable}" -m spacetime "$@"; }}\n'
+    paths = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", own + block], cwd=tmp_path, env=os.environ | paths,
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["overall"]
+    assert report["offered"] == report["completed"] + sum(report["dropped"].values()) > 0

@@ -62,7 +62,8 @@ class SpaceTime:
         refusals: list[InfeasibleError] = []
         made = list(self._made(workload, profiles, device, unlimited, refusals))
         if not made:
-            raise refusals[0]
+            # That a planner wants another kind of partition says little about the demand.
+            raise next((each for each in refusals if each.bound != "profile"), refusals[0])
         made.sort(key=lambda plan: len(plan.gpus))
         improved = [
             consolidate(plan, workload, profiles, device, unlimited)
