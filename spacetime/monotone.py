@@ -4,6 +4,9 @@ Noise breaks that order, and a planner that believes noise picks a batch or a pa
 Pool adjacent violators is the least-squares answer along one axis (Ayer et al., 1955), here of
 logarithms, since noise is a part of a latency; over both axes it is applied in turn, and what is
 left is closed by envelopes, which are always in order.
+
+More units can be slower in truth (two cores for a model too small for them). Where that is beyond
+the noise of the rounds, each size is smoothed by itself, and whoever asks is told.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import exp, log
+from itertools import permutations
+from math import exp, inf, log
 
-from spacetime.profile import Point
+from spacetime.profile import Key, Point
 
 SWEEPS = 50
+LEAST_NOISE = 0.05  # of any two measurements, however well their rounds agree
 Grid = Mapping[tuple[int, int], float]  # by (units, batch)
 
 
@@ -72,21 +77,51 @@ def _between(found: Grid, units: int, batch: int) -> float:
     return (below + above) / 2
 
 
-def smoothed(points: Iterable[Point]) -> list[Point]:
+def smoothed(points: Iterable[Point], noise: Mapping[Key, float] | None = None) -> list[Point]:
     """The points with monotone latencies, in their order; rates follow.
 
-    Each model, kind, number of processes and of tenants is a grid of its own.
+    Each model, kind, number of processes and of tenants is a grid of its own. noise: how far apart
+    the rounds of a point are, as a part of it; without it every disorder is taken for noise.
     """
     points = list(points)
-    grids: dict[tuple[str, str, int, int], dict[tuple[int, int], float]] = defaultdict(dict)
+    grids = _grids(points)
+    apart = {key for key, grid in grids.items() if noise is not None and _slower(grid, noise)}
+    found: dict[Key, float] = {}
+    for name, grid in grids.items():
+        sizes = sorted({p.units for p in grid}) if name in apart else [None]
+        for size in sizes:
+            part = {(p.units, p.batch): p for p in grid if size in {None, p.units}}
+            made = monotone({at: p.latency_ms for at, p in part.items()})
+            found |= {part[at].key: latency for at, latency in made.items()}
+    return [_with(point, found[point.key]) for point in points]
+
+
+def slower_with_units(points: Iterable[Point], noise: Mapping[Key, float]) -> list[str]:
+    """Models, with processes and tenants, of which more units are slower beyond the noise."""
+    return [
+        f"{model}, {procs} procs, {tenants} tenants a launch"
+        for (model, _, procs, tenants), grid in _grids(points).items()
+        if _slower(grid, noise)
+    ]
+
+
+def _slower(grid: Sequence[Point], noise: Mapping[Key, float]) -> bool:
+    def bound(point: Point, other: Point) -> float:
+        spread = noise.get(point.key, inf) + noise.get(other.key, inf)
+        return point.latency_ms * (1 + LEAST_NOISE + spread)
+
+    return any(
+        large.latency_ms > bound(small, large)
+        for small, large in permutations(grid, 2)
+        if small.batch == large.batch and small.units < large.units
+    )
+
+
+def _grids(points: Iterable[Point]) -> dict[tuple[str, str, int, int], list[Point]]:
+    found: dict[tuple[str, str, int, int], list[Point]] = defaultdict(list)
     for point in points:
-        grids[_grid(point)][point.units, point.batch] = point.latency_ms
-    found = {key: monotone(grid) for key, grid in grids.items()}
-    return [_with(point, found[_grid(point)][point.units, point.batch]) for point in points]
-
-
-def _grid(point: Point) -> tuple[str, str, int, int]:
-    return point.model, point.kind, point.procs, point.tenants
+        found[point.model, point.kind, point.procs, point.tenants].append(point)
+    return found
 
 
 def _with(point: Point, latency_ms: float) -> Point:

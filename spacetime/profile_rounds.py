@@ -106,8 +106,13 @@ class Rounds:
         return [*self.kept.values(), *(_point(rounds) for rounds in done)]
 
     def profiles(self) -> Profiles:
-        """The points smoothed; see `monotone`."""
-        return Profiles(tuple(sorted(smoothed(self.points()), key=lambda p: p.key)))
+        """The points smoothed as far as noise explains; see `monotone`."""
+        made = smoothed(self.points(), self.noise())
+        return Profiles(tuple(sorted(made, key=lambda p: p.key)))
+
+    def noise(self) -> dict[Key, float]:
+        """How far apart the rounds are of every point that has more than one."""
+        return {key: self.spread(key) for key, rounds in self.rounds.items() if len(rounds) > 1}
 
     def write(self) -> None:
         """Replaces the profile file."""

@@ -19,6 +19,7 @@ from spacetime.errors import UnsupportedError
 from spacetime.fusion import CannotExport
 from spacetime.live_model import LiveModel
 from spacetime.mig import SIZES
+from spacetime.monotone import slower_with_units
 from spacetime.profile import Point, Profiles
 from spacetime.profile_rounds import Round, Rounds
 from spacetime.profiler_rig import facts_name
@@ -73,6 +74,7 @@ def _spread(known: Rounds) -> dict[str, Any]:
     return {
         "spread": {"median": spreads[len(spreads) // 2], "largest": spreads[-1]},
         "smoothed": moved,
+        "slower_with_units": slower_with_units(known.points(), known.noise()),
     }
 
 
@@ -156,4 +158,9 @@ def _say(summary: dict[str, Any], *, as_json: bool) -> None:
             f"(most); smoothing moved {summary['smoothed']} of them; every round is in "
             f"{summary['rounds_file']}",
             highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    for which in summary.get("slower_with_units", ()):
+        screen.print(
+            f"more units are slower beyond noise, and stay so: {which}",
+            highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacetime.monotone import monotone, pooled, smoothed
+from spacetime.monotone import monotone, pooled, slower_with_units, smoothed
 from spacetime.profile import Point
 
 VALUES = st.floats(1e-3, 1e5)
@@ -84,3 +84,21 @@ def test_points_of_other_models_procs_and_tenants_are_apart() -> None:
     low, high = smoothed([point("a", 1, 1, 2, 9), point("a", 1, 1, 4, 4)])
     assert low.latency_ms == high.latency_ms == pytest.approx(6)
     assert high.throughput_rps == pytest.approx(4 / 6 * 1e3)
+
+
+def test_what_noise_does_not_explain_stays() -> None:
+    """Two cores take twice as long as one, in every round: that is no noise."""
+
+    def point(units: int, batch: int, ms: float) -> Point:
+        return Point("m", "cpu-2", "cores", units, batch, 1, ms, batch / ms * 1e3)
+
+    one, two = [point(1, 1, 2.1), point(1, 2, 2.0)], [point(2, 1, 4.0), point(2, 2, 5.0)]
+    quiet = {p.key: 0.05 for p in (*one, *two)}
+    found = smoothed([*one, *two], quiet)
+    assert found[2:] == two
+    assert found[0].latency_ms == found[1].latency_ms == pytest.approx(4.2**0.5)
+    assert slower_with_units([*one, *two], quiet) == ["m, 1 procs, 1 tenants a launch"]
+    noisy = {p.key: 1.0 for p in (*one, *two)}
+    assert slower_with_units([*one, *two], noisy) == []
+    assert len({p.latency_ms for p in smoothed([*one, *two], noisy) if p.batch == 1}) == 1
+    assert smoothed([*one, *two], noisy) == smoothed([*one, *two])
