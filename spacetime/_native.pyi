@@ -728,3 +728,22 @@ class FakeCudaDevice(CudaDevice):
     ) -> GraphExec:
         """A kernel of that cost, then what it does to memory. An effect that raises loses the
         device, as an assertion in a kernel does."""
+
+class Mailbox:
+    """One launch at a time between two processes, over the first page of the memory `fd`."""
+
+    BYTES: int
+    def __init__(self, fd: int) -> None: ...
+    def call(self) -> bool: ...  # asks and waits; False where the other side is lost
+    def lose(self) -> None: ...
+    @property
+    def lost(self) -> bool: ...
+    def next(self, timeout_ns: int | None = ...) -> bool: ...  # False: time is up
+    def answer(self) -> None: ...
+    @property
+    def beats(self) -> int: ...
+
+class Heart:
+    """Beats for its process and ends it, without any lock of Python's, when `parent` has gone."""
+
+    def __init__(self, mailbox: Mailbox, interval_ns: int, parent: int = ...) -> None: ...

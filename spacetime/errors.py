@@ -36,6 +36,15 @@ class DriverError(SpacetimeError):
         self.code = code
 
 
+class LaneLost(SpacetimeError):
+    """A lane's own process died or did not start, and the request could not be tried elsewhere."""
+
+    def __init__(self, lane: int, why: str) -> None:
+        super().__init__(f"lane {lane}: {why}")
+        self.lane = lane
+        self.why = why
+
+
 class OutOfMemory(SpacetimeError, MemoryError):
     """A tenant does not fit: `needed` bytes where `free` are; nothing else was disturbed."""
 

@@ -26,6 +26,7 @@ from spacetime.errors import (
     ClosedError,
     DeadlineExceeded,
     DriverError,
+    LaneLost,
     ModelError,
     QueueFull,
     SpacetimeError,
@@ -101,8 +102,10 @@ class Executor:
         """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing."""
         if self._device is not None and self._device.lost is not None:
             self.check_open()
+        now_ns = time.monotonic_ns()
         if self._first_ns is None:
-            self._first_ns = time.monotonic_ns()
+            self._first_ns = now_ns
+        entry.until_ns = None if deadline_ns is None else now_ns + deadline_ns
         token = next(self._tokens) if entry.token is None else entry.token
         self._entries[token] = entry
         try:
@@ -227,16 +230,28 @@ def _driver_error(
     return DriverError(call, result, f"tenant {tenant}: {call} failed with {result}{lost}")
 
 
-def _run(batch: list[Entry]) -> None:
-    """Answers or errors for a whole batch; when it raises, only the guilty requests fail."""
+def _run(batch: list[Entry], *, again: bool = False) -> None:
+    """Answers or errors for a whole batch; when it raises, only the guilty requests fail.
+
+    A request whose lane's process died is tried once more, alone, if its deadline allows.
+    """
     try:
-        answers = batch[0].runner.run([Work(e.member, e.leaves, e.samples) for e in batch])
+        answers = batch[0].runner.run(
+            [Work(e.member, e.leaves, e.samples, e.until_ns) for e in batch]
+        )
+    except LaneLost as lost:
+        for entry in batch:
+            if again or (entry.until_ns is not None and entry.until_ns < time.monotonic_ns()):
+                entry.error = lost
+            else:
+                _run([entry], again=True)
+        return
     except BaseException as error:
         if len(batch) == 1:
             batch[0].error = ModelError(batch[0].tenant, error)
             return
         for entry in batch:
-            _run([entry])
+            _run([entry], again=again)
         return
     for entry, answer in zip(batch, answers, strict=True):
         entry.answer = answer

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from spacetime.core import Policy
 from spacetime.device import Device
 from spacetime.family import Family
+from spacetime.proc.family import ProcessFamily
 from spacetime.resident import ResidentFamily
 from spacetime.tenant import Tenant
 
@@ -17,7 +18,7 @@ def explain(
     name: str,
     policy: Policy,
     lanes: Iterable[tuple[Sequence[int], int]],
-    families: Iterable[Family | ResidentFamily],
+    families: Iterable[Family | ResidentFamily | ProcessFamily],
     tenants: Sequence[Tenant],
 ) -> str:
     """Device, partitions (asked, granted), families, buckets and runners, with the reasons."""

@@ -31,6 +31,7 @@ class Work:
     member: int
     leaves: Sequence[Tensor]
     samples: int
+    until_ns: int | None = None  # monotonic: past it nothing starts, or starts anew
 
 
 class Runs(Protocol):
@@ -72,6 +73,7 @@ class Entry:
     future: Answer = field(default_factory=Answer)
     answer: Any = None
     error: BaseException | None = None
+    until_ns: int | None = None  # its deadline, monotonic
 
 
 @dataclass(slots=True)

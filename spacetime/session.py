@@ -23,6 +23,7 @@ from spacetime.explain import explain
 from spacetime.family import Family, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
+from spacetime.proc.family import ProcessFamily, hosted
 from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
@@ -43,6 +44,7 @@ class Session:
     lanes, the cores or SMs of each partition, rounded up to whole units. priorities: of each lane's
     streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
     one launch may hold. timeline, record: keep what happened, for timeline() and recording().
+    isolation: "process" gives each lane of cores a process of its own (docs/isolation.md).
     Any thread may call any method.
 
     >>> with Session("cpu") as session:
@@ -61,6 +63,7 @@ class Session:
         max_batch: int = 16,
         timeline: bool = False,
         record: bool = False,
+        isolation: str = "thread",
     ) -> None:
         if not 1 <= max_batch <= _BUCKETS[-1]:
             raise InvalidInput("-", "max_batch", f"from 1 to {_BUCKETS[-1]}", str(max_batch))
@@ -69,14 +72,16 @@ class Session:
         self.device = open_device(device) if isinstance(device, str) else device
         self.partitions = self._layout(lanes, sizes)
         self.tenants: dict[str, Tenant] = {}
-        self.families: list[Family | ResidentFamily] = []
+        self.families: list[Family | ResidentFamily | ProcessFamily] = []
         self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint
         self._changing = threading.Lock()  # tenants and families
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
         native = self.device.native
         capturer = capturer_of(native, self.device.name) if native is not None else None
+        # Before the executor, so that without a close() the processes end after its last launch.
+        self._hosted = hosted(isolation, self.device.kind, self.partitions)
         self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
-        around = partial(serving, capturer)
+        around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
         for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
             self._executor.add_lane(units, around, priority=priority)
         self._place: Place | None = None
@@ -122,9 +127,14 @@ class Session:
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
             limit = _bytes_of(name, memory_limit_mib)
-            family: Family | ResidentFamily
+            family: Family | ResidentFamily | ProcessFamily
             if self._place is not None:
                 family, member = self._resident(model, signature, example, slo_ms, limit)
+            elif self._hosted is not None:
+                family, member = self._hosted.add(
+                    model, signature, example, self._buckets if self.fuses else [1], slo_ms,
+                    add_family=self._add_family,
+                )  # fmt: skip
             else:
                 family, member = self._on_cores(model, signature, example, slo_ms)
             try:
@@ -192,6 +202,8 @@ class Session:
         Running launches always finish; afterwards every future is resolved. Idempotent.
         """
         self._executor.close(drain=drain)
+        if self._hosted is not None:
+            self._hosted.lanes.close()
 
     def _layout(
         self, lanes: int | Sequence[Sequence[int]] | None, sizes: Sequence[int] | None
@@ -235,11 +247,14 @@ class Session:
             on_lane=partial(on_cores, self.partitions[0]),
         )
         if family.native < 0:
-            family.native = self._executor.native.add_family(list(family.runner.buckets))
-            self.families.append(family)
+            self._add_family(family)
             if fingerprint is not None and self.fuses:
                 self._known[fingerprint] = family
         return family, family.join(model)
+
+    def _add_family(self, family: Family | ProcessFamily) -> None:
+        family.native = self._executor.native.add_family(list(family.buckets))
+        self.families.append(family)
 
     def _resident(
         self,
@@ -289,7 +304,9 @@ class Session:
         """The objective that bounds a family's batches."""
         return None if slo_ms is None else ns_from_ms(slo_ms)
 
-    def _routed(self, name: str, family: Family | ResidentFamily) -> tuple[int, list[float]]:
+    def _routed(
+        self, name: str, family: Family | ResidentFamily | ProcessFamily
+    ) -> tuple[int, list[float]]:
         """A new tenant's own lane, and its share of each lane where routes are weighted.
 
         Tells the scheduler what was measured, for every lane and bucket.

@@ -11,6 +11,7 @@ from typing import Any
 from spacetime.errors import ClosedError, InvalidInput
 from spacetime.executor import Executor
 from spacetime.family import Family
+from spacetime.proc.family import ProcessFamily
 from spacetime.report import tenant_report
 from spacetime.resident import ResidentFamily
 from spacetime.signature import Signature
@@ -24,7 +25,7 @@ class Tenant:
     name: str
     slo_ms: float | None
     rate_rps: float
-    family: Family | ResidentFamily
+    family: Family | ResidentFamily | ProcessFamily
     member: int  # its number in the family
     number: int  # its number in the executor
     lane: int  # where a pinned route queues it

@@ -5,6 +5,7 @@ void bind_sim(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 void bind_fake(pybind11::module_& m);
 void bind_rt(pybind11::module_& m);
+void bind_mailbox(pybind11::module_& m);
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The C++ core of spacetime: scheduler, simulator and executor.";
@@ -13,4 +14,5 @@ PYBIND11_MODULE(_native, m) {
   bind_cuda(m);
   bind_fake(m);
   bind_rt(m);
+  bind_mailbox(m);
 }

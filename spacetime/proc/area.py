@@ -1,0 +1,67 @@
+"""Memory two processes share: anonymous (nothing under /dev/shm), growing, never shrinking."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+ALIGNED = 64  # bytes: where each tensor begins
+_FIRST = 1 << 16
+
+
+class Area:
+    """One side's view of shared memory. One process writes an area; the other reads it.
+
+    Used by one thread of a process at a time. Tensors made from it keep their memory alive, also
+    after it has grown elsewhere.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, 0)
+
+    @classmethod
+    def new(cls, nbytes: int = _FIRST) -> Area:
+        """Zeroed memory of its own. Raises OSError where the system has none left."""
+        fd = os.memfd_create("spacetime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, nbytes)
+        # A reader of memory that shrank would be killed: no side can take any away.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        return cls(fd)
+
+    def reserve(self, nbytes: int) -> mmap.mmap:
+        """The memory, at least so many bytes of it: for who writes."""
+        if nbytes > len(self._map):
+            os.ftruncate(self.fd, 1 << (nbytes - 1).bit_length())
+        return self.current()
+
+    def current(self) -> mmap.mmap:
+        """The memory as large as the other side has made it: for who reads."""
+        if os.fstat(self.fd).st_size != len(self._map):
+            self._map = mmap.mmap(self.fd, 0)
+        return self._map
+
+    def close(self) -> None:
+        """Gives the descriptor back; the memory goes with its last tensor."""
+        os.close(self.fd)
+
+
+def tensor_at(memory: mmap.mmap, at: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """The tensor that lies there, not copied. Raises ValueError where it would not fit."""
+    count = 1
+    for n in shape:
+        count *= n
+    if not count:
+        return torch.empty(tuple(shape), dtype=dtype)
+    flat = torch.frombuffer(memory, dtype=dtype, count=count, offset=at)
+    return flat.view(tuple(shape))
+
+
+def aligned(at: int) -> int:
+    """The first place from `at` where a tensor may begin."""
+    return -(-at // ALIGNED) * ALIGNED

@@ -1,0 +1,123 @@
+"""A process's tenants: the same families and runners a session's threads use, by tenant number.
+
+Thread safety: `run` and `leaves_of` from the serving thread while another one adds and removes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from spacetime.errors import InvalidInput
+from spacetime.family import Family, family_of
+from spacetime.measure import on_cores
+from spacetime.proc.packed import unpack
+from spacetime.proc.wire import DTYPES
+from spacetime.program import Outputs
+from spacetime.runner import Work
+from spacetime.signature import Leaf, signature_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    family: Family
+    number: int
+
+
+class Hosted:
+    """Takes models in, runs mixtures of them."""
+
+    def __init__(self, cores: Sequence[int]) -> None:
+        self._cores = cores
+        self._members: dict[int, _Member] = {}
+        self._known: dict[str, Family] = {}
+
+    def add(
+        self, fd: int, *, tenant: int, name: str, buckets: list[int], slo_ns: int | None, fuse: bool
+    ) -> dict[str, Any]:
+        """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
+        model, (args, kwargs) = unpack(fd)
+        signature = signature_of(name, args, kwargs)
+        family, print_ = family_of(
+            model,
+            signature,
+            pytree.tree_leaves((args, kwargs)),
+            self._known if fuse else {},
+            buckets=buckets,
+            slo_ns=slo_ns,
+            on_lane=partial(on_cores, self._cores),
+        )
+        outputs = outputs_json(name, family.runner.outputs)
+        kin = next((t for t, m in self._members.items() if m.family is family), None)
+        self._members[tenant] = _Member(family, family.join(model))
+        if print_ is not None and fuse:
+            self._known[print_] = family
+        ns = {bucket: family.predicted_ns(0, bucket) for bucket in family.buckets}
+        return {
+            "kin": kin, "buckets": [*family.buckets], "ns": ns, "outputs": outputs,
+            "lines": family.lines(),
+        }  # fmt: skip
+
+    def leave(self, *, tenant: int) -> dict[str, Any]:
+        """Forgets a tenant; its weights go."""
+        member = self._members.pop(tenant, None)
+        if member is not None:
+            member.family.leave(member.number)
+            if not member.family.members:
+                self._known = {k: f for k, f in self._known.items() if f is not member.family}
+        return {}
+
+    def lines(self, *, tenant: int) -> dict[str, Any]:
+        """What runs a tenant's family, for explain()."""
+        return {"lines": self._members[tenant].family.lines()}
+
+    def leaves_of(self, tenant: int) -> Sequence[Leaf]:
+        """The tensors of one of its requests."""
+        return self._members[tenant].family.signature.leaves
+
+    def run(self, batch: Sequence[Work]) -> list[list[Tensor]]:
+        """Flat output tensors of each request."""
+        members = [self._members[work.member] for work in batch]
+        works = [
+            Work(m.number, work.leaves, work.samples)
+            for m, work in zip(members, batch, strict=True)
+        ]
+        answers = members[0].family.runner.run(works)
+        return [[x for x in pytree.tree_leaves(a) if isinstance(x, Tensor)] for a in answers]
+
+
+def outputs_json(tenant: str, outputs: Outputs) -> dict[str, Any]:
+    """How outputs become what the model returns, as JSON. Raises InvalidInput where it cannot."""
+    try:
+        told = {
+            "spec": pytree.treespec_dumps(outputs.spec),
+            "constants": [[at, value] for at, value in outputs.constants],
+            "single": outputs.single,
+        }
+        if json.loads(json.dumps(told)) == told:
+            return told
+        why = "values beside tensors that JSON does not keep"
+    except (TypeError, ValueError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+    expected = "tensors in tuples, lists and dicts, for a lane in another process"
+    raise InvalidInput(tenant, "outputs", expected, why)
+
+
+def outputs_from(told: dict[str, Any]) -> Outputs:
+    """The other way round."""
+    constants = tuple((int(at), value) for at, value in told["constants"])
+    return Outputs(pytree.treespec_loads(told["spec"]), constants, bool(told["single"]))
+
+
+def check_dtypes(tenant: str, leaves: Sequence[Leaf]) -> None:
+    """Raises InvalidInput for inputs that have no place in shared memory."""
+    for leaf in leaves:
+        if leaf.dtype not in DTYPES:
+            expected = f"one of {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}"
+            raise InvalidInput(tenant, f"{leaf.path} dtype", expected, str(leaf.dtype))

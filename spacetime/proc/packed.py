@@ -1,0 +1,104 @@
+"""A model on its way to a lane's process: classes by name, weights as plain memory both map.
+
+Only this process's own memory is read, by processes it started itself: nothing a client or a file
+brought is ever unpickled. Every lane's process maps the same weights, copied only where written.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import struct
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spacetime.errors import InvalidInput
+from spacetime.proc.area import Area, aligned, tensor_at
+
+_HEAD = struct.Struct("=2q")  # bytes of the pickle; where the tensors begin
+_PLAIN = (Tensor, nn.Parameter)
+
+
+class _Packer(pickle.Pickler):
+    """Everything but strided tensors, which it lists instead."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self.tensors: list[Tensor] = []
+        self._known: dict[int, int] = {}  # by identity: what was tied stays tied
+
+    def persistent_id(self, obj: Any) -> Any:
+        if type(obj) not in _PLAIN or obj.layout is not torch.strided or obj.is_quantized:
+            return None
+        if id(obj) not in self._known:
+            self._known[id(obj)] = len(self.tensors)
+            self.tensors.append(obj)
+        number = self._known[id(obj)]
+        return number, isinstance(obj, nn.Parameter), obj.requires_grad
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type) and obj.__module__ == "__main__":
+            raise pickle.PicklingError(f"class {obj.__name__} is defined in __main__")
+        return NotImplemented
+
+
+class _Unpacker(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
+        super().__init__(file)
+        self._tensors = tensors
+        self._made: dict[int, Tensor] = {}
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        number, parameter, learns = pid
+        if number not in self._made:
+            x = self._tensors[number]
+            self._made[number] = nn.Parameter(x, learns) if parameter else x
+        return self._made[number]
+
+
+def pack(tenant: str, model: nn.Module, example: Any) -> Area:
+    """`model` and its `example` call in shared memory. Raises InvalidInput where it cannot go."""
+    file = io.BytesIO()
+    packer = _Packer(file)
+    try:
+        packer.dump((model, example))
+    except Exception as why:
+        expected = "one that another process can import (its class in a module, no lambdas in it)"
+        raise InvalidInput(tenant, "model", expected, f"{why}") from None
+    listed = pickle.dumps([(x.dtype, tuple(x.shape)) for x in packer.tensors])
+    texts = struct.pack("=q", len(listed)) + listed + file.getvalue()
+    begin = at = aligned(_HEAD.size + len(texts))
+    places = []
+    for x in packer.tensors:
+        places.append(at)
+        at = aligned(at + x.numel() * x.element_size())
+    area = Area.new(max(at, 1))
+    memory = area.reserve(at)
+    _HEAD.pack_into(memory, 0, len(texts), begin)
+    memory[_HEAD.size : _HEAD.size + len(texts)] = texts
+    for place, x in zip(places, packer.tensors, strict=True):
+        tensor_at(memory, place, x.dtype, x.shape).copy_(x.detach())
+    return area
+
+
+def unpack(fd: int) -> tuple[nn.Module, Any]:
+    """The model and its example call, its weights mapped, not copied; `fd` stays open."""
+    memory = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE)
+    length, at = _HEAD.unpack_from(memory, 0)
+    texts = bytes(memory[_HEAD.size : _HEAD.size + length])
+    (listed,) = struct.unpack_from("=q", texts, 0)
+    tensors = []
+    for dtype, shape in pickle.loads(texts[8 : 8 + listed]):
+        tensors.append(tensor_at(memory, at, dtype, shape))
+        at = aligned(at + tensors[-1].numel() * dtype.itemsize)
+    model, example = _Unpacker(io.BytesIO(texts[8 + listed :]), tensors).load()
+    return model, example
+
+
+def nbytes(area: Area) -> int:
+    """What a packed model takes."""
+    return os.fstat(area.fd).st_size

@@ -1,0 +1,200 @@
+"""One child process that serves a lane: started, asked, watched and ended from here."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import spacetime
+from spacetime import _native
+from spacetime.errors import InvalidInput, LaneLost, ModelError
+from spacetime.proc.area import Area
+from spacetime.proc.child import MOST_BYTES
+from spacetime.proc.wire import NONSENSE, read_answers, write_batch
+from spacetime.runner import Work
+
+Answers = Any  # list[list[Tensor]] once it has answered
+COMMAND = (sys.executable, "-m", "spacetime.proc.child")
+_STARTING_S = 120.0
+_LEAVING_S = 5.0
+
+
+class ChildProcess:
+    """A process on `cores`, ready for models when made. Raises LaneLost where it does not start.
+
+    Thread safety: run() by whoever holds `busy`; tell() by any thread; the rest likewise.
+    """
+
+    def __init__(
+        self,
+        lane: int,
+        cores: Sequence[int],
+        *,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.lane = lane
+        self.cores = tuple(cores)
+        self.busy = Lock()
+        self._telling = Lock()
+        self._areas = [Area.new(_native.Mailbox.BYTES), Area.new(), Area.new()]
+        self._inbox, self._outbox = self._areas[1:]
+        self._mailbox = _native.Mailbox(self._areas[0].fd)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._popen = self._started(theirs, dict(environment or {}), command)
+        except OSError as why:
+            self._close_memory()
+            raise LaneLost(lane, f"its process could not be started: {why}") from None
+        finally:
+            theirs.close()
+        self.pid = self._popen.pid
+        self._await_ready()
+
+    def _started(
+        self, theirs: socket.socket, environment: dict[str, str], command: Sequence[str]
+    ) -> subprocess.Popen[bytes]:
+        names = ("mailbox", "inbox", "outbox")
+        fds = dict(zip(names, (area.fd for area in self._areas), strict=True))
+        package = str(Path(spacetime.__file__).parent.parent)
+        given = {
+            "control": theirs.fileno(), **fds, "cores": self.cores, "parent": os.getpid(),
+            "path": [package, *(str(p) for p in sys.path)],
+        }  # fmt: skip
+        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # A session of its own: what a terminal sends its group is not for a lane.
+        return subprocess.Popen(
+            [*command, json.dumps(given)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+            pass_fds=[theirs.fileno(), *fds.values()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _await_ready(self) -> None:
+        self._control.settimeout(_STARTING_S)
+        try:
+            said = self._control.recv(MOST_BYTES)
+        except TimeoutError:
+            said = b'{"failed": "it said nothing for so long"}'
+        except OSError:
+            said = b""
+        self._control.settimeout(None)
+        told = json.loads(said) if said else {}
+        if "ready" in told:
+            return
+        why = told.get("failed")
+        if why is None:
+            why = f"it {self.ended(_LEAVING_S)}"
+        self.kill()
+        self.release()
+        raise LaneLost(self.lane, f"its process did not start: {why}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may be asked; a process that has died counts until that is noticed."""
+        return not self._mailbox.lost
+
+    @property
+    def beats(self) -> int:
+        """Grows while the process is scheduled."""
+        return self._mailbox.beats
+
+    def run(self, batch: Sequence[Work]) -> Answers:
+        """Flat outputs of each request; raises what the model raised, or LaneLost."""
+        write_batch(self._inbox, batch)
+        if not self._mailbox.call():
+            raise LaneLost(self.lane, f"its process {self.pid} died while it ran the request")
+        try:
+            answers = read_answers(self._outbox)
+        except NONSENSE as nonsense:
+            self.kill()
+            why = f"its process {self.pid} left no answer that can be read: {nonsense}"
+            raise LaneLost(self.lane, why) from None
+        if isinstance(answers, tuple):
+            raise remote(*answers)
+        return answers
+
+    def tell(self, do: str, fd: int | None = None, **said: Any) -> dict[str, Any]:
+        """Sends a message, with a descriptor; the reply. Raises InvalidInput, ModelError."""
+        payload = json.dumps({"do": do, **said}).encode()
+        try:
+            with self._telling:
+                socket.send_fds(self._control, [payload], [] if fd is None else [fd])
+                reply = self._control.recv(MOST_BYTES)
+        except OSError:
+            reply = b""
+        if not reply:
+            raise LaneLost(self.lane, f"its process {self.pid} {self.ended(_LEAVING_S)}")
+        told: dict[str, Any] = json.loads(reply)
+        if "invalid" in told:
+            raise InvalidInput(*map(str, told["invalid"]))
+        if "raised" in told:
+            raise ModelError(str(said.get("name", "-")), remote(*map(str, told["raised"])))
+        return told
+
+    def lose(self) -> None:
+        """Wakes who waits for it: it will not answer. For good."""
+        self._mailbox.lose()
+
+    def kill(self) -> None:
+        """Ends it at once, and waits until it has."""
+        self.lose()
+        with suppress(ProcessLookupError):
+            self._popen.kill()
+        self._popen.wait()
+
+    def leave(self) -> None:
+        """Lets it end: its socket ends; killed if it takes too long."""
+        self.lose()
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        try:
+            self._popen.wait(_LEAVING_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def poll(self) -> bool:
+        """Whether it has ended; reaps it."""
+        return self._popen.poll() is not None
+
+    def ended(self, timeout_s: float) -> str:
+        """How it ended, in words."""
+        try:
+            code = self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return "closed its socket and stays"
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with status {code}"
+
+    def release(self) -> None:
+        """Gives memory and socket back, once nobody will ask any more."""
+        self._control.close()
+        self._close_memory()
+
+    def _close_memory(self) -> None:
+        for area in self._areas:
+            area.close()
+
+
+def remote(name: str, text: str) -> Exception:
+    """What was raised elsewhere: Python's own class of that name, else a RuntimeError named so."""
+    known = getattr(builtins, name, None)
+    kind: type[Exception] = type(name if name.isidentifier() else "Unknown", (RuntimeError,), {})
+    if isinstance(known, type) and issubclass(known, Exception):
+        kind = known
+    try:
+        return kind(text)
+    except TypeError:  # such as UnicodeDecodeError, which wants more than a text
+        return RuntimeError(f"{name}: {text}")
