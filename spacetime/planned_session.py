@@ -30,9 +30,9 @@ from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan_simulator import own_policy
 from spacetime.profile import Profiles
 from spacetime.program import spread
-from spacetime.resident import Place, ResidentFamily
+from spacetime.resident import Place
 from spacetime.session import Session
-from spacetime.tenant import Tenant
+from spacetime.tenant import AnyFamily, Tenant
 from spacetime.units import MS
 from spacetime.workload import Workload
 
@@ -223,7 +223,7 @@ class PlannedSession(Session):
     def _bound_ns(self, slo_ms: float | None) -> int | None:
         return None  # the plan has bounded the batches
 
-    def _routed(self, name: str, family: Family | ResidentFamily) -> tuple[int, list[float]]:
+    def _routed(self, name: str, family: AnyFamily) -> tuple[int, list[float]]:
         self._batch(name, family, self.placement)  # before anything is told
         members = [(t.name, t.family) for t in self.tenants.values()]
         self._tell([*members, (name, family)], self.placement)
@@ -236,7 +236,7 @@ class PlannedSession(Session):
             shares[self._numbers[placement.keys[lane]]] += rate
         return shares.index(max(shares)), shares
 
-    def _batch(self, name: str, family: Family | ResidentFamily, placement: Placement) -> None:
+    def _batch(self, name: str, family: AnyFamily, placement: Placement) -> None:
         most = max(on.batch for on in placement.served[name].values())
         if self.fuses and family.buckets[-1] < most:
             raise PlanError(
@@ -245,7 +245,7 @@ class PlannedSession(Session):
             )
 
     def _tell(
-        self, members: Iterable[tuple[str, Family | ResidentFamily]], placement: Placement
+        self, members: Iterable[tuple[str, AnyFamily]], placement: Placement
     ) -> None:
         """What launches of each family take on each lane, and the largest that was planned."""
         native = self._executor.native

@@ -28,7 +28,7 @@ from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
 from spacetime.signature import Signature, signature_of
-from spacetime.tenant import Tenant
+from spacetime.tenant import AnyFamily, Tenant
 from spacetime.timeline import chrome_events
 from spacetime.units import ns_from_ms
 
@@ -72,7 +72,7 @@ class Session:
         self.device = open_device(device) if isinstance(device, str) else device
         self.partitions = self._layout(lanes, sizes)
         self.tenants: dict[str, Tenant] = {}
-        self.families: list[Family | ResidentFamily | ProcessFamily] = []
+        self.families: list[AnyFamily] = []
         self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint
         self._changing = threading.Lock()  # tenants and families
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
@@ -127,16 +127,7 @@ class Session:
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
             limit = _bytes_of(name, memory_limit_mib)
-            family: Family | ResidentFamily | ProcessFamily
-            if self._place is not None:
-                family, member = self._resident(model, signature, example, slo_ms, limit)
-            elif self._hosted is not None:
-                family, member = self._hosted.add(
-                    model, signature, example, self._buckets if self.fuses else [1], slo_ms,
-                    add_family=self._add_family,
-                )  # fmt: skip
-            else:
-                family, member = self._on_cores(model, signature, example, slo_ms)
+            family, member = self._joined(model, signature, example, slo_ms, limit)
             try:
                 lane, shares = self._routed(name, family)
             except SpacetimeError:
@@ -228,6 +219,24 @@ class Session:
             raise InvalidInput("-", "priorities", expected, str(list(given)))
         return given
 
+    def _joined(
+        self,
+        model: nn.Module,
+        signature: Signature,
+        example: Sequence[Tensor],
+        slo_ms: float | None,
+        limit: int | None,
+    ) -> tuple[AnyFamily, int]:
+        """The family of `model` and its member number there, wherever its weights live."""
+        if self._place is not None:
+            return self._resident(model, signature, example, slo_ms, limit)
+        if self._hosted is None:
+            return self._on_cores(model, signature, example, slo_ms)
+        buckets, bound = self._buckets if self.fuses else [1], self._bound_ns(slo_ms)
+        return self._hosted.add(
+            model, signature, example, buckets, bound, add_family=self._add_family
+        )
+
     def _on_cores(
         self,
         model: nn.Module,
@@ -304,9 +313,7 @@ class Session:
         """The objective that bounds a family's batches."""
         return None if slo_ms is None else ns_from_ms(slo_ms)
 
-    def _routed(
-        self, name: str, family: Family | ResidentFamily | ProcessFamily
-    ) -> tuple[int, list[float]]:
+    def _routed(self, name: str, family: AnyFamily) -> tuple[int, list[float]]:
         """A new tenant's own lane, and its share of each lane where routes are weighted.
 
         Tells the scheduler what was measured, for every lane and bucket.

@@ -17,6 +17,8 @@ from spacetime.resident import ResidentFamily
 from spacetime.signature import Signature
 from spacetime.units import ns_from_ms
 
+AnyFamily = Family | ResidentFamily | ProcessFamily
+
 
 @dataclass(eq=False)
 class Tenant:
@@ -25,7 +27,7 @@ class Tenant:
     name: str
     slo_ms: float | None
     rate_rps: float
-    family: Family | ResidentFamily | ProcessFamily
+    family: AnyFamily
     member: int  # its number in the family
     number: int  # its number in the executor
     lane: int  # where a pinned route queues it

@@ -246,13 +246,12 @@ def test_every_request_is_answered_once_while_processes_are_killed(
     for x, future in zip(xs, futures, strict=True):
         if future.exception() is None:
             same(future.result(), model(x).detach())
+    same(tenants[0](X), model(X).detach())  # may itself be counted a moment after it is answered
     reports = [tenant.report() for tenant in tenants]
-    assert sum(report["offered"] for report in reports) == len(xs)
-    assert sum(report["completed"] + sum(report["dropped"].values()) for report in reports) == len(
-        xs
-    )
+    assert sum(report["offered"] for report in reports) == len(xs) + 1
+    ended = sum(report["completed"] + sum(report["dropped"].values()) for report in reports)
+    assert ended - len(xs) in {0, 1}
     assert lanes_of(session).restarts > restarts
-    same(tenants[0](X), model(X).detach())
 
 
 def test_a_stopped_process_is_found_killed_and_replaced(

@@ -17,7 +17,6 @@ from spacetime.proc.packed import pack
 from spacetime.program import Outputs
 from spacetime.runner import Entry, Work
 from spacetime.signature import Signature
-from spacetime.units import ns_from_ms
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +87,7 @@ class Families:
         signature: Signature,
         example: Sequence[Tensor],
         buckets: Sequence[int],
-        slo_ms: float | None,
+        slo_ns: int | None,
         *,
         add_family: Callable[[ProcessFamily], None],
     ) -> tuple[ProcessFamily, int]:
@@ -103,7 +102,7 @@ class Families:
         number = next(self._numbers)
         try:
             packed = Packed(area, signature.tenant, len(buckets) > 1, buckets)
-            told = self.lanes.add(number, packed, None if slo_ms is None else ns_from_ms(slo_ms))
+            told = self.lanes.add(number, packed, slo_ns)
         except BaseException:
             area.close()
             raise
