@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin
 import click
 
 from spacetime import __version__
+from spacetime.cli_mig import mig
 from spacetime.cli_options import OUT, Number
 from spacetime.cli_plan import plan
 from spacetime.cli_profile import profile
@@ -108,7 +109,7 @@ def verify(**options: Any) -> None:
     import_module("spacetime.verify").from_options(**options)
 
 
-for command in (plan, profile, simulate, compare, replay, run):
+for command in (plan, profile, simulate, compare, replay, run, mig):
     cli.add_command(command)
 
 

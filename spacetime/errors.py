@@ -45,6 +45,14 @@ class LaneLost(SpacetimeError):
         self.why = why
 
 
+class MigError(SpacetimeError):
+    """The driver refused to change MIG instances: `code` is NVML's own name for why."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{text} ({code})")
+        self.code = code
+
+
 class OutOfMemory(SpacetimeError, MemoryError):
     """A tenant does not fit: `needed` bytes where `free` are; nothing else was disturbed."""
 
