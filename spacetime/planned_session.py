@@ -244,9 +244,7 @@ class PlannedSession(Session):
                 f"at most {family.buckets[-1]}; give max_batch, or batch_sizes to the planner"
             )
 
-    def _tell(
-        self, members: Iterable[tuple[str, AnyFamily]], placement: Placement
-    ) -> None:
+    def _tell(self, members: Iterable[tuple[str, AnyFamily]], placement: Placement) -> None:
         """What launches of each family take on each lane, and the largest that was planned."""
         native = self._executor.native
         limits: dict[tuple[int, int], int] = {}

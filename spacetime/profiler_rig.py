@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from spacetime.device import Device
 from spacetime.devices import DEVICES, MIB_PER_GIB, cpu
+from spacetime.family import Family
 from spacetime.measure import elapsed_ns, on_cores
 from spacetime.program import spread
 from spacetime.resident import ResidentFamily
@@ -156,7 +157,7 @@ class Rig:
         return _repeated(lambda: family.runners[lane].time(requests)[wall_or_device], ready)
 
     def _run(self, batch: Sequence[Work]) -> object:
-        assert not isinstance(self._family, ResidentFamily)
+        assert isinstance(self._family, Family)
         return self._family.runner.run(batch)
 
     def _works(self, batch: int) -> list[Work]:
