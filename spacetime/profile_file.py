@@ -115,7 +115,7 @@ def make(path: Path, row: int, values: dict[str, Any]) -> Point:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
     except OSError as error:
         raise ProfileError(str(path), f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

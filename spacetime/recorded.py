@@ -172,7 +172,7 @@ def _llm(path: Path) -> Recorded:
         for field, text in zip(LLM[1:], values[1:], strict=True):
             _number(path, row, field, text)
         times.append(_instant(path, row, values[0]))
-    return _timed({"requests": times})
+    return _timed({"requests": times} if times else {})
 
 
 def _instant(path: Path, row: int, text: str) -> int:
@@ -203,7 +203,7 @@ def _timed(times: Mapping[str, list[int]]) -> Recorded:
 
 def _twitter(path: Path) -> Recorded:
     spans = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for row, line in enumerate(lines, start=1):
             _not_too_many(path, row)
             count = _number(path, row, "requests", line.strip())
@@ -212,7 +212,7 @@ def _twitter(path: Path) -> Recorded:
 
 
 def _rows(path: Path, header: list[str]) -> Iterator[tuple[int, list[str]]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         row = 1
         try:

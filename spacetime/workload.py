@@ -39,9 +39,17 @@ class WorkloadError(SpacetimeError, ValueError):
         self.problem = problem
 
 
+def shown(value: object) -> str:
+    """A value as a message quotes it: its beginning, in one line."""
+    try:
+        return f"{value!r:.40}"
+    except ValueError:  # Python refuses to print whole numbers of thousands of digits
+        return "a number of too many digits"
+
+
 def _text(field: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise WorkloadError(field, f"must be a text that is not empty, got {value!r:.40}")
+        raise WorkloadError(field, f"must be a text that is not empty, got {shown(value)}")
 
 
 def _number(field: str, value: Any, high: float, low: float | None = None) -> None:
@@ -51,19 +59,19 @@ def _number(field: str, value: Any, high: float, low: float | None = None) -> No
     if is_number and value <= high and (value > 0 if low is None else value >= low):
         return
     bounds = f"above 0 and at most {high:g}" if low is None else f"from {low:g} to {high:g}"
-    raise WorkloadError(field, f"must be a number {bounds}, got {value!r:.40}")
+    raise WorkloadError(field, f"must be a number {bounds}, got {shown(value)}")
 
 
 def _whole(field: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise WorkloadError(
-            field, f"must be a whole number from {low} to {high}, got {value!r:.40}"
+            field, f"must be a whole number from {low} to {high}, got {shown(value)}"
         )
 
 
 def _one_of(field: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise WorkloadError(field, f"must be one of {', '.join(choices)}, got {value!r:.40}")
+        raise WorkloadError(field, f"must be one of {', '.join(choices)}, got {shown(value)}")
 
 
 class Arrival(NamedTuple):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,10 +35,12 @@ from spacetime.workload import (
     Workload,
     WorkloadError,
     log_normal,
+    shown,
 )
 
 TRACE_HEADER = ["time_ms", "tenant"]
 LOG_NORMAL = {"largest", "variance"}
+MOST_NODES = 1_000_000
 FieldLines = dict[str, int]
 T = TypeVar("T")
 
@@ -55,7 +57,12 @@ def read(path: Path) -> Workload:
         return _workload(_parse(path, text), path.parent)
     except WorkloadError as error:
         line = _line_of(error.field, lines)
-        raise WorkloadError(error.field, error.problem, where=f"{path}:{line}: ") from error
+        field, problem = (f"{_one_line(text):.400}" for text in (error.field, error.problem))
+        raise WorkloadError(field, problem, where=f"{path}:{line}: ") from error
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
@@ -72,7 +79,7 @@ _Loader.add_implicit_resolver(
 def read_text(path: Path) -> str:
     """A file's text. Raises WorkloadError where it cannot be read or is no UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
     except OSError as error:
         raise WorkloadError(str(path), f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -82,15 +89,19 @@ def read_text(path: Path) -> str:
 def _parse(path: Path, text: str) -> object:
     try:
         return json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
-    except (ValueError, RecursionError) as error:
-        raise WorkloadError("workload", f"cannot be read: {error}") from error
+    # A value that is none of its tag's (`!!int x`) fails in PyYAML in any of these ways.
+    except (ValueError, RecursionError, yaml.YAMLError, LookupError, AttributeError, TypeError,
+            OverflowError) as error:  # fmt: skip
+        raise WorkloadError("workload", f"cannot be read: {_one_line(error):.200}") from error
 
 
 def _find_fields(path: Path, text: str, lines: FieldLines) -> None:
     """Fill in every field's line, by its path such as `tenants[1].slo_ms`. JSON is read as YAML."""
     try:
         json_safe = text.replace("\t", " ") if path.suffix == ".json" else text
-        _walk(yaml.compose(json_safe, Loader=_Loader), "", lines, set())
+        root = yaml.compose(json_safe, Loader=_Loader)
+        _walk(root, "", lines, set())
+        _refuse_bombs(root)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise WorkloadError(
@@ -110,11 +121,31 @@ def _walk(node: yaml.Node | None, place: str, lines: FieldLines, seen: set[int])
             _walk(item, f"{place}[{number}]", lines, seen)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise WorkloadError(place or "workload", "must have texts for its fields")
             field = f"{place}.{key.value}".lstrip(".")
             first, lines[field] = lines.get(field), key.start_mark.line + 1
             if first is not None:
                 raise WorkloadError(field, f"is given twice, first in line {first}")
             _walk(value, field, lines, seen)
+
+
+def _refuse_bombs(root: yaml.Node | None) -> None:
+    """Refuse aliases of aliases that would expand a small file to more than memory holds."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if isinstance(node, tuple):
+            return size(node[0]) + size(node[1])
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # what a circular alias counts
+            nested = node.value if isinstance(node, yaml.CollectionNode) else ()
+            sizes[id(node)] += sum(map(size, nested))
+        return sizes[id(node)]
+
+    expanded = 0 if root is None else size(root)
+    if expanded > max(MOST_NODES, 2 * len(sizes)):
+        raise WorkloadError("workload", f"its aliases stand for {expanded:.1e} values; write fewer")
 
 
 def _line_of(field: str, lines: FieldLines) -> int:
@@ -168,7 +199,7 @@ def _tenant(data: object, place: str) -> Tenant:
 
 def _mix(data: object, place: str) -> tuple[tuple[Any, Any], ...]:
     if not isinstance(data, dict) or not data:
-        raise WorkloadError(place, f"must map inputs to weights, got {data!r:.40}")
+        raise WorkloadError(place, f"must map inputs to weights, got {shown(data)}")
     if "lognormal" not in data:
         # JSON has no keys but texts.
         return tuple((int(k) if str(k).isdecimal() else k, weight) for k, weight in data.items())
@@ -197,7 +228,7 @@ def _make(kind: Callable[..., T], entries: dict[str, Any], place: str) -> T:
 def _mapping(kind: type, data: object, place: str, *, only: tuple[str, ...] = ()) -> dict[str, Any]:
     """A copy of `data`, which must be a mapping with the fields of `kind`, none unknown."""
     if not isinstance(data, dict):
-        raise WorkloadError(place or "workload", f"must be fields and values, got {data!r:.40}")
+        raise WorkloadError(place or "workload", f"must be fields and values, got {shown(data)}")
     known = {field.name: field for field in fields(kind) if not only or field.name in only}
     prefix = f"{place}." if place else ""
     for name in data:
@@ -213,7 +244,7 @@ def _mapping(kind: type, data: object, place: str, *, only: tuple[str, ...] = ()
 
 def _list(data: object, place: str) -> tuple[Any, ...]:
     if not isinstance(data, list):
-        raise WorkloadError(place, f"must be a list, got {data!r:.40}")
+        raise WorkloadError(place, f"must be a list, got {shown(data)}")
     return tuple(data)
 
 
@@ -224,7 +255,7 @@ def read_trace(path: Path, tenants: tuple[Tenant, ...]) -> tuple[Arrival, ...]:
     if next(rows, []) != TRACE_HEADER:
         raise WorkloadError("arrivals.file", f"{path}:1: the header must be time_ms,tenant")
     trace: list[Arrival] = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in _numbered(path, rows):
         try:
             arrival = _arrival(row, numbers)
         except ValueError as error:
@@ -235,6 +266,16 @@ def read_trace(path: Path, tenants: tuple[Tenant, ...]) -> tuple[Arrival, ...]:
     if not trace:
         raise WorkloadError("arrivals.file", f"{path}: holds no arrival")
     return tuple(trace)
+
+
+def _numbered(path: Path, rows: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    line = 1
+    try:
+        for line, row in enumerate(rows, start=2):
+            yield line, row
+    except csv.Error as error:
+        message = f"{path}:{line + 1}: is not CSV: {error}"
+        raise WorkloadError("arrivals.file", message) from error
 
 
 def _arrival(row: list[str], numbers: dict[str, int]) -> Arrival:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from spacetime.errors import PlanError
 from spacetime.plan.plan import FORMAT, Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.profile import KINDS
 
+MOST = 2**31  # of any number of units, processes or devices
 T = TypeVar("T")
 Reader = Callable[[str, Any], Any]
 
@@ -24,11 +25,20 @@ def dumps(plan: Plan) -> str:
 def loads(text: str, *, where: str = "plan") -> Plan:
     """The plan of a JSON text. Raises PlanError, one line `where: field: what it must be`."""
     try:
-        return from_json(json.loads(text))
+        return from_json(json.loads(text, object_pairs_hook=_once))
     except (ValueError, RecursionError) as error:
         if isinstance(error, PlanError):
-            raise PlanError(f"{where}: {error}") from error
+            raise PlanError(f"{where}: {' '.join(str(error).split()):.400}") from error
         raise PlanError(f"{where}: is not JSON: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PlanError(f"{twice}: is given twice")
+    return found
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -131,9 +141,9 @@ def _text(place: str, value: Any) -> str:
 
 
 def _policy(place: str, value: Any) -> str:
-    if value not in PRESETS:
+    if not isinstance(value, str) or value not in PRESETS:
         raise PlanError(f"{place}: must be one of {', '.join(PRESETS)}, got {value!r:.40}")
-    return str(value)
+    return value
 
 
 def _kind(place: str, value: Any) -> str:
@@ -149,7 +159,7 @@ def _flag(place: str, value: Any) -> bool:
 
 
 def _whole(place: str, value: Any, low: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value < MOST:
         raise PlanError(f"{place}: must be a whole number from {low}, got {value!r:.40}")
     return value
 
@@ -160,6 +170,6 @@ def _from_one(place: str, value: Any) -> int:
 
 def _number(place: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0:
+    if not is_number or not 0 <= value <= sys.float_info.max:  # nor is NaN
         raise PlanError(f"{place}: must be a number from 0, got {value!r:.40}")
     return value  # type: ignore[no-any-return]
