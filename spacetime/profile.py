@@ -33,6 +33,9 @@ def _above_zero(field: str, value: object) -> None:
         )
 
 
+MOST_TEXT = 300
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One measurement of `model` on a partition of `device`.
@@ -58,8 +61,10 @@ class Point:
 
     def __post_init__(self) -> None:
         for field, text in (("model", self.model), ("device", self.device)):
-            if not isinstance(text, str) or not text.strip():
-                raise ProfileError(field, f"must be a text that is not empty, got {text!r:.40}")
+            if not isinstance(text, str) or not text.strip() or len(text) > MOST_TEXT:
+                raise ProfileError(
+                    field, f"must be a text of 1 to {MOST_TEXT} characters, got {text!r:.40}"
+                )
         for field, text, allowed in (
             ("kind", self.kind, KINDS), ("source", self.source, SOURCES),
         ):  # fmt: skip

@@ -144,7 +144,10 @@ def test_a_file_reads_as_it_was_written(points: list[Point], tenants: int) -> No
         (["m,a100-80gb,mig,0,8,1,40,200,measured"], "3: units: must be a whole number from 1"),
         (["m,a100-80gb,gpc,1,8,1,40,200,measured"], "3: kind: must be one of cores, sm, mps, mig"),
         (["m,a100-80gb,mig,1,8,1,40,200,guessed"], "3: source: must be one of measured, pred"),
-        ([",a100-80gb,mig,1,8,1,40,200,measured"], "3: model: must be a text that is not empty"),
+        (
+            [",a100-80gb,mig,1,8,1,40,200,measured"],
+            "3: model: must be a text of 1 to 300 characters",
+        ),
         (["m,a100-80gb,mig,2,8,1,40,200,measured", GOOD], "4: batch: this point was given before"),
         (["m,h100-80gb,mig,1,8,1,40,200,measured"], "3: device: must be a100-80gb as in the rows"),
         (['m,a100-80gb,mig,2,8,1,40,200,"measured'], "3: row: is not CSV"),
