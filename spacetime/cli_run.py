@@ -34,6 +34,11 @@ from spacetime.core import PRESETS
     show_default=True,
     help="What the plan was made with; it is checked by the same.",
 )
+@click.option(
+    "--controller", is_flag=True, help="Plan anew as rates drift, and move while running."
+)
+@click.option("--period", type=Number(0.01, 3600), default=1.0, show_default=True,
+              help="Seconds between the controller's looks.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Say what runs where, by which program, and why.")
 @click.option("--out", type=OUT, help="Folder for report.json and timeline.json.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")

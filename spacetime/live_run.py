@@ -8,6 +8,7 @@ has been.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,11 +24,12 @@ from rich.table import Table
 
 from spacetime import devices, profile_file, workload_file
 from spacetime.errors import PlanError
+from spacetime.live_controller import LiveController, summary
 from spacetime.live_model import LiveModel, live_models
 from spacetime.openloop import Sent, Target, drive
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
-from spacetime.planned_session import PlannedSession
+from spacetime.planned_session import LEAST_BATCH, PlannedSession
 from spacetime.profile import Profiles
 from spacetime.session import Session
 from spacetime.simulation import read_plan
@@ -36,6 +38,7 @@ from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, Workload
 
 PERCENTILES = (50, 90, 99)
+MOST_BATCH = 256  # that a session prepares for
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ def from_options(
     duration: float,
     max_procs: int,
     max_utilisation: float,
+    controller: bool,
+    period: float,
     explain: bool,
     out: Path | None,
     as_json: bool,
@@ -80,7 +85,8 @@ def from_options(
             admit(session, load, models)
         if explain:
             console.print(session.explain(), highlight=False, markup=False, soft_wrap=True)
-        run = run_live(session, load, models, seconds=duration, console=console)
+        watch = _watching(session, period) if controller else None
+        run = run_live(session, load, models, seconds=duration, console=console, controller=watch)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "report.json").write_text(json.dumps(run.report, indent=2), encoding="utf-8")
@@ -94,6 +100,12 @@ def from_options(
         raise KeyboardInterrupt
     if run.error is not None:
         raise run.error
+
+
+def _watching(session: Session, period_s: float) -> LiveController:
+    if not isinstance(session, PlannedSession):
+        raise PlanError("--controller: give --profiles too: it makes plans from them")
+    return LiveController(session, period_s=period_s)
 
 
 def opened(
@@ -116,8 +128,15 @@ def opened(
     made = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
         made, load, points, device=device, gpu=gpu, policy=policy,
-        options=replace(options, gpus=None), timeline=True,
+        options=replace(options, gpus=None), max_batch=_largest(points, load, made), timeline=True,
     )  # fmt: skip
+
+
+def _largest(points: Profiles, load: Workload, made: Plan) -> int:
+    """The largest batch that this plan, or one made later from the same points, may have."""
+    models = {each.model for each in load.tenants}
+    measured = max((p.batch for p in points if p.model in models), default=1)
+    return max(min(measured, MOST_BATCH), *(each.batch for _, _, each in made), LEAST_BATCH)
 
 
 def planned(load: Workload, points: Profiles, options: PlanOptions) -> Plan:
@@ -166,17 +185,20 @@ def run_live(
     *,
     seconds: float,
     console: Console | None = None,
+    controller: LiveController | None = None,
 ) -> LiveRun:
-    """Sends the workload's arrivals for so long and waits for what was accepted.
+    """Sends the workload's arrivals for so long and waits for what was accepted; a `controller`
+    watches meanwhile.
 
     Ctrl-C ends the sending; what was accepted still ends, and is reported. The session is closed.
     """
     targets = [target(session.tenants[each.name], models[each.name]) for each in load.tenants]
     sent: list[Sent] = []
     interrupted = False
+    start_ns = time.monotonic_ns()
     schedule = load.schedule(duration_ns=round(seconds * SECOND))
     try:
-        with _progress(console) as progress:
+        with _progress(console) as progress, controller or nullcontext():
             drive(targets, _shown(schedule, progress, seconds), into=sent, keep=False)
     except KeyboardInterrupt:
         interrupted = True
@@ -189,6 +211,10 @@ def run_live(
             f"p{p}": _percentile_ms([one.late_ns for one in sent], p) for p in PERCENTILES
         },
     }  # fmt: skip
+    if controller is not None:
+        report["controller"] = {
+            "rates": controller.rates, "events": summary(controller.events, start_ns),
+        }  # fmt: skip
     error = next((one.error for one in sent if one.error is not None), None)
     return LiveRun(report, session.timeline(), interrupted, error)
 
@@ -283,6 +309,13 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         f"{dropped or 'none'} dropped, {_percent(overall['attainment'])} in time\n{parts}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    for event in report.get("controller", {}).get("events", ()):
+        took = event.get("prepare_ms", 0) + event.get("switch_ms", 0) + event.get("drain_ms", 0)
+        moved = f", moved in {took:.1f} ms" if event["outcome"] == "move" else ""
+        console.print(
+            f"controller at {event['at_s']:.1f} s: {event['outcome']}: {event['why']} (planned in "
+            f"{event['plan_ms']:.0f} ms{moved})", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _percent(fraction: float | None) -> str:

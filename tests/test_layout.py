@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {"demo", "doctor", "live_run", "verify"},
     {"mig_command", "planning", "profiling", "simulation", "scoreboard"},
     {"comparison", "profiler"},
+    {"live_controller"},
     {"planned_session"},
     {"dynamic", "guarded", "plan_report", "profiler_rig", "proven", "rate_search"},
     {"placement", "plan_simulator", "staged_plan"},

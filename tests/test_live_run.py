@@ -47,7 +47,8 @@ seed: 5
 INPUT = "{shape: [1, 6], datatype: FP32}"
 OPTIONS: dict[str, Any] = {
     "plan": None, "profiles": None, "gpu": None, "policy": None, "device": "cpu", "duration": 0.5,
-    "max_procs": 3, "max_utilisation": 0.9, "explain": False, "out": None, "as_json": True,
+    "max_procs": 3, "max_utilisation": 0.9, "controller": False, "period": 1.0,
+    "explain": False, "out": None, "as_json": True,
 }  # fmt: skip
 
 
@@ -138,6 +139,18 @@ def test_a_plan_is_read_checked_and_run(
         from_options(workload=workload, **asked)
     with pytest.raises(PlanError, match="--plan: give --profiles too"):
         from_options(workload=workload, **asked | {"profiles": None})
+
+
+def test_a_controller_watches_where_there_are_profiles(
+    workload: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(PlanError, match="--controller: give --profiles too"):
+        from_options(workload=workload, **OPTIONS | {"controller": True})
+    asked = OPTIONS | {"controller": True, "period": 0.1, "profiles": profiles}
+    from_options(workload=workload, **asked)
+    report = json.loads(capsys.readouterr().out)
+    reconciles(report)
+    assert set(report["controller"]["rates"]) == {"a", "b"}
 
 
 def test_a_model_that_raises_fails_its_own_requests_and_is_reported(
