@@ -62,11 +62,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A plan as lanes; `served[tenant][lane]`, `duty[lane]`: (tenant, batch) turns of its cycle."""
+    """A plan as lanes; `served[tenant][lane]`, `duty[lane]`: (tenant, batch) turns of its cycle.
+
+    `families[tenant]`: the first tenant of those it shares launches with; itself for none.
+    """
 
     lanes: tuple[PlanLane, ...]
     served: tuple[Mapping[int, Served], ...]
     duty: Mapping[int, tuple[tuple[int, int], ...]]
+    families: tuple[int, ...]
 
     def pieces(self, *, devices_apart: bool = True) -> tuple[Piece, ...]:
         """The plan's independent pieces, in order of their first tenant.
@@ -117,7 +121,7 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
             first = len(lanes)
             placed = list(_placed(part))
             count = 1 + max((lane for lane, _, _ in placed), default=-1)
-            pool = first if len(part.tenants) == 1 and count > 1 else None
+            pool = first if (part.fused or len(part.tenants) == 1) and count > 1 else None
             lanes += [PlanLane(gpu.id, part, process, pool) for process in range(count)]
             for lane, each, rate_rps in placed:
                 number = numbers[each.tenant]
@@ -129,15 +133,30 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
     for tenant, on in zip(workload.tenants, served, strict=True):
         if not on:
             raise PlanError(f"tenant {tenant.name}: the plan serves it nowhere")
-    return Deployment(tuple(lanes), tuple(_padded(on) for on in served), duty)
+    families = _families(plan, numbers)
+    return Deployment(tuple(lanes), tuple(_padded(on) for on in served), duty, families)
+
+
+def _families(plan: Plan, numbers: dict[str, int]) -> tuple[int, ...]:
+    """Of each tenant the first it shares launches with. Raises PlanError unless always the same."""
+    beside: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for _, part, each in plan:
+        names = [other.tenant for other in part.tenants] if part.fused else [each.tenant]
+        beside[each.tenant].add(frozenset(names))
+    for name, sets in beside.items():
+        if len(sets) > 1:
+            raise PlanError(f"{name}: shares launches with others in some partitions only")
+    return tuple(
+        min(numbers[other] for names in beside[name] for other in names) for name in numbers
+    )
 
 
 def _placed(part: PartitionPlan) -> Iterator[tuple[int, Assignment, float]]:
     """Each assignment with a lane of the partition it runs on and its rate there."""
-    if len(part.tenants) == 1:
-        (each,) = part.tenants
-        for process in range(part.procs):
-            yield process, each, each.rate_rps if process == 0 else 0.0
+    if part.fused or len(part.tenants) == 1:
+        for each in part.tenants:
+            for process in range(part.procs):
+                yield process, each, each.rate_rps if process == 0 else 0.0
     else:
         side_by_side = part.procs > 1
         for number, each in enumerate(part.tenants):
@@ -148,6 +167,8 @@ def _latencies(
     part: PartitionPlan, each: Assignment, tenant: Tenant, profiles: Profiles
 ) -> dict[int, int]:
     model = tenant.model
+    if part.fused:
+        return _fused_latencies(part, each, model, profiles)
     # A percentage of a MIG instance is another amount than of the device: nothing was measured.
     nested = part.parent is not None
     largest = None if nested else profiles.at(model, part.kind, part.units, each.batch, part.procs)
@@ -166,6 +187,26 @@ def _latencies(
     while most * times < tenant.largest_request:  # what does not fit goes in several launches
         times *= 2
         found[most * times] = times * found[most]
+    return found
+
+
+def _fused_latencies(
+    part: PartitionPlan, each: Assignment, model: str, profiles: Profiles
+) -> dict[int, int]:
+    """By inputs a launch; one of fewer is padded to a larger that answers sooner, if there is."""
+    members, at = len(part.tenants), (model, part.kind, part.units)
+    sizes = {p.batch for p in (*profiles.of(model), *profiles.fused(model))} | {each.batch}
+    found: dict[int, int] = {}
+    for batch in sorted((size for size in sizes if size <= each.batch), reverse=True):
+        point = profiles.at_fused(*at, batch, tenants=members, procs=part.procs)
+        if part.parent is not None or (point is None and batch == each.batch):
+            raise PlanError(
+                f"{each.tenant} on {part.id}: no point of {model} covers batch {each.batch} with "
+                f"{members} tenants and {part.procs} procs on {part.kind} {part.units}"
+            )
+        if point is not None:
+            least = min(found.values(), default=ns_from_ms(point.latency_ms))
+            found[batch] = min(least, ns_from_ms(point.latency_ms))
     return found
 
 

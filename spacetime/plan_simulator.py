@@ -191,10 +191,11 @@ class _Setting:
                 FamilySpec(latency_ns={
                     place[lane]: on.latency_ns for lane, on in deployment.served[tenant].items()
                 })
-                for tenant in piece.tenants
+                for tenant in self.families(piece)
             ],
             tenants=[
-                self.tenant(number, family, place) for family, number in enumerate(piece.tenants)
+                self.tenant(number, self.families(piece)[deployment.families[number]], place)
+                for number in piece.tenants
             ],
             duty=self.duty(piece, place),
             interference=self.interference(piece, place),
@@ -204,10 +205,15 @@ class _Setting:
             timeline=options.timeline and draw == 0,
         )  # fmt: skip
 
+    def families(self, piece: Piece) -> dict[int, int]:
+        """The piece's families by the number of their first tenant, counted from 0."""
+        firsts = dict.fromkeys(self.deployment.families[number] for number in piece.tenants)
+        return {first: n for n, first in enumerate(firsts)}
+
     def duty(self, piece: Piece, place: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
         if self.policy.order != "duty":
             return {}
-        local = {tenant: n for n, tenant in enumerate(piece.tenants)}
+        local = self.families(piece)
         return {
             place[lane]: [(local[tenant], batch) for tenant, batch in self.deployment.duty[lane]]
             for lane in piece.lanes
@@ -220,7 +226,7 @@ class _Setting:
             return []
         lanes = self.deployment.lanes
         on: dict[int, list[tuple[int, str]]] = {lane: [] for lane in piece.lanes}
-        for family, number in enumerate(piece.tenants):
+        for number, family in self.families(piece).items():
             for lane in self.deployment.served[number]:
                 on[lane].append((family, self.workload.tenants[number].model))
         return [

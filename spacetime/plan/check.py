@@ -56,6 +56,7 @@ def check(
             for broken in _partition(partition, tenants, profiles, options)
         ),
         *_memory(plan, tenants, profiles, device),
+        *_families(plan),
         *_rates(plan, workload),
         *_requests(plan, tenants),
     )
@@ -203,6 +204,17 @@ def _fused(partition: PartitionPlan, models: dict[str, str]) -> Iterator[Violati
         yield Violation(partition.id, "duty", "tenants that share launches take no turns")
     for name in _repeated(each.tenant for each in partition.tenants):
         yield Violation(partition.id, "tenant", f"{name} is given twice")
+
+
+def _families(plan: Plan) -> Iterator[Violation]:
+    """Who shares launches shares all of them: the scheduler knows a family, or it does not."""
+    beside: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for _, part, each in plan:
+        names = [other.tenant for other in part.tenants] if part.fused else [each.tenant]
+        beside[each.tenant].add(frozenset(names))
+    for name, sets in beside.items():
+        if len(sets) > 1:
+            yield Violation(name, "family", "shares launches with others in some partitions only")
 
 
 def _of_tenants(partition: PartitionPlan) -> str:

@@ -16,7 +16,7 @@ from itertools import chain
 from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.plan.assemble import finish
-from spacetime.plan.cycle import Demand, together
+from spacetime.plan.cycle import Demand, filled, together
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, serves, usable
 from spacetime.plan.memory import held, partition_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
@@ -39,6 +39,7 @@ class _Room:
     profiles: Profiles
     device: DeviceFacts
     options: PlanOptions
+    apart: frozenset[str] = frozenset()
     # By identity, kept alive here: partitions are large to hash and asked for again and again.
     _loads: dict[int, tuple[PartitionPlan, float]] = field(default_factory=dict)
     _shared: dict[int, tuple[PartitionPlan, float, list[Demand]]] = field(default_factory=dict)
@@ -52,7 +53,8 @@ class _Room:
         if (found := self._demands.get(key)) is None:
             tenant = self.tenants[name]
             measured = self.profiles.batches(tenant.model, kind, units, 1)
-            points = tuple(point for point in measured if tenant.takes(point.batch))
+            together = name not in self.apart
+            points = tuple(p for p in measured if together and tenant.takes(p.batch))
             found = self._demands[key] = Demand(tenant, rate_rps, points)
         return found
 
@@ -102,14 +104,18 @@ class _Room:
 
 
 def consolidate(
-    plan: Plan, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
-) -> Plan:
-    """The same tenants on as few of the plan's devices as this finds. Nested partitions stay."""
-    if any(partition.parent is not None for gpu in plan.gpus for partition in gpu.partitions):
+    plan: Plan, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
+    *, apart: frozenset[str] = frozenset(),
+) -> Plan:  # fmt: skip
+    """The same tenants on as few of the plan's devices as this finds.
+
+    Plans with nested or fused partitions stay as they are. The tenants `apart` take no turns.
+    """
+    if any(p.parent is not None or p.fused for gpu in plan.gpus for p in gpu.partitions):
         return plan
     tenants = {tenant.name: tenant for tenant in workload.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
-    room = _Room(tenants, models, profiles, device, options)
+    room = _Room(tenants, models, profiles, device, options, apart)
     devices: Devices = tuple(gpu.partitions for gpu in plan.gpus)
     moved: set[str] = set()
     begun = 0
@@ -156,7 +162,7 @@ def refused_at(
 def _nearest(each: Assignment, devices: Devices, room: _Room) -> str:
     """The place that would refuse it by least, and the bound that refuses."""
     tried = []
-    for partition in (p for parts in devices for p in parts):
+    for partition in (p for parts in devices for p in parts if not p.fused):
         busy_already, others = room.demands(partition)
         own = room.demand(each.tenant, each.rate_rps, partition.kind, partition.units)
         if not own.points:
@@ -226,7 +232,13 @@ def _topped_up(
         kept = list(parts)
         for i, partition in enumerate(parts):
             (each, *others) = partition.tenants
-            if others or each.tenant != tenant or each.duty_ms is not None or rate_rps <= 0:
+            if (
+                others
+                or partition.fused
+                or each.tenant != tenant
+                or each.duty_ms is not None
+                or rate_rps <= 0
+            ):
                 continue
             point = _point(each, partition, room)
             more = min(rate_rps, ceiling_rps(point, room.options) - each.rate_rps)
@@ -243,7 +255,8 @@ def _in_time(tenant: str, rate_rps: float, devices: Devices, room: _Room) -> Ite
         (least, room.load(partition), n, i)
         for n, parts in enumerate(devices)
         for i, partition in enumerate(parts)
-        if (least := room.demands(partition)[0]) < room.options.max_utilisation
+        if not partition.fused
+        and (least := room.demands(partition)[0]) < room.options.max_utilisation
     ]
     places.sort(key=lambda at: (-at[1], at[2:]))
     for least, _, n, i in places:
@@ -253,7 +266,8 @@ def _in_time(tenant: str, rate_rps: float, devices: Devices, room: _Room) -> Ite
             continue
         if any(each.tenant == tenant for each in partition.tenants):
             continue
-        fit = together([*room.demands(partition)[1], newcomer], room.options)
+        demands = [*room.demands(partition)[1], newcomer]
+        fit = together(demands, room.options) or filled(demands, room.options)
         if fit is None:
             continue
         shared = room.stating(replace(partition, tenants=fit.assignments, procs=1))

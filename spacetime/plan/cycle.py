@@ -99,7 +99,27 @@ def together(demands: Sequence[Demand], options: PlanOptions) -> Fit | None:
     Where waiting for all turns (`options.turns` = `all`) breaks an objective, a cycle shorter by
     that much is tried.
     """
-    duty_ms = min(demand.longest_ms for demand in demands)
+    return _in_cycle(demands, min(demand.longest_ms for demand in demands), options)
+
+
+def filled(demands: Sequence[Demand], options: PlanOptions) -> Fit | None:
+    """The tenants in turns of a shorter cycle, in which nobody's batch is padded; or None.
+
+    It is the longest that fills a measured batch of each. Where few batches were measured, the
+    cycle of `together` may be so long that the next larger batch takes all of it. Ours.
+    """
+    longest_ms = min(demand.longest_ms for demand in demands)
+    duty_ms = min(
+        max(
+            (ms for p in demand.points if (ms := p.batch / demand.rate_rps * 1000) < longest_ms),
+            default=0.0,
+        )
+        for demand in demands
+    )
+    return _in_cycle(demands, duty_ms, options)
+
+
+def _in_cycle(demands: Sequence[Demand], duty_ms: float, options: PlanOptions) -> Fit | None:
     if duty_ms <= 0 or sum(demand.quickest_ms for demand in demands) > duty_ms * (1 + ROUNDING):
         return None
     if (turns := _turns(demands, duty_ms)) is None:

@@ -153,7 +153,9 @@ def lower_bound(
     devices = 0.0
     for tenant in workload.tenants:
         if tenant.model not in frugal:
-            frugal[tenant.model] = _frugal(tenant.model, profiles, device, options)
+            several = sum(other.model == tenant.model for other in workload.tenants) > 1
+            points = profiles.of(tenant.model) + profiles.fused(tenant.model) * several
+            frugal[tenant.model] = _frugal(points, device, options)
         shares = (
             share
             for share, point in frugal[tenant.model]
@@ -167,13 +169,13 @@ def lower_bound(
 
 
 def _frugal(
-    model: str, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+    points: Sequence[Point], device: DeviceFacts, options: PlanOptions
 ) -> list[tuple[float, Point]]:
     """A model's points, each with the part of a device a request a second takes; least first."""
-    whole = {kind: device.whole(kind) for kind in {point.kind for point in profiles.of(model)}}
+    whole = {kind: device.whole(kind) for kind in {point.kind for point in points}}
     found = [
         (point.units / whole[point.kind] / ceiling_rps(point, options), point)
-        for point in profiles.of(model)
+        for point in points
         if point.procs <= options.max_procs
     ]
     return sorted(found, key=lambda pair: pair[0])

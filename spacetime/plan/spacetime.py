@@ -18,6 +18,7 @@ from spacetime.plan.bounds import explained
 from spacetime.plan.check import check
 from spacetime.plan.consolidate import consolidate
 from spacetime.plan.demand import lower_bound
+from spacetime.plan.fuse import fusions
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import Planner, PlanOptions, planner
@@ -60,18 +61,18 @@ class SpaceTime:
         profiles = holding(workload, profiles, device)
         unlimited = replace(options, gpus=None)
         refusals: list[InfeasibleError] = []
-        made = list(self._made(workload, profiles, device, unlimited, refusals))
-        if not made:
+        weighed = self._weighed(workload, profiles, device, unlimited, refusals=refusals)
+        for fused in fusions(workload, profiles, options.max_procs):
+            known = fused.workload, fused.profiles
+            for plan in self._weighed(*known, device, unlimited, groups=frozenset(fused.groups)):
+                if (found := fused.given_back(plan)) is not None:
+                    weighed.append(found)
+        if not weighed:
             # That a planner wants another kind of partition says little about the demand.
             raise next((each for each in refusals if each.bound != "profile"), refusals[0])
-        made.sort(key=lambda plan: len(plan.gpus))
-        improved = [
-            consolidate(plan, workload, profiles, device, unlimited)
-            for plan in made[: MOST_IMPROVED if len(workload.tenants) <= MANY else 1]
-        ]
         sound = [
             plan
-            for plan in dict.fromkeys([*improved, *made])
+            for plan in dict.fromkeys(weighed)
             if not check(plan, workload, profiles, device, unlimited)
         ]
         sound.sort(key=lambda plan: (len(plan.gpus), _stranded(plan, device), -_free(plan)))
@@ -87,6 +88,22 @@ class SpaceTime:
         return replace(
             plan, planner=self.name, lower_bound_gpus=bound, reasons=(*plan.reasons, *whence)
         )
+
+    def _weighed(
+        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
+        *, refusals: list[InfeasibleError] | None = None, groups: frozenset[str] = frozenset(),
+    ) -> list[Plan]:  # fmt: skip
+        """Plans made, and the best of them on fewer devices; `groups` take no turns with others."""
+        refused = [] if refusals is None else refusals
+        made = list(self._made(workload, profiles, device, options, refused))
+        made.sort(key=lambda plan: len(plan.gpus))
+        most = MOST_IMPROVED if len(workload.tenants) <= MANY else 1
+        alone = [p for p in made if all(len(q.tenants) == 1 for g in p.gpus for q in g.partitions)]
+        improved = [
+            consolidate(plan, workload, profiles, device, options, apart=groups)
+            for plan in (alone if groups else made)[:most]
+        ]
+        return [*improved, *made]
 
     def _made(
         self,
