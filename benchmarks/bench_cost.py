@@ -24,7 +24,7 @@ from typing import Any
 from rich.progress import track
 
 from spacetime import cost
-from spacetime.benchmarks import record
+from spacetime.benchmarks import cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
 from spacetime.cost import Calibration, Layer
 from spacetime.devices import A100_80
@@ -89,6 +89,12 @@ def run(
     result["constants"] = fitted(errors, grid, set(errors))
     for of in ("left_out", "family_out"):
         result[f"median_{of}"] = median(row[of] for row in result["rows"])
+    if not quick:
+        by_name = {each.name: each for each in studied}
+        left_out = {row["model"]: row["constants"] for row in result["rows"]}
+        result["plans"] = cost_plans.compared(
+            folder, profiles, lambda p: by_name[p.model].predicted_us(p, left_out[p.model])
+        )
     result["goal"], result["met"] = GOAL, result["median_left_out"] <= GOAL
     record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_cost")
     return result
@@ -185,6 +191,16 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         f"fitted on all: {compute:.0%} of the tf32 peak, {bandwidth:.0%} of the bandwidth, "
         f"{launch_us:g} us a launch"
     )
+    if "plans" in result:
+        yield record.table(
+            "ParvaGPU's scenarios planned from predictions, each model left out of the fit",
+            ("scenario", "tenants", "devices: measured", "predicted", "breaks, when measured"),
+            [
+                (row["scenario"], row["tenants"], *row["devices"].values(),
+                 ", ".join(f"{word} {n}" for word, n in row["bounds"].items()) or "nothing")
+                for row in result["plans"]
+            ],
+        )  # fmt: skip
 
 
 def main() -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from published import data
+import torch
+from published import data, parvagpu
+from torch import Tensor, nn
 
 from spacetime import cost
-from spacetime.benchmarks import architectures, bench_cost
+from spacetime.benchmarks import architectures, bench_cost, cost_plans
 from spacetime.benchmarks.architectures import MODELS
 from spacetime.cost import Calibration
+from spacetime.cost_graph import layers_of
 from spacetime.devices import A100_80
 from spacetime.errors import UnsupportedError
 
@@ -70,7 +73,43 @@ def test_a_model_left_out_is_predicted(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "cost.png").stat().st_size > 10_000
 
 
+def test_plans_from_predictions_are_judged_by_measurements() -> None:
+    folder, known = data("parvagpu"), parvagpu()
+    perfect = cost_plans.compared(folder, known, bench_cost.measured_us)
+    for row in perfect:
+        assert row["devices"]["predicted"] == row["devices"]["measured"]
+    hopeful = cost_plans.compared(folder, known, lambda p: bench_cost.measured_us(p) / 3)
+    for row in hopeful:
+        assert row["devices"]["predicted"] <= row["devices"]["measured"]
+        assert row["bounds"]["promise"] > 0
+
+
 def test_without_the_profiles_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPACETIME_DATA", str(tmp_path))
     with pytest.raises(UnsupportedError, match="is absent; set SPACETIME_DATA"):
         bench_cost.run(quick=True)
+
+
+@pytest.mark.parametrize("name", ["ResNet", "MobileNetV2"])
+def test_a_graph_and_the_published_shapes_agree(name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{name}Config")(num_labels=1000)
+    config.tf_padding = False  # MobileNetV2's: PyTorch's own pads as the paper's reference does
+    network = getattr(transformers, f"{name}ForImageClassification")(config).eval()
+    found = layers_of(Scores(network).eval(), (torch.zeros(1, 3, 224, 224),))
+    work, weights = totals(found)
+    wanted = totals(MODELS["resnet50" if name == "ResNet" else "mobilenetv2"]())
+    assert work == pytest.approx(wanted[0], rel=1e-3)
+    assert weights == pytest.approx(wanted[1], rel=5e-3)  # batch-norm is folded
+
+
+class Scores(nn.Module):
+    """A classifier that answers scores only."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        scores: Tensor = self.network(pixels).logits
+        return scores

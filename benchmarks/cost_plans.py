@@ -1,0 +1,59 @@
+"""What predicted profiles are good for: the plans they lead to, judged by what was measured."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spacetime.devices import A100_80
+from spacetime.plan import PlanOptions, planner
+from spacetime.plan.check import check
+from spacetime.profile import Point, Profiles
+from spacetime.workload import Tenant, Workload
+
+SCENARIOS = ("S1", "S2", "S3", "S4")
+PLANNER = "parvagpu"
+
+
+def compared(
+    folder: Path, measured: Profiles, predicted_us: Callable[[Point], float]
+) -> list[dict[str, Any]]:
+    """Each scenario planned from both: devices, and what the predicted plan breaks when measured.
+
+    Points exist where measured ones do, since nothing here predicts memory. `bounds`: the words of
+    `plan/check` that break at full utilisation, by how many tenants or partitions.
+    """
+    made = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
+    rows = []
+    for name in SCENARIOS:
+        load = _workload(folder / "scenarios.csv", name)
+        own, other = (
+            planner(PLANNER).plan(load, points, A100_80, PlanOptions())
+            for points in (measured, made)
+        )
+        broken = check(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
+        words = [each.bound for each in broken]
+        rows.append({
+            "scenario": name,
+            "tenants": len(load.tenants),
+            "devices": {"measured": len(own.gpus), "predicted": len(other.gpus)},
+            "bounds": {word: words.count(word) for word in dict.fromkeys(words)},
+        })  # fmt: skip
+    return rows
+
+
+def _with(point: Point, ms: float) -> Point:
+    rate = point.batch * point.procs / ms * 1e3
+    return replace(point, latency_ms=ms, throughput_rps=rate, source="predicted")
+
+
+def _workload(path: Path, scenario: str) -> Workload:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["scenario"] == scenario]
+    return Workload(tuple(
+        Tenant(row["model"], row["model"], float(row["slo_ms"]), float(row["rate_rps"]))
+        for row in rows
+    ))  # fmt: skip
