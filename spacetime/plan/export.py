@@ -51,6 +51,7 @@ def nvidia_smi(plan: Plan, device: DeviceFacts) -> str:
 
 def mps(plan: Plan, device: DeviceFacts) -> str:
     """Commands that start daemons; a MIG instance's UUID is asked of the environment."""
+    _distinct(plan, "mps")
     lines = ["# A MIG instance's UUID is printed by nvidia-smi -L; set it as the variable named."]
     before = len(lines)
     for gpu in plan.gpus:
@@ -71,6 +72,7 @@ def mps(plan: Plan, device: DeviceFacts) -> str:
 
 def dra(plan: Plan, device: DeviceFacts) -> str:
     """One ResourceClaim a device; a container names the request, the partition, it uses."""
+    _distinct(plan, "dra")
     return "---\n".join(_yaml(_claim(gpu, device)) for gpu in plan.gpus)
 
 
@@ -162,8 +164,21 @@ def _profile(part: PartitionPlan, device: DeviceFacts) -> str:
 
 
 def _label(name: str) -> str:
-    """A name as Kubernetes and file systems take it."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "part"
+    """A name as Kubernetes and file systems take it: at most 63 letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:63].strip("-") or "part"
+
+
+def _distinct(plan: Plan, form: str) -> None:
+    """Refuse partitions whose names are one where these are written."""
+    seen: dict[str, str] = {}
+    for gpu in plan.gpus:
+        for part in gpu.partitions:
+            label = _label(part.id)
+            if (first := seen.setdefault(label, part.id)) != part.id:
+                raise UnsupportedError(
+                    f"export {form}: partitions {first!r:.40} and {part.id!r:.40} are both named "
+                    f"{label}; rename one"
+                )
 
 
 def _variable(name: str) -> str:
