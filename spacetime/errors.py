@@ -53,6 +53,10 @@ class MigError(SpacetimeError):
         self.code = code
 
 
+class MpsError(SpacetimeError):
+    """An MPS daemon is not there, refused, hangs, or granted other than what was asked."""
+
+
 class OutOfMemory(SpacetimeError, MemoryError):
     """A tenant does not fit: `needed` bytes where `free` are; nothing else was disturbed."""
 

@@ -21,6 +21,7 @@ from spacetime.profile import Profiles
 from spacetime.workload import Tenant, Workload
 
 NESTS = {("mps", "mig"), ("sm", "mig")}  # (inner, outer)
+MPS_CLIENTS = 48  # of one device, up to CUDA 13.0 (60 later); a MIG instance takes its share
 TOLERANCE = 1e-6  # relative: what sums of rounded rates may be off
 
 
@@ -107,6 +108,7 @@ def _geometry(gpu: GpuPlan, device: DeviceFacts) -> Iterator[Violation]:
     for kind in kinds:
         same = [part for part in outer if part.kind == kind]
         yield from _fits(f"gpu {gpu.id}", kind, same, device)
+    yield from _clients(gpu)
     yield from _nesting(gpu, device)
 
 
@@ -122,6 +124,20 @@ def _fits(
         yield from _mig_fits(where, parts)
     elif (total := sum(part.units for part in parts)) > whole:
         yield Violation(where, "units", f"{total} of {kind}, the device has {whole}")
+
+
+def _clients(gpu: GpuPlan) -> Iterator[Violation]:
+    """Processes side by side are clients of an MPS server, which takes only so many."""
+    beside = [p for p in gpu.partitions if p.kind == "mps" and p.parent is None]
+    if (clients := sum(part.procs for part in beside)) > MPS_CLIENTS:
+        text = f"{clients} processes, an MPS server takes {MPS_CLIENTS}"
+        yield Violation(f"gpu {gpu.id}", "clients", text)
+    for outer in (part for part in gpu.partitions if part.kind == "mig"):
+        inner = [part for part in gpu.partitions if part.parent == outer.id] or [outer]
+        most = max(1, MPS_CLIENTS * outer.units // mig.COMPUTE_SLICES)
+        if (clients := sum(part.procs for part in inner)) > most:
+            text = f"{clients} processes, MPS in {outer.units} slices takes {most}"
+            yield Violation(outer.id, "clients", text)
 
 
 def _mig_fits(where: str, parts: list[PartitionPlan]) -> Iterator[Violation]:

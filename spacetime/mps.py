@@ -1,0 +1,194 @@
+"""An MPS daemon as a context manager: started here and ended here, or attached to and left alone.
+
+Clients are processes: a partition of kind mps is the environment its process is started with. A
+percentage is a cap, not a reservation; a static partition (daemons with `-S`) is both. A client
+that finds no daemon runs without MPS and says nothing, so what was granted is read in the child.
+Sources: NVIDIA, "Multi-Process Service"; MIG User Guide (MPS inside an instance).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from spacetime.errors import MpsError, UnsupportedError
+from spacetime.mps_control import MEMORY, PARTITION, PERCENTAGE, PROGRAM, Control
+
+_STARTING_S = 20.0
+_LOOK_S = 0.05
+
+
+@contextmanager
+def daemon(
+    *,
+    program: str = PROGRAM,
+    visible: str | None = None,
+    static: bool = False,
+    timeout_s: float = 10.0,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Control]:
+    """A daemon with directories of its own, ended with the block.
+
+    visible: the device or MIG instance it serves, by UUID; None is all it sees. static: with static
+    partitions of SMs, where the program has them. Other daemons are not touched. Raises MpsError.
+    """
+    with tempfile.TemporaryDirectory(prefix="st-mps-") as folder:
+        pipe, log = Path(folder) / "pipe", Path(folder) / "log"
+        pipe.mkdir(mode=0o700)
+        log.mkdir()
+        added = dict(environment or {})
+        if visible is not None:
+            added["CUDA_VISIBLE_DEVICES"] = visible
+        control = Control(pipe, log, program, timeout_s, added)
+        # In the foreground, so that it is this process's child: nothing else is ever signalled.
+        process = _started(control, static=static)
+        try:
+            _await_answer(control, process)
+            yield control
+        finally:
+            _ended(control, process)
+
+
+def attached(
+    pipe: Path | None = None, *, program: str = PROGRAM, timeout_s: float = 10.0
+) -> Control:
+    """A daemon that runs already, at `pipe` or where the environment says; never ended from here.
+
+    Raises MpsError where none answers.
+    """
+    said = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", str(Path(tempfile.gettempdir(), "nvidia-mps")))
+    place = pipe or Path(said)
+    log = Path(os.environ.get("CUDA_MPS_LOG_DIRECTORY", place))
+    control = Control(place, log, program, timeout_s)
+    control.default_percentage()
+    return control
+
+
+def client_environment(
+    control: Control,
+    *,
+    percent: float | None = None,
+    partition: str | None = None,
+    memory: str | None = None,
+    visible: str | None = None,
+) -> dict[str, str]:
+    """What a client process is started with, besides the environment of this one.
+
+    percent: of the device's threads, as a cap. partition: a static one, instead. memory: such as
+    "0=20G". visible: the UUID of a device or MIG instance; numbers are the daemon's own.
+    """
+    if (percent is None) == (partition is None):
+        raise MpsError("MPS: a client has a percentage or a static partition, one of them")
+    if percent is not None and not 0 < percent <= 100:
+        raise MpsError(f"MPS: a percentage is above 0 and at most 100, got {percent:g}")
+    if visible is not None and visible.isdecimal():
+        raise MpsError("MPS: name devices by UUID; the daemon numbers them anew for its clients")
+    variables = {
+        PERCENTAGE: None if percent is None else f"{percent:g}", PARTITION: partition,
+        MEMORY: memory, "CUDA_VISIBLE_DEVICES": visible,
+    }  # fmt: skip
+    return control.variables | {name: v for name, v in variables.items() if v is not None}
+
+
+def granted_sms(
+    environment: Mapping[str, str], *, most: int | None = None, library: str | None = None
+) -> int:
+    """SMs a client with this environment has, read by a process that is one.
+
+    most: how many were asked for; more is an error. Raises MpsError where the process runs without
+    MPS, which CUDA does silently, and UnsupportedError where there is no driver.
+    """
+    command = [sys.executable, "-m", "spacetime.mps_probe", *([library] if library else [])]
+    package = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+    if done.returncode:
+        reason = (done.stderr.strip() or f"it ended with status {done.returncode}").splitlines()[-1]
+        raise UnsupportedError(f"MPS: the process that reads what it was granted: {reason}")
+    told: dict[str, Any] = json.loads(done.stdout)
+    if not told["mps"]:
+        raise MpsError("MPS: the process runs without MPS: it found no daemon")
+    if most is not None and told["sms"] > most:
+        raise MpsError(f"MPS: the process has {told['sms']} SMs, {most} were asked for")
+    return int(told["sms"])
+
+
+def end_client(
+    control: Control, process: subprocess.Popen[Any], *, timeout_s: float = 10.0
+) -> None:
+    """Ends a client process in order: its work first, through the daemon, then the process.
+
+    Killing a client with work in flight leaves every other client's work undefined, so where the
+    daemon does not end it, the process is left alive and MpsError is raised.
+    """
+    if process.poll() is None:
+        for server in control.servers():
+            if process.pid in control.clients(server):
+                control.terminate_client(server, process.pid)
+                _await_gone(control, server, process, timeout_s)
+        process.kill()
+    process.wait()
+
+
+def _await_gone(
+    control: Control, server: int, process: subprocess.Popen[Any], timeout_s: float
+) -> None:
+    end = time.monotonic() + timeout_s
+    while process.poll() is None and process.pid in control.clients(server):
+        if time.monotonic() >= end:
+            raise MpsError(
+                f"MPS: client {process.pid} has work in flight {timeout_s:g} s after "
+                "terminate_client; it was not killed, for that would disturb the other clients"
+            )
+        time.sleep(_LOOK_S)
+
+
+def _started(control: Control, *, static: bool) -> subprocess.Popen[bytes]:
+    command = [control.program, "-f", *["-S"] * static]
+    try:
+        with (control.log / "started.log").open("wb") as said:
+            return subprocess.Popen(
+                command, env=control.surroundings, stdin=subprocess.DEVNULL, stdout=said,
+                stderr=said, start_new_session=True,
+            )  # fmt: skip
+    except FileNotFoundError:
+        raise MpsError(
+            f"MPS: {control.program} is not installed; it comes with NVIDIA's driver"
+        ) from None
+    except OSError as why:
+        raise MpsError(f"MPS: {control.program} does not start: {why.strerror}") from None
+
+
+def _await_answer(control: Control, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + min(_STARTING_S, 2 * control.timeout_s)
+    while not control.answers:
+        if process.poll() is not None:
+            text = (control.log / "started.log").read_text(errors="replace").split()
+            why = " ".join(text)[:200] or "it said nothing"
+            raise MpsError(f"MPS: the daemon ended with status {process.returncode}: {why}")
+        if time.monotonic() >= end:
+            raise MpsError("MPS: the daemon runs and does not answer; it was ended")
+        time.sleep(_LOOK_S)
+
+
+def _ended(control: Control, process: subprocess.Popen[bytes]) -> None:
+    """Quits the daemon; one that hangs is killed, being a child of this process."""
+    if process.poll() is None:
+        with suppress(MpsError):
+            control.ask("quit -t 5")
+        try:
+            process.wait(control.timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()

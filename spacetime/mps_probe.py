@@ -1,0 +1,43 @@
+"""What this process was granted, by CUDA's driver: python -m spacetime.mps_probe [LIBRARY]
+
+Prints {"sms": ..., "mps": ...} for its first device. Under MPS the number of SMs is the client's
+share. Run as a process of its own, because the driver reads its variables once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+
+MULTIPROCESSOR_COUNT, MPS_ENABLED = 16, 133  # CUdevice_attribute, cuda.h
+
+
+def main(library: str) -> None:
+    """Prints what was granted; exits with the reason where there is no driver or device."""
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError as why:
+        sys.exit(str(why))
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    _check("cuInit", driver.cuInit(0))
+    _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
+    # A client joins its server, and gets its share, with its first context.
+    _check("cuDevicePrimaryCtxRetain",
+           driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))  # fmt: skip
+    values = {}
+    for name, attribute in (("sms", MULTIPROCESSOR_COUNT), ("mps", MPS_ENABLED)):
+        value = ctypes.c_int()
+        result = driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        _check("cuDeviceGetAttribute", result)
+        values[name] = value.value
+    print(json.dumps({"sms": values["sms"], "mps": bool(values["mps"])}))
+
+
+def _check(call: str, result: int) -> None:
+    if result:
+        sys.exit(f"{call} failed with {result}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "libcuda.so.1")
