@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -175,13 +176,25 @@ def facts_name(device: Device) -> str:
     """What profiles call the device: `cpu-<cores>`, a name of `devices`, or the driver's own."""
     if device.native is None:
         return cpu(len(device.units)).name
-    words = device.native.name.lower().replace(" ", "")
     gib = device.native.memory()[1] / MIB / MIB_PER_GIB
-    known = [facts for facts in DEVICES.values() if facts.name.split("-")[1 if "rtx" in facts.name
-             else 0] in words]  # fmt: skip
-    if known:
-        return min(known, key=lambda facts: abs(facts.memory_gib - gib)).name
-    return re.sub(r"[^a-z0-9]+", "-", device.native.name.lower()).strip("-")
+    return known_as(device.native.name, sum(device.sizes), gib)
+
+
+def known_as(name: str, sms: int, memory_gib: float) -> str:
+    """The name in `devices` of what the driver calls `name`; its own words where there is none.
+
+    A variant with other SMs (an H100 for PCIe) is another device.
+    """
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    words += [a + b for a, b in pairwise(words)]  # "2080 Ti"
+    alike = [
+        facts
+        for facts in DEVICES.values()
+        if facts.sms == sms and re.sub(r"^rtx-|-\d+gb$", "", facts.name) in words
+    ]
+    if alike:
+        return min(alike, key=lambda facts: abs(facts.memory_gib - memory_gib)).name
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def _repeated(launch: Launch, ready: Callable[[], object]) -> list[int]:

@@ -15,7 +15,7 @@ from spacetime.device import open_device
 from spacetime.errors import ProfileError
 from spacetime.profile import Point
 from spacetime.profile_rounds import Round, Rounds
-from spacetime.profiler_rig import facts_name
+from spacetime.profiler_rig import facts_name, known_as
 
 MODELS = """
 from torch import nn
@@ -197,6 +197,23 @@ def test_a_profile_is_predicted(tmp_path: Path) -> None:
     }
     ask(path, "--predict", "h200-141gb", "--kind", "sm", "--dtype", "bf16", "--out", out)
     assert [p.units for p in profile_file.read(out)][::2] == [16, 33, 49, 66, 82, 99, 115, 132]
+
+
+@pytest.mark.parametrize(
+    ("driver", "sms", "gib", "name"),
+    [
+        ("NVIDIA H200", 132, 140, "h200-141gb"),
+        ("NVIDIA A100-SXM4-40GB", 108, 39.4, "a100-40gb"),
+        ("NVIDIA A100 80GB PCIe", 108, 79.2, "a100-80gb"),
+        ("NVIDIA GeForce RTX 2080 Ti", 68, 10.8, "rtx-2080ti"),
+        ("NVIDIA B200", 148, 178, "b200-180gb"),
+        ("NVIDIA H100 PCIe", 114, 79, "nvidia-h100-pcie"),  # not the facts of an SXM
+        ("NVIDIA GH200 480GB", 132, 95, "nvidia-gh200-480gb"),
+        ("NVIDIA GeForce RTX 3080", 68, 10, "nvidia-geforce-rtx-3080"),
+    ],
+)
+def test_a_device_is_called_by_its_facts(driver: str, sms: int, gib: float, name: str) -> None:
+    assert known_as(driver, sms, gib) == name
 
 
 REFUSED = [
