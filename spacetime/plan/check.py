@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.errors import PlanError, UnsupportedError
+from spacetime.interference import Crowd
 from spacetime.plan.memory import excesses, partition_mib
+from spacetime.plan.neighbours import slower
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import Load, busy, loads
@@ -43,10 +45,16 @@ def check(
     profiles: Profiles,
     device: DeviceFacts,
     options: PlanOptions | None = None,
+    *,
+    interference: Crowd | None = None,
 ) -> tuple[Violation, ...]:
-    """Everything the plan breaks; empty for a sound one."""
+    """Everything the plan breaks; empty for a sound one.
+
+    With `interference` a launch takes longer beside the other partitions of its device.
+    """
     options = options or PlanOptions()
     tenants = {tenant.name: tenant for tenant in workload.tenants}
+    factors = _factors(plan, tenants, interference)
     return (
         *_identity(plan, profiles, device, options),
         *(broken for gpu in plan.gpus for broken in _geometry(gpu, device)),
@@ -54,7 +62,9 @@ def check(
             broken
             for gpu in plan.gpus
             for partition in gpu.partitions
-            for broken in _partition(partition, tenants, profiles, options)
+            for broken in _partition(
+                partition, tenants, profiles, options, factors.get(partition.id, {})
+            )
         ),
         *_memory(plan, tenants, profiles, device),
         *_families(plan),
@@ -69,12 +79,28 @@ def require(
     profiles: Profiles,
     device: DeviceFacts,
     options: PlanOptions | None = None,
+    *,
+    interference: Crowd | None = None,
 ) -> Plan:
     """The plan itself where it is sound. Raises PlanError with the first violation."""
-    if broken := check(plan, workload, profiles, device, options):
+    if broken := check(plan, workload, profiles, device, options, interference=interference):
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise PlanError(f"{plan.planner}: {broken[0]}{more}")
     return plan
+
+
+def _factors(
+    plan: Plan, tenants: dict[str, Tenant], interference: Crowd | None
+) -> dict[str, dict[str, float]]:
+    """By partition and tenant how much slower it is than alone; unknown tenants are said later."""
+    models = {name: tenant.model for name, tenant in tenants.items()}
+    if interference is None or any(each.tenant not in models for _, _, each in plan):
+        return {}
+    return {
+        part: by_tenant
+        for gpu in plan.gpus
+        for part, by_tenant in slower(gpu, models, interference).items()
+    }
 
 
 def _identity(
@@ -183,6 +209,7 @@ def _partition(
     tenants: dict[str, Tenant],
     profiles: Profiles,
     options: PlanOptions,
+    slowed: dict[str, float],
 ) -> Iterator[Violation]:
     unknown = [each.tenant for each in partition.tenants if each.tenant not in tenants]
     for name in unknown:
@@ -196,7 +223,7 @@ def _partition(
         )
     yield from _fused(partition, models) if partition.fused else _sharing(partition)
     largest = {each.tenant: tenants[each.tenant].largest_request for each in partition.tenants}
-    found = loads(partition, profiles, models, turns=options.turns, largest=largest)
+    found = loads(partition, profiles, models, turns=options.turns, largest=largest, slower=slowed)
     for each, load in zip(partition.tenants, found, strict=True):
         if load is None:
             yield Violation(

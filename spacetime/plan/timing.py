@@ -8,7 +8,7 @@ simulation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from spacetime.plan.plan import Assignment, PartitionPlan
@@ -55,11 +55,12 @@ def cycle_ms(duty_ms: float, own_ms: float, all_ms: float, turns: Turns = "own")
 
 def loads(
     partition: PartitionPlan, profiles: Profiles, model_of: dict[str, str], *,
-    turns: Turns = "own", largest: Mapping[str, int] = {},
+    turns: Turns = "own", largest: Mapping[str, int] = {}, slower: Mapping[str, float] = {},
 ) -> list[Load | None]:  # fmt: skip
     """For each assignment of a partition its load, or None where no point covers its batch.
 
-    `largest`: by tenant the inputs of its largest request, where that is not one.
+    By tenant, `largest`: the inputs of its largest request, where that is not one; `slower`: how
+    many times as long its launches take beside its neighbours.
     """
     # Inside another partition a percentage means another amount: no point was measured there.
     members = len(partition.tenants) if partition.fused else 1
@@ -72,6 +73,10 @@ def loads(
         )
         for each in partition.tenants
     ]  # fmt: skip
+    points = [
+        point and _slowed(point, slower.get(each.tenant, 1.0))
+        for each, point in zip(partition.tenants, points, strict=True)
+    ]
     all_ms = sum(point.latency_ms for point in points if point is not None)
     return [
         None
@@ -85,6 +90,13 @@ def loads(
         )
         for each, point in zip(partition.tenants, points, strict=True)
     ]
+
+
+def _slowed(point: Point, factor: float) -> Point:
+    if factor == 1:
+        return point
+    ms, rps = point.latency_ms * factor, point.throughput_rps / factor
+    return replace(point, latency_ms=ms, throughput_rps=rps)
 
 
 def _capacity(each: Assignment, partition: PartitionPlan, point: Point) -> float:
