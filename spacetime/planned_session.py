@@ -197,6 +197,9 @@ class PlannedSession(Session):
         lines = [f"lane {self._numbers[key]}: {lane}" for key, lane in self._named()]
         return "\n".join([super().explain(), *lines, *self.placement.notes])
 
+    def __enter__(self) -> PlannedSession:
+        return self
+
     def _named(self) -> Iterable[tuple[LaneKey, Any]]:
         return zip(self.placement.keys, self.placement.lanes, strict=True)
 

@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
         "plot_controller",
         "plot_cost",
         "plot_device",
+        "plot_moves",
         "plot_plan",
         "plot_verify",
         "zoo",

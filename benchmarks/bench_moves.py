@@ -1,0 +1,263 @@
+"""`bench moves`: what moving a running session to other plans costs, and what it is worth.
+
+Two tenants on this CPU, open loop; their rates swap in bursts that one core cannot serve. The same
+arrivals meet a plan for the mean rates that never changes (*static*), one that is replaced when the
+rates do by somebody who knows them (*oracle*), and the *controller*, which sees only what arrives.
+A plan for both peaks at once, which is what static provisioning has to be, is asked for too. Models
+are measured here first. A violation is a request that was answered late, dropped or refused.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from spacetime import devices, profiler
+from spacetime.benchmarks import record
+from spacetime.controller import ControllerOptions
+from spacetime.device import open_device
+from spacetime.errors import InfeasibleError
+from spacetime.live_controller import Event, LiveController, planning_on_one, summary
+from spacetime.live_model import LiveModel
+from spacetime.live_run import target
+from spacetime.openloop import LEAD_NS, Sent, drive
+from spacetime.plan import Plan, PlanOptions, planner
+from spacetime.planned_session import PlannedSession
+from spacetime.profile import Profiles
+from spacetime.profile_rounds import Rounds
+from spacetime.profiler_rig import facts_name
+from spacetime.rate_trace import RateTrace
+from spacetime.units import SECOND, ms_from_ns
+from spacetime.workload import Arrival, InputSpec, Tenant, Workload
+
+WAYS = ("static", "oracle", "controller")
+SHARES = ((0.1, 0.1), (0.62, 0.05), (0.1, 0.1), (0.05, 0.62))  # of what all cores together answer
+BATCHES = (1, 2, 4, 8)
+SLO_PER_LAUNCH = 10  # objective: this many times the largest batch on one core
+HEADROOM = 1.2
+PERIOD_S = 0.25
+SIDE = 32
+
+
+def run(
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
+    ways: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Measures the model, drives every way with the same arrivals; prints and records them."""
+    step_s = 1.0 if quick else 8.0
+    result = record.header("moves", seed=seed, quick=quick, chosen={"ways": ways})
+    models = {f"t{number}": _model(seed + number) for number in range(2)}
+    points = _profiles(models["t0"], rounds=1 if quick else 5)
+    load, trace = _load(points, models["t0"], step_s=step_s, cycles=1 if quick else 3)
+    arrivals = list(_arrivals(trace, seed))
+    stage = Stage(load, points, models, trace, arrivals)
+    rows = [stage.row(way) for way in ways or WAYS]
+    peak = [max(each) for each in zip(*trace.rates, strict=True)]
+    result |= {
+        "rates_rps": trace.rates, "step_s": step_s, "slo_ms": load.tenants[0].slo_ms,
+        "requests": len(arrivals), "peak_devices": _devices(load.with_rates(peak), points),
+        "rows": rows,
+    }  # fmt: skip
+    record.publish(result, [shown(result)], out=out, as_json=as_json, plots="plot_moves")
+    return result
+
+
+def _model(seed: int) -> LiveModel:
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)]
+    net = nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return LiveModel(net.eval(), tuple((torch.randn(1, 3, SIDE, SIDE),) for _ in range(4)))
+
+
+def _tenant(name: str, rate_rps: float = 1.0, slo_ms: float = 1000.0) -> Tenant:
+    inputs = (InputSpec((1, 3, SIDE, SIDE), "FP32"),)
+    return Tenant(name, "convolutions", slo_ms, rate_rps, example_inputs=inputs)
+
+
+def _profiles(live: LiveModel, *, rounds: int) -> Profiles:
+    device = open_device("cpu")
+    cores = len(device.units)
+    extent = profiler.Extent(units=tuple(sorted({1, cores})), batches=BATCHES)
+    wanted = profiler.settings({"convolutions": (_tenant("t0"), live)}, device, extent)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profiles.csv"
+        known = Rounds.open(path, facts_name(device), "measured", enough=rounds)
+        profiler.measure(wanted, device, known, seen=lambda _: None)
+        return known.profiles()
+
+
+def _load(
+    points: Profiles, live: LiveModel, *, step_s: float, cycles: int
+) -> tuple[Workload, RateTrace]:
+    """The workload at its mean rates, and how the rates change."""
+    one = points.batches("convolutions", "cores", 1)
+    every = points.batches("convolutions", "cores", len(open_device("cpu").units))
+    device_rps = max(point.throughput_rps for point in every)
+    steps = tuple(tuple(share * device_rps for share in each) for each in SHARES * cycles)
+    mean = [sum(each) / len(steps) for each in zip(*steps, strict=True)]
+    slo_ms = max(50.0, SLO_PER_LAUNCH * one[-1].latency_ms)
+    tenants = (_tenant("t0", mean[0], slo_ms), _tenant("t1", mean[1], slo_ms))
+    return Workload(tenants), RateTrace(step_s, steps)
+
+
+def _arrivals(trace: RateTrace, seed: int) -> Iterator[Arrival]:
+    """Poisson arrivals at the rates of each step, in order of time."""
+    found: list[Arrival] = []
+    for tenant in range(2):
+        draw = random.Random(f"moves/{seed}/{tenant}")
+        for step, rates in enumerate(trace.rates):
+            at = float(step * trace.step_ns)
+            while (at := at + draw.expovariate(rates[tenant]) * SECOND) < (
+                step + 1
+            ) * trace.step_ns:
+                found.append(Arrival(round(at), tenant))
+    yield from sorted(found)
+
+
+def _planned(load: Workload, points: Profiles) -> Plan:
+    ample = load.with_rates([tenant.rate_rps * HEADROOM for tenant in load.tenants])
+    return planning_on_one(points, points.device, PlanOptions())(ample)
+
+
+def _devices(load: Workload, points: Profiles) -> int | None:
+    """How many such devices a plan for these rates needs; None where there is no plan."""
+    try:
+        made = planner("spacetime", seconds=1.0).plan(
+            load, points, devices.device(points.device), PlanOptions()
+        )
+    except InfeasibleError:
+        return None
+    return len(made.gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What every way gets: workload, points, models, rates and the requests themselves."""
+
+    load: Workload
+    points: Profiles
+    models: dict[str, LiveModel]
+    trace: RateTrace
+    arrivals: Sequence[Arrival]
+
+    def row(self, way: str) -> dict[str, Any]:
+        """Drives one way."""
+        load = self.load if way == "static" else self.load.with_rates(self.trace.rates[0])
+        with PlannedSession(
+            _planned(load, self.points), load, self.points, device="cpu", max_batch=max(BATCHES)
+        ) as session:
+            targets = [
+                target(
+                    session.add(each.module, example_inputs=each.example_inputs, name=name), each
+                )
+                for name, each in self.models.items()
+            ]
+            drive(targets, [Arrival(n * 2_000_000, n % 2) for n in range(50)], keep=False)
+            sent: list[Sent] = []
+            start_ns = time.monotonic_ns() + LEAD_NS
+            with self.moving(way, session, start_ns) as moves:
+                drive(targets, self.arrivals, into=sent, keep=False)
+        return {"way": way} | _judged(sent, self.load.tenants[0].slo_ms, moves(), self.trace)
+
+    @contextmanager
+    def moving(
+        self, way: str, session: PlannedSession, start_ns: int
+    ) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Whoever moves the session meanwhile; what it yields tells the moves made."""
+        if way == "controller":
+            step_s = self.trace.step_s
+            options = ControllerOptions(
+                half_life_s=step_s / 8, headroom=HEADROOM, calm_s=step_s / 4, dwell_s=step_s / 4
+            )
+            with LiveController(session, options=options, period_s=PERIOD_S) as controller:
+                yield lambda: summary(controller.events, start_ns)
+            return
+        made: list[dict[str, Any]] = []
+        plans = [
+            _planned(self.load.with_rates(rates), self.points)
+            for rates in (self.trace.rates if way == "oracle" else ())
+        ]
+        stop = threading.Event()
+
+        def follow() -> None:
+            for step, plan in enumerate(plans[1:], start=1):
+                due_ns = start_ns + step * self.trace.step_ns
+                if stop.wait(max(0.0, (due_ns - time.monotonic_ns()) / SECOND)):
+                    return
+                at_ns = time.monotonic_ns()
+                moved = session.apply(plan, self.load.with_rates(self.trace.rates[step]))
+                made.extend(summary([Event(at_ns, "move", "foreseen", 0.0, moved)], start_ns))
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        try:
+            yield lambda: made
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _judged(
+    sent: Sequence[Sent], slo_ms: float, events: list[dict[str, Any]], trace: RateTrace
+) -> dict[str, Any]:
+    """Attainment over all, by step, and of what was due while a move was under way."""
+    met = [one.latency_ns is not None and ms_from_ns(one.latency_ns) <= slo_ms for one in sent]
+    moves = [each for each in events if each["outcome"] == "move"]
+    windows = [(each["at_s"], each["at_s"] + _took_ms(each) / 1000) for each in moves]
+    during = [
+        good for one, good in zip(sent, met, strict=True)
+        if any(a <= one.due_ns / SECOND <= b for a, b in windows)
+    ]  # fmt: skip
+    by_step: list[list[bool]] = [[] for _ in trace.rates]
+    for one, good in zip(sent, met, strict=True):
+        by_step[min(one.due_ns // trace.step_ns, len(by_step) - 1)].append(good)
+    answered = sum(one.latency_ns is not None for one in sent)
+    return {
+        "offered": len(sent), "answered": answered,
+        "dropped": len(sent) - answered, "attainment": sum(met) / max(len(met), 1),
+        "attainment_by_step": [sum(each) / max(len(each), 1) for each in by_step],
+        "moves": len(moves), "refused": len(events) - len(moves),
+        "due_during_moves": len(during), "violations_during_moves": during.count(False),
+        "move_ms": [_took_ms(each) for each in moves],
+        "switch_ms": [each["switch_ms"] for each in moves],
+        "plan_ms": [each["plan_ms"] for each in events], "events": events,
+    }  # fmt: skip
+
+
+def _took_ms(event: dict[str, Any]) -> float:
+    return float(event["plan_ms"] + event["prepare_ms"] + event["switch_ms"] + event["drain_ms"])
+
+
+def shown(result: dict[str, Any]) -> Table:
+    """The rows, a line a way."""
+    needs = result["peak_devices"]
+    peak = "no plan" if needs is None else f"{needs} device{'s' * (needs > 1)}"
+    table = Table(
+        *("way", "requests", "in time", "worst step", "moves", "refused", "switch ms, most",
+          "violations during moves"),
+        title=f"{result['requests']:,} requests, objective {result['slo_ms']:.0f} ms; a static "
+        f"plan for both peaks needs {peak}",
+    )  # fmt: skip
+    for row in result["rows"]:
+        table.add_row(
+            row["way"], f"{row['offered']:,}", f"{row['attainment']:.2%}",
+            f"{min(row['attainment_by_step']):.2%}", str(row["moves"]), str(row["refused"]),
+            f"{max(row['switch_ms'], default=0):.2f}",
+            f"{row['violations_during_moves']} of {row['due_during_moves']}",
+        )  # fmt: skip
+    return table
