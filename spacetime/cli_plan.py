@@ -61,6 +61,11 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
     help="Print what another tool takes instead of a table; nothing is executed.",
 )
 @click.option("--explain", is_flag=True, help="Say for each tenant where it runs, and why.")
+@click.option(
+    "--advise",
+    is_flag=True,
+    help="What each tenant needs alone, and whether sharing devices pays; no plan is printed.",
+)
 @click.option("--out", type=FILE, help="Where to write the plan.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan instead of a table.")
 def plan(**options: Any) -> None:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from spacetime import devices, profile_file, workload_file
+from spacetime.advise import Advice
+from spacetime.advise import advise as right_sized
 from spacetime.devices import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
 from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
@@ -41,12 +43,14 @@ def from_options(
     attainment: float | None,
     form: str | None,
     explain: bool,
+    advise: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
     """Make a plan, check it, and print it as a table, as JSON or as what another tool takes.
 
-    Raises InfeasibleError naming tenant and bound, and what the readers of the files raise.
+    With `advise` the right-sizing report instead. Raises InfeasibleError naming tenant and bound,
+    and what the readers of the files raise.
     """
     options = PlanOptions(gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation)
     load, points = workload_file.read(workload), profile_file.read(profiles)
@@ -54,6 +58,11 @@ def from_options(
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
     maker = _maker(planner, parse(choices), guard=guard)
+    if advise:
+        if calm or attainment is not None or form is not None or explain or out is not None:
+            raise UnsupportedError("--advise: goes with --planner, --gpus, the limits and --json")
+        _advise(load, points, facts, options, maker, as_json=as_json)
+        return
     if attainment is not None:  # which needs the native simulator; planning alone does not
         prove = import_module("spacetime.proven").proven
         found = prove(maker, load, points, facts, options, target=attainment).plan
@@ -76,6 +85,48 @@ def from_options(
         Console(stderr=as_json or form is not None).print(
             made.explain(), highlight=False, markup=False, soft_wrap=True
         )
+
+
+def _advise(
+    load: Workload, points: Profiles, facts: DeviceFacts, options: PlanOptions, maker: Planner, *,
+    as_json: bool,
+) -> None:  # fmt: skip
+    found, _ = right_sized(load, points, facts, options, maker)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for title in ("tenant", "req/s", "SLO", "alone on", "batch", "procs", "devices", "busy"):
+        table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
+    for need in found.needs:
+        table.add_row(
+            need.tenant, f"{need.rate_rps:.4g}", f"{need.slo_ms:g}",
+            f"{need.copies} × {need.kind} {need.units}", str(need.batch), str(need.procs),
+            "-" if need.devices is None else str(need.devices),
+            "-" if need.device_busy is None else f"{need.device_busy:.0%}",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    for line in advice_lines(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def advice_lines(found: Advice) -> list[str]:
+    """What the report comes to, in words."""
+    if found.saved is None:
+        without = "some tenant fits no whole device alone, so sharing is the only way"
+    else:
+        saves = f"sharing saves {found.saved:.0%}" if found.pays else "sharing does not pay here"
+        without = f"{found.alone_gpus} if each tenant has its own: {saves}"
+    limits = ", ".join(f"{name} ({count})" for name, count in found.limits.items())
+    return [
+        "Alone on: the smallest partitions that serve a tenant; devices, busy: whole ones for it.",
+        f"{found.device}: {found.shared_gpus} devices shared (at least "
+        f"{found.lower_bound_gpus or 1}), {without}.",
+        f"Of the shared devices {found.idle:.2f} are idle in partitions, {found.stranded:.2f} in "
+        f"none; every rate can grow by {found.headroom:.1%}.",
+        f"What limits: {limits}. {found.next_cheaper}.",
+    ]
 
 
 def _maker(name: str, choices: dict[str, Any], *, guard: bool) -> Planner:

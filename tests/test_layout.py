@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"planned_session"},
     {"dynamic", "guarded", "plan_report", "profiler_rig", "proven", "rate_search"},
     {"placement", "plan_simulator", "staged_plan"},
-    {"deployment"},
+    {"advise", "deployment"},
     {
         "plot",
         "plot_agreement",
