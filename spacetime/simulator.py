@@ -20,6 +20,7 @@ TimelineEvent = tuple[object, ...]
 NativeResult = _native.SimResult
 NativeTenant = _native.TenantStats
 NativeLane = _native.LaneStats
+SimSpec = _native.SimSpec
 Stepped = _native.Simulation  # stops where it is told and can be changed there; of a native_spec
 
 

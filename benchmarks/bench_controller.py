@@ -1,0 +1,186 @@
+"""A controller beside a static plan for the peak and beside an oracle, on a day and on bursts.
+
+    SPACETIME_DATA=... spacetime bench controller [--seconds 1800] [--planner parvagpu] [--out DIR]
+
+Everything is virtual time: the ParvaGPU artifact's scenario and A100 profiles (a small built-in
+profile where they are absent), rates that change every 5 s, Poisson arrivals, the same for all.
+*static* is planned for every tenant's highest rate at once. *controller* sees only what arrived;
+its partitions serve `start_ms` after they were asked for, and until the old ones have drained the
+devices of both plans count. *oracle* knows the rates of the next half minute and moves for free.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from spacetime import devices, scenario_file
+from spacetime.benchmarks import record
+from spacetime.controller import Controller, ControllerOptions
+from spacetime.dynamic import Decider, DynamicOptions, DynamicRun, Keep, Oracle, simulate_dynamic
+from spacetime.errors import UnsupportedError
+from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.profile import Point, Profiles
+from spacetime.profile_import import parvagpu
+from spacetime.rate_trace import RateTrace, bursty, diurnal
+from spacetime.units import SECOND
+from spacetime.workload import Tenant, Workload
+
+TRACES = ("diurnal", "bursty")
+WAYS = ("static", "controller", "oracle")
+ORACLE_S = 30.0
+HEADS = ("trace", "plan", "device-hours", "% of static", "in time %", "worst %", "moves", "refused",
+         "short s", "missed", "in moves")  # fmt: skip
+
+
+def run(
+    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
+    planner: str = "parvagpu", scenario: str = "S3", seconds: float = 1800.0,
+    start_ms: float = 12_000.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Both traces under all three. Raises UnsupportedError for an unknown planner or scenario."""
+    seconds = min(seconds, 150.0) if quick else seconds
+    study = Study(planner, *problem(scenario, quick=quick), start_ms)
+    result = record.header("controller", seed=seed, quick=quick, chosen={
+        "planner": [planner], "scenario": [scenario], "seconds": [seconds], "start-ms": [start_ms],
+    })  # fmt: skip
+    result |= {"simulated": study.profiles.device, "options": asdict(ControllerOptions())}
+    result["rows"] = []
+    for name in TRACES:
+        trace = drawn(name, study.workload, seconds, seed)
+        rows = [row(name, way, study.judge(way, trace)) for way in WAYS]
+        result["rows"] += [each | {"of_static": each["device_s"] / rows[0]["device_s"]}
+                           for each in rows]  # fmt: skip
+    lines = [_line(each) for each in result["rows"]]
+    title = f"{scenario}, {seconds:g} s, planner {planner}, partitions serve after {start_ms:g} ms"
+    shown = record.table(title, HEADS, lines)
+    record.publish(result, [shown, verdict(result["rows"])], out=out, as_json=as_json,
+                   plots="plot_controller")  # fmt: skip
+    return result
+
+
+def problem(scenario: str, *, quick: bool = False) -> tuple[Workload, Profiles]:
+    """A published scenario and profiles, or the built-in ones where they are absent."""
+    folder = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "parvagpu"
+    if quick or not folder.is_dir():
+        return built_in()
+    found = scenario_file.read(folder / "scenarios.csv")
+    if scenario not in found:
+        raise UnsupportedError(f"scenario: must be one of {', '.join(found)}")
+    return found[scenario], parvagpu(folder)
+
+
+def drawn(trace: str, workload: Workload, seconds: float, seed: int) -> RateTrace:
+    """One of TRACES."""
+    if trace == "diurnal":
+        return diurnal(workload, seconds=seconds, seed=seed)
+    return bursty(workload, seconds=seconds, seed=seed)
+
+
+def built_in() -> tuple[Workload, Profiles]:
+    """Three models by a formula, a launch of 2 ms and what its inputs take on so many slices."""
+    work = {"small": 1.0, "middle": 3.0, "large": 8.0}  # ms an input on one slice
+    points = [
+        Point(model, "a100-80gb", "mig", units, batch, 1, ms, 1000 * batch / ms, "predicted")
+        for model, each in work.items()
+        for units in (1, 2, 3, 4, 7)
+        for batch in (1, 2, 4, 8, 16, 32)
+        for ms in [2 + each * batch / units]
+    ]
+    rates = {"small": 1500.0, "middle": 700.0, "large": 250.0}
+    tenants = tuple(Tenant(name, name, 150.0, rate) for name, rate in rates.items())
+    return Workload(tenants), Profiles(tuple(points))
+
+
+class Study:
+    """One workload with its profiles, planned by one planner."""
+
+    def __init__(self, name: str, workload: Workload, profiles: Profiles, start_ms: float) -> None:
+        self.workload, self.profiles, self.start_ms = workload, profiles, start_ms
+        self._planner, self._device = planner(name), devices.device(profiles.device)
+
+    def plan(self, load: Workload) -> Plan:
+        """A checked plan. Raises InfeasibleError."""
+        made = self._planner.plan(load, self.profiles, self._device, PlanOptions())
+        return require(made, load, self.profiles, self._device)
+
+    def judge(self, way: str, trace: RateTrace) -> DynamicRun:
+        """The trace under one of WAYS."""
+        options = DynamicOptions(start_ms=self.start_ms)
+        decider: Decider = Keep()
+        if way == "static":
+            first = self.plan(self.workload.with_rates(trace.highest()))
+        elif way == "controller":
+            headroom = ControllerOptions().headroom
+            first = self.plan(self.workload.with_rates([rate * headroom for rate in trace.at(0)]))
+            decider = Controller(first, self.workload.with_rates(trace.at(0)), self.plan)
+        else:
+            known = round(ORACLE_S * SECOND)
+            first = self.plan(self.workload.with_rates(trace.highest(0, known)))
+            decider = Oracle(first, self.workload, self.plan, trace, known)
+            options = DynamicOptions(period_s=ORACLE_S, free=True)
+        return simulate_dynamic(
+            first, self.workload, self.profiles, trace, decider=decider, options=options
+        )
+
+
+def row(trace: str, way: str, found: DynamicRun) -> dict[str, Any]:
+    """One run as the record keeps it."""
+    missed = sum(offered - met for offered, met in found.tenants)
+    return {
+        "trace": trace,
+        "plan": way,
+        "device_s": found.device_s,
+        "attainment": found.attainment,
+        "worst_attainment": found.worst_attainment,
+        "requests": sum(offered for offered, _ in found.tenants),
+        "missed": missed,
+        "missed_in_moves": sum(each.missed for each in found.moves),
+        "short_s": found.short_s,
+        "moves": [asdict(each) for each in found.moves],
+        "refused": [{"at_ns": at, "why": why} for at, why in found.refused],
+        "periods": [asdict(each) for each in found.periods],
+    }
+
+
+def _line(each: dict[str, Any]) -> list[object]:
+    return [
+        each["trace"], each["plan"], f"{each['device_s'] / 3600:.3f}",
+        f"{100 * each['of_static']:.1f}", f"{100 * each['attainment']:.3f}",
+        f"{100 * each['worst_attainment']:.3f}", len(each["moves"]), len(each["refused"]),
+        f"{each['short_s']:.0f}", each["missed"], each["missed_in_moves"],
+    ]  # fmt: skip
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """Whether the controller pays, by trace, said plainly."""
+    said = []
+    for each in rows:
+        if each["plan"] != "controller":
+            continue
+        saved, kept = 1 - each["of_static"], each["worst_attainment"] >= 0.99
+        said.append(
+            f"{each['trace']}: the controller "
+            + (f"saves {saved:.1%} of the static plan's device-hours" if saved >= 0
+               else f"needs {-saved:.1%} more device-hours than the static plan")
+            + (" and keeps 99 % in time for every tenant" if kept
+               else f" but keeps only {each['worst_attainment']:.2%} in time for some tenant")
+        )  # fmt: skip
+    return "\n".join(said)
+
+
+def main() -> None:
+    """The command line of the module."""
+    parser = record.options("controller")
+    parser.add_argument("--planner", default="parvagpu")
+    parser.add_argument("--scenario", default="S3")
+    parser.add_argument("--seconds", type=float, default=1800.0)
+    parser.add_argument("--start-ms", type=float, default=12_000.0)
+    run(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""A plan under rates that change, in virtual time: kept, moved by a controller, or by an oracle.
+
+What a move costs is an option: its partitions serve `start_ms` after they were asked for (a process
+of MPS takes 10 to 15 s, papers §2; a rung of the `sm` ladder microseconds), and until the last old
+one has drained the devices of both plans are in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from spacetime.controller import Decision, Outcome, Planning, Seen
+from spacetime.core import Policy
+from spacetime.errors import InfeasibleError, UnsupportedError
+from spacetime.plan import Plan
+from spacetime.plan_moves import Move, move
+from spacetime.plan_simulator import own_policy
+from spacetime.profile import Profiles
+from spacetime.rate_trace import RateTrace
+from spacetime.staged_plan import StagedPlan
+from spacetime.units import SECOND, ns_from_ms
+from spacetime.workload import Workload
+
+POLL_NS = SECOND // 10  # how often draining partitions are looked at
+
+
+class Decider(Protocol):
+    """What looks at a plan once a period: a `controller.Controller`, or one of those below."""
+
+    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+        """What to do at the end of a period."""
+        ...
+
+    def moved(self, now_ns: int) -> None:
+        """The move given last is complete."""
+        ...
+
+
+class Keep:
+    """Keeps the plan, whatever happens."""
+
+    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+        """Stay."""
+        return Decision(Outcome.STAY, "the plan is kept")
+
+    def moved(self, now_ns: int) -> None:
+        """There is no move."""
+
+
+class Oracle:
+    """Knows the rates of the next period: a plan for exactly these, where it differs in size.
+
+    `planning` plans for a workload. What it cannot plan for keeps the plan before.
+    """
+
+    def __init__(
+        self, plan: Plan, workload: Workload, planning: Planning, trace: RateTrace, period_ns: int
+    ) -> None:
+        self._plan, self._workload, self._planning = plan, workload, planning
+        self._trace, self._period_ns = trace, period_ns
+
+    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+        """The plan for the highest rates of the period to come."""
+        rates = self._trace.highest(now_ns, now_ns + self._period_ns)
+        try:
+            plan = self._planning(self._workload.with_rates(rates))
+        except InfeasibleError as error:
+            return Decision(Outcome.REFUSED, str(error))
+        found = move(self._plan, plan)
+        self._plan = found.new
+        return Decision(Outcome.MOVE, "the next period's rates", found)
+
+    def moved(self, now_ns: int) -> None:
+        """It need not know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicOptions:
+    """`period_s`: how often a plan is looked at. `start_ms`: how long opened partitions take until
+    they serve. `free`: moves take no time and old partitions no device. `policy` None: the first
+    plan's own. Raises UnsupportedError naming the option."""
+
+    period_s: float = 5.0
+    start_ms: float = 12_000.0
+    free: bool = False
+    policy: Policy | None = None
+    seed: int | None = None  # None: the workload's
+
+    def __post_init__(self) -> None:
+        if not 0.001 <= self.period_s < math.inf:
+            raise UnsupportedError(f"period_s: must be at least 0.001, got {self.period_s}")
+        if not 0 <= self.start_ms < math.inf:
+            raise UnsupportedError(f"start_ms: must be 0 or positive, got {self.start_ms}")
+
+
+@dataclass(frozen=True, slots=True)
+class MoveMade:
+    """When a move was decided, served and was complete (None: not before the end), and its cost.
+
+    `ended` and `missed`: requests that ended meanwhile, and those of them not in time.
+    """
+
+    why: str
+    decided_ns: int
+    routed_ns: int | None
+    closed_ns: int | None
+    devices: int
+    gpus: int
+    ended: int
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Devices in use at the end of a period, and what happened in it over all tenants."""
+
+    end_ns: int
+    devices: int
+    arrived: int
+    ended: int
+    met: int
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicRun:
+    """What became of a plan. `tenants`: (offered, met) of each. `short_s`: seconds in which some
+    tenant's rate would have kept a partition of the plan in force busy all the time."""
+
+    seconds: float
+    tenants: tuple[tuple[int, int], ...]
+    device_s: float
+    short_s: float
+    moves: tuple[MoveMade, ...]
+    refused: tuple[tuple[int, str], ...]
+    periods: tuple[Period, ...]
+
+    @property
+    def attainment(self) -> float:
+        """Fraction of all requests answered in time."""
+        offered = sum(each for each, _ in self.tenants)
+        return sum(met for _, met in self.tenants) / offered if offered else 1.0
+
+    @property
+    def worst_attainment(self) -> float:
+        """Of the tenant served worst."""
+        return min((met / offered for offered, met in self.tenants if offered), default=1.0)
+
+
+def simulate_dynamic(
+    plan: Plan, workload: Workload, profiles: Profiles, trace: RateTrace, *,
+    decider: Decider, options: DynamicOptions | None = None,
+) -> DynamicRun:  # fmt: skip
+    """Runs the plan, and what the decider makes of it, to the end of the trace.
+
+    The arrivals are the same whatever is decided. Raises PlanError and UnsupportedError as
+    `staged_plan.StagedPlan`.
+    """
+    options = options or DynamicOptions()
+    if len(trace.rates[0]) != len(workload.tenants):
+        raise UnsupportedError(
+            f"rates: are of {len(trace.rates[0])} tenants, the workload has {len(workload.tenants)}"
+        )
+    staged = StagedPlan(
+        plan, workload, profiles, options.policy or own_policy(plan, workload),
+        horizon_ns=trace.end_ns, seed=workload.seed if options.seed is None else options.seed,
+    )  # fmt: skip
+    return _Loop(staged, workload, trace, decider, options).run()
+
+
+@dataclass(slots=True)
+class _Under:
+    """A move under way."""
+
+    move: Move
+    why: str
+    decided_ns: int
+    ready_ns: int
+    before: tuple[int, int]  # requests ended and missed when it was decided
+    routed: bool = False
+
+
+@dataclass
+class _Loop:
+    staged: StagedPlan
+    workload: Workload
+    trace: RateTrace
+    decider: Decider
+    options: DynamicOptions
+    now: int = 0
+    under: _Under | None = None
+    device_ns: int = 0
+    short_ns: int = 0
+    moves: list[MoveMade] = field(default_factory=list)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    periods: list[Period] = field(default_factory=list)
+    counts: tuple[tuple[int, int, int, int], ...] = ()
+
+    def run(self) -> DynamicRun:
+        self.counts = self.staged.run.counts()
+        period, next_step, next_look = round(self.options.period_s * SECOND), 0, 0
+        next_look = period
+        while self.now < self.trace.end_ns:
+            if self.now == next_step:
+                self.set_rates()
+                next_step += self.trace.step_ns
+            self.pass_time(min(next_step, next_look, self.next_stage(), self.trace.end_ns))
+            self.go_on()
+            if self.now == next_look:
+                next_look += period
+                self.look()
+        if self.under is not None:
+            self.note(None)
+        self.staged.run.run_until()
+        return DynamicRun(
+            self.now / SECOND,
+            tuple((offered, met) for offered, _, met, _ in self.staged.run.counts()),
+            self.device_ns / SECOND, self.short_ns / SECOND,
+            tuple(self.moves), tuple(self.refused), tuple(self.periods),
+        )  # fmt: skip
+
+    def set_rates(self) -> None:
+        for number, rate in enumerate(self.trace.at(self.now)):
+            self.staged.run.set_rate(number, rate)
+
+    def next_stage(self) -> int:
+        """When the move under way may go on."""
+        if self.under is None:
+            return self.trace.end_ns
+        return self.now + POLL_NS if self.under.routed else self.under.ready_ns
+
+    def pass_time(self, until: int) -> None:
+        self.device_ns += self.devices() * (until - self.now)
+        if self.short():
+            self.short_ns += until - self.now
+        self.staged.run.run_until(until)
+        self.now = until
+
+    def devices(self) -> int:
+        return len(self.staged.plan.gpus if self.under is None else self.under.move.devices)
+
+    def short(self) -> bool:
+        room = 1 + (self.staged.plan.headroom or 0)
+        served = dict.fromkeys((tenant.name for tenant in self.workload.tenants), 0.0)
+        for _, _, each in self.staged.plan:
+            served[each.tenant] += each.rate_rps * room
+        now = zip(self.trace.at(self.now), served.values(), strict=True)
+        return any(rate > most for rate, most in now)
+
+    def look(self) -> None:
+        counts = self.staged.run.counts()
+        seen = [
+            Seen(new[0] - old[0], sum(new[1::2]) - sum(old[1::2]), new[2] - old[2])
+            for new, old in zip(counts, self.counts, strict=True)
+        ]
+        self.counts = counts
+        self.periods.append(Period(
+            self.now, self.devices(), sum(each.arrived for each in seen),
+            sum(each.ended for each in seen), sum(each.met for each in seen),
+        ))  # fmt: skip
+        decision = self.decider.observe(self.now, seen)
+        if decision.outcome is Outcome.REFUSED:
+            self.refused.append((self.now, decision.why))
+        if decision.move is not None:
+            ready = self.now + (0 if self.options.free else ns_from_ms(self.options.start_ms))
+            self.under = _Under(decision.move, decision.why, self.now, ready, self.ended())
+            self.staged.open(decision.move)
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Does of the move under way what is due."""
+        drained = self.staged.drained()
+        under = self.under
+        if under is None or self.now < under.ready_ns:
+            return
+        if not under.routed:
+            self.staged.route(under.move)
+            under.routed = True
+            drained = self.staged.drained()
+        if drained or self.options.free:
+            self.note(self.now)
+            self.under = None
+            self.decider.moved(self.now)
+
+    def ended(self) -> tuple[int, int]:
+        counts = self.staged.run.counts()
+        ended = sum(completed + dropped for _, completed, _, dropped in counts)
+        return ended, ended - sum(met for _, _, met, _ in counts)
+
+    def note(self, closed_ns: int | None) -> None:
+        under, (ended, missed) = self.under, self.ended()
+        assert under is not None
+        self.moves.append(MoveMade(
+            under.why, under.decided_ns, under.ready_ns if under.routed else None, closed_ns,
+            len(under.move.devices), len(under.move.new.gpus),
+            ended - under.before[0], missed - under.before[1],
+        ))  # fmt: skip
