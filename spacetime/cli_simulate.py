@@ -12,7 +12,11 @@ import click
 
 from spacetime.cli_options import FILE, OUT, Number
 from spacetime.core import PRESETS
+from spacetime.errors import UnsupportedError
 from spacetime.plan.planner import PLANNERS
+
+MOVING = ("rates", "maker", "period", "start_ms", "gpus")  # options of --controller
+FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "timeline": None}
 
 
 @click.command()
@@ -31,10 +35,27 @@ from spacetime.plan.planner import PLANNERS
     help="Search the highest rate that keeps this attainment of every tenant, such as 0.99.",
 )
 @click.option("--timeline", type=FILE, help="Where to write Chrome trace events.")
+@click.option("--controller", is_flag=True, help="Rates change; a controller moves the plan.")
+@click.option("--rates", type=click.Choice(("diurnal", "bursty", "steady")), default="diurnal",
+              show_default=True, help="How rates change, with --controller.")  # fmt: skip
+@click.option("--planner", "maker", type=click.Choice(list(PLANNERS)), default="spacetime",
+              show_default=True, help="Who plans anew, with --controller.")  # fmt: skip
+@click.option("--period", type=Number(0.001, 1e6), default=5.0, show_default=True,
+              help="Seconds between looks, with --controller.")  # fmt: skip
+@click.option("--start-ms", type=Number(0, 1e9), default=12_000.0, show_default=True,
+              help="Until opened partitions serve.")  # fmt: skip
+@click.option("--gpus", type=click.IntRange(1), help="With --controller: devices, shadows counted.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
-def simulate(**options: Any) -> None:
+def simulate(*, controller: bool, **options: Any) -> None:
     """Run a plan of many devices under a workload, in virtual time."""
-    import_module("spacetime.simulation").from_options(**options)
+    moving = {name: options.pop(name) for name in MOVING}
+    if not controller:
+        import_module("spacetime.simulation").from_options(**options)
+        return
+    for name, default in FIXED.items():
+        if options.pop(name) != default:
+            raise UnsupportedError(f"--{name.replace('_', '-')}: does not go with --controller")
+    import_module("spacetime.controlled").from_options(**options, **moving)
 
 
 @click.command()

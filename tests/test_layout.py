@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {"cli_options"},
     {"benchmarks"},
     {"demo", "doctor", "live_run", "verify"},
+    {"controlled"},
     {"mig_command", "planning", "profiling", "simulation", "scoreboard"},
     {"comparison", "profiler"},
     {"live_controller"},

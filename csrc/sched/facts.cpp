@@ -50,7 +50,8 @@ LaneId Facts::add_lane(const LaneSpec& spec) {
   const LaneId id = lanes();
   lanes_.push_back(spec);
   closed_.push_back(false);
-  pooled_ = pooled_ || spec.pool != kNone;
+  every_.push_back(id);
+  if (spec.pool != kNone) pools_[spec.pool].push_back(id);
   const auto larger = [this](std::uint32_t units, LaneId lane) {
     return units < lanes_[lane].units;
   };
@@ -152,6 +153,8 @@ void Facts::close_lane(LaneId lane) {
   for (FamilyId id = 0; id < families(); ++id) check_somewhere(id, lane);
   closed_[lane] = true;
   lanes_[lane].borrows = false;
+  std::erase(every_, lane);
+  if (lanes_[lane].pool != kNone) std::erase(pools_[lanes_[lane].pool], lane);
   lanes_[lane].pool = kNone;
   std::erase(by_units_, lane);
   for (Family& family : families_) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "sched/types.h"
@@ -45,7 +46,13 @@ class Facts {
     if (pool != kNone && pool == lanes_[owner].pool) return true;
     return policy_.lend && lanes_[runner].borrows;
   }
-  bool any_shares() const { return policy_.lend || pooled_; }
+  bool any_shares() const { return policy_.lend || !pools_.empty(); }
+  // sharing: the lanes whose work an idle `runner` may have to look at, by id.
+  const std::vector<LaneId>& sharing(LaneId runner) const {
+    if (policy_.lend && lanes_[runner].borrows) return every_;
+    const auto found = pools_.find(lanes_[runner].pool);
+    return found == pools_.end() ? nobody_ : found->second;
+  }
   const TenantSpec& tenant(TenantId tenant) const { return tenants_[tenant].spec; }
   bool alive(TenantId tenant) const { return tenant < tenants_.size() && tenants_[tenant].alive; }
   void bury(TenantId tenant);
@@ -100,8 +107,10 @@ class Facts {
 
   Policy policy_;
   std::vector<LaneSpec> lanes_;
-  std::vector<char> closed_;  // by lane
-  bool pooled_ = false;       // some lane is in a pool
+  std::vector<char> closed_;   // by lane
+  std::vector<LaneId> every_;  // that is open
+  std::vector<LaneId> nobody_;
+  std::map<std::uint32_t, std::vector<LaneId>> pools_;
   std::vector<LaneId> by_units_;
   std::vector<Family> families_;
   std::vector<TenantFacts> tenants_;

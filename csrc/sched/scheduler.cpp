@@ -260,7 +260,7 @@ bool Scheduler::State::serve(LaneId lane, TimeNs now, Actions& out) {
 bool Scheduler::State::borrow(LaneId lane, TimeNs now, Actions& out) {
   LaneId owner = kNone;
   std::optional<Pick> best;
-  for (LaneId other = 0; other < running.size(); ++other) {
+  for (const LaneId other : facts.sharing(lane)) {
     const LaneQueues& work = queues.lane(other);
     if (!running[other].busy() || work.count == 0 || !facts.shares(other, lane)) continue;
     if (owner != kNone && work.work_ns <= queues.lane(owner).work_ns) continue;
