@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spacetime import cli, profile_file
+from spacetime.benchmarks import bench_controller
 from spacetime.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.core import Policy
 from spacetime.dynamic import DynamicOptions, DynamicRun, Keep, Oracle, simulate_dynamic
 from spacetime.errors import UnsupportedError
-from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
+from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
 from spacetime.plan_moves import move
 from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Point, Profiles
@@ -22,6 +27,7 @@ from spacetime.staged_plan import StagedPlan
 from spacetime.units import SECOND
 from spacetime.workload import Arrivals, Tenant, Workload
 
+MS = 1_000_000
 PLAIN = Policy(route="weighted", order="fifo", batch="greedy", lend=False)
 PROFILES = Profiles(tuple(
     Point("net", "a100-80gb", kind, units, batch, procs, ms, 1000 * procs * batch / ms, "measured")
@@ -96,15 +102,15 @@ def test_a_kept_plan_counts_its_devices_and_every_request() -> None:
 
 
 def test_a_move_opens_routes_and_closes_at_its_instants() -> None:
-    """Decided at 1 s, serving at 1.5 s; the old lane is idle by then, so it closes at once."""
-    script = Script(SMALL, {1: LARGE})
-    found = run(SMALL, load("x"), [10] * 3, script)
-    (made,) = found.moves
-    assert (made.decided_ns, made.routed_ns, made.closed_ns) == (
-        SECOND, 3 * SECOND // 2, 3 * SECOND // 2
-    )  # fmt: skip
-    assert script.moved_at == [made.closed_ns]
-    assert (made.ended, made.missed) == (5, 0)
+    """A request a tenth of a second, 16 ms each: at 1.45 s the old lane is idle, at 1.5 s not."""
+    for start_ms, closed_ms in ((450.0, 1450), (500.0, 1600)):
+        script = Script(SMALL, {1: LARGE})
+        found = run(SMALL, load("x"), [10] * 3, script, start_ms=start_ms)
+        (made,) = found.moves
+        times = (made.decided_ns, made.routed_ns, made.closed_ns)
+        assert times == (SECOND, round((1000 + start_ms) * MS), closed_ms * MS)
+        assert script.moved_at == [made.closed_ns]
+        assert made.missed == 0
     assert found.tenants == ((30, 30),)
 
 
@@ -112,8 +118,8 @@ def test_devices_of_both_plans_count_until_the_old_has_drained() -> None:
     """A MIG instance over an old one opens on another device."""
     old = plan([("a", 3, ("x",), 1)], kind="mig")
     new = plan([("b", 7, ("x",), 1)], kind="mig")
-    found = run(old, load("x"), [10] * 4, Script(old, {1: new}))
-    assert found.device_s == pytest.approx(4.5)
+    found = run(old, load("x"), [10] * 4, Script(old, {1: new}), start_ms=450.0)
+    assert found.device_s == pytest.approx(4.45)
     assert found.moves[0].devices == 2
     free = run(old, load("x"), [10] * 4, Script(old, {1: new}), free=True)
     assert free.device_s == 4.0
@@ -250,3 +256,51 @@ def drawn(rng: random.Random, *, duty: bool) -> Plan:
         [[("a", 100, ("x", "y"), 2)]],
     ]
     return plan(*rng.choice(shapes), rate=rng.choice([10.0, 30.0]))
+
+
+def write(path: Path, name: str, text: str) -> str:
+    (path / name).write_text(text, encoding="utf-8")
+    return str(path / name)
+
+
+def test_the_command_moves_a_plan_through_a_day(tmp_path: Path) -> None:
+    workload, profiles = bench_controller.built_in()
+    study = bench_controller.Study("parvagpu", workload, profiles, 0.0)
+    first = study.plan(workload.with_rates([tenant.rate_rps / 3 for tenant in workload.tenants]))
+    profile_file.write(tmp_path / "p.csv", profiles)
+    tenants = [
+        {"name": each.name, "model": each.model, "slo_ms": each.slo_ms, "rate_rps": each.rate_rps}
+        for each in workload.tenants
+    ]
+    given = [
+        "simulate", write(tmp_path, "plan.json", plan_json.dumps(first)), "--workload",
+        write(tmp_path, "w.json", json.dumps({"tenants": tenants})), "--profiles",
+        str(tmp_path / "p.csv"), "--controller", "--planner", "parvagpu", "--duration", "60",
+        "--start-ms", "100",
+    ]  # fmt: skip
+    shown = CliRunner().invoke(cli.cli, given, catch_exceptions=False)
+    assert "device-hours in 60 s" in shown.output
+    report = json.loads(CliRunner().invoke(cli.cli, [*given, "--json"]).output)
+    assert report["format"] == "spacetime.dynamic/1"
+    assert len(report["periods"]) == 12
+    assert report["moves"]
+    refused = CliRunner().invoke(cli.cli, [*given, "--late"])
+    assert isinstance(refused.exception, UnsupportedError)
+    assert str(refused.exception) == "--late: does not go with --controller"
+
+
+def test_the_benchmark_says_plainly_what_the_controller_saves(tmp_path: Path) -> None:
+    found = bench_controller.run(quick=True, out=tmp_path)
+    assert [(row["trace"], row["plan"]) for row in found["rows"]] == [
+        (trace, way) for trace in ("diurnal", "bursty") for way in bench_controller.WAYS
+    ]
+    for trace in ("diurnal", "bursty"):
+        static, _, oracle = (row for row in found["rows"] if row["trace"] == trace)
+        assert static["device_s"] >= oracle["device_s"]
+        assert len({row["requests"] for row in found["rows"] if row["trace"] == trace}) == 1
+    assert (tmp_path / "controller.png").stat().st_size > 10_000
+    rows = [{"plan": "controller", "trace": "t", "of_static": 1.2, "worst_attainment": 0.98}]
+    assert bench_controller.verdict(rows) == (
+        "t: the controller needs 20.0% more device-hours than the static plan but keeps only "
+        "98.00% in time for some tenant"
+    )
