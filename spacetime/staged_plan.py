@@ -36,7 +36,7 @@ class StagedPlan:
 
     Every tenant starts with rate 0. `run` is the simulation; `plan` the one requests are routed by.
     Raises PlanError for a plan that does not fit workload and profiles, UnsupportedError for what
-    cannot change its rate: recorded arrivals, and requests that are batches.
+    cannot change its rate (recorded arrivals, requests that are batches) and for fused partitions.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class StagedPlan:
         self._free: dict[tuple[str, int, int], list[Group]] = {}
         self._sizes: dict[Group, tuple[str, int, int]] = {}
         self._draining: list[Group] = []
-        found = deploy(plan, workload, profiles)
+        found = self._deployed(plan)
         self._open(found, {lane.partition.id for lane in found.lanes})
         self._route(found, range(len(workload.tenants)))
         for family in range(len(workload.tenants)):
@@ -65,12 +65,12 @@ class StagedPlan:
 
     def open(self, move: Move) -> None:
         """The move's shadow partitions can serve from now on; nothing is routed to them yet."""
-        self._open(deploy(move.new, self._workload, self._profiles), set(move.opens))
+        self._open(self._deployed(move.new), set(move.opens))
 
     def route(self, move: Move) -> None:
         """Arrivals follow the new plan; what it closes drains."""
         names = [tenant.name for tenant in self._workload.tenants]
-        found = deploy(move.new, self._workload, self._profiles)
+        found = self._deployed(move.new)
         self._route(found, [names.index(name) for name in move.routes])
         self._draining += [self._groups.pop(each) for each in move.closes]
         self.plan = move.new
@@ -87,6 +87,18 @@ class StagedPlan:
                 if self._policy.order == "duty":
                     self.run.set_duty(lane, [])
         return not self._draining
+
+    def _deployed(self, plan: Plan) -> Deployment:
+        """Raises UnsupportedError for tenants that share launches: families are fixed at the start,
+        and a later plan would fuse others."""
+        for gpu in plan.gpus:
+            for part in gpu.partitions:
+                if part.fused:
+                    raise UnsupportedError(
+                        f"{part.id}: tenants that share launches are not simulated under a "
+                        "controller; plan from profiles without the column tenants"
+                    )
+        return deploy(plan, self._workload, self._profiles)
 
     def _open(self, found: Deployment, parts: set[str]) -> None:
         for lane in found.lanes:

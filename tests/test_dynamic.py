@@ -221,6 +221,15 @@ def test_what_cannot_change_its_rate_is_refused(bad: str) -> None:
         simulate_dynamic(SMALL, workload, PROFILES, trace, decider=Keep())
 
 
+def test_a_fused_partition_is_refused_not_simulated_as_something_else() -> None:
+    (gpu,) = plan([("a", 100, ("x", "y"), 1)]).gpus
+    fused = replace(
+        SMALL, gpus=(replace(gpu, partitions=(replace(gpu.partitions[0], fused=True),)),)
+    )
+    with pytest.raises(UnsupportedError, match="a: tenants that share launches"):
+        run(fused, load("x", "y"), [10], Keep())
+
+
 @pytest.mark.parametrize(("name", "value"), [("period_s", 0.0), ("start_ms", -1.0)])
 def test_options_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(UnsupportedError, match=name):
