@@ -50,6 +50,11 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
     help="Planner paris: simulate layouts of one size beside it and keep the best.",
 )
 @click.option(
+    "--interference",
+    type=FILE,
+    help="Measured pairs, or a certificate of verify: what neighbours cost, planned and checked.",
+)
+@click.option(
     "--attainment",
     type=Number(0.01, 1),
     help="Lower the ceiling until every tenant has this part in time when simulated, such as 0.99.",

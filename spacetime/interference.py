@@ -287,9 +287,10 @@ class Interference:
 
     def among(self, model: str, units: int, others: Sequence[tuple[str, int]]) -> float:
         """The same beside several (model, percent). Raises ProfileError as `factor`."""
-        return self.slowdown(self._use(model, units), [self._use(*other) for other in others])
+        return self.slowdown(self.use(model, units), [self.use(*other) for other in others])
 
-    def _use(self, model: str, units: int) -> Use:
+    def use(self, model: str, units: float) -> Use:
+        """A model's use on so many percent. Raises ProfileError as `factor`."""
         if (use := self.uses.get(model)) is None:
             raise ProfileError("uses", f"{model} has none; measure its L2 and DRAM utilisation")
         part = units / 100

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from spacetime import devices, profile_file, workload_file
+from spacetime import devices, interference_file, profile_file, workload_file
 from spacetime.advise import Advice
 from spacetime.advise import advise as right_sized
 from spacetime.devices import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
+from spacetime.interference import Crowd, Fitted
 from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
@@ -40,6 +43,7 @@ def from_options(
     choices: Sequence[str],
     calm: bool,
     guard: bool,
+    interference: Path | None,
     attainment: float | None,
     form: str | None,
     explain: bool,
@@ -57,7 +61,7 @@ def from_options(
     facts = devices.device(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
-    maker = _maker(planner, parse(choices), guard=guard)
+    maker, cost = _counting(_maker(planner, parse(choices), guard=guard), interference)
     if advise:
         if calm or attainment is not None or form is not None or explain or out is not None:
             raise UnsupportedError("--advise: goes with --planner, --gpus, the limits and --json")
@@ -70,7 +74,7 @@ def from_options(
         found = maker.plan(load, points, facts, options)
     if calm and attainment is None:
         found = calmed(found, load, points, options)
-    made = require(found, load, points, facts, options)
+    made = require(found, load, points, facts, options, interference=cost)
     if explain and made.planner != "spacetime":  # which says so already
         made = explained(made, load, points, facts, options)
     if out is not None:
@@ -140,6 +144,27 @@ def _maker(name: str, choices: dict[str, Any], *, guard: bool) -> Planner:
         return maker
     guarded: Planner = import_module("spacetime.guarded").Guarded(paris=maker)
     return guarded
+
+
+def _counting(maker: Planner, measured: Path | None) -> tuple[Planner, Crowd | None]:
+    """The planner with its `interference`, where it counts that; the checker does in any case."""
+    if measured is None:
+        return maker, None
+    cost, fits = interference_file.read(measured)
+    show_fits(fits)
+    counts = is_dataclass(maker) and "interference" in {each.name for each in fields(maker)}
+    counting: Planner = replace(maker, interference=cost) if counts else maker  # type: ignore[type-var]
+    return counting, cost
+
+
+def show_fits(fits: Sequence[Fitted]) -> None:
+    """The models of interference on the error stream, by error on pairs that were held out."""
+    for number, each in enumerate(fits):
+        print(
+            f"interference {each.name}{' (used)' * (number == 0)}: off by {each.mean:.1%} on "
+            f"average, {each.p90:.1%} p90, {each.p95:.1%} p95 on {each.held_out} pairs held out",
+            file=sys.stderr,
+        )
 
 
 def parse(choices: Sequence[str]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ LAYERS: list[set[str]] = [
     {"program", "workload_file", "openloop", "device", "report", "timeline", "live_model"},
     {"controller"},
     {"plan_moves", "rate_trace"},
-    {"plan", "profile_import", "recorded", "cost"},
+    {"plan", "interference_file", "profile_import", "recorded", "cost"},
     {"profile_file", "interference", "monotone"},
     {"signature", "workload", "profile", "devices", "mps_control", "mps_probe"},
     {"kernels"},
