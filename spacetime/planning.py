@@ -152,8 +152,9 @@ def _counting(maker: Planner, measured: Path | None) -> tuple[Planner, Crowd | N
         return maker, None
     cost, fits = interference_file.read(measured)
     show_fits(fits)
-    counts = is_dataclass(maker) and "interference" in {each.name for each in fields(maker)}
-    counting: Planner = replace(maker, interference=cost) if counts else maker  # type: ignore[type-var]
+    counting: Any = maker
+    if is_dataclass(maker) and "interference" in {each.name for each in fields(maker)}:
+        counting = replace(counting, interference=cost)
     return counting, cost
 
 
