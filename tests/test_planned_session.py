@@ -165,6 +165,21 @@ def test_tenants_of_one_model_still_fuse() -> None:
     assert fused == [1, 2]
 
 
+def test_a_fused_partition_is_one_queue_whose_launches_mix_tenants() -> None:
+    workload = Workload((*load("mlp", "mlp").tenants, Tenant("hold", "conv", SLO_MS, 1.0)))
+    mixed = Point("mlp", CPU, "cores", 1, 8, 2, 8.0, 2000, tenants=2)
+    points = Profiles((*profiles(), mixed))
+    fused = replace(part("f", on("t0", 8), on("t1", 8), procs=2), fused=True)
+    made = plan(fused, part("h", on("hold", 1, 1.0)))
+    with PlannedSession(made, workload, points, device="cpu", timeline=True) as session:
+        models = filled(session, Workload(workload.tenants[:2]))
+        same_answers(session, models, 40)
+        ran = [e for e in session.timeline() if e["ph"] == "X"]
+    assert {e["tid"] for e in ran} <= {1, 2}  # the two processes of one partition
+    assert max(e["args"]["requests"] for e in ran) <= 8
+    assert sum(e["args"]["requests"] for e in ran) == 80
+
+
 @pytest.mark.parametrize("name", ["spacetime", "whole-gpu", "time-only"])
 def test_a_planners_plan_runs(name: str) -> None:
     workload, points = load("mlp", "conv", "mlp", rate_rps=5), profiles(sizes=(1, 2, CORES))
