@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from spacetime.admission import exported_of, resident_family
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
+from spacetime.counters import Counters, counters
 from spacetime.device import Device, Units, chosen, divided, open_device, sized, whole
 from spacetime.errors import InvalidInput, SpacetimeError
 from spacetime.executor import Executor, serving
@@ -160,6 +161,12 @@ class Session:
         """What happened since the session opened (design §9, format spacetime.report/1)."""
         numbers = {name: tenant.number for name, tenant in self.tenants.items()}
         return session_report(self._executor.observed(), numbers, self.partitions)
+
+    def counters(self) -> Counters:
+        """The sums behind report(), which only grow: for metrics."""
+        numbers = {name: tenant.number for name, tenant in self.tenants.copy().items()}
+        sizes = [lane.size for lane in self._executor.lanes]
+        return counters(self._executor.native.stats(), numbers, sizes)
 
     def timeline(self) -> list[dict[str, Any]]:
         """Chrome trace events since the last call, one track a lane; needs timeline=True."""

@@ -76,6 +76,8 @@ void bind_stats(py::module_& m) {
                              })
       .def_readonly("met", &TenantStats::met)
       .def_readonly("late", &TenantStats::late)
+      .def_readonly("launches", &TenantStats::launches)
+      .def_readonly("samples", &TenantStats::samples)
       .def_readonly("batch_sum", &TenantStats::batch_sum)
       .def_readonly("tenants_sum", &TenantStats::tenants_sum)
       .def_readonly("latency", &TenantStats::latency)

@@ -111,7 +111,9 @@ void Executor::begin(const sched::Start& start) {
     const InFlight& request = pool_[place_of(actions_.requests[start.first + i])];
     Tenant& tenant = tenants_[request.request.tenant];
     launch.add(request);
-    if (tenant.counted_in != start.launch) ++launch.distinct_tenants;
+    const bool first = tenant.counted_in != start.launch;
+    launch.distinct_tenants += first;
+    stats_.on_begin(request.request.tenant, request.request.samples, first);
     tenant.counted_in = start.launch;
     leave_room(tenant);
   }

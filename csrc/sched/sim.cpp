@@ -150,9 +150,11 @@ void Simulation::State::start(const Start& start, TimeNs now) {
 std::uint32_t Simulation::State::count_tenants(const Start& start) {
   std::uint32_t count = 0;
   for (std::uint32_t i = 0; i < start.count; ++i) {
-    std::uint64_t& seen = seen_[live_[actions_.requests[start.first + i]].tenant];
-    count += seen != start.launch;
-    seen = start.launch;
+    const TenantId tenant = live_[actions_.requests[start.first + i]].tenant;
+    const bool first = seen_[tenant] != start.launch;
+    count += first;
+    seen_[tenant] = start.launch;
+    result_.stats.on_begin(tenant, spec_.tenants[tenant].samples, first);
   }
   return count;
 }

@@ -20,6 +20,8 @@ struct TenantStats {
   std::array<std::uint64_t, kDropNames.size()> dropped{};  // by DropReason
   std::uint64_t met = 0;
   std::uint64_t late = 0;
+  std::uint64_t launches = 0;     // that held a request of it
+  std::uint64_t samples = 0;      // of its requests that started
   std::uint64_t batch_sum = 0;    // samples of the launches its completed requests were in
   std::uint64_t tenants_sum = 0;  // tenants of those launches
   Histogram latency;              // arrival to finish
@@ -61,6 +63,12 @@ class Stats {
     lane.samples += start.samples;
     lane.padding += start.bucket - start.samples;
     lane.tenants += tenants;
+  }
+
+  // on_begin: a request of `samples` starts; `first` of its tenant's in the launch.
+  void on_begin(TenantId tenant, std::uint32_t samples, bool first) {
+    tenants_[tenant].launches += first;
+    tenants_[tenant].samples += samples;
   }
 
   // on_idle: the launch ended after `busy_ns`.
