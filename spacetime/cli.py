@@ -23,6 +23,7 @@ from spacetime.cli_options import OUT, Number
 from spacetime.cli_plan import plan
 from spacetime.cli_profile import profile
 from spacetime.cli_run import run
+from spacetime.cli_serve import serve
 from spacetime.cli_simulate import compare, replay, simulate
 from spacetime.errors import (
     InfeasibleError,
@@ -37,6 +38,9 @@ from spacetime.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 KINDS_OF_WORK = ("compute", "cache", "memory")
+EXTRAS = dict.fromkeys(
+    ("uvicorn", "httptools", "uvloop", "msgspec", "grpc", "google", "prometheus_client"), "serve"
+)
 BAD_INPUT = (
     InfeasibleError, InvalidInput, PlanError, ProfileError, RecordingError, UnsupportedError,
     WorkloadError,
@@ -109,7 +113,7 @@ def verify(**options: Any) -> None:
     import_module("spacetime.verify").from_options(**options)
 
 
-for command in (plan, profile, simulate, compare, replay, run, mig):
+for command in (plan, profile, simulate, compare, replay, run, mig, serve):
     cli.add_command(command)
 
 
@@ -201,7 +205,8 @@ def _status() -> int:  # noqa: PLR0911 - one line an exit status reads best
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("spacetime"):
             raise
-        return _complain(f"this needs {error.name}: pip install 'spacetime[demo]'", 2)
+        extra = EXTRAS.get(error.name.split(".")[0], "demo")
+        return _complain(f"this needs {error.name}: pip install 'spacetime[{extra}]'", 2)
     except SpacetimeError as error:
         return _complain(error, 1)
     return 0

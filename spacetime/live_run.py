@@ -117,18 +117,23 @@ def opened(
     policy: str | None,
     device: str,
     options: PlanOptions,
+    max_batch: int | None = None,
+    timeline: bool = True,
 ) -> Session:
     """A session of the plan; of one made now, where there are only profiles; of a policy, where
     there is neither."""
     if profiles is None:
         if plan is not None:
             raise PlanError("--plan: give --profiles too: the plan is checked against them")
-        return Session(device, policy=policy or "space-time", timeline=True)
+        return Session(
+            device, policy=policy or "space-time", max_batch=max_batch or 16, timeline=timeline
+        )
     points = profile_file.read(profiles)
     made = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
         made, load, points, device=device, gpu=gpu, policy=policy,
-        options=replace(options, gpus=None), max_batch=_largest(points, load, made), timeline=True,
+        options=replace(options, gpus=None), max_batch=max_batch or _largest(points, load, made),
+        timeline=timeline,
     )  # fmt: skip
 
 

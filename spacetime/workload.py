@@ -99,12 +99,18 @@ def log_normal(largest: int, variance: float) -> tuple[tuple[int, float], ...]:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input tensor: its shape, first dimension the batch, and its Open Inference datatype."""
+    """One input tensor: its shape, first dimension the batch, and its Open Inference datatype.
+
+    `name` is what clients of a server call it; without one it is input_0, input_1, ...
+    """
 
     shape: tuple[int, ...]
     datatype: str
+    name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.name is not None:
+            _text("name", self.name)
         if not self.shape:
             raise WorkloadError("shape", "must have at least the batch dimension, got []")
         for size in self.shape:
@@ -144,6 +150,9 @@ class Tenant:
         _number("weight", self.weight, 1e6)
         for size in self.batch_sizes:
             _whole("batch_sizes", size, 1, MAX_COUNT)
+        names = [spec.name for spec in self.example_inputs if spec.name]
+        if len(names) != len(set(names)):
+            raise WorkloadError("example_inputs", "give each input a name of its own")
         if self.weights is not None:
             _text("weights", self.weights)
         for size, weight in self.batch_mix:

@@ -1,7 +1,7 @@
 """Reading workload files: YAML or JSON, and CSV traces. Every refusal names file, line and field.
 
     tenants: [{name, model, slo_ms, rate_rps, priority?, weight?, batch_sizes?,
-               example_inputs?: [{shape, datatype}], weights?, batch_mix?}]
+               example_inputs?: [{shape, datatype, name?}], weights?, batch_mix?}]
     arrivals: {process: poisson|constant|gamma|trace, cv?, file?, form?}
     seed: 0
 

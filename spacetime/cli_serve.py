@@ -1,0 +1,48 @@
+"""The command that serves a workload's tenants over the network."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from spacetime.cli_options import FILE, Number
+from spacetime.core import PRESETS
+
+PORT = click.IntRange(0, 65535)
+
+
+@click.command()
+@click.argument("workload", type=FILE)
+@click.option("--plan", type=FILE, help="Run this plan; it is checked against --profiles.")
+@click.option(
+    "--profiles", type=FILE, help="CSV; without --plan the default planner makes one from them."
+)
+@click.option("--gpu", type=click.IntRange(0), help="Which device of a plan of several this is.")
+@click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option("--max-utilisation", type=Number(0.01, 1), default=0.9, show_default=True,
+              help="What the plan was made with; it is checked by the same.")  # fmt: skip
+@click.option("--policy", type=click.Choice(list(PRESETS)),
+              help="Default: the plan's own, or space-time without a plan.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda:N or fake:h200.")
+@click.option("--max-batch", type=click.IntRange(1, 256), help="Samples of a launch.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback: public.")
+@click.option("--http-port", type=PORT, default=8000, show_default=True, help="0 takes any.")
+@click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="0 takes any.")
+@click.option("--token-file", type=FILE, help="Bearer tokens that may ask, one a line.")
+@click.option("--tls-cert", type=FILE, help="PEM; with --tls-key.")
+@click.option("--tls-key", type=FILE, help="PEM; with --tls-cert.")
+@click.option("--body-limit", type=Number(0.001, 1e5), default=64, show_default=True, help="MiB.")
+@click.option("--tensor-limit", type=click.IntRange(1), default=64, show_default=True,
+              help="Inputs, and outputs, of a request.")  # fmt: skip
+@click.option("--connection-limit", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--queue-limit", type=click.IntRange(1), default=1024, show_default=True,
+              help="Waiting requests of a tenant; more are refused.")  # fmt: skip
+@click.option("--read-timeout", type=Number(0.01, 3600), default=30, show_default=True,
+              help="Seconds in which a request must arrive.")  # fmt: skip
+@click.option("--log-requests", is_flag=True, help="A line of JSON for each request.")
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
+def serve(**options: Any) -> None:
+    """Serve a workload's tenants: Open Inference Protocol v2 over HTTP and gRPC."""
+    import_module("spacetime.serving").from_options(**options)

@@ -1,0 +1,116 @@
+"""Reading a request's body: bounded in size and time, and copied once, to where tensors can lie."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from spacetime.server.http_messages import BINARY_LENGTH
+from spacetime.server.refusal import Kind, Refusal, invalid
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+_ALIGNED = 64  # a cache line; what vectorised loads like
+_GZIP, _ZLIB = 31, 15  # window sizes of zlib, which choose the format
+
+
+class ClientGone(Exception):
+    """The connection closed before the request was answered; nobody reads an answer."""
+
+
+async def read(
+    receive: Receive, headers: dict[bytes, bytes], *, most: int, seconds: float
+) -> tuple[memoryview, memoryview]:
+    """The JSON and the bytes behind it. Raises Refusal, or ClientGone.
+
+    most: bytes, also after decompression; seconds: until all of it has arrived.
+    """
+    declared = _length(headers.get(b"content-length", b"0"), "Content-Length")
+    if declared > most:
+        raise _too_large(most)
+    split = headers.get(BINARY_LENGTH)
+    head = None if split is None else _length(split, "Inference-Header-Content-Length")
+    body = _Buffer(declared, head or 0, most)
+    try:
+        await asyncio.wait_for(_fill(receive, body), seconds)
+    except asyncio.TimeoutError:
+        close = ((b"connection", b"close"),)
+        raise Refusal(Kind.SLOW, f"the body did not arrive in {seconds:g} s", close) from None
+    data = _decompressed(headers.get(b"content-encoding"), body.filled, head or 0, most)
+    if head is None:
+        return data, data[:0]
+    if head > len(data):
+        raise invalid("Inference-Header-Content-Length", f"is {head}, the body has {len(data)}")
+    return data[:head], data[head:]
+
+
+class _Buffer:
+    """Bytes as they come, the part behind `head` at an aligned address."""
+
+    def __init__(self, expected: int, head: int, most: int) -> None:
+        self._head = head
+        self._most = most
+        self._used = 0
+        self._make(expected)
+
+    def _make(self, size: int) -> None:
+        space = np.empty(size + _ALIGNED, np.uint8)
+        start = -(space.__array_interface__["data"][0] + self._head) % _ALIGNED
+        self._view = space.data[start : start + size]
+
+    def add(self, piece: bytes) -> None:
+        """Appends; a body without a declared length grows by doubling."""
+        end = self._used + len(piece)
+        if end > self._most:
+            raise _too_large(self._most)
+        if end > len(self._view):
+            held = self.filled
+            self._make(min(max(2 * len(self._view), end), self._most))
+            self._view[: self._used] = held
+        self._view[self._used : end] = piece
+        self._used = end
+
+    @property
+    def filled(self) -> memoryview:
+        return self._view[: self._used]
+
+
+async def _fill(receive: Receive, body: _Buffer) -> None:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body.add(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
+def _decompressed(encoding: bytes | None, data: memoryview, head: int, most: int) -> memoryview:
+    if encoding in {None, b"identity"}:
+        return data
+    if encoding not in {b"gzip", b"deflate"}:
+        raise Refusal(Kind.WRONG_MEDIA, "Content-Encoding: must be gzip, deflate or identity")
+    body = _Buffer(0, head, most)
+    inflate = zlib.decompressobj(_GZIP if encoding == b"gzip" else _ZLIB)
+    try:
+        body.add(inflate.decompress(data, most + 1))
+    except zlib.error as error:
+        raise invalid("body", f"cannot be decompressed: {error}") from None
+    if not inflate.eof:
+        raise invalid("body", "ends before its compressed data does")
+    return body.filled
+
+
+def _length(text: bytes, name: str) -> int:
+    if not text.isdigit() or len(text) > 18:
+        raise invalid(name, f"must be a number of bytes, got {text.decode('latin-1')!r:.40}")
+    return int(text)
+
+
+def _too_large(most: int) -> Refusal:
+    close = ((b"connection", b"close"),)
+    return Refusal(Kind.TOO_LARGE, f"body: at most {most} bytes are taken", close)

@@ -1,0 +1,161 @@
+"""One tenant as the protocol shows it: names, datatypes and shapes of its inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from spacetime import workload
+from spacetime.errors import SpacetimeError
+from spacetime.server.refusal import Kind, Refusal, invalid, refusal_of
+from spacetime.server.tensors import DATATYPES
+from spacetime.tenant import Tenant
+
+VERSION = "1"  # a tenant has one
+PLATFORM = "pytorch_spacetime"
+# Level 1 is the protocol's highest; a request that names none is like one that names this.
+DEFAULT_LEVEL = 2
+MAX_LEVEL = 2**31 - 1
+MAX_TIMEOUT_US = int(workload.MAX_MS * 1e3)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output: its name, its datatype, and its shape behind the batch dimension."""
+
+    name: str
+    datatype: str
+    tail: tuple[int, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """As the protocol describes tensors; -1 is the batch."""
+        return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.tail]}
+
+    def check(self, field: str, datatype: str, shape: Sequence[int]) -> None:
+        """Raises Refusal naming `field` where a tensor is not this one."""
+        if datatype != self.datatype:
+            raise invalid(f"{field}.datatype", f"must be {self.datatype}, got {datatype:.20}")
+        if len(shape) != len(self.tail) + 1 or tuple(shape[1:]) != self.tail or shape[0] < 1:
+            tail = "".join(f", {size}" for size in self.tail)
+            raise invalid(f"{field}.shape", f"must be [batch{tail}], got {list(shape)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A tenant that is loaded. Inputs are the tenant's positional ones, in order."""
+
+    tenant: Tenant
+    inputs: Mapping[str, TensorSpec]
+    outputs: tuple[TensorSpec, ...]
+
+    def submit(
+        self, tensors: Mapping[str, Tensor], *, timeout_us: int = 0, priority: int = 0
+    ) -> Future[Any]:
+        """The tenant's future of an answer to one request.
+
+        timeout_us: at most the tenant's own objective, 0 is just that. priority: the protocol's
+        levels, 1 the highest; 0 is the default level. Raises Refusal.
+        """
+        missing = [name for name in self.inputs if name not in tensors]
+        if missing:
+            raise invalid("inputs", f"{missing[0]} is missing; add it")
+        level = DEFAULT_LEVEL - min(priority or DEFAULT_LEVEL, MAX_LEVEL)
+        try:
+            return self.tenant.submit(
+                *(tensors[name] for name in self.inputs),
+                deadline_ms=self._deadline_ms(timeout_us),
+                priority=level,
+            )
+        except SpacetimeError as error:
+            raise refusal_of(error) from error
+
+    def select(self, answer: Any, wanted: Sequence[str]) -> list[tuple[TensorSpec, Tensor]]:
+        """The outputs named, in that order, of what the model returned; all where none is."""
+        leaves = [x for x in pytree.tree_leaves(answer) if isinstance(x, Tensor)]
+        if not wanted:
+            return list(zip(self.outputs, leaves, strict=True))
+        places = {spec.name: place for place, spec in enumerate(self.outputs)}
+        return [(self.outputs[places[name]], leaves[places[name]]) for name in wanted]
+
+    def check_output(self, field: str, name: str) -> None:
+        """Raises Refusal where the model has no such output."""
+        if all(name != spec.name for spec in self.outputs):
+            there = ", ".join(spec.name for spec in self.outputs)
+            raise invalid(field, f"{name!r:.60} is no output; there are {there}")
+
+    def input(self, field: str, name: str) -> TensorSpec:
+        """The input called `name`. Raises Refusal naming `field`."""
+        spec = self.inputs.get(name)
+        if spec is None:
+            raise invalid(field, f"{name!r:.60} is no input; there are {', '.join(self.inputs)}")
+        return spec
+
+    def metadata(self) -> dict[str, Any]:
+        """The protocol's model metadata."""
+        return {
+            "name": self.tenant.name,
+            "versions": [VERSION],
+            "platform": PLATFORM,
+            "inputs": [spec.metadata() for spec in self.inputs.values()],
+            "outputs": [spec.metadata() for spec in self.outputs],
+        }
+
+    def config(self) -> dict[str, Any]:
+        """What Triton's clients ask of a model's configuration, in its words."""
+        return {
+            "name": self.tenant.name,
+            "platform": PLATFORM,
+            "backend": "spacetime",
+            "max_batch_size": max(self.tenant.family.buckets),
+            "input": [_configured(spec) for spec in self.inputs.values()],
+            "output": [_configured(spec) for spec in self.outputs],
+            "dynamic_batching": {"default_priority_level": DEFAULT_LEVEL},
+        }
+
+    def _deadline_ms(self, timeout_us: int) -> float | None:
+        if not timeout_us:
+            return None
+        own = self.tenant.slo_ms
+        return min(timeout_us, MAX_TIMEOUT_US) / 1e3 if own is None else min(timeout_us / 1e3, own)
+
+
+def served(tenant: Tenant, declared: workload.Tenant, example: Sequence[Tensor]) -> ServedModel:
+    """How a tenant is served; it is asked once, for the names and shapes of its outputs."""
+    inputs = {}
+    for place, (spec, x) in enumerate(zip(declared.example_inputs, example, strict=True)):
+        name = spec.name or f"input_{place}"
+        inputs[name] = TensorSpec(name, spec.datatype, tuple(x.shape[1:]))
+    outputs = output_specs(tenant.submit(*example, deadline_ms=workload.MAX_MS).result())
+    return ServedModel(tenant, inputs, outputs)
+
+
+def output_specs(answer: Any) -> tuple[TensorSpec, ...]:
+    """Outputs are called by the keys of the dict they come in, else output_0, output_1, ..."""
+    pairs, _ = pytree.tree_flatten_with_path(answer)
+    tensors = [(path, x) for path, x in pairs if isinstance(x, Tensor)]
+    return tuple(
+        TensorSpec(_name(path, place), DATATYPES[x.dtype], tuple(x.shape[1:]))
+        for place, (path, x) in enumerate(tensors)
+    )
+
+
+def _name(path: Sequence[Any], place: int) -> str:
+    keys = [key.key for key in path if isinstance(key, pytree.MappingKey)]
+    if keys and len(keys) == len(path):
+        return ".".join(map(str, keys))
+    return f"output_{place}"
+
+
+def _configured(spec: TensorSpec) -> dict[str, Any]:
+    kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
+    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(spec.tail)}
+
+
+def unknown(name: str) -> Refusal:
+    """There is no such model."""
+    return Refusal(Kind.UNKNOWN, f"model {name!r:.80} is not loaded or does not exist")

@@ -1,0 +1,72 @@
+"""Why a request gets no answer: one kind for each pair of HTTP status and gRPC code."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from spacetime.errors import (
+    ClosedError,
+    DeadlineExceeded,
+    InvalidInput,
+    OutOfMemory,
+    QueueFull,
+    SpacetimeError,
+)
+
+
+class Kind(Enum):
+    """HTTP status, and the name of the gRPC code."""
+
+    INVALID = (400, "INVALID_ARGUMENT")
+    UNAUTHENTICATED = (401, "UNAUTHENTICATED")
+    UNKNOWN = (404, "NOT_FOUND")
+    WRONG_METHOD = (405, "UNIMPLEMENTED")
+    SLOW = (408, "CANCELLED")
+    TOO_LARGE = (413, "RESOURCE_EXHAUSTED")
+    WRONG_MEDIA = (415, "INVALID_ARGUMENT")
+    QUEUE_FULL = (429, "RESOURCE_EXHAUSTED")
+    GONE = (499, "CANCELLED")
+    FAULT = (500, "INTERNAL")
+    CLOSING = (503, "UNAVAILABLE")
+    DEADLINE = (504, "DEADLINE_EXCEEDED")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.value[0]
+
+    @property
+    def code(self) -> str:
+        """The gRPC code's name."""
+        return self.value[1]
+
+
+class Refusal(Exception):
+    """A request that is refused or failed; the text is one line for the client."""
+
+    def __init__(self, kind: Kind, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
+        super().__init__(text)
+        self.kind = kind
+        self.headers = headers
+
+
+RETRY = ((b"retry-after", b"1"),)
+_KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
+    (InvalidInput, Kind.INVALID),
+    (QueueFull, Kind.QUEUE_FULL),
+    (DeadlineExceeded, Kind.DEADLINE),
+    (ClosedError, Kind.CLOSING),
+    (OutOfMemory, Kind.QUEUE_FULL),
+)
+_RETRIED = (Kind.QUEUE_FULL, Kind.CLOSING)
+
+
+def refusal_of(error: SpacetimeError) -> Refusal:
+    """What a client is told of an error of the library; a model's own is the only fault."""
+    kind = next((kind for cause, kind in _KINDS if isinstance(error, cause)), Kind.FAULT)
+    return Refusal(kind, str(error), RETRY if kind in _RETRIED else ())
+
+
+def invalid(field: str, problem: str) -> Refusal:
+    """A request's `field` is wrong."""
+    return Refusal(Kind.INVALID, f"{field}: {problem}")

@@ -1,0 +1,227 @@
+"""The protocol over gRPC, on the same loop and repository as HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+
+from spacetime import __version__
+from spacetime.errors import SpacetimeError
+from spacetime.server import rpc_tensors
+from spacetime.server.facts import EXTENSIONS, refuse_code
+from spacetime.server.journal import Journal
+from spacetime.server.limits import Limits
+from spacetime.server.model import MAX_TIMEOUT_US, VERSION
+from spacetime.server.parameters import submission
+from spacetime.server.refusal import Kind, Refusal, refusal_of
+from spacetime.server.repository import Repository
+from spacetime.server.rpc_messages import DATA_TYPES, METHODS, SERVICE, STREAM, message
+from spacetime.server.statistics import statistics
+from spacetime.server.tls import Tls
+from spacetime.server.tokens import Tokens
+
+_OPEN = ("ServerLive", "ServerReady")  # need no token
+_OVERHEAD = 64 << 10  # of a message around its tensors
+_IDLE_MS, _GRACE_MS = 30_000, 10_000  # a silent connection is asked whether it lives
+
+
+class Call:
+    """One call, as the journal notes it."""
+
+    __slots__ = ("_context", "method", "model", "parts", "request")
+
+    def __init__(self, name: str, context: Any) -> None:
+        self.method = "gRPC"
+        self.parts = [SERVICE, name]
+        self.model = ""
+        self.request = ""
+        self._context = context
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """Its metadata, the textual part."""
+        pairs = self._context.invocation_metadata() or ()
+        return {k.encode(): v.encode() for k, v in pairs if isinstance(v, str)}
+
+
+class Service:
+    """The methods; each takes a message and gives the answer's fields, or raises Refusal."""
+
+    def __init__(
+        self, repository: Repository, limits: Limits, tokens: Tokens, journal: Journal
+    ) -> None:
+        self._repository = repository
+        self._limits = limits
+        self._tokens = tokens
+        self._journal = journal
+
+    def handler(self) -> Any:
+        """What a gRPC server dispatches to."""
+        found = {name: self._unary(name) for name in METHODS}
+        found[STREAM] = grpc.stream_stream_rpc_method_handler(
+            self._stream,
+            message("ModelInferRequest").FromString,
+            message("ModelStreamInferResponse").SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, found)
+
+    def _unary(self, name: str) -> Any:
+        method: Callable[[Any, Call], Awaitable[Any]] = getattr(self, f"_{_snake(name)}")
+        response = message(f"{name}Response")
+        return grpc.unary_unary_rpc_method_handler(
+            partial(self._answer, name, method, response),
+            message(f"{name}Request").FromString,
+            response.SerializeToString,
+        )
+
+    async def _answer(
+        self,
+        name: str,
+        method: Callable[[Any, Call], Awaitable[Any]],
+        response: Any,
+        request: Any,
+        context: Any,
+    ) -> Any:
+        call = Call(name, context)
+        start = self._journal.now()
+        try:
+            if name not in _OPEN:
+                self._tokens.check(call.headers.get(b"authorization"))
+            answer = await method(request, call)
+        except Refusal as refusal:
+            self._journal.answered(call, refusal.kind.status, start)
+            await context.abort(grpc.StatusCode[refusal.kind.code], str(refusal))
+        except asyncio.CancelledError:
+            self._journal.answered(call, Kind.GONE.status, start)
+            raise
+        except Exception:  # a defect of ours
+            self._journal.fault(call)
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error of the server")
+        self._journal.answered(call, 200, start)
+        return response(**answer) if isinstance(answer, dict) else answer
+
+    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Answers in the order of the requests, each an error or an answer of its own."""
+        response = message("ModelStreamInferResponse")
+        call = Call(STREAM, context)
+        try:
+            self._tokens.check(call.headers.get(b"authorization"))
+        except Refusal as refusal:
+            await context.abort(grpc.StatusCode[refusal.kind.code], str(refusal))
+        async for request in requests:
+            start = self._journal.now()
+            try:
+                answer = response(infer_response=await self._model_infer(request, call))
+                status = 200
+            except Refusal as refusal:
+                answer = response(error_message=str(refusal))
+                answer.infer_response.id = request.id
+                status = refusal.kind.status
+            self._journal.answered(call, status, start)
+            yield answer
+
+    async def _model_infer(self, request: Any, call: Call) -> Any:
+        call.model, call.request = request.model_name, request.id
+        model = self._repository.model(request.model_name, request.model_version)
+        try:
+            given = rpc_tensors.input_tensors(model, request, most=self._limits.tensors)
+            wanted = [one.name for one in request.outputs]
+            for place, name in enumerate(wanted):
+                model.check_output(f"outputs[{place}].name", name)
+            remaining = call._context.time_remaining()
+            if remaining is not None and remaining > MAX_TIMEOUT_US / 1e6:
+                remaining = None
+            parameters = rpc_tensors.parameters(request.parameters)
+            options = submission(rpc_tensors.submission(parameters, remaining))
+        except Refusal:
+            self._repository.refused(request.model_name)
+            raise
+        future = self._repository.submit(model, given, **options)
+        try:
+            answer = await asyncio.wrap_future(future)
+        except SpacetimeError as error:
+            raise refusal_of(error) from error
+        outputs = model.select(answer, wanted)
+        return rpc_tensors.infer_response(request.model_name, VERSION, request.id, outputs)
+
+    async def _server_live(self, request: Any, call: Call) -> dict[str, Any]:
+        return {"live": True}
+
+    async def _server_ready(self, request: Any, call: Call) -> dict[str, Any]:
+        return {"ready": self._repository.ready}
+
+    async def _model_ready(self, request: Any, call: Call) -> dict[str, Any]:
+        try:
+            self._repository.model(request.name, request.version)
+        except Refusal:
+            return {"ready": False}
+        return {"ready": self._repository.ready}
+
+    async def _server_metadata(self, request: Any, call: Call) -> dict[str, Any]:
+        return {"name": "spacetime", "version": __version__, "extensions": EXTENSIONS}
+
+    async def _model_metadata(self, request: Any, call: Call) -> dict[str, Any]:
+        return self._repository.model(request.name, request.version).metadata()
+
+    async def _model_config(self, request: Any, call: Call) -> dict[str, Any]:
+        config = self._repository.model(request.name, request.version).config()
+        for spec in (*config["input"], *config["output"]):
+            spec["data_type"] = 1 + DATA_TYPES.index(spec["data_type"].removeprefix("TYPE_"))
+        return {"config": config}
+
+    async def _model_statistics(self, request: Any, call: Call) -> dict[str, Any]:
+        names = None
+        if request.name:
+            names = [self._repository.model(request.name, request.version).tenant.name]
+        return statistics(self._repository, names)
+
+    async def _repository_index(self, request: Any, call: Call) -> dict[str, Any]:
+        return {"models": self._repository.index(ready=request.ready)}
+
+    async def _repository_model_load(self, request: Any, call: Call) -> dict[str, Any]:
+        return await self._change(request, call, self._repository.load)
+
+    async def _repository_model_unload(self, request: Any, call: Call) -> dict[str, Any]:
+        return await self._change(request, call, self._repository.unload)
+
+    async def _change(
+        self, request: Any, call: Call, change: Callable[[str], None]
+    ) -> dict[str, Any]:
+        refuse_code(request.parameters)
+        call.model = request.model_name
+        await asyncio.get_running_loop().run_in_executor(None, change, request.model_name)
+        return {}
+
+
+def server(service: Service, limits: Limits) -> Any:
+    """A gRPC server with the bounds of `limits`, without a port yet."""
+    bounds = {
+        "grpc.max_receive_message_length": limits.body_bytes + _OVERHEAD,
+        "grpc.max_send_message_length": -1,
+        "grpc.max_metadata_size": 64 << 10,
+        "grpc.keepalive_time_ms": _IDLE_MS,
+        "grpc.keepalive_timeout_ms": _GRACE_MS,
+        "grpc.so_reuseport": 0,  # a port in use is an error, not shared
+    }
+    made = grpc.aio.server(options=list(bounds.items()), maximum_concurrent_rpcs=limits.connections)
+    made.add_generic_rpc_handlers((service.handler(),))
+    return made
+
+
+def add_port(made: Any, address: str, tls: Tls | None) -> int:
+    """Binds `address`, host:port; the port bound, 0 where it cannot be."""
+    try:
+        if tls is None:
+            return int(made.add_insecure_port(address))
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+        return int(made.add_secure_port(address, grpc.ssl_server_credentials((pair,))))
+    except RuntimeError:
+        return 0
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")

@@ -1,0 +1,177 @@
+"""The serving process: ports, the session behind them, and how they stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Any
+
+import uvloop
+
+from spacetime.errors import InvalidInput
+from spacetime.server import rpc
+from spacetime.server.http import Application
+from spacetime.server.journal import Journal, log
+from spacetime.server.limits import Limits
+from spacetime.server.listener import Listener, bind
+from spacetime.server.repository import Repository
+from spacetime.server.tls import Tls
+from spacetime.server.tokens import Tokens
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# The loop and the lanes' threads hand Python's lock to each other: the default of 5 ms is longer
+# than a small launch.
+SWITCH_SECONDS = 0.0005
+GRACE_SECONDS = 5.0  # for answers that are being sent when everything accepted has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where a server listens and what it allows."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    limits: Limits = field(default_factory=Limits)
+    tokens: Tokens = field(default_factory=Tokens)
+    tls: Tls | None = None
+    log_requests: bool = False
+
+
+class Server:
+    """A repository behind ports. Bound when made; raises InvalidInput for a port in use."""
+
+    def __init__(self, repository: Repository, options: Options) -> None:
+        self.repository = repository
+        self.options = options
+        self._stopping: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with contextlib.ExitStack() as undo:
+            self._http = _bound(undo, "http_port", options.host, options.http_port)
+            self._grpc = _bound(undo, "grpc_port", options.host, options.grpc_port)
+            self._grpc_port = _port(self._grpc)
+            undo.pop_all()
+
+    @property
+    def http_port(self) -> int:
+        """The port bound."""
+        return _port(self._http)
+
+    @property
+    def grpc_port(self) -> int:
+        """The port bound."""
+        return self._grpc_port
+
+    def addresses(self) -> dict[str, str]:
+        """What is served where."""
+        scheme = "http" if self.options.tls is None else "https"
+        host = self._host()
+        return {"http": f"{scheme}://{host}:{self.http_port}", "grpc": f"{host}:{self.grpc_port}"}
+
+    async def run(self, started: Callable[[], object] = lambda: None) -> None:
+        """Serves until stop(); then ready turns false and what was accepted finishes."""
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        limits, tokens = self.options.limits, self.options.tokens
+        journal = Journal(every=self.options.log_requests)
+        app = Application(self.repository, limits, tokens, journal)
+        listeners = [Listener(app, self._http, limits, self.options.tls)]
+        running = [asyncio.ensure_future(one.run_until_told()) for one in listeners]
+        calls = await self._answer_calls(rpc.Service(self.repository, limits, tokens, journal))
+        while not all(one.started for one in listeners):
+            await asyncio.sleep(0.001)
+        started()
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        self.repository.closing = True
+        await self._loop.run_in_executor(None, self.repository.drain)
+        for one in listeners:
+            one.should_exit = True
+        await asyncio.gather(*running, calls.stop(GRACE_SECONDS))
+
+    async def _answer_calls(self, service: rpc.Service) -> Any:
+        """A gRPC server, started. It binds by itself, so the port that was held is let go first."""
+        self._grpc.close()
+        made = rpc.server(service, self.options.limits)
+        address = f"{self._host()}:{self.grpc_port}"
+        if not rpc.add_port(made, address, self.options.tls):
+            expected = f"free on {self.options.host} (another --grpc-port, or 0 for any)"
+            raise InvalidInput("-", "grpc_port", expected, str(self.grpc_port))
+        await made.start()
+        return made
+
+    def _host(self) -> str:
+        return f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+
+    def stop(self) -> None:
+        """Begins the graceful end, from any thread."""
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            loop.call_soon_threadsafe(stopping.set)
+
+
+def serve(server: Server, started: Callable[[], object]) -> None:
+    """Runs the server in this thread until SIGTERM or SIGINT; a second signal stops at once."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # with PyTorch imported a collection costs more than a request
+    with _signals(server):
+        uvloop.run(server.run(started))
+
+
+@contextlib.contextmanager
+def background(server: Server) -> Iterator[Server]:
+    """The server on a thread of its own, stopped gracefully at the end: for tests and programs."""
+    up = threading.Event()
+    failed: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            uvloop.run(server.run(up.set))
+        except BaseException as error:
+            failed.append(error)
+            up.set()
+
+    thread = threading.Thread(target=body, name="spacetime-server", daemon=True)
+    thread.start()
+    up.wait()
+    try:
+        if failed:
+            raise failed[0]
+        yield server
+    finally:
+        server.stop()
+        thread.join()
+
+
+def _port(bound: socket) -> int:
+    port: int = bound.getsockname()[1]
+    return port
+
+
+def _bound(undo: contextlib.ExitStack, name: str, host: str, port: int) -> socket:
+    return undo.enter_context(contextlib.closing(bind(name, host, port)))
+
+
+@contextlib.contextmanager
+def _signals(server: Server) -> Iterator[None]:
+    """Handlers for the duration; what they replaced comes back."""
+
+    def handle(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the next one ends the process
+        log.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})
+        server.stop()
+
+    kept = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,53 @@
+"""A model's statistics in Triton's words, from the session's counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from spacetime.counters import TenantCounters
+from spacetime.server.model import VERSION
+from spacetime.server.repository import Repository
+
+
+def statistics(repository: Repository, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """The statistics of these models, of all that are loaded where none is named.
+
+    Inputs lie where they arrive and outputs leave from where they are, so compute_input and
+    compute_output are part of compute_infer; nothing is cached.
+    """
+    counted = repository.session.counters().tenants
+    loaded = [name for name in repository.models if name in counted]
+    return {"model_stats": [_model(name, counted[name]) for name in names or loaded]}
+
+
+def _model(name: str, counted: TenantCounters) -> dict[str, Any]:
+    ended = counted.completed
+    compute_ns = max(0, counted.latency_ns - counted.wait_ns)
+    return {
+        "name": name,
+        "version": VERSION,
+        "last_inference": 0,
+        "inference_count": counted.samples,
+        "execution_count": counted.launches,
+        "inference_stats": {
+            "success": _duration(ended, counted.latency_ns),
+            "fail": _duration(failures(counted), 0),
+            "queue": _duration(ended, counted.wait_ns),
+            "compute_input": _duration(ended, 0),
+            "compute_infer": _duration(ended, compute_ns),
+            "compute_output": _duration(ended, 0),
+            "cache_hit": _duration(0, 0),
+            "cache_miss": _duration(0, 0),
+        },
+        "batch_stats": [],
+    }
+
+
+def failures(counted: TenantCounters) -> int:
+    """Accepted or refused requests that got no answer."""
+    return counted.failed + counted.refused + sum(counted.dropped.values())
+
+
+def _duration(count: int, ns: int) -> dict[str, int]:
+    return {"count": count, "ns": ns}

@@ -1,0 +1,85 @@
+"""Tensors as the protocol carries them: bytes in row-major order, or JSON numbers.
+
+Bytes are not copied on the way in: a tensor lies in the request's body where its address allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spacetime.live_model import DTYPES
+from spacetime.server.refusal import invalid
+
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+_PLAIN = {
+    name: np.dtype(str(dtype).removeprefix("torch."))
+    for name, dtype in DTYPES.items()
+    if name != "BF16"
+}
+
+
+def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Tensor:
+    """The tensor that lies in `data`, a buffer; read-only ones and odd addresses are copied."""
+    dtype = DTYPES[datatype]
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise invalid(
+            field, f"{expected} bytes are the {datatype} tensor {list(shape)}, got {len(data)}"
+        )
+    array = np.frombuffer(data, np.uint8)
+    if not array.flags.writeable or array.__array_interface__["data"][0] % dtype.itemsize:
+        array = array.copy()
+    if datatype == "BOOL":
+        array = array.view(np.bool_)
+        return torch.from_numpy(array).view(torch.uint8).bool().reshape(tuple(shape))
+    return torch.from_numpy(array).view(dtype).reshape(tuple(shape))
+
+
+def from_numbers(field: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
+    """The tensor of JSON numbers, flat or nested as `shape` says."""
+    try:
+        array = np.array(data)
+    except (ValueError, OverflowError):  # ragged, or nested beyond what numpy holds
+        raise invalid(field, f"must be numbers, flat or nested as {list(shape)}") from None
+    if array.size != math.prod(shape) or (array.ndim != 1 and array.shape != tuple(shape)):
+        raise invalid(
+            field, f"must be {math.prod(shape)} values of shape {list(shape)}, got {array.size}"
+        )
+    _check_kind(field, datatype, array)
+    dtype = DTYPES[datatype]
+    if datatype in {"FP16", "BF16"}:
+        return torch.from_numpy(array.astype(np.float32)).to(dtype).reshape(tuple(shape))
+    return torch.from_numpy(array.astype(_PLAIN[datatype])).reshape(tuple(shape))
+
+
+def _check_kind(field: str, datatype: str, array: np.ndarray[Any, Any]) -> None:
+    if datatype == "BOOL":
+        fits, what = array.dtype.kind == "b", "true or false"
+    elif datatype.startswith(("FP", "BF")):
+        fits, what = array.dtype.kind in "iuf", "numbers"
+    else:
+        limits = np.iinfo(_PLAIN[datatype])
+        what = f"whole numbers from {limits.min} to {limits.max}"
+        fits = array.dtype.kind in "iu" and bool(
+            int(array.min(initial=0)) >= limits.min and int(array.max(initial=0)) <= limits.max
+        )
+    if not fits:
+        raise invalid(field, f"{datatype} takes {what}")
+
+
+def to_bytes(tensor: Tensor) -> memoryview:
+    """The tensor's own memory, row by row; copied only where it is not contiguous."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def to_numbers(tensor: Tensor) -> list[Any]:
+    """JSON numbers in row-major order; those that JSON lacks (NaN, infinities) become null."""
+    values: list[Any] = tensor.detach().reshape(-1).tolist()
+    return values

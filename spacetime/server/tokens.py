@@ -1,0 +1,50 @@
+"""Bearer tokens: who may ask, where the server was given a list."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+
+from spacetime.errors import InvalidInput
+from spacetime.server.refusal import Kind, Refusal
+
+_ASK = ((b"www-authenticate", b"Bearer"),)
+SHORTEST = 16  # characters: what cannot be guessed
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Any of these opens every path but the health checks; without any, all are open."""
+
+    allowed: tuple[bytes, ...] = ()
+
+    def check(self, authorization: bytes | None) -> None:
+        """Raises Refusal unless the header holds a token that is allowed."""
+        if not self.allowed:
+            return
+        scheme, _, given = (authorization or b"").partition(b" ")
+        # Every token is compared in full: the time taken tells nothing.
+        matches = [hmac.compare_digest(given.strip(), token) for token in self.allowed]
+        if scheme.lower() != b"bearer" or not any(matches):
+            raise Refusal(Kind.UNAUTHENTICATED, "Authorization: a bearer token is needed", _ASK)
+
+
+def read(path: Path) -> Tokens:
+    """One token a line; empty lines and those that start with # do not count."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    tokens = [text for line in lines if (text := line.strip()) and not text.startswith("#")]
+    if not tokens:
+        raise _wrong(path, "holds none")
+    for token in tokens:
+        if len(token) < SHORTEST or not (token.isascii() and token.isprintable()) or " " in token:
+            raise _wrong(path, "holds one that is shorter, or has characters no header carries")
+    return Tokens(tuple(token.encode() for token in tokens))
+
+
+def _wrong(path: Path, problem: str) -> InvalidInput:
+    expected = f"a file with a token of at least {SHORTEST} characters a line"
+    return InvalidInput("-", "token_file", expected, f"{path}, which {problem}")

@@ -1,0 +1,96 @@
+"""What `spacetime serve` does: a workload's tenants in a session, behind ports, until told to stop.
+
+Errors before the first request are one line and status 2; everything later is in the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from spacetime import workload_file
+from spacetime.live_run import opened, share_of
+from spacetime.plan import PlanOptions
+from spacetime.server import journal, tokens
+from spacetime.server.limits import Limits
+from spacetime.server.repository import Repository
+from spacetime.server.serve import LOOPBACK, Options, Server, serve
+from spacetime.server.tls import tls_of
+
+
+def from_options(
+    workload: Path,
+    *,
+    plan: Path | None,
+    profiles: Path | None,
+    gpu: int | None,
+    max_procs: int,
+    max_utilisation: float,
+    policy: str | None,
+    device: str,
+    max_batch: int | None,
+    queue_limit: int,
+    as_json: bool,
+    **network: Any,
+) -> None:
+    """Serves until SIGTERM or SIGINT. Raises what reading, planning, opening and loading raise."""
+    declared = workload_file.read(workload)
+    options = _options(queue_limit=queue_limit, **network)
+    planning = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
+    with opened(
+        declared, plan=plan, profiles=profiles, gpu=gpu, policy=policy, device=device,
+        options=planning, max_batch=max_batch, timeline=False,
+    ) as session:  # fmt: skip
+        here = share_of(declared, session)
+        repository = Repository(session, here, workload.parent, queue_limit=queue_limit)
+        server = Server(repository, options)  # ports first: models may take minutes to load
+        repository.load_all()
+        journal.write_to()
+        serve(server, lambda: _announce(server, as_json=as_json))
+        journal.log.info("stopped")
+
+
+def _options(
+    *,
+    host: str,
+    token_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    body_limit: float,
+    tensor_limit: int,
+    connection_limit: int,
+    queue_limit: int,
+    read_timeout: float,
+    log_requests: bool,
+    **ports: int,
+) -> Options:
+    allowed = tokens.Tokens() if token_file is None else tokens.read(token_file)
+    if host not in LOOPBACK and not allowed.allowed:
+        warning = f"spacetime: {host} may be public and no --token-file says who may ask"
+        print(warning, file=sys.stderr)
+    return Options(
+        host=host,
+        limits=Limits(
+            body_bytes=int(body_limit * 2**20),
+            tensors=tensor_limit,
+            connections=connection_limit,
+            queue=queue_limit,
+            read_seconds=read_timeout,
+        ),
+        tokens=allowed,
+        tls=tls_of(tls_cert, tls_key),
+        log_requests=log_requests,
+        **ports,
+    )
+
+
+def _announce(server: Server, *, as_json: bool) -> None:
+    addresses = server.addresses()
+    if as_json:
+        print(json.dumps(addresses), flush=True)
+        return
+    names = ", ".join(server.repository.models)
+    where = "  ".join(f"{name} {address}" for name, address in addresses.items())
+    print(f"serving {names}\n{where}", flush=True)

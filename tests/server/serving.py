@@ -1,0 +1,49 @@
+"""A server of real models on loopback, in this process, on ports of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spacetime.server.repository import Repository
+from spacetime.server.serve import Options, Server, background
+from spacetime.session import Session
+from spacetime.workload import InputSpec, Tenant, Workload
+
+HERE = Path(__file__).parent
+ROW = (InputSpec((1, 3), "FP32"),)
+SLO_MS = 60_000.0
+
+
+def tenant(name: str, *inputs: InputSpec, **fields: Any) -> Tenant:
+    given = {"slo_ms": SLO_MS, "rate_rps": 1.0, "example_inputs": inputs or ROW} | fields
+    return Tenant(name=name, model=f"served_models:{fields.get('factory', name)}", **{
+        key: value for key, value in given.items() if key != "factory"
+    })  # fmt: skip
+
+
+TENANTS = (
+    tenant("affine"),
+    tenant("two", InputSpec((1, 2), "FP32", "left"), InputSpec((1, 2), "INT64", "right")),
+    tenant("breaks"),
+    tenant("gate"),
+    tenant(
+        "halves",
+        InputSpec((1, 2), "FP16"), InputSpec((1, 2), "BF16"), InputSpec((1, 2), "BOOL"),
+    ),
+)  # fmt: skip
+
+
+@contextmanager
+def serving(
+    *tenants: Tenant, queue: int = 1024, lanes: int = 2, **options: Any
+) -> Iterator[Server]:
+    """A running server of these tenants, by default of all; ports are any that are free."""
+    ports = {"http_port": 0, "grpc_port": 0}
+    with Session("cpu", lanes=lanes) as session:
+        repository = Repository(session, Workload(tenants or TENANTS), HERE, queue_limit=queue)
+        repository.load_all()
+        with background(Server(repository, Options(**(ports | options)))) as server:
+            yield server
