@@ -23,7 +23,7 @@ from spacetime.cli_options import OUT, Number
 from spacetime.cli_plan import plan
 from spacetime.cli_profile import profile
 from spacetime.cli_run import run
-from spacetime.cli_serve import serve
+from spacetime.cli_serve import serve, top
 from spacetime.cli_simulate import compare, replay, simulate
 from spacetime.errors import (
     InfeasibleError,
@@ -113,7 +113,7 @@ def verify(**options: Any) -> None:
     import_module("spacetime.verify").from_options(**options)
 
 
-for command in (plan, profile, simulate, compare, replay, run, mig, serve):
+for command in (plan, profile, simulate, compare, replay, run, mig, serve, top):
     cli.add_command(command)
 
 

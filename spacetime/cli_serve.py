@@ -1,4 +1,4 @@
-"""The command that serves a workload's tenants over the network."""
+"""The commands that serve a workload's tenants over the network, and watch such a server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from spacetime.cli_options import FILE, Number
 from spacetime.core import PRESETS
 
 PORT = click.IntRange(0, 65535)
+
+
+@click.command()
+@click.option("--url", default="http://127.0.0.1:8002/metrics", show_default=True)
+@click.option("--token-file", type=FILE, help="Its first token opens the address.")
+@click.option(
+    "--interval", type=Number(0.05, 3600), default=1.0, show_default=True, help="Seconds."
+)
+@click.option("--once", is_flag=True, help="Print one table, of everything so far, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one reading as JSON.")
+def top(**options: Any) -> None:
+    """Watch a server: tenants, lanes, queues, attainment, units."""
+    import_module("spacetime.top").from_options(**options)
 
 
 @click.command()
@@ -30,6 +43,7 @@ PORT = click.IntRange(0, 65535)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback: public.")
 @click.option("--http-port", type=PORT, default=8000, show_default=True, help="0 takes any.")
 @click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="0 takes any.")
+@click.option("--metrics-port", type=PORT, default=8002, show_default=True, help="0 takes any.")
 @click.option("--token-file", type=FILE, help="Bearer tokens that may ask, one a line.")
 @click.option("--tls-cert", type=FILE, help="PEM; with --tls-key.")
 @click.option("--tls-key", type=FILE, help="PEM; with --tls-cert.")

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"cli_options"},
     {"benchmarks"},
     {"serving"},
-    {"demo", "doctor", "live_run", "verify"},
+    {"demo", "doctor", "live_run", "top", "verify"},
     {"controlled"},
     {"server"},
     {"mig_command", "planning", "profiling", "simulation", "scoreboard"},

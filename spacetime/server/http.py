@@ -76,7 +76,7 @@ class Application:
             self._journal.fault(call)
             status, headers, pieces = refused(Refusal(Kind.FAULT, "internal error of the server"))
         self._journal.answered(call, status, start)
-        await _send(send, status, headers, pieces)
+        await send_answer(send, status, headers, pieces)
 
     async def _answer(self, call: Call) -> Answer:
         parts = call.parts
@@ -238,7 +238,8 @@ def refused(refusal: Refusal) -> Answer:
     return refusal.kind.status, headers, [encode({"error": str(refusal)})]
 
 
-async def _send(send: Send, status: int, headers: Headers, pieces: Pieces) -> None:
+async def send_answer(send: Send, status: int, headers: Headers, pieces: Pieces) -> None:
+    """Sends an answer whole."""
     length = sum(map(len, pieces))
     headers = [*headers, (b"content-length", str(length).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -21,6 +21,7 @@ from spacetime.server.http import Application
 from spacetime.server.journal import Journal, log
 from spacetime.server.limits import Limits
 from spacetime.server.listener import Listener, bind
+from spacetime.server.metrics import MetricsApplication
 from spacetime.server.repository import Repository
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
@@ -39,6 +40,7 @@ class Options:
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 8001
+    metrics_port: int = 8002
     limits: Limits = field(default_factory=Limits)
     tokens: Tokens = field(default_factory=Tokens)
     tls: Tls | None = None
@@ -56,6 +58,7 @@ class Server:
         with contextlib.ExitStack() as undo:
             self._http = _bound(undo, "http_port", options.host, options.http_port)
             self._grpc = _bound(undo, "grpc_port", options.host, options.grpc_port)
+            self._metrics = _bound(undo, "metrics_port", options.host, options.metrics_port)
             self._grpc_port = _port(self._grpc)
             undo.pop_all()
 
@@ -69,11 +72,20 @@ class Server:
         """The port bound."""
         return self._grpc_port
 
+    @property
+    def metrics_port(self) -> int:
+        """The port bound."""
+        return _port(self._metrics)
+
     def addresses(self) -> dict[str, str]:
         """What is served where."""
         scheme = "http" if self.options.tls is None else "https"
         host = self._host()
-        return {"http": f"{scheme}://{host}:{self.http_port}", "grpc": f"{host}:{self.grpc_port}"}
+        return {
+            "http": f"{scheme}://{host}:{self.http_port}",
+            "grpc": f"{host}:{self.grpc_port}",
+            "metrics": f"{scheme}://{host}:{self.metrics_port}/metrics",
+        }
 
     async def run(self, started: Callable[[], object] = lambda: None) -> None:
         """Serves until stop(); then ready turns false and what was accepted finishes."""
@@ -82,7 +94,11 @@ class Server:
         limits, tokens = self.options.limits, self.options.tokens
         journal = Journal(every=self.options.log_requests)
         app = Application(self.repository, limits, tokens, journal)
-        listeners = [Listener(app, self._http, limits, self.options.tls)]
+        metrics = MetricsApplication(self.repository, tokens)
+        listeners = [
+            Listener(app, self._http, limits, self.options.tls),
+            Listener(metrics, self._metrics, limits, self.options.tls),
+        ]
         running = [asyncio.ensure_future(one.run_until_told()) for one in listeners]
         calls = await self._answer_calls(rpc.Service(self.repository, limits, tokens, journal))
         while not all(one.started for one in listeners):

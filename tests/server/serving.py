@@ -41,7 +41,7 @@ def serving(
     *tenants: Tenant, queue: int = 1024, lanes: int = 2, **options: Any
 ) -> Iterator[Server]:
     """A running server of these tenants, by default of all; ports are any that are free."""
-    ports = {"http_port": 0, "grpc_port": 0}
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     with Session("cpu", lanes=lanes) as session:
         repository = Repository(session, Workload(tenants or TENANTS), HERE, queue_limit=queue)
         repository.load_all()

@@ -22,7 +22,7 @@ tenants:
   - {{name: a, model: "served_models:affine", slo_ms: 10000, {ONE}}}
   - {{name: gate, model: "served_models:file_gate", slo_ms: 60000, {ONE}}}
 """
-ANY = ("--http-port", "0", "--grpc-port", "0")
+ANY = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
 @pytest.fixture

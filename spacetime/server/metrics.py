@@ -1,0 +1,176 @@
+"""Metrics in Prometheus' text format: Triton's names, and a family of our own.
+
+Written by hand because Triton's counters have no `_total`, which prometheus_client always adds;
+tests read them back with its parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spacetime import __version__
+from spacetime.counters import Counters, LaneCounters, TenantCounters
+from spacetime.server import body
+from spacetime.server.http import Answer, Send, refused, send_answer
+from spacetime.server.model import VERSION
+from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.repository import Repository
+from spacetime.server.tokens import Tokens
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+Labels = Mapping[str, object]
+# Triton's reasons, of ours; a model that raises is BACKEND, a request wrong in itself OTHER.
+_REASONS = {
+    "deadline": "REJECTED", "shed": "REJECTED", "queue-full": "REJECTED", "cancelled": "CANCELED",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Metric:
+    """One metric: what it is, and its values by labels."""
+
+    name: str
+    kind: str  # counter or gauge
+    help: str
+    values: Sequence[tuple[Labels, float]]
+
+    def text(self) -> str:
+        """As Prometheus reads it."""
+        lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}"]
+        for labels, value in self.values:
+            pairs = ",".join(f'{name}="{_escaped(str(of))}"' for name, of in labels.items())
+            lines.append(f"{self.name}{{{pairs}}} {value:.15g}")
+        return "\n".join(lines)
+
+
+def exposition(repository: Repository) -> str:
+    """Everything there is to read now."""
+    session = repository.session
+    counted = session.counters()
+    kind = session.device.kind
+    facts = {"version": __version__, "policy": session.policy_name, "device": session.device.name}
+    metrics = [
+        Metric("spacetime_info", "gauge", "What serves.", [(facts, 1)]),
+        Metric("spacetime_ready", "gauge", "Whether new requests are taken.",
+               [({}, repository.ready)]),
+        *_by_model(repository, counted),
+        *_by_lane(counted.lanes, kind),
+    ]  # fmt: skip
+    return "\n".join(metric.text() for metric in metrics) + "\n"
+
+
+def _by_model(repository: Repository, counted: Counters) -> Iterable[Metric]:
+    models = {name: counts for name, counts in counted.tenants.items() if name in repository.models}
+    for name, kind, text, value in _PER_MODEL:
+        labelled = [({"model": m, "version": VERSION}, value(c)) for m, c in models.items()]
+        yield Metric(name, kind, text, labelled)
+    yield Metric(
+        "nv_inference_request_failure", "counter", "Requests without an answer, by reason.",
+        [
+            ({"model": model, "version": VERSION, "reason": reason}, count)
+            for model, counts in models.items()
+            for reason, count in _failures(counts, repository.wrong(model)).items()
+        ],
+    )  # fmt: skip
+    yield Metric(
+        "spacetime_slo_miss_total", "counter", "Requests not answered in time, by reason.",
+        [
+            ({"model": model, "reason": reason}, count)
+            for model, counts in models.items()
+            for reason, count in misses(counts).items()
+        ],
+    )  # fmt: skip
+
+
+def _us(ns: float) -> float:
+    return ns / 1e3
+
+
+_PER_MODEL: tuple[tuple[str, str, str, Any], ...] = (
+    ("nv_inference_request_success", "counter", "Requests answered.", lambda c: c.completed),
+    ("nv_inference_count", "counter", "Samples whose launch has started.", lambda c: c.samples),
+    ("nv_inference_exec_count", "counter", "Launches that held the model.", lambda c: c.launches),
+    ("nv_inference_request_duration_us", "counter", "Arrival to end, of answered requests.",
+     lambda c: _us(c.latency_ns)),
+    ("nv_inference_queue_duration_us", "counter", "Arrival to start, of answered requests.",
+     lambda c: _us(c.wait_ns)),
+    ("nv_inference_compute_input_duration_us", "counter", "Part of compute_infer here.",
+     lambda c: 0),
+    ("nv_inference_compute_infer_duration_us", "counter", "Start to end, of answered requests.",
+     lambda c: _us(max(0, c.latency_ns - c.wait_ns))),
+    ("nv_inference_compute_output_duration_us", "counter", "Part of compute_infer here.",
+     lambda c: 0),
+    ("nv_inference_pending_request_count", "gauge", "Accepted requests that have not ended.",
+     lambda c: c.pending),
+    ("spacetime_slo_met_total", "counter", "Requests answered in time.", lambda c: c.met),
+    ("spacetime_latency_p99_seconds", "gauge", "Arrival to end, since the model was loaded.",
+     lambda c: c.p99_ns / 1e9),
+)  # fmt: skip
+
+
+def _failures(counts: TenantCounters, wrong: int) -> dict[str, int]:
+    found = {"REJECTED": counts.refused, "CANCELED": 0, "BACKEND": counts.failed, "OTHER": wrong}
+    for reason, count in counts.dropped.items():
+        found[_REASONS.get(reason, "OTHER")] += count
+    return found
+
+
+def misses(counts: TenantCounters) -> dict[str, int]:
+    """Requests that were not answered in time, by reason; one withdrawn by its client is none."""
+    dropped = {reason: n for reason, n in counts.dropped.items() if reason != "cancelled"}
+    dropped["queue-full"] = dropped.get("queue-full", 0) + counts.refused
+    return dropped | {"late": counts.late, "failed": counts.failed}
+
+
+def _by_lane(lanes: Iterable[LaneCounters], kind: str) -> Iterable[Metric]:
+    numbered = list(enumerate(lanes))
+    for name, of, text, value in _PER_LANE:
+        labelled = [({"lane": n, "kind": kind}, value(lane)) for n, lane in numbered]
+        yield Metric(name, of, text, labelled)
+
+
+_PER_LANE: tuple[tuple[str, str, str, Any], ...] = (
+    ("spacetime_units", "gauge", "Cores or SMs granted to the lane.", lambda lane: lane.size),
+    ("spacetime_units_used_seconds_total", "counter", "Units times the seconds a launch held them.",
+     lambda lane: lane.size * lane.busy_ns / 1e9),
+    ("spacetime_launches_total", "counter", "Launches.", lambda lane: lane.launches),
+    ("spacetime_launch_tenants_total", "counter", "Tenants of each launch, summed.",
+     lambda lane: lane.tenants),
+    ("spacetime_launch_samples_total", "counter", "Samples of each launch, summed.",
+     lambda lane: lane.samples),
+    ("spacetime_launch_padding_total", "counter", "Rows that only filled a bucket.",
+     lambda lane: lane.padding),
+)  # fmt: skip
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+class MetricsApplication:
+    """GET /metrics, as an ASGI application on a port of its own."""
+
+    def __init__(self, repository: Repository, tokens: Tokens) -> None:
+        self._repository = repository
+        self._tokens = tokens
+
+    async def __call__(self, scope: body.Message, receive: body.Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        try:
+            status, headers, pieces = self._answer(scope)
+        except Refusal as refusal:
+            status, headers, pieces = refused(refusal)
+        await send_answer(send, status, headers, pieces)
+
+    def _answer(self, scope: body.Message) -> Answer:
+        self._tokens.check(dict(scope["headers"]).get(b"authorization"))
+        if scope["path"].rstrip("/") != "/metrics":
+            raise Refusal(Kind.UNKNOWN, "metrics are at /metrics")
+        if scope["method"] != "GET":
+            raise Refusal(Kind.WRONG_METHOD, "use GET here", ((b"allow", b"GET"),))
+        text = exposition(self._repository).encode()
+        return 200, [(b"content-type", CONTENT_TYPE)], [text]
