@@ -10,7 +10,7 @@ from test_planners import A100, DEMANDS, PAPER, SCENARIOS, plan_or_refusal, prof
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.consolidate import consolidate
-from spacetime.plan.spacetime import START_FROM
+from spacetime.plan.spacetime import BESIDE, START_FROM
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Workload
 
@@ -100,7 +100,7 @@ def test_published_scenarios_take_no_more_than_any_paper(name: str, options: Pla
 @given(DEMANDS, profile_sets())
 def test_it_is_never_worse_than_where_it_starts_from(load: Workload, profiles: Profiles) -> None:
     ours = plan_or_refusal("spacetime", load, CEILING, profiles)
-    for name in START_FROM:
+    for name in (*START_FROM, *BESIDE):
         other = plan_or_refusal(name, load, CEILING, profiles)
         if isinstance(other, Plan):
             assert isinstance(ours, Plan)

@@ -8,7 +8,7 @@ headroom. What it weighs is what the checker checks, so its plans are sound by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
@@ -26,7 +26,9 @@ from spacetime.profile import Profiles
 from spacetime.workload import Workload
 
 FACTORS = (1.0, 0.5)  # of an objective a launch may take: tight, and with room for waiting
-START_FROM = ("parvagpu", "gpulet", "mig-only", "whole-gpu")
+START_FROM = ("parvagpu", "gpulet", "sbp", "mig-only", "whole-gpu")
+# Taken as they are, and only where they need fewer devices than all others.
+BESIDE = ("greedy", "self-tuning", "paris", "homogeneous", "time-only", "mps-default")
 MOST_IMPROVED = 2  # of the plans made, those of fewest devices
 MANY = 300  # tenants, of whom one plan takes seconds to improve
 
@@ -75,7 +77,9 @@ class SpaceTime:
             for plan in dict.fromkeys(weighed)
             if not check(plan, workload, profiles, device, unlimited)
         ]
-        sound.sort(key=lambda plan: (len(plan.gpus), _stranded(plan, device), -_free(plan)))
+        sound.sort(key=lambda plan: (
+            len(plan.gpus), plan.planner in BESIDE, _stranded(plan, device), -_free(plan)
+        ))  # fmt: skip
         # The bound of `exact` is for one tenant a partition, which these need not keep to.
         bound = lower_bound(workload, profiles, device, options)
         return [self._signed(plan, bound, len(sound), workload) for plan in sound]
@@ -103,6 +107,8 @@ class SpaceTime:
             consolidate(plan, workload, profiles, device, options, apart=groups)
             for plan in (alone if groups else made)[:most]
         ]
+        if not groups and len(workload.tenants) <= MANY:
+            made += self._made(workload, profiles, device, options, refused, begin=BESIDE)
         return [*improved, *made]
 
     def _made(
@@ -112,9 +118,12 @@ class SpaceTime:
         device: DeviceFacts,
         options: PlanOptions,
         refusals: list[InfeasibleError],
+        *,
+        begin: Sequence[str] = START_FROM,
     ) -> Iterator[Plan]:
-        names: list[tuple[str, dict[str, float]]] = [(name, {}) for name in START_FROM]
-        if len(workload.tenants) <= self.most_exact and find_spec("scipy") is not None:
+        names: list[tuple[str, dict[str, float]]] = [(name, {}) for name in begin]
+        few = len(workload.tenants) <= self.most_exact
+        if few and begin is START_FROM and find_spec("scipy") is not None:
             names += [("exact", {"seconds": self.seconds, "slo_factor": f}) for f in FACTORS]
         for name, choices in names:
             found = _attempt(planner(name, **choices), workload, profiles, device, options)
