@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spacetime.benchmarks import litserve_way, record
+from spacetime.benchmarks import capi_way, litserve_way, record
 from spacetime.benchmarks.dispatch_ways import (
     TENANTS,
     WAVE,
@@ -137,6 +137,8 @@ def native_rows(size: Size) -> Iterator[dict[str, Any]]:
         lambda: executor.submit_bulk(dispatch.tenants, count=size.bulk).wait(),
     )
     dispatch.close()
+    if capi_way.available():
+        yield latency_row("C API submit to wait", capi_way.roundtrips_ns(size.latencies))
 
 
 def python_rows(size: Size) -> Iterator[dict[str, Any]]:

@@ -47,10 +47,24 @@ BAD_INPUT = (
 )  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    no_args_is_help=True,
+)
 @click.version_option(__version__)
-def cli() -> None:
+@click.option("--cflags", is_flag=True, help="Print flags to compile a C program with.")
+@click.option("--libs", is_flag=True, help="Print flags to link it with.")
+@click.option("--cmake-dir", is_flag=True, help="Print the folder of spacetimeConfig.cmake.")
+@click.option("--pkgconfig-dir", is_flag=True, help="Print the folder of spacetime.pc.")
+@click.pass_context
+def cli(ctx: click.Context, /, **asked: bool) -> None:
     """Many neural networks share one accelerator in space and in time."""
+    if any(asked.values()):
+        embed = import_module("spacetime.embed")
+        click.echo(" ".join(getattr(embed, name)() for name, wanted in asked.items() if wanted))
+    elif ctx.invoked_subcommand is None:
+        raise click.UsageError("Missing command.", ctx)
 
 
 @cli.command()

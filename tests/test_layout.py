@@ -55,6 +55,7 @@ LAYERS: list[set[str]] = [
     {"counters", "scenario_file", "profile_rounds", "mig_fake", "nvml"},
     {"recording"},
     {"mig_control", "mps"},
+    {"embed"},
     {"program", "workload_file", "openloop", "device", "report", "timeline", "live_model"},
     {"controller"},
     {"plan_moves", "rate_trace"},

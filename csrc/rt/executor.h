@@ -13,7 +13,7 @@
 //    belong to the token's holder.
 // 2. No event is stranded: after every push somebody holds or will take the token (token.h), or the
 //    timer is about to ring.
-// 3. Every accepted request ends exactly once, in its ticket or in the completions.
+// 3. Every accepted request ends exactly once, in its ticket, its ending or the completions.
 // 4. in_flight_ counts accepted requests that have not ended. A submitter raises it before it looks
 //    at accepting_, close() lowers accepting_ before it looks at in_flight_.
 // 5. A tenant's `waiting` never exceeds its limit.
@@ -66,6 +66,7 @@ struct Submission {
   TimeNs deadline = kNever;  // an instant, not a duration
   std::uint64_t token = 0;   // the caller's name of the request
   Ticket* ticket = nullptr;  // null: the end is reported by completions()
+  Ending* ending = nullptr;  // told of the end instead of either
 };
 
 enum class Refusal : std::uint8_t { kNone, kQueueFull, kNoCapacity, kClosed, kRemoved };

@@ -190,7 +190,12 @@ void Executor::end(std::uint32_t place, Outcome outcome, std::int32_t code, Time
   }
   count(request);
   ++ended_;
-  if (request.ticket != nullptr) {
+  if (request.ending != nullptr) {
+    Ending* ending = request.ending;
+    const Completion last = request.end;
+    pool_.give(place);
+    ending->ended(last);
+  } else if (request.ticket != nullptr) {
     Ticket* ticket = request.ticket;
     pool_.give(place);
     ticket->settle(outcome, 1);

@@ -42,6 +42,7 @@ Refusal Executor::accept(const Submission& submission, TimeNs now, RequestId& id
   InFlight& request = pool_[place];
   id = make_id(place, ++request.generation);
   request.ticket = submission.ticket;
+  request.ending = submission.ending;
   request.request = {.id = id,
                      .tenant = submission.tenant,
                      .samples = submission.samples,

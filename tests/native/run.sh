@@ -15,7 +15,7 @@ toolkit=$(ls -d ${CUDA_HOME:+"$CUDA_HOME"} /usr/local/cuda /usr/local/cuda-* 2>/
 
 build() { # sanitizers, folder
   mkdir -p "$2"
-  ls csrc/{sched,rt,cpu,cuda,fake}/*.cpp tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
+  ls csrc/{sched,rt,cpu,cuda,fake,capi}/*.cpp tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
     object=$2/$(echo {} | tr / _).o
     newest=$(ls -t {} csrc/*/*.h tests/native/*.h | head -1)
     [ "$object" -nt "$newest" ] || ${CXX:-c++} -std=c++20 -O1 -g1 -pthread -Icsrc \
