@@ -175,6 +175,25 @@ def test_the_scheduler_is_pure() -> None:
             assert set(re.findall(r'#include "(\w+)/', text)) <= {"sched"}, name_of(path)
 
 
+CPP_ROOMS = {  # what each folder of csrc may include
+    "sched": {"sched"},
+    "rt": {"rt", "sched"},
+    "cpu": {"cpu", "rt", "sched"},
+    "cuda": {"cuda", "rt", "sched"},
+    "fake": {"fake", "cuda"},
+    "capi": {"capi", "rt", "sched", "cpu", "cuda", "fake"},
+    "bind": {"bind", "rt", "sched", "cpu", "cuda", "fake"},
+}
+
+
+def test_cpp_includes_only_downward() -> None:
+    for path in sources(".cpp", ".h"):
+        parts = path.relative_to(ROOT).parts
+        if parts[0] == "csrc":
+            used = set(re.findall(r'#include "(\w+)/', path.read_text()))
+            assert used <= CPP_ROOMS[parts[1]], name_of(path)
+
+
 def test_no_test_sleeps() -> None:
     for path in sources(".py"):
         if name_of(path).startswith("tests/"):

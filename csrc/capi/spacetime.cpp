@@ -247,6 +247,18 @@ int st_remove_tenant(st_session session, st_tenant tenant) {
   return guarded([&] { named(session)->executor().remove_tenant(tenant); });
 }
 
+int st_set_routes(st_session session, st_tenant tenant, st_lane lane, const double* lane_weights,
+                  uint32_t lane_weight_count, int move) {
+  return guarded([&] {
+    sched::Routes routes{lane, list(lane_weights, lane_weight_count, "lane_weights")};
+    named(session)->executor().set_routes(tenant, std::move(routes), move != 0);
+  });
+}
+
+int st_close_lane(st_session session, st_lane lane) {
+  return guarded([&] { named(session)->executor().close_lane(lane); });
+}
+
 int st_set_duty(st_session session, st_lane lane, const st_turn* turns, uint32_t count) {
   return guarded([&] {
     const auto own = named(session);

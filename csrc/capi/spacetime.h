@@ -156,6 +156,12 @@ ST_API int st_add_tenant(st_session session, st_family family, const st_tenant_o
 /* What waits ends as ST_DROPPED_REMOVED, what runs finishes. */
 ST_API int st_remove_tenant(st_session session, st_tenant tenant);
 
+/* Where its requests queue from now on, as in st_tenant_options. move: also what waits already. */
+ST_API int st_set_routes(st_session session, st_tenant tenant, st_lane lane,
+                         const double* lane_weights, uint32_t lane_weight_count, int move);
+/* Ends a lane that nothing routes to and nothing waits on (else ST_INVALID), and its thread. */
+ST_API int st_close_lane(st_session session, st_lane lane);
+
 typedef struct st_turn {
   st_tenant tenant;
   uint32_t batch; /* samples it may start at its turn */

@@ -47,8 +47,7 @@ struct Rig {
   st_tenant tenants[4] = {};
 
   explicit Rig(st_native_function runner, void* context = nullptr, std::uint32_t queue_limit = 64,
-               const char* device = "cpu") {
-    st_options options = ST_OPTIONS_INIT;
+               const char* device = "cpu", st_options options = ST_OPTIONS_INIT) {
     options.capacity = 256;
     OK(st_open(device, &options, &session));
     std::uint32_t count = 0;
@@ -282,6 +281,31 @@ void callbacks_may_submit() {
   assert(chain.closed == ST_INVALID && rig.report().completed == 500);
 }
 
+// What waits moves to the other lane with its route; then its lane can be closed.
+void routes_change_while_requests_wait() {
+  Gate gate;
+  st_options options = ST_OPTIONS_INIT;
+  options.policy = "space-only";  // pinned, one request a launch
+  Rig rig(Gate::run, &gate, 64, "cpu", options);
+  st_request held = 0, waiting = 0;
+  OK(st_submit(rig.session, rig.tenants[0], nullptr, &held));
+  while (gate.entered < 1) gate.entered.wait(0);
+  OK(st_submit(rig.session, rig.tenants[0], nullptr, &waiting));
+  assert(st_close_lane(rig.session, 0) == ST_INVALID);
+  for (const st_tenant tenant : rig.tenants) {
+    OK(st_set_routes(rig.session, tenant, 1, nullptr, 0, 1));
+  }
+  while (gate.entered < 2) gate.entered.wait(1);
+  gate.let();
+  st_result result = ST_RESULT_INIT;
+  OK(st_wait(rig.session, waiting, kSoon, &result));
+  assert(result.outcome == ST_DONE && result.lane == 1);
+  OK(st_wait(rig.session, held, kSoon, &result));
+  assert(result.lane == 0);
+  OK(st_close_lane(rig.session, 0));
+  assert(st_set_routes(rig.session, rig.tenants[0], 0, nullptr, 0, 0) == ST_INVALID);
+}
+
 void freeing_ends_what_waits() {
   Gate gate;
   st_session session = 0;
@@ -317,6 +341,7 @@ int main() {
   every_accepted_request_is_answered_once(true);
   every_accepted_request_is_answered_once(false);
   callbacks_may_submit();
+  routes_change_while_requests_wait();
   freeing_ends_what_waits();
   std::puts("capi: ok");
 }

@@ -166,6 +166,11 @@ class Fuzz {
         return st_remove_tenant(session(), number<std::uint32_t>());
       case 1:
         return st_set_duty(session(), number<std::uint32_t>(), maybe(turns.data()), count());
+      case 2:
+        return st_set_routes(session(), number<std::uint32_t>(), number<std::uint32_t>(),
+                             maybe(weights.data()), count(), number<std::int32_t>());
+      case 3:
+        return st_close_lane(session(), number<std::uint32_t>());
       default:
         return st_add_tenant(session(), below(3), maybe(&options), maybe(&made));
     }
