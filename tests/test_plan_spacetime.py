@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import published
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,14 @@ def test_stretches_of_many_devices_are_emptied_and_then_their_rests(
     after = consolidate(before, load, line(), A100, CEILING)
     require(after, load, line(), A100, CEILING)
     assert (len(before.gpus), len(after.gpus)) == (9, 1)
+
+
+def test_devices_of_one_plan_may_be_of_different_kinds() -> None:
+    mps = [replace(point, model="n", kind="mps", units=40) for point in line() if point.units == 4]
+    load = Workload((*small(3).tenants, tenant("share", 10.0, slo_ms=400, model="n")))
+    plan = planned(load, Profiles((*line(), *mps)))
+    kinds = [{part.kind for part in gpu.partitions} for gpu in plan.gpus]
+    assert sorted(map(sorted, kinds)) == [["mig"], ["mps"]]
 
 
 def test_too_few_devices_are_refused_with_the_bound() -> None:
