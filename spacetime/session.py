@@ -94,6 +94,11 @@ class Session:
         """Whether the policy lets requests of different tenants share a launch."""
         return self.policy.batch != "one"
 
+    @property
+    def lane_pids(self) -> list[int | None]:
+        """The process of each lane, None while it is down; none at all where lanes are threads."""
+        return self._hosted.lanes.pids if self._hosted is not None else []
+
     def add(
         self,
         model: nn.Module,

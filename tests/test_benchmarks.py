@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from spacetime.benchmarks import bench_flops, bench_models, compare, lanes, modes, record
+from spacetime.benchmarks import (
+    bench_flops,
+    bench_models,
+    bench_proc,
+    compare,
+    lanes,
+    modes,
+    record,
+)
 from spacetime.benchmarks.booth import Keeper
 from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.zoo import ZooModel
@@ -76,3 +84,11 @@ def test_compare_matches_rows_by_their_settings() -> None:
 def test_a_geometric_mean_of_nothing_is_none() -> None:
     assert record.geometric_mean([]) is None
     assert record.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+
+
+def test_proc_measures_both_kinds_of_lanes(tmp_path: Path) -> None:
+    result = bench_proc.run(quick=True, out=tmp_path, as_json=True)
+    assert json.loads((tmp_path / "proc.json").read_text()) == json.loads(json.dumps(result))
+    assert [row["way"] for row in result["rows"]] == ["thread", "process"] * 2
+    assert all(0 < row["p50_us"] <= row["p99_us"] for row in result["rows"])
+    assert "goal" in str(bench_proc.shown(result).columns[-1].header)

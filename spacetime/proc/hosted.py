@@ -89,7 +89,11 @@ class Hosted:
             for m, work in zip(members, batch, strict=True)
         ]
         answers = members[0].family.runner.run(works)
-        return [[x for x in pytree.tree_leaves(a) if isinstance(x, Tensor)] for a in answers]
+        return [[a] if isinstance(a, Tensor) else _tensors(a) for a in answers]
+
+
+def _tensors(answer: Any) -> list[Tensor]:
+    return [x for x in pytree.tree_leaves(answer) if isinstance(x, Tensor)]
 
 
 def outputs_json(tenant: str, outputs: Outputs) -> dict[str, Any]:

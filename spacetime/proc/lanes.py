@@ -123,11 +123,14 @@ class Lanes:
     def run(self, batch: Sequence[Work]) -> Answers:
         """Runs a launch of the calling thread's lane; raises LaneLost, or what the model raised."""
         lane: int = self._here.lane
-        until = max((w.until_ns for w in batch if w.until_ns is not None), default=None)
+        state = self._state
         while True:
-            child = _choose(self._state, lane, until)
+            child = state.slots[lane].child
+            if child is None or not child.alive:
+                bounds = [work.until_ns for work in batch if work.until_ns is not None]
+                child = _choose(state, lane, max(bounds, default=None))
             with child.busy:  # and not replaced while this launch waited for its turn
-                if child.alive and self._state.slots[child.lane].child is child:
+                if child.alive and state.slots[child.lane].child is child:
                     return child.run(batch)
 
     def add(self, tenant: int, packed: Packed, slo_ns: int | None) -> dict[int, dict[str, Any]]:

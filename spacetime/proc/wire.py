@@ -15,7 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from spacetime.proc.area import Area, aligned, tensor_at
+from spacetime.proc.area import Area, aligned
 from spacetime.runner import Work
 from spacetime.signature import Leaf
 
@@ -45,7 +45,7 @@ def write_batch(area: Area, batch: Sequence[Work]) -> None:
     memory = area.reserve(at)
     struct.pack_into(f"={len(words)}q", memory, 0, *words)
     for place, leaf in places:
-        tensor_at(memory, place, leaf.dtype, leaf.shape).copy_(leaf)
+        area.tensor(place, leaf.dtype, leaf.shape).copy_(leaf)
 
 
 def read_batch(area: Area, leaves_of: Callable[[int], Sequence[Leaf]]) -> list[Work]:
@@ -59,7 +59,7 @@ def read_batch(area: Area, leaves_of: Callable[[int], Sequence[Leaf]]) -> list[W
         row = leaf.tail.numel() * leaf.dtype.itemsize
         starts = [aligned(at) + row * rows for rows in accumulate(samples, initial=0)]
         columns.append([
-            tensor_at(memory, start, leaf.dtype, (rows, *leaf.tail))
+            area.tensor(start, leaf.dtype, (rows, *leaf.tail))
             for start, rows in zip(starts, samples, strict=False)
         ])  # fmt: skip
         at = starts[-1]
@@ -83,7 +83,7 @@ def write_answers(area: Area, answers: Sequence[Sequence[Tensor]]) -> None:
     memory = area.reserve(at)
     struct.pack_into(f"={len(words)}q", memory, 0, *words)
     for place, x in places:
-        tensor_at(memory, place, x.dtype, x.shape).copy_(x)
+        area.tensor(place, x.dtype, x.shape).copy_(x)
 
 
 def write_error(area: Area, error: BaseException) -> None:
@@ -108,10 +108,10 @@ def read_answers(area: Area) -> list[list[Tensor]] | tuple[str, str]:
             raise ValueError("an error's text of impossible length")
         texts = bytes(memory[3 * WORD : 3 * WORD + first + second])
         return texts[:first].decode(errors="replace"), texts[first:].decode(errors="replace")
-    return _copied(memory, first)
+    return _copied(area, memory, first)
 
 
-def _copied(memory: mmap.mmap, requests: int) -> list[list[Tensor]]:
+def _copied(area: Area, memory: mmap.mmap, requests: int) -> list[list[Tensor]]:
     at, shapes = 2 * WORD, []
     for _ in range(requests):
         (tensors,) = struct.unpack_from("=q", memory, at)
@@ -132,7 +132,7 @@ def _copied(memory: mmap.mmap, requests: int) -> list[list[Tensor]]:
         copies = []
         for dtype, shape in own:
             at = aligned(at)
-            copies.append(tensor_at(memory, at, dtype, shape).clone())
+            copies.append(area.tensor(at, dtype, shape).clone())
             at += copies[-1].numel() * dtype.itemsize
         answers.append(copies)
     return answers
