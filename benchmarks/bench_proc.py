@@ -79,7 +79,7 @@ def latencies(name: str, together: Session, apart: Session, size: Size) -> list[
                 before = time.perf_counter_ns()
                 tenants[way](x)
                 took[way].append(time.perf_counter_ns() - before)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for way, nanoseconds in took.items():
         nanoseconds.sort()
         last = len(nanoseconds) - 1
