@@ -15,7 +15,7 @@ from spacetime.errors import InvalidInput
 from spacetime.server.limits import Limits
 from spacetime.server.tls import Tls
 
-MOST_HEADER_BYTES = 64 << 10
+MOST_HEAD_BYTES = 64 << 10
 
 
 class Protocol(HttpToolsProtocol):
@@ -23,7 +23,7 @@ class Protocol(HttpToolsProtocol):
 
     limits = Limits()
     _patience: asyncio.TimerHandle | None = None
-    _header_bytes = 0
+    _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         """Takes the connection, or says that there are too many."""
@@ -42,19 +42,10 @@ class Protocol(HttpToolsProtocol):
         if self._patience is None and (self.cycle is None or self.cycle.response_complete):
             self._wait()
         super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        """A request starts."""
-        self._header_bytes = 0
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; together they are bounded."""
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MOST_HEADER_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
-            return
-        super().on_header(name, value)
+        if self._patience is not None:  # the head is not complete yet
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
 
     def on_headers_complete(self) -> None:
         """The head is here; the application bounds the time of the body."""
@@ -82,6 +73,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(b"400 Bad Request", msg)
 
     def _wait(self) -> None:
+        self._head_bytes = 0
         self._patience = self.loop.call_later(self.limits.read_seconds, self._too_slow)
 
     def _stop_waiting(self) -> None:
