@@ -7,14 +7,14 @@ that the driver's one split gave, the last of which may be the remainder.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import torch
 
 from spacetime import _native
-from spacetime.errors import UnsupportedError
+from spacetime.errors import InvalidInput, UnsupportedError
 
 Units = tuple[int, ...]
 
@@ -24,11 +24,13 @@ class Device:
     """One device this process may use. `sizes`: cores or SMs of each unit."""
 
     name: str
-    kind: str  # of its partitions: "cores" or "sm"
+    kind: str  # of its partitions: "cores", "sm", "mps" or "mig"
     units: Units
     sizes: tuple[int, ...]
     chosen: str  # why this one, for explain()
     native: _native.CudaDevice | None = None
+    environments: tuple[Mapping[str, str], ...] = ()  # of each unit's process: shares.py
+    within: str = ""  # the device such a process opens
 
     @property
     def cores(self) -> Units:
@@ -43,7 +45,11 @@ class Device:
     @property
     def measure(self) -> str:
         """What sizes count, in words."""
-        return "cores" if self.kind == "cores" else "SMs"
+        return {"cores": "cores", "sm": "SMs", "mps": "percent", "mig": "slices"}[self.kind]
+
+    def dispatched_on(self, units: Sequence[int]) -> Units:
+        """What the thread that serves a partition is bound to: cores, or units of a device."""
+        return tuple(sorted(os.sched_getaffinity(0))) if self.environments else tuple(units)
 
     def size(self, units: Sequence[int]) -> int:
         """Cores or SMs of a partition."""
@@ -100,6 +106,33 @@ def on_device(name: str, native: _native.CudaDevice, chosen: str = "given") -> D
     return Device(name, "sm", tuple(range(len(sizes))), sizes, chosen, native)
 
 
+def laid_out(
+    device: Device,
+    lanes: int | Sequence[Sequence[int]] | None,
+    sizes: Sequence[int] | None,
+    *,
+    one: bool,
+) -> list[Units]:
+    """The partitions that `lanes` or `sizes` ask for (see Session); `one`: of everything if none.
+
+    Raises InvalidInput naming the option, UnsupportedError where the device lacks what is asked.
+    """
+    if device.environments:
+        if lanes is not None or sizes is not None:
+            got = f"lanes={lanes}, sizes={sizes}"
+            raise InvalidInput("-", "lanes", "left out, for each share is a lane", got)
+        return divided(device)
+    if sizes is not None:
+        if lanes is not None:
+            raise InvalidInput("-", "sizes", "given without lanes", "both")
+        return sized(device, sizes)
+    if isinstance(lanes, int):
+        return divided(device, lanes)
+    if lanes is not None:
+        return chosen(device, lanes)
+    return whole(device) if one else divided(device)
+
+
 def whole(device: Device) -> list[Units]:
     """One partition of everything: the layout of time sharing."""
     return [device.units]
@@ -111,7 +144,7 @@ def divided(device: Device, parts: int | None = None) -> list[Units]:
     None makes one of each core, or two halves of a CUDA device: its super-kernels fill a half, and
     a second lane keeps it busy while the first one's batch is gathered and copied.
     """
-    count = parts
+    count = len(device.units) if device.environments else parts
     if count is None:
         count = len(device.units) if device.kind == "cores" else min(2, len(device.units))
     if not 1 <= count <= len(device.units):

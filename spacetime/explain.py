@@ -30,7 +30,9 @@ def explain(
     for number, (units, granted) in enumerate(lanes):
         asked = device.size(units)
         same = "granted as asked" if granted == asked else f"GRANTED {granted}"
-        what = "cores" if device.kind == "cores" else f"{asked} SMs, units"
+        what = "cores" if device.kind == "cores" else f"{asked} {device.measure}, units"
+        if device.environments:  # what was asked for is no number of SMs
+            same = f"its process sees {granted} SMs"
         lines.append(f"lane {number}: partition of {what} {list(units)}, {same}")
     for family in families:
         names = [tenant.name for tenant in tenants if tenant.family is family]

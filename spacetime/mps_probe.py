@@ -15,6 +15,14 @@ MULTIPROCESSOR_COUNT, MPS_ENABLED = 16, 133  # CUdevice_attribute, cuda.h
 
 def main(library: str) -> None:
     """Prints what was granted; exits with the reason where there is no driver or device."""
+    print(json.dumps(granted(library)))
+
+
+def granted(library: str = "libcuda.so.1") -> dict[str, int]:
+    """SMs of the first device as this process sees it, and whether it is a client of MPS.
+
+    Exits with the reason where there is no driver or device.
+    """
     try:
         driver = ctypes.CDLL(library)
     except OSError as why:
@@ -31,7 +39,7 @@ def main(library: str) -> None:
         result = driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         _check("cuDeviceGetAttribute", result)
         values[name] = value.value
-    print(json.dumps({"sms": values["sms"], "mps": bool(values["mps"])}))
+    return values
 
 
 def _check(call: str, result: int) -> None:

@@ -17,7 +17,7 @@ from spacetime.admission import exported_of, resident_family
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
-from spacetime.device import Device, Units, chosen, divided, open_device, sized, whole
+from spacetime.device import Device, laid_out, open_device
 from spacetime.errors import InvalidInput, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
@@ -71,7 +71,7 @@ class Session:
         self.policy = Policy.named(policy) if isinstance(policy, str) else policy
         self.policy_name = policy if isinstance(policy, str) else "custom"
         self.device = open_device(device) if isinstance(device, str) else device
-        self.partitions = self._layout(lanes, sizes)
+        self.partitions = laid_out(self.device, lanes, sizes, one=self.policy_name == "time-only")
         self.tenants: dict[str, Tenant] = {}
         self.families: list[AnyFamily] = []
         self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint
@@ -80,11 +80,12 @@ class Session:
         native = self.device.native
         capturer = capturer_of(native, self.device.name) if native is not None else None
         # Before the executor, so that without a close() the processes end after its last launch.
-        self._hosted = hosted(isolation, self.device.kind, self.partitions)
+        self._hosted = hosted(isolation, self.device, self.partitions)
         self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
         around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
         for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
-            self._executor.add_lane(units, around, priority=priority)
+            on = self.device.dispatched_on(units)
+            self._executor.add_lane(on, around, priority=priority)
         self._place: Place | None = None
         if native is not None and capturer is not None:
             self._place = Place(native, capturer, self._executor.sm_partitions())
@@ -189,6 +190,8 @@ class Session:
     def explain(self) -> str:
         """Partitions, lanes, families, buckets and runners as text, and why they are so."""
         granted = [lane.size for lane in self._executor.lanes]
+        if self.device.environments and self._hosted is not None:
+            granted = self._hosted.lanes.granted
         lanes = zip(self.partitions, granted, strict=True)
         return explain(
             device=self.device,
@@ -207,19 +210,6 @@ class Session:
         self._executor.close(drain=drain)
         if self._hosted is not None:
             self._hosted.lanes.close()
-
-    def _layout(
-        self, lanes: int | Sequence[Sequence[int]] | None, sizes: Sequence[int] | None
-    ) -> list[Units]:
-        if sizes is not None:
-            if lanes is not None:
-                raise InvalidInput("-", "sizes", "given without lanes", "both")
-            return sized(self.device, sizes)
-        if isinstance(lanes, int):
-            return divided(self.device, lanes)
-        if lanes is not None:
-            return chosen(self.device, lanes)
-        return whole(self.device) if self.policy_name == "time-only" else divided(self.device)
 
     def _priorities(self, given: Sequence[int] | None) -> Sequence[int]:
         if given is None:

@@ -350,11 +350,10 @@ SCRIPT = """
 
 @pytest.mark.parametrize("end", ["interrupt", "kill", "exit"])
 def test_no_process_outlives_the_one_that_started_it(end: str) -> None:
-    leftovers = set(os.listdir("/dev/shm"))
     body = textwrap.dedent(SCRIPT) + {
         "interrupt": "try:\n    sys.stdin.read()\nfinally:\n    session.close()\n",
         "kill": "sys.stdin.read()\n",
-        "exit": "futures = [tenant.submit(torch.randn(16, 6)) for _ in range(300)]\n",
+        "exit": "sys.stdin.read()\nkept = [tenant.submit(torch.randn(16, 6)) for _ in range(300)]\n",
     }[end]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
@@ -363,10 +362,13 @@ def test_no_process_outlives_the_one_that_started_it(end: str) -> None:
     ) as parent:  # fmt: skip
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
+        mapped = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in (parent.pid, child.pid))
+        assert "memfd:spacetime" in mapped
+        named = {word for word in mapped.split() if word.startswith("/dev/shm/")}
         if end != "exit":
             parent.send_signal(signal.SIGINT if end == "interrupt" else signal.SIGKILL)
         _, said = parent.communicate(timeout=60)
     psutil.wait_procs([child], timeout=30)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
-    assert set(os.listdir("/dev/shm")) <= leftovers
+    assert not [name for name in named if Path(name).exists()]
     assert parent.returncode == {"interrupt": -2, "kill": -9, "exit": 0}[end] or "Interrupt" in said

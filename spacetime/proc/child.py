@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 MOST_BYTES = 1 << 18  # of one message
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         _send(control, {"failed": f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from None
     threading.Thread(target=lane.serve, name="spacetime-lane", daemon=True).start()
-    _send(control, {"ready": os.getpid()})
+    _send(control, {"ready": os.getpid(), "granted": lane.hosted.granted})
     while True:
         message, fds, _, _ = socket.recv_fds(control, MOST_BYTES, 1)
         if not message:
@@ -53,7 +54,7 @@ class _Lane:
     def __init__(self, given: dict[str, Any]) -> None:
         # Imported here: what fails is told on the socket, and cores are set before.
         from spacetime import _native  # noqa: PLC0415
-        from spacetime.proc import hosted, wire  # noqa: PLC0415
+        from spacetime.proc import wire  # noqa: PLC0415
         from spacetime.proc.area import Area  # noqa: PLC0415
 
         self._wire = wire
@@ -61,7 +62,8 @@ class _Lane:
         self._mailbox = _native.Mailbox(given["mailbox"])
         self._heart = _native.Heart(self._mailbox, BEAT_NS, given["parent"])
         self._inbox, self._outbox = Area(given["inbox"]), Area(given["outbox"])
-        self.hosted = hosted.Hosted(self.cores)
+        room, _, maker = given["host"].partition(":")
+        self.hosted = getattr(import_module(room), maker)(*(given["open"] or [self.cores]))
 
     def serve(self) -> None:
         """Body of the serving thread: answers every launch, for ever."""

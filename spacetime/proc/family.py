@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from spacetime.device import Device
 from spacetime.errors import InvalidInput
 from spacetime.proc.hosted import check_dtypes, outputs_from
 from spacetime.proc.lanes import Lanes, Packed
@@ -58,17 +59,21 @@ class ProcessFamily:
         return self.lanes.lines(min(self.members))
 
 
-def hosted(isolation: str, kind: str, partitions: Sequence[Sequence[int]]) -> Families | None:
+def hosted(isolation: str, device: Device, partitions: Sequence[Sequence[int]]) -> Families | None:
     """The families of lanes in processes of their own; None where lanes are threads of this one.
 
     Raises InvalidInput naming `isolation`, LaneLost where a process does not start.
     """
     if isolation not in {"thread", "process"}:
         raise InvalidInput("-", "isolation", "'thread' or 'process'", repr(isolation))
+    if device.environments:
+        anywhere = [device.dispatched_on(units) for units in partitions]
+        opens = (device.within, device.kind)
+        return Families(Lanes(anywhere, environments=device.environments, opens=opens))
     if isolation == "thread":
         return None
-    if kind != "cores":
-        expected = f"'thread' for partitions of kind {kind}: only lanes of cores have processes"
+    if device.kind != "cores":
+        expected = f"'thread' for partitions of kind {device.kind}, which one process holds"
         raise InvalidInput("-", "isolation", expected, repr(isolation))
     return Families(Lanes(partitions))
 

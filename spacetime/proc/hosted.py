@@ -35,6 +35,7 @@ class Hosted:
 
     def __init__(self, cores: Sequence[int]) -> None:
         self._cores = cores
+        self.granted = len(cores)
         self._members: dict[int, _Member] = {}
         self._known: dict[str, Family] = {}
 
@@ -89,10 +90,13 @@ class Hosted:
             for m, work in zip(members, batch, strict=True)
         ]
         answers = members[0].family.runner.run(works)
-        return [[a] if isinstance(a, Tensor) else _tensors(a) for a in answers]
+        return [tensors_of(answer) for answer in answers]
 
 
-def _tensors(answer: Any) -> list[Tensor]:
+def tensors_of(answer: Any) -> list[Tensor]:
+    """The tensors of what a model returned, flat."""
+    if isinstance(answer, Tensor):
+        return [answer]
     return [x for x in pytree.tree_leaves(answer) if isinstance(x, Tensor)]
 
 

@@ -76,6 +76,7 @@ class Lanes:
     """A process for each partition. Raises LaneLost where one does not start.
 
     environments: variables each lane's process gets besides this one's, such as an MPS share.
+    opens: the device each opens, and its kind; None computes on the cores.
     """
 
     def __init__(
@@ -83,13 +84,16 @@ class Lanes:
         partitions: Sequence[Sequence[int]],
         *,
         environments: Sequence[Mapping[str, str]] | None = None,
+        opens: tuple[str, str] | None = None,
         command: Sequence[str] = COMMAND,
         still_looks: int = STILL_LOOKS,
     ) -> None:
         variables = environments or [{}] * len(partitions)
 
         def start(lane: int, cores: Sequence[int]) -> ChildProcess:
-            return ChildProcess(lane, cores, environment=variables[lane], command=command)
+            return ChildProcess(
+                lane, cores, environment=variables[lane], opens=opens, command=command
+            )
 
         slots = [_Slot(lane, tuple(cores)) for lane, cores in enumerate(partitions)]
         self._state = _State(slots, start, still_looks)
@@ -108,6 +112,12 @@ class Lanes:
         """Each lane's process, None while it is down."""
         children = [slot.child for slot in self._state.slots]
         return [c.pid if c is not None and c.alive else None for c in children]
+
+    @property
+    def granted(self) -> list[int]:
+        """Cores or SMs each lane's process sees; 0 while it is down."""
+        children = [slot.child for slot in self._state.slots]
+        return [c.granted if c is not None and c.alive else 0 for c in children]
 
     @property
     def restarts(self) -> int:

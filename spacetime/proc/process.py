@@ -25,12 +25,17 @@ from spacetime.runner import Work
 
 Answers = Any  # list[list[Tensor]] once it has answered
 COMMAND = (sys.executable, "-m", "spacetime.proc.child")
+# Who holds the models there, by name: one that opens a device may use everything below sessions.
+ON_CORES = "spacetime.proc.hosted:Hosted"
+ON_A_DEVICE = "spacetime.hosted_device:HostedDevice"
 _STARTING_S = 120.0
 _LEAVING_S = 5.0
 
 
 class ChildProcess:
     """A process on `cores`, ready for models when made. Raises LaneLost where it does not start.
+
+    opens: the device it computes on, and its kind there; None is the cores themselves.
 
     Thread safety: run() by whoever holds `busy`; tell() by any thread; the rest likewise.
     """
@@ -41,10 +46,12 @@ class ChildProcess:
         cores: Sequence[int],
         *,
         environment: Mapping[str, str] | None = None,
+        opens: tuple[str, str] | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.lane = lane
         self.cores = tuple(cores)
+        self.granted = 0  # cores or SMs, as the process sees them
         self.busy = Lock()
         self._telling = Lock()
         self._areas = [Area.new(_native.Mailbox.BYTES), Area.new(), Area.new()]
@@ -52,7 +59,7 @@ class ChildProcess:
         self._mailbox = _native.Mailbox(self._areas[0].fd)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._popen = self._started(theirs, dict(environment or {}), command)
+            self._popen = self._started(theirs, dict(environment or {}), opens, command)
         except OSError as why:
             self._close_memory()
             raise LaneLost(lane, f"its process could not be started: {why}") from None
@@ -62,13 +69,18 @@ class ChildProcess:
         self._await_ready()
 
     def _started(
-        self, theirs: socket.socket, environment: dict[str, str], command: Sequence[str]
+        self,
+        theirs: socket.socket,
+        environment: dict[str, str],
+        opens: tuple[str, str] | None,
+        command: Sequence[str],
     ) -> subprocess.Popen[bytes]:
         names = ("mailbox", "inbox", "outbox")
         fds = dict(zip(names, (area.fd for area in self._areas), strict=True))
         package = str(Path(spacetime.__file__).parent.parent)
         given = {
             "control": theirs.fileno(), **fds, "cores": self.cores, "parent": os.getpid(),
+            "host": ON_CORES if opens is None else ON_A_DEVICE, "open": opens,
             "path": [package, *(str(p) for p in sys.path)],
         }  # fmt: skip
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -92,6 +104,7 @@ class ChildProcess:
         self._control.settimeout(None)
         told = json.loads(said) if said else {}
         if "ready" in told:
+            self.granted = int(told["granted"])
             return
         why = told.get("failed")
         if why is None:

@@ -1,0 +1,88 @@
+"""A process's tenants on a device of its own: an MPS client or a MIG instance sees only its share.
+
+The same session a user would open inside that process admits the models; launches run here on its
+one lane, whole, as they come. Named by `proc.process` and loaded by `proc.child`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from spacetime import mps_probe
+from spacetime.errors import MpsError, UnsupportedError
+from spacetime.proc.hosted import outputs_json, tensors_of
+from spacetime.proc.packed import unpack
+from spacetime.resident import ResidentFamily
+from spacetime.runner import Work
+from spacetime.session import Session
+from spacetime.signature import Leaf
+from spacetime.tenant import Tenant
+
+
+class HostedDevice:
+    """Takes models in, runs mixtures of them; as proc.hosted.Hosted, on `device`.
+
+    kind: `mps` refuses a process that found no daemon, which CUDA would not say. Raises MpsError.
+    Thread safety: `run` and `leaves_of` from the serving thread while another one adds and removes.
+    """
+
+    def __init__(self, device: str, kind: str) -> None:
+        if kind == "mps" and device.startswith("cuda") and not mps_probe.granted()["mps"]:
+            raise MpsError("the process runs without MPS: it found no daemon")
+        self._session = Session(device, lanes=1)
+        self.granted = sum(self._session.device.sizes)
+        self._tenants: dict[int, Tenant] = {}
+
+    def add(
+        self, fd: int, *, tenant: int, name: str, buckets: list[int], slo_ns: int | None, fuse: bool
+    ) -> dict[str, Any]:
+        """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
+        model, (args, kwargs) = unpack(fd)
+        slo_ms = None if slo_ns is None else slo_ns / 1e6
+        taken = self._session.add(
+            model, example_inputs=args, example_kwargs=kwargs, name=f"{name} {tenant}",
+            slo_ms=slo_ms,
+        )  # fmt: skip
+        family = taken.family
+        if not isinstance(family, ResidentFamily):
+            raise UnsupportedError(f"device {self._session.device.name}: is for lanes of cores")
+        kin = next((t for t, other in self._tenants.items() if other.family is family), None)
+        self._tenants[tenant] = taken
+        fitting = [b for b in family.buckets if fuse or b == 1]
+        return {
+            "kin": kin if fuse else None, "buckets": fitting,
+            "ns": {bucket: family.predicted_ns(0, bucket) for bucket in fitting},
+            "outputs": outputs_json(name, family.outputs), "lines": family.lines(),
+        }  # fmt: skip
+
+    def leave(self, *, tenant: int) -> dict[str, Any]:
+        """Forgets a tenant; its weights go."""
+        if (taken := self._tenants.pop(tenant, None)) is not None:
+            self._session.remove(taken)
+        return {}
+
+    def lines(self, *, tenant: int) -> dict[str, Any]:
+        """What runs a tenant's family, for explain()."""
+        return {"lines": self._tenants[tenant].family.lines()}
+
+    def leaves_of(self, tenant: int) -> Sequence[Leaf]:
+        """The tensors of one of its requests."""
+        family = self._tenants[tenant].family
+        assert isinstance(family, ResidentFamily)
+        return family.signature.leaves
+
+    def run(self, batch: Sequence[Work]) -> list[list[Tensor]]:
+        """Flat output tensors of each request, from one launch."""
+        tenants = [self._tenants[work.member] for work in batch]
+        family = tenants[0].family
+        assert isinstance(family, ResidentFamily)
+        works = [Work(t.member, w.leaves, w.samples) for t, w in zip(tenants, batch, strict=True)]
+        if not family.captured:
+            with family.place.capturer.lane(family.place.partitions[0]):
+                return [tensors_of(answer) for answer in family.run(works)]
+        made = [family.payload(work.member, work.leaves, work.samples) for work in works]
+        family.runners[0].time([payload for payload, _, _ in made])
+        return [outputs for _, outputs, _ in made]
