@@ -353,7 +353,7 @@ def test_no_process_outlives_the_one_that_started_it(end: str) -> None:
     body = textwrap.dedent(SCRIPT) + {
         "interrupt": "try:\n    sys.stdin.read()\nfinally:\n    session.close()\n",
         "kill": "sys.stdin.read()\n",
-        "exit": "sys.stdin.read()\nkept = [tenant.submit(torch.randn(16, 6)) for _ in range(300)]\n",
+        "exit": "sys.stdin.read()\nkept = [tenant.submit(torch.randn(16, 6)) for _ in range(99)]\n",
     }[end]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
