@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.errors import PlanError, UnsupportedError
-from spacetime.interference import Crowd
 from spacetime.plan.memory import excesses, partition_mib
 from spacetime.plan.neighbours import slower
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
@@ -21,6 +21,9 @@ from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import Load, busy, loads
 from spacetime.profile import Profiles
 from spacetime.workload import Tenant, Workload
+
+if TYPE_CHECKING:  # it needs numpy, which help and plans without such a model do not
+    from spacetime.interference import Crowd
 
 NESTS = {("mps", "mig"), ("sm", "mig")}  # (inner, outer)
 MPS_CLIENTS = 48  # of one device, up to CUDA 13.0 (60 later); a MIG instance takes its share

@@ -7,9 +7,12 @@ tenants share counts with the one whose launches cost the most.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from spacetime.interference import Crowd
 from spacetime.plan.plan import GpuPlan, PartitionPlan
+
+if TYPE_CHECKING:  # it needs numpy, which help and plans without such a model do not
+    from spacetime.interference import Crowd
 
 APART = "mig"
 
