@@ -68,6 +68,7 @@ def run(
         gc.unfreeze()
     result = record.header("dispatch", seed=seed, quick=quick, chosen={})
     result |= {"size": asdict(size), "rows": rows, "litserve": litserve_way.available()}
+    result["cc"] = capi_way.available()  # without it the C API has no row
     record.publish(result, [shown(rows)], out=out, as_json=as_json)
     return result
 

@@ -82,6 +82,7 @@ class PlannedSession(Session):
         max_batch: int | None = None,
         ladder: Sequence[Plan] = (),
         timeline: bool = False,
+        record: bool = False,
     ) -> None:
         self.profiles, self.options = profiles, options or PlanOptions()
         for each in (plan, *ladder):
@@ -99,6 +100,7 @@ class PlannedSession(Session):
             lanes=[],  # opened below, with the pools of the plan
             max_batch=most,
             timeline=timeline,
+            record=record,
         )
         if policy is None:
             self.policy_name = f"of the plan by {plan.planner}"

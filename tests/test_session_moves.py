@@ -12,6 +12,7 @@ from models import Latch, X, mlp
 from test_planned_session import CORES, CPU, PICTURE, filled, load, on, part, plan, profiles
 from torch import Tensor
 
+from spacetime import replay
 from spacetime.errors import DeadlineExceeded, PlanError, QueueFull
 from spacetime.plan import Plan
 from spacetime.planned_session import PlannedSession
@@ -64,7 +65,12 @@ def test_every_answer_is_right_while_plans_change_under_load(device: str) -> Non
         points = profiles("h200-141gb", "sm", (48, 84, 132))
         plans = tuple(_on_sms(each) for each in (APART, TURNED, TOGETHER))
     with PlannedSession(
-        plans[0], workload, points, device=device, ladder=plans if device != "cpu" else ()
+        plans[0],
+        workload,
+        points,
+        device=device,
+        ladder=plans if device != "cpu" else (),
+        record=True,
     ) as session:
         models = filled(session, workload)
         asking = Asking(session, {"t0": X, "t1": PICTURE})
@@ -78,6 +84,9 @@ def test_every_answer_is_right_while_plans_change_under_load(device: str) -> Non
         asking.stop()
         wait([future for _, _, future in asking.asked], 60)
         report = session.report()
+    again = replay(session.recording())  # of routes, batches and lanes that changed meanwhile
+    again.check()
+    assert (again.requests, again.drops) == (len(asking.asked), 0)
     for name, x, future in asking.asked:
         with torch.no_grad():
             torch.testing.assert_close(future.result(0), models[name](x), rtol=1e-4, atol=1e-5)
