@@ -17,7 +17,7 @@ from spacetime.admission import exported_of, resident_family
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
-from spacetime.device import Device, laid_out, open_device
+from spacetime.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
@@ -162,6 +162,17 @@ class Session:
             del self.tenants[tenant.name]
             tenant.removed = True
             self._executor.remove(tenant.number, tenant.name, then=partial(self._leave, tenant))
+
+    def move_lane(self, lane: int, cores: Sequence[int]) -> None:
+        """Moves a lane in a process to other cores: a new process takes its models beside the old
+        one, then its launches, then the old one ends. Raises InvalidInput, LaneLost."""
+        moved = chosen(self.device, [cores])[0]
+        if self._hosted is None or self.device.environments:
+            raise InvalidInput("-", "lane", "of cores, in a process of its own", f"lane {lane}")
+        if not 0 <= lane < len(self.partitions):
+            raise InvalidInput("-", "lane", f"below {len(self.partitions)}", str(lane))
+        self._hosted.lanes.replace(lane, moved)
+        self.partitions[lane] = moved
 
     def report(self) -> dict[str, Any]:
         """What happened since the session opened (design §9, format spacetime.report/1)."""

@@ -298,7 +298,7 @@ def test_a_lane_moves_to_other_cores_beside_its_old_process(
 
     thread = threading.Thread(target=load)
     thread.start()
-    lanes_of(session).replace(0, session.device.cores)
+    session.move_lane(0, session.device.cores)
     stop.set()
     thread.join()
     assert not wrong
@@ -336,6 +336,40 @@ def test_isolation_is_checked() -> None:
         st.Session("cpu", isolation="vm")
     with pytest.raises(st.InvalidInput, match="isolation must be 'thread' for partitions of kind"):
         st.Session("fake:h200", isolation="process")
+    with (
+        st.Session("cpu", lanes=1) as session,
+        pytest.raises(st.InvalidInput, match="lane must be of cores, in a process of its own"),
+    ):
+        session.move_lane(0, session.device.cores)
+
+
+OWN = """
+    import torch, spacetime as st
+    class Own(torch.nn.Module):
+        def forward(self, x):
+            return x * 3
+    def run():
+        with st.Session("cpu", isolation="process", lanes=1) as session:
+            x = torch.ones(1, 2)
+            print(float(session.add(Own().eval(), example_inputs=(x,))(x).sum()))
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_model_of_the_script_itself(tmp_path: Path, *, guarded: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(OWN) + ("if __name__ == '__main__':\n    run()\n" if guarded else "run()\n")
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment,
+        check=False, timeout=120,
+    )  # fmt: skip
+    if guarded:
+        assert (done.returncode, done.stdout) == (0, "6.0\n"), done.stderr
+    else:
+        assert 'put what the script runs below `if __name__ == "__main__":`' in done.stderr
 
 
 SCRIPT = """

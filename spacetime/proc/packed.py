@@ -10,7 +10,11 @@ import io
 import mmap
 import os
 import pickle
+import runpy
 import struct
+import sys
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -41,16 +45,22 @@ class _Packer(pickle.Pickler):
         return number, isinstance(obj, nn.Parameter), obj.requires_grad
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type) and obj.__module__ == "__main__":
-            raise pickle.PicklingError(f"class {obj.__name__} is defined in __main__")
+        if isinstance(obj, type) and obj.__module__ == "__main__" and not main_file():
+            raise pickle.PicklingError(f"class {obj.__name__} of an interactive session")
         return NotImplemented
 
 
 class _Unpacker(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
+    def __init__(self, file: io.BytesIO, tensors: list[Tensor], main: str) -> None:
         super().__init__(file)
         self._tensors = tensors
         self._made: dict[int, Tensor] = {}
+        self._main = main
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__main__":
+            _import_main(self._main)
+        return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Tensor:
         number, parameter, learns = pid
@@ -69,7 +79,7 @@ def pack(tenant: str, model: nn.Module, example: Any) -> Area:
     except Exception as why:
         expected = "one that another process can import (its class in a module, no lambdas in it)"
         raise InvalidInput(tenant, "model", expected, f"{why}") from None
-    listed = pickle.dumps([(x.dtype, tuple(x.shape)) for x in packer.tensors])
+    listed = pickle.dumps((main_file(), [(x.dtype, tuple(x.shape)) for x in packer.tensors]))
     texts = struct.pack("=q", len(listed)) + listed + file.getvalue()
     begin = at = aligned(_HEAD.size + len(texts))
     places = []
@@ -92,13 +102,24 @@ def unpack(fd: int) -> tuple[nn.Module, Any]:
     texts = bytes(memory[_HEAD.size : _HEAD.size + length])
     (listed,) = struct.unpack_from("=q", texts, 0)
     tensors = []
-    for dtype, shape in pickle.loads(texts[8 : 8 + listed]):
+    main, shapes = pickle.loads(texts[8 : 8 + listed])
+    for dtype, shape in shapes:
         tensors.append(tensor_at(memory, at, dtype, shape))
         at = aligned(at + tensors[-1].numel() * dtype.itemsize)
-    model, example = _Unpacker(io.BytesIO(texts[8 + listed :]), tensors).load()
+    model, example = _Unpacker(io.BytesIO(texts[8 + listed :]), tensors, main).load()
     return model, example
 
 
-def nbytes(area: Area) -> int:
-    """What a packed model takes."""
-    return os.fstat(area.fd).st_size
+def main_file() -> str:
+    """The script this process runs; empty where it runs none."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return os.path.abspath(file) if file else ""
+
+
+@lru_cache(maxsize=1)
+def _import_main(file: str) -> None:
+    """Runs the launching side's script under another name, as multiprocessing does: what stands
+    below `if __name__ == "__main__":` does not run again."""
+    module = ModuleType("__mp_main__")
+    module.__dict__.update(runpy.run_path(file, run_name="__mp_main__"))
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module

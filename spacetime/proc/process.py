@@ -28,6 +28,8 @@ COMMAND = (sys.executable, "-m", "spacetime.proc.child")
 # Who holds the models there, by name: one that opens a device may use everything below sessions.
 ON_CORES = "spacetime.proc.hosted:Hosted"
 ON_A_DEVICE = "spacetime.hosted_device:HostedDevice"
+WITHIN = "SPACETIME_LANE"  # set in a lane's process, which opens no lanes in turn
+_GUARD = """put what the script runs below `if __name__ == "__main__":`"""
 _STARTING_S = 120.0
 _LEAVING_S = 5.0
 
@@ -49,6 +51,8 @@ class ChildProcess:
         opens: tuple[str, str] | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
+        if WITHIN in os.environ:
+            raise LaneLost(lane, f"it would be opened inside another lane's process: {_GUARD}")
         self.lane = lane
         self.cores = tuple(cores)
         self.granted = 0  # cores or SMs, as the process sees them
@@ -87,7 +91,7 @@ class ChildProcess:
         # A session of its own: what a terminal sends its group is not for a lane.
         return subprocess.Popen(
             [*command, json.dumps(given)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), WITHIN: "1"} | environment,
             pass_fds=[theirs.fileno(), *fds.values()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
