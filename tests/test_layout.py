@@ -38,6 +38,7 @@ LAYERS: list[set[str]] = [
         "plot_device",
         "plot_moves",
         "plot_plan",
+        "plot_serving",
         "plot_verify",
         "zoo",
         "session",

@@ -1,0 +1,120 @@
+"""`bench serving`: a model of 2 ms a batch behind our server, Triton's and LitServe's.
+
+Largest batch 16, one lane or instance each, the same client over HTTP in a process of its own, a
+closed loop of 1 and of 16 connections, in turns. Triton comes from the wheel nvidia-pytriton
+(--triton FOLDER where it is unpacked and not installed); a server that is not there is left out,
+and the record says so.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from spacetime.benchmarks import record, serving_ways
+from spacetime.benchmarks.serving_toy import BATCH_S
+from spacetime.benchmarks.serving_ways import Way
+
+CONNECTIONS = (1, 16)
+OTHERS = ("triton", "litserve")
+FULL, QUICK = (5, 5.0), (1, 0.5)  # rounds, and seconds of each server in one
+
+
+def run(
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
+    triton: str = "",
+) -> dict[str, Any]:
+    """Measures, prints and records. `seed` is recorded only: nothing is drawn."""
+    rounds, seconds = QUICK if quick else FULL
+    wheel = Path(triton) if triton else serving_ways.triton_wheel()
+    with ExitStack() as servers:
+        ways = {"spacetime": servers.enter_context(serving_ways.ours())}
+        missing = {}
+        for name, there in others(wheel).items():
+            try:
+                ways[name] = servers.enter_context(there)
+            except RuntimeError as reason:  # noqa: PERF203 - two servers, not a hot loop
+                missing[name] = str(reason)
+        rows = list(measured(ways, rounds=rounds, seconds=seconds))
+    result = record.header("serving", seed=seed, quick=quick, chosen={})
+    result |= {
+        "rounds": rounds, "seconds": seconds, "batch_s": BATCH_S, "rows": rows,
+        "missing": missing | {name: "not installed" for name in OTHERS if name not in ways | missing},
+    }  # fmt: skip
+    record.publish(
+        result,
+        [shown(rows), *(f"{name}: {why}" for name, why in result["missing"].items())],
+        out=out,
+        as_json=as_json,
+        plots="plot_serving",
+    )
+    return result
+
+
+def others(wheel: Path | None) -> dict[str, AbstractContextManager[Way]]:
+    """The servers there are to compare with, not started yet."""
+    found = {} if wheel is None else {"triton": serving_ways.triton(wheel)}
+    return found | ({"litserve": serving_ways.litserve()} if serving_ways.has_litserve() else {})
+
+
+def measured(ways: dict[str, Way], *, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """A row for each server and number of connections: medians over the rounds."""
+    for connections in CONNECTIONS:
+        for way in ways.values():
+            asked(way, connections, 0.3)
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        for turn in range(rounds):
+            names = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]
+            for name in names:
+                found[name].append(summary(asked(ways[name], connections, seconds), seconds))
+        for name, each in found.items():
+            middle = {key: median(one[key] for one in each) for key in each[0]}
+            yield {"server": name, "connections": connections, **middle, "rounds": each}
+
+
+def asked(way: Way, connections: int, seconds: float) -> list[float]:
+    """Sorted latencies in microseconds of one client process."""
+    command = [
+        sys.executable, "-m", "spacetime.benchmarks.serving_client",
+        str(way.port), way.path, str(connections), str(seconds),
+    ]  # fmt: skip
+    done = subprocess.run(command, input=way.body, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the client failed: {done.stderr.decode().splitlines()[-1:]}")
+    latencies: list[float] = json.loads(done.stdout)
+    return latencies
+
+
+def summary(latencies: Sequence[float], seconds: float) -> dict[str, float]:
+    """Answers a second, and percentiles in milliseconds."""
+    last = len(latencies) - 1
+    return {
+        "rps": len(latencies) / seconds,
+        "p50_ms": latencies[last // 2] / 1e3,
+        "p99_ms": latencies[last * 99 // 100] / 1e3,
+        "max_ms": latencies[-1] / 1e3,
+    }
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> Any:
+    """The table; `added` is what the median request waits beyond the batch itself."""
+    heads = ["server", "connections", "requests/s", "p50 ms", "p99 ms", "max ms", "added ms p50"]
+    keys = ["server", "connections", "rps", "p50_ms", "p99_ms", "max_ms"]
+    lines = [[*(row[key] for key in keys), row["p50_ms"] - BATCH_S * 1e3] for row in rows]
+    return record.table("serving: 2 ms a batch, at most 16 a batch", heads, lines)
+
+
+if __name__ == "__main__":
+    options = record.options("serving")
+    options.add_argument("--triton", default="")
+    run(**vars(options.parse_args()))
