@@ -22,7 +22,7 @@ from spacetime.benchmarks.serving_toy import BATCH_S
 from spacetime.benchmarks.serving_ways import Way
 
 CONNECTIONS = (1, 16)
-OTHERS = ("triton", "litserve")
+OTHERS = {"triton", "litserve"}
 FULL, QUICK = (5, 5.0), (1, 0.5)  # rounds, and seconds of each server in one
 
 
@@ -49,7 +49,7 @@ def run(
     result = record.header("serving", seed=seed, quick=quick, chosen={})
     result |= {
         "rounds": rounds, "seconds": seconds, "batch_s": BATCH_S, "rows": rows,
-        "missing": missing | {name: "not installed" for name in OTHERS if name not in ways | missing},
+        "missing": dict.fromkeys(OTHERS - {*ways, *missing}, "not installed") | missing,
     }  # fmt: skip
     record.publish(
         result,
@@ -63,8 +63,12 @@ def run(
 
 def others(wheel: Path | None) -> dict[str, AbstractContextManager[Way]]:
     """The servers there are to compare with, not started yet."""
-    found = {} if wheel is None else {"triton": serving_ways.triton(wheel)}
-    return found | ({"litserve": serving_ways.litserve()} if serving_ways.has_litserve() else {})
+    found: dict[str, AbstractContextManager[Way]] = {}
+    if wheel is not None:
+        found["triton"] = serving_ways.triton(wheel)
+    if serving_ways.has_litserve():
+        found["litserve"] = serving_ways.litserve()
+    return found
 
 
 def measured(ways: dict[str, Way], *, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The protocol over HTTP, as an ASGI application; a listener (uvicorn) speaks the wire.
 
 A plain application rather than a framework's: `infer` is the hot path, and a no-op through
-Starlette costs twice what it costs so (docs/decisions/0007).
+Starlette costs twice what it costs so (docs/decisions/0006).
 """
 
 from __future__ import annotations
