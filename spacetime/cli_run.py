@@ -40,7 +40,7 @@ from spacetime.core import PRESETS
 @click.option("--period", type=Number(0.01, 3600), default=1.0, show_default=True,
               help="Seconds between the controller's looks.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Say what runs where, by which program, and why.")
-@click.option("--out", type=OUT, help="Folder for report.json and timeline.json.")
+@click.option("--out", type=OUT, help="Folder for report.json, timeline.json and run.recording.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
 def run(**options: Any) -> None:
     """Run a workload's models live, its arrivals in an open loop.

@@ -68,7 +68,7 @@ def from_options(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Runs it, shows it, writes report.json and timeline.json into `out`.
+    """Runs it, shows it, writes report.json, timeline.json, run.recording into `out`.
 
     Raises KeyboardInterrupt after the report of a run that was interrupted, after that of one in
     which a request failed what it failed with, and what reading and opening raise.
@@ -78,7 +78,14 @@ def from_options(
     models = live_models(load, workload.parent)
     options = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
     with opened(
-        load, plan=plan, profiles=profiles, gpu=gpu, policy=policy, device=device, options=options
+        load,
+        plan=plan,
+        profiles=profiles,
+        gpu=gpu,
+        policy=policy,
+        device=device,
+        options=options,
+        record=out is not None,
     ) as session:
         load = share_of(load, session)
         with console.status("preparing models"):
@@ -92,6 +99,7 @@ def from_options(
         (out / "report.json").write_text(json.dumps(run.report, indent=2), encoding="utf-8")
         events = json.dumps({"traceEvents": run.timeline})
         (out / "timeline.json").write_text(events, encoding="utf-8")
+        session.recording().save(out / "run.recording")
     if as_json:
         print(json.dumps(run.report, indent=2))
     else:
@@ -119,6 +127,7 @@ def opened(
     options: PlanOptions,
     max_batch: int | None = None,
     timeline: bool = True,
+    record: bool = False,
 ) -> Session:
     """A session of the plan; of one made now, where there are only profiles; of a policy, where
     there is neither."""
@@ -126,14 +135,18 @@ def opened(
         if plan is not None:
             raise PlanError("--plan: give --profiles too: the plan is checked against them")
         return Session(
-            device, policy=policy or "space-time", max_batch=max_batch or 16, timeline=timeline
+            device,
+            policy=policy or "space-time",
+            max_batch=max_batch or 16,
+            timeline=timeline,
+            record=record,
         )
     points = profile_file.read(profiles)
     made = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
         made, load, points, device=device, gpu=gpu, policy=policy,
         options=replace(options, gpus=None), max_batch=max_batch or _largest(points, load, made),
-        timeline=timeline,
+        timeline=timeline, record=record,
     )  # fmt: skip
 
 

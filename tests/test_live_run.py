@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from spacetime import workload_file
+from spacetime import Recording, replay, workload_file
 from spacetime.errors import ModelError, PlanError
 from spacetime.live_run import from_options
 from spacetime.units import SECOND
@@ -99,6 +99,9 @@ def test_a_workload_runs_and_every_request_is_accounted_for(
     assert report["run"]["policy"] == "space-time"
     events = json.loads((out / "timeline.json").read_text())["traceEvents"]
     assert sum(e["args"]["requests"] for e in events if e["ph"] == "X") == due(workload)
+    again = replay(Recording.load(out / "run.recording"))
+    again.check()
+    assert again.requests >= due(workload)
 
 
 def test_profiles_alone_make_a_plan_that_is_run(
