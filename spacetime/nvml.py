@@ -147,7 +147,12 @@ class DriverNvml:
         try:
             return call(*arguments)
         except self._nvml.NVMLError as why:
-            raise MigError(type(why).__name__, f"{name}: {why}") from None
+            raise MigError(self._code(why.value), f"{name}: {why}") from None
+
+    def _code(self, value: int) -> str:
+        """NVML's own name for an error."""
+        names = [name for name in dir(self._nvml) if name.startswith("NVML_ERROR_")]
+        return next((n for n in names if getattr(self._nvml, n) == value), f"NVML error {value}")
 
 
 def facts_of(name: str) -> DeviceFacts | None:
