@@ -4,13 +4,15 @@
 
 Everything is virtual time: the ParvaGPU artifact's scenario and A100 profiles (a small built-in
 profile where they are absent), rates that change every 5 s, Poisson arrivals, the same for all.
-*static* is planned for every tenant's highest rate at once. *controller* sees only what arrived;
-its partitions serve `start_ms` after they were asked for, and until the old ones have drained the
-devices of both plans count. *oracle* knows the rates of the next half minute and moves for free.
+*static* is planned for every tenant's highest rate at once. *controller* sees only what arrived,
+once in `period_s`; its partitions serve `start_ms` after they were asked for, and until the old
+ones have drained the devices of both plans count. *oracle* knows the rates of the next half minute
+and moves for free.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +22,15 @@ from typing import Any
 from spacetime import devices, scenario_file
 from spacetime.benchmarks import record
 from spacetime.controller import Controller, ControllerOptions
-from spacetime.dynamic import Decider, DynamicOptions, DynamicRun, Keep, Oracle, simulate_dynamic
+from spacetime.dynamic import (
+    Decider,
+    DynamicOptions,
+    DynamicRun,
+    Keep,
+    Oracle,
+    Period,
+    simulate_dynamic,
+)
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.profile import Point, Profiles
@@ -32,6 +42,7 @@ from spacetime.workload import Tenant, Workload
 TRACES = ("diurnal", "bursty")
 WAYS = ("static", "controller", "oracle")
 ORACLE_S = 30.0
+MOST_KEPT = 720  # periods of a run in its record
 HEADS = ("trace", "plan", "device-hours", "% of static", "in time %", "worst %", "moves", "refused",
          "short s", "missed", "in moves")  # fmt: skip
 
@@ -39,13 +50,14 @@ HEADS = ("trace", "plan", "device-hours", "% of static", "in time %", "worst %",
 def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
     planner: str = "parvagpu", scenario: str = "S3", seconds: float = 1800.0,
-    start_ms: float = 12_000.0,
+    start_ms: float = 12_000.0, period_s: float = 5.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Both traces under all three. Raises UnsupportedError for an unknown planner or scenario."""
     seconds = min(seconds, 150.0) if quick else seconds
-    study = Study(planner, *problem(scenario, quick=quick), start_ms)
+    study = Study(planner, *problem(scenario, quick=quick), start_ms, period_s)
     result = record.header("controller", seed=seed, quick=quick, chosen={
         "planner": [planner], "scenario": [scenario], "seconds": [seconds], "start-ms": [start_ms],
+        "period-s": [period_s],
     })  # fmt: skip
     result |= {"simulated": study.profiles.device, "options": asdict(ControllerOptions())}
     result["rows"] = []
@@ -55,7 +67,8 @@ def run(
         result["rows"] += [each | {"of_static": each["device_s"] / rows[0]["device_s"]}
                            for each in rows]  # fmt: skip
     lines = [_line(each) for each in result["rows"]]
-    title = f"{scenario}, {seconds:g} s, planner {planner}, partitions serve after {start_ms:g} ms"
+    title = (f"{scenario}, {seconds:g} s, planner {planner}, looked at every {period_s:g} s, "
+             f"partitions serve after {start_ms:g} ms")  # fmt: skip
     shown = record.table(title, HEADS, lines)
     record.publish(result, [shown, verdict(result["rows"])], out=out, as_json=as_json,
                    plots="plot_controller")  # fmt: skip
@@ -98,8 +111,12 @@ def built_in() -> tuple[Workload, Profiles]:
 class Study:
     """One workload with its profiles, planned by one planner."""
 
-    def __init__(self, name: str, workload: Workload, profiles: Profiles, start_ms: float) -> None:
-        self.workload, self.profiles, self.start_ms = workload, profiles, start_ms
+    def __init__(
+        self, name: str, workload: Workload, profiles: Profiles, start_ms: float,
+        period_s: float = 5.0,
+    ) -> None:  # fmt: skip
+        self.workload, self.profiles = workload, profiles
+        self.options = DynamicOptions(start_ms=start_ms, period_s=period_s)
         self._planner, self._device = planner(name), devices.device(profiles.device)
 
     def plan(self, load: Workload) -> Plan:
@@ -109,7 +126,7 @@ class Study:
 
     def judge(self, way: str, trace: RateTrace) -> DynamicRun:
         """The trace under one of WAYS."""
-        options = DynamicOptions(start_ms=self.start_ms)
+        options = self.options
         decider: Decider = Keep()
         if way == "static":
             first = self.plan(self.workload.with_rates(trace.highest()))
@@ -142,8 +159,22 @@ def row(trace: str, way: str, found: DynamicRun) -> dict[str, Any]:
         "short_s": found.short_s,
         "moves": [asdict(each) for each in found.moves],
         "refused": [{"at_ns": at, "why": why} for at, why in found.refused],
-        "periods": [asdict(each) for each in found.periods],
+        "periods": _kept(found.periods),
     }
+
+
+def _kept(periods: Sequence[Period]) -> list[dict[str, int]]:
+    """At most `MOST_KEPT` periods for the record: several are joined, with the most devices."""
+    some = math.ceil(len(periods) / MOST_KEPT)
+    joined = [periods[n : n + some] for n in range(0, len(periods), some)]
+    return [
+        {
+            "end_ns": each[-1].end_ns,
+            "devices": max(one.devices for one in each),
+            **{key: sum(getattr(one, key) for one in each) for key in ("arrived", "ended", "met")},
+        }
+        for each in joined
+    ]
 
 
 def _line(each: dict[str, Any]) -> list[object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -199,6 +200,8 @@ def _item_type(annotation: Any) -> Any:
 
 def main() -> None:
     """The `spacetime` command: run it and exit with the status above."""
+    if not sys.stdout.isatty():  # a file has no width; rich would cut numbers at 80 columns
+        os.environ.setdefault("COLUMNS", "160")
     sys.exit(_status())
 
 

@@ -33,8 +33,8 @@ def test_two_sides_that_did_the_same_agree() -> None:
         tenants=[TenantSpec(lane=0, arrivals=Arrivals.trace(*times))],
     )
     live = [Sent(0, 0, due_ns=t, late_ns=0, latency_ns=3 * ms) for t in times]
-    assert bench_agreement.compared(live, foretold)["agrees"]
+    assert bench_agreement.compared([live], [foretold])["agrees"]
     slower = [Sent(0, 0, due_ns=t, late_ns=0, latency_ns=4 * ms) for t in times]
-    assert not bench_agreement.compared(slower, foretold)["agrees"]
+    assert not bench_agreement.compared([slower], [foretold])["agrees"]
     late = [Sent(0, 0, due_ns=t - ms, late_ns=ms, latency_ns=4 * ms) for t in times]
-    assert bench_agreement.compared(late, foretold)["agrees"]
+    assert bench_agreement.compared([late], [foretold])["agrees"]
