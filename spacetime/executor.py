@@ -32,7 +32,7 @@ from spacetime.errors import (
     SpacetimeError,
 )
 from spacetime.measure import lane_threads
-from spacetime.report import Observed, total
+from spacetime.report import Observed, ended, total
 from spacetime.runner import Entry, Work
 
 _KEPT_HAPPENINGS = 1 << 20  # launches and drops held until timeline() fetches them
@@ -143,7 +143,13 @@ class Executor:
         latency = _native.Histogram()
         for tenant in stats.tenants:
             latency.merge(tenant.latency)
-        return Observed(since, total(stats.tenants, latency), stats.tenants, stats.lanes)
+        tenants = [
+            ended(counts, refused=refused, failed=failed)
+            for counts, refused, failed in zip(
+                stats.tenants, stats.refused, stats.failed, strict=True
+            )
+        ]
+        return Observed(since, total(tenants, latency), tenants, stats.lanes)
 
     @staticmethod
     def _refused(tenant: str, refusal: RuntimeError) -> SpacetimeError:

@@ -43,7 +43,7 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The counts of several tenants together."""
+    """What became of the requests of one tenant, or of several together."""
 
     offered: int
     completed: int
@@ -67,6 +67,23 @@ def total(parts: Sequence[Counts], latency: Latencies) -> Total:
         batch_sum=sum(part.batch_sum for part in parts),
         tenants_sum=sum(part.tenants_sum for part in parts),
         latency=latency,
+    )
+
+
+def ended(counts: Counts, *, refused: int, failed: int) -> Total:
+    """A live tenant's counts with what never reached its queue and what its model or lane failed.
+
+    So that offered = completed + dropped + what is still under way, for every tenant at any time.
+    """
+    full = counts.dropped.get("queue-full", 0) + refused
+    return Total(
+        offered=counts.offered + refused,
+        completed=counts.completed,
+        dropped={**counts.dropped, "queue-full": full, "failed": failed},
+        met=counts.met,
+        batch_sum=counts.batch_sum,
+        tenants_sum=counts.tenants_sum,
+        latency=counts.latency,
     )
 
 
