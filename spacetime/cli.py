@@ -1,11 +1,13 @@
 """The command line. Commands import what they need when they run, so that help is instant.
 
-Exit status: 0 done; 2 bad input, one line naming the field; 1 a fault, one line; 130 interrupted.
+Exit status: 0 done; 2 bad input, one line naming the field; 1 a fault, one line; 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
 
 import ast
+import errno
 import inspect
 import json
 import os
@@ -42,6 +44,7 @@ KINDS_OF_WORK = ("compute", "cache", "memory")
 EXTRAS = dict.fromkeys(
     ("uvicorn", "httptools", "uvloop", "msgspec", "grpc", "google", "prometheus_client"), "serve"
 )
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 BAD_INPUT = (
     InfeasibleError, InvalidInput, PlanError, ProfileError, RecordingError, UnsupportedError,
     WorkloadError,
@@ -208,6 +211,7 @@ def main() -> None:
 def _status() -> int:  # noqa: PLR0911 - one line an exit status reads best
     try:
         cli.main(prog_name="spacetime", standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk can still be told
     except click.Abort:
         return _complain("interrupted", 130)
     except click.ClickException as error:
@@ -216,6 +220,9 @@ def _status() -> int:  # noqa: PLR0911 - one line an exit status reads best
     except BAD_INPUT as error:
         return _complain(error, 2)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit again
+            return _complain(f"output: {error.strerror}; make room, or write elsewhere", 1)
         if error.filename is None:
             raise
         return _complain(f"{error.filename}: {error.strerror}; is --out a folder to write in?", 2)

@@ -1,17 +1,18 @@
 """`spacetime run`: a workload's models live on a device, its arrivals sent in an open loop.
 
 What is reported of requests is seen from outside: latency counts from when a request was due, and
-every request sent is answered, dropped for a reason, or has failed. Interrupted, it reports what
-has been.
+every request sent is answered, dropped for a reason, or has failed. Interrupted or terminated, it
+answers what was accepted and reports what has been.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rich.table import Table
 
 from spacetime import devices, profile_file, workload_file
 from spacetime.errors import PlanError
+from spacetime.interruption import Interruption
 from spacetime.live_controller import LiveController, summary
 from spacetime.live_model import LiveModel, live_models
 from spacetime.openloop import Sent, Target, drive
@@ -43,11 +45,11 @@ MOST_BATCH = 256  # that a session prepares for
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """What a run gave: report (design §9), Chrome trace events, and whether it was cut short."""
+    """What a run gave: report (design §9), Chrome trace events, and what cut it short."""
 
     report: dict[str, Any]
     timeline: list[dict[str, Any]]
-    interrupted: bool
+    interrupted: signal.Signals | None
     error: BaseException | None  # of the first request that failed
 
 
@@ -70,8 +72,9 @@ def from_options(
 ) -> None:
     """Runs it, shows it, writes report.json, timeline.json, run.recording into `out`.
 
-    Raises KeyboardInterrupt after the report of a run that was interrupted, after that of one in
-    which a request failed what it failed with, and what reading and opening raise.
+    Raises KeyboardInterrupt after the report of a run that was interrupted, SystemExit after that
+    of one that was terminated; after that of one in which a request failed what it failed with;
+    and what reading, opening and writing raise.
     """
     console = Console(stderr=as_json)
     load = workload_file.read(workload)
@@ -94,20 +97,28 @@ def from_options(
             console.print(session.explain(), highlight=False, markup=False, soft_wrap=True)
         watch = _watching(session, period) if controller else None
         run = run_live(session, load, models, seconds=duration, console=console, controller=watch)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "report.json").write_text(json.dumps(run.report, indent=2), encoding="utf-8")
-        events = json.dumps({"traceEvents": run.timeline})
-        (out / "timeline.json").write_text(events, encoding="utf-8")
-        session.recording().save(out / "run.recording")
-    if as_json:
-        print(json.dumps(run.report, indent=2))
-    else:
-        show(run.report, Console())
-    if run.interrupted:
+    try:
+        if as_json:
+            print(json.dumps(run.report, indent=2))
+        else:
+            show(run.report, Console())
+    finally:  # where one of the two finds a disk full, the report is in the other
+        if out is not None:
+            _write(run, session, out)
+    if run.interrupted == signal.SIGTERM:
+        raise SystemExit(128 + run.interrupted)
+    if run.interrupted is not None:
         raise KeyboardInterrupt
     if run.error is not None:
         raise run.error
+
+
+def _write(run: LiveRun, session: Session, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(run.report, indent=2), encoding="utf-8")
+    events = json.dumps({"traceEvents": run.timeline})
+    (out / "timeline.json").write_text(events, encoding="utf-8")
+    session.recording().save(out / "run.recording")
 
 
 def _watching(session: Session, period_s: float) -> LiveController:
@@ -208,23 +219,27 @@ def run_live(
     """Sends the workload's arrivals for so long and waits for what was accepted; a `controller`
     watches meanwhile.
 
-    Ctrl-C ends the sending; what was accepted still ends, and is reported. The session is closed.
+    Ctrl-C and SIGTERM end the sending; what was accepted still ends, and is reported. The session
+    is closed.
     """
     targets = [target(session.tenants[each.name], models[each.name]) for each in load.tenants]
     sent: list[Sent] = []
-    interrupted = False
     start_ns = time.monotonic_ns()
     schedule = load.schedule(duration_ns=round(seconds * SECOND))
-    try:
-        with _progress(console) as progress, controller or nullcontext():
-            drive(targets, _shown(schedule, progress, seconds), into=sent, keep=False)
-    except KeyboardInterrupt:
-        interrupted = True
-    session.close(drain=True)
+    with Interruption() as stop:
+        with (
+            suppress(KeyboardInterrupt),
+            _progress(console) as progress,
+            controller or nullcontext(),
+        ):
+            shown = _shown(schedule, progress, seconds)
+            drive(targets, shown, into=sent, keep=False, interruption=stop)
+        session.close(drain=True)
     report = _report(session, load, sent)
     report["run"] = {
         "device": session.device.name, "policy": session.policy_name,
-        "arrivals": load.arrivals.process, "asked_seconds": seconds, "interrupted": interrupted,
+        "arrivals": load.arrivals.process, "asked_seconds": seconds,
+        "interrupted": stop.number is not None,
         "sent_late_ms": {
             f"p{p}": _percentile_ms([one.late_ns for one in sent], p) for p in PERCENTILES
         },
@@ -234,7 +249,7 @@ def run_live(
             "rates": controller.rates, "events": summary(controller.events, start_ns),
         }  # fmt: skip
     error = next((one.error for one in sent if one.error is not None), None)
-    return LiveRun(report, session.timeline(), interrupted, error)
+    return LiveRun(report, session.timeline(), stop.number, error)
 
 
 def target(tenant: Tenant, model: LiveModel) -> Target:

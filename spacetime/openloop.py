@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from spacetime.errors import DeadlineExceeded, QueueFull
+from spacetime.interruption import Interruption
 from spacetime.units import SECOND
 from spacetime.workload import Arrival
 
@@ -81,13 +82,16 @@ def drive(
     *,
     into: list[Sent] | None = None,
     keep: bool = True,
+    interruption: Interruption | None = None,
 ) -> list[Sent]:
     """Send the schedule and wait for every answer; one entry a request, in order of due time.
 
     Requests that were refused or dropped say so; any other failure is raised. `into` is filled
     while it runs, so that what an interrupted caller has sent is known. Without `keep` answers are
-    let go as they come, and any other failure is a drop for reason `failed`.
+    let go as they come, and any other failure is a drop for reason `failed`. An `interruption` is
+    taken while it waits for the next moment to send, so that every request sent is in `into`.
     """
+    window = nullcontext if interruption is None else interruption.window
     turns = [0] * len(targets)
     sent: list[Sent] = [] if into is None else into
     open_ = None if keep else _Open()
@@ -97,7 +101,8 @@ def drive(
             target = targets[tenant]
             item = turns[tenant] % len(target.requests)
             turns[tenant] += 1
-            now_ns = _wait_until(start_ns + due_ns)
+            with window():
+                now_ns = _wait_until(start_ns + due_ns)
             one = Sent(tenant, item, due_ns, now_ns - start_ns - due_ns)
             sent.append(one)
             _submit(target, one, start_ns, open_)

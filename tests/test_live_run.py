@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,29 +172,59 @@ def test_a_model_that_raises_fails_its_own_requests_and_is_reported(
     assert report["tenants"]["b"]["completed"] > 0  # those it knows
 
 
-def test_ctrl_c_ends_with_the_report_so_far(workload: Path) -> None:
-    # A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from spacetime.cli import main; main()"
-    )
+# A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
+MAIN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from spacetime.cli import main; main()"
+)
+
+
+def begun(workload: Path, *options: str) -> subprocess.Popen[str]:
+    """A run of ten minutes that has sent requests for a second and a half."""
     command = [
-        sys.executable, "-c", code, "run", str(workload), "--device", "cpu", "--duration", "600",
-        "--json", "--explain",
+        sys.executable, "-c", MAIN, "run", str(workload), "--device", "cpu", "--duration", "600",
+        "--explain", "--json", *options,
     ]  # fmt: skip
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stderr is not None
     for line in run.stderr:  # the explanation comes before the first request
         if "runs as" in line:
             break
-    try:
+    with suppress(subprocess.TimeoutExpired):
         run.wait(1.5)
-    except subprocess.TimeoutExpired:
-        run.send_signal(signal.SIGINT)
+    return run
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_ended_reports_what_was_accepted(
+    workload: Path, number: signal.Signals, status: int
+) -> None:
+    run = begun(workload)
+    run.send_signal(number)
     out, err = run.communicate(timeout=60)
-    assert run.returncode == 130, err
+    assert run.returncode == status, err
     assert "Traceback" not in err
     report = json.loads(out)
     assert report["run"]["interrupted"]
     reconciles(report)
     assert report["seconds"] < 60
+
+
+@pytest.mark.parametrize("full", ["files", "stdout"])
+def test_a_full_disk_is_one_line_and_the_report_is_not_lost(workload: Path, full: str) -> None:
+    out = workload.parent / "out"
+    command = [sys.executable, "-m", "spacetime", "run", str(workload), "--device", "cpu",
+               "--duration", "0.2", "--json", "--out", str(out)]  # fmt: skip
+    out.mkdir()
+    if full == "files":
+        (out / "report.json").symlink_to("/dev/full")
+    with open("/dev/full" if full == "stdout" else workload.parent / "said", "w") as stdout:
+        run = subprocess.run(
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=100
+        )
+    assert run.returncode == 1
+    assert run.stderr.strip().split("\n") == [
+        "spacetime: output: No space left on device; make room, or write elsewhere"
+    ]
+    written = workload.parent / "said" if full == "files" else out / "report.json"
+    reconciles(json.loads(written.read_text()))
