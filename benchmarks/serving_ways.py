@@ -29,7 +29,7 @@ READY_S = 60.0
 DELAY_US = 500  # for which the others' batchers may wait; ours waits as its policy decides
 ROW = [0.5] * WIDTH
 _OIP = {"name": "input_0", "shape": [1, WIDTH], "datatype": "FP32", "data": ROW}
-# Bytes out, as Triton's own clients ask: some builds of 2.51 refuse to write this answer in JSON.
+# Bytes out, as Triton's own clients ask.
 _ANSWER = struct.pack(f"<{WIDTH}f", *(x + 1 for x in ROW))
 _OIP_BODY = {"inputs": [_OIP], "parameters": {"binary_data_output": True}}
 
