@@ -20,6 +20,7 @@ from typing import Any
 from spacetime.benchmarks import record, serving_ways
 from spacetime.benchmarks.serving_toy import BATCH_S
 from spacetime.benchmarks.serving_ways import Way
+from spacetime.errors import InvalidInput
 
 CONNECTIONS = (1, 16)
 OTHERS = {"triton", "litserve"}
@@ -37,6 +38,8 @@ def run(
     """Measures, prints and records. `seed` is recorded only: nothing is drawn."""
     rounds, seconds = QUICK if quick else FULL
     wheel = Path(triton) if triton else serving_ways.triton_wheel()
+    if wheel is not None and not (wheel / "pytriton" / "tritonserver").is_dir():
+        raise InvalidInput("-", "triton", "the folder of an unpacked nvidia-pytriton", str(wheel))
     with ExitStack() as servers:
         ways = {"spacetime": servers.enter_context(serving_ways.ours())}
         missing = {}
