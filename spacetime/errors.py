@@ -83,10 +83,14 @@ class ModelError(SpacetimeError):
 
 
 class InvalidInput(SpacetimeError, ValueError):
-    """An argument does not fit: `field` of `tenant` had to be `expected` and was `got`."""
+    """An argument does not fit: `field` of `tenant` had to be `expected` and was `got`.
+
+    `tenant` is "-" for an argument that is of no tenant.
+    """
 
     def __init__(self, tenant: str, field: str, expected: str, got: str) -> None:
-        super().__init__(f"tenant {tenant}: {field} must be {expected}, got {got}")
+        whose = "" if tenant == "-" else f"tenant {tenant}: "
+        super().__init__(f"{whose}{field} must be {expected}, got {got}")
         self.tenant = tenant
         self.field = field
         self.expected = expected
