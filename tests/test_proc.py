@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -240,7 +241,8 @@ def test_every_request_is_answered_once_while_processes_are_killed(
         futures.append(future)
         alive = [pid for pid in lanes_of(session).pids if pid is not None]
         if i in killed_at and alive:
-            os.kill(rng.choice(alive), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it was just reaped
+                os.kill(rng.choice(alive), signal.SIGKILL)
     wait(futures, 120)
     until_back(session)
     assert answered == [1] * len(xs)
@@ -253,7 +255,7 @@ def test_every_request_is_answered_once_while_processes_are_killed(
     reports = [tenant.report() for tenant in tenants]
     assert sum(report["offered"] for report in reports) == len(xs) + 1
     ended = sum(report["completed"] + sum(report["dropped"].values()) for report in reports)
-    assert ended - len(xs) in {0, 1}
+    assert ended + len(failed) - len(xs) in {0, 1}
     assert lanes_of(session).restarts > restarts
 
 

@@ -378,6 +378,8 @@ def _end(state: _State) -> None:
             slot.keeper.join()
         if slot.child is not None:  # started meanwhile
             slot.child.leave()
+            _release_later(slot.child)
+            slot.child = None
     for packed in state.roster.values():
         packed.model.close()
     state.roster.clear()
