@@ -1,0 +1,217 @@
+"""`bench embed`: four models inside FastAPI, LitServe and Ray Serve, before and after spacetime.
+
+What runs are the examples in `examples/in_*`: `before.py` with the server's own batching (FastAPI
+has none: the batcher its users write), `after.py` with tenants of one session. Both are up at the
+same time and one client process asks them in turn, window by window, in a closed loop.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from spacetime.benchmarks import record
+from spacetime.benchmarks.embed_server import (
+    LIBRARIES,
+    NAMES,
+    Running,
+    four_models,
+    missing,
+    post,
+    serving,
+)
+from spacetime.errors import InvalidInput
+
+WAYS = ("before", "after")
+CONCURRENCY = (1, 16)
+TOLERANCE = 1e-4  # of scores around 1
+LOST = 1.03  # more than 3 % behind
+Question = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How long is measured."""
+
+    warm_s: float
+    window_s: float
+    rounds: int
+
+
+FULL = Size(warm_s=2.0, window_s=4.0, rounds=5)
+QUICK = Size(warm_s=0.2, window_s=0.3, rounds=2)
+
+
+def run(
+    *,
+    servers: Sequence[str] | None = None,
+    concurrency: Sequence[int] | None = None,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measures every server that is installed, prints and records it.
+
+    servers: of fastapi, litserve, ray_serve; None is all that are here. seed: of the pictures.
+    """
+    size = QUICK if quick else FULL
+    chosen = _chosen(servers)
+    questions = _questions(seed)
+    rows: list[dict[str, Any]] = []
+    skipped = [why for example in LIBRARIES if (why := missing(example)) is not None]
+    with _client() as client:
+        for example in chosen:
+            rows += _rows(example, client, concurrency or CONCURRENCY, size, questions)
+    result = record.header(
+        "embed", seed=seed, quick=quick, chosen={"servers": servers, "concurrency": concurrency}
+    )
+    result |= {"size": asdict(size), "rows": rows, "skipped": skipped}
+    record.publish(result, [shown(rows, skipped)], out=out, as_json=as_json)
+    return result
+
+
+def shown(rows: Sequence[Mapping[str, Any]], skipped: Sequence[str]) -> Any:
+    """A line for each server and concurrency; a gain below 1 is a loss."""
+    heads = ["server", "at once", "before /s", "after /s", "gain"]
+    heads += ["p50 ms before", "after", "p99 ms before", "after", "lost"]
+    lines = []
+    for row in rows:
+        before, after = row["before"], row["after"]
+        pairs = [way[key] for key in ("p50_ms", "p99_ms") for way in (before, after)]
+        gain = after["rps"] / before["rps"]
+        lost = ", ".join(lost_by(before, after))
+        rates = [before["rps"], after["rps"]]
+        lines.append([row["server"], row["concurrency"], *rates, gain, *pairs, lost])
+    table = record.table("embed: four models behind one server, closed loop", heads, lines)
+    table.caption = "\n".join(f"skipped {line}" for line in skipped) or None
+    return table
+
+
+def lost_by(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """In which of throughput, p50 and p99 `after` is more than 3 % behind."""
+    found = ["rate"] * (after["rps"] * LOST < before["rps"])
+    return found + [key[:3] for key in ("p50_ms", "p99_ms") if after[key] > before[key] * LOST]
+
+
+def measured(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One way's windows: the median rate, percentiles of all latencies together."""
+    rates = [len(window["latencies_ns"]) / window["elapsed_s"] for window in windows]
+    latencies = sorted(ns for window in windows for ns in window["latencies_ns"])
+    last = len(latencies) - 1
+    return {
+        "rps": median(rates),
+        "rps_of_rounds": rates,
+        "answered": len(latencies),
+        "p50_ms": latencies[last // 2] / 1e6,
+        "p99_ms": latencies[last * 99 // 100] / 1e6,
+    }
+
+
+def _chosen(servers: Sequence[str] | None) -> list[str]:
+    if not servers:
+        return [example for example in LIBRARIES if missing(example) is None]
+    for server in servers:
+        example = f"in_{server}"
+        if example not in LIBRARIES:
+            known = ", ".join(name.removeprefix("in_") for name in LIBRARIES)
+            raise InvalidInput("-", "servers", f"of {known}", server)
+        if (why := missing(example)) is not None:
+            raise InvalidInput("-", "servers", "installed ones", why)
+    return [f"in_{server}" for server in servers]
+
+
+def _questions(seed: int) -> list[Question]:
+    """One for each tenant."""
+    models = four_models()
+    draw = torch.Generator().manual_seed(seed)
+    pixels = [torch.rand(models.PIXELS, generator=draw).tolist() for _ in range(models.TENANTS)]
+    return [{"tenant": tenant, "pixels": one} for tenant, one in enumerate(pixels)]
+
+
+def _rows(
+    example: str,
+    client: subprocess.Popen[str],
+    concurrency: Sequence[int],
+    size: Size,
+    questions: Sequence[Question],
+) -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        up = {way: stack.enter_context(serving(example, way)) for way in WAYS}
+        for way in WAYS:
+            _check(up[way], questions)
+        for count in concurrency:
+            windows = _interleaved(up, client, count, size, questions)
+            ways = {way: measured(windows[way]) for way in WAYS}
+            yield {"server": NAMES[example], "concurrency": count, **ways}
+
+
+def _check(running: Running, questions: Sequence[Question]) -> None:
+    """Raises unless every tenant's answer is that of its model alone."""
+    models = four_models()
+    for question in questions:
+        with torch.no_grad():
+            alone = models.model(question["tenant"])(models.picture(question["pixels"]))[0]
+        told = torch.tensor(post(running.port, question))
+        torch.testing.assert_close(told, alone, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def _interleaved(
+    up: Mapping[str, Running],
+    client: subprocess.Popen[str],
+    count: int,
+    size: Size,
+    questions: Sequence[Question],
+) -> dict[str, list[Any]]:
+    """Windows of each way, in turn; who begins changes, so that each follows the other."""
+    for way in WAYS:
+        _window(client, up[way].port, count, size.warm_s, questions)
+    windows: dict[str, list[Any]] = {way: [] for way in WAYS}
+    for turn in range(size.rounds):
+        for way in WAYS if turn % 2 == 0 else WAYS[::-1]:
+            window = _window(client, up[way].port, count, size.window_s, questions)
+            windows[way].append(window)
+    return windows
+
+
+def _window(
+    client: subprocess.Popen[str], port: int, count: int, seconds: float, bodies: Sequence[Question]
+) -> Any:
+    asked = {"port": port, "concurrency": count, "seconds": seconds, "bodies": bodies}
+    assert client.stdin is not None
+    assert client.stdout is not None
+    client.stdin.write(json.dumps(asked) + "\n")
+    client.stdin.flush()
+    line = client.stdout.readline()
+    if not line:
+        raise RuntimeError("the client process ended; what it said is above")
+    return json.loads(line)
+
+
+@contextmanager
+def _client() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "spacetime.benchmarks.embed_client"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as client:
+        yield client
+
+
+def main() -> None:
+    """python -m spacetime.benchmarks.bench_embed"""
+    parser = record.options("embed")
+    parser.add_argument("--servers", action="append", help="fastapi, litserve or ray_serve")
+    parser.add_argument("--concurrency", action="append", type=int)
+    run(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

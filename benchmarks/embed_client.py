@@ -1,0 +1,83 @@
+"""The client process of `bench embed`: closed loops over HTTP, told what to do on its own input.
+
+python -m spacetime.benchmarks.embed_client: a line in is a window of load, `{"port",
+"concurrency", "seconds", "bodies"}`; the line out is `{"elapsed_s", "latencies_ns"}`. It imports
+no torch, so it costs the server it asks little, and one process asks all servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class Connection:
+    """One connection that is kept open."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, port: int) -> Connection:
+        """Connects to this machine's `port`."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def post(self, body: bytes) -> bytes:
+        """The answer to one request; RuntimeError unless it is a success of known length."""
+        self._writer.write(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        if not head.startswith(b"HTTP/1.1 200") or length is None:
+            raise RuntimeError(f"the server answered {head.splitlines()[0].decode()}")
+        return await self._reader.readexactly(int(length[1]))
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._writer.close()
+
+
+async def closed_loop(
+    port: int, concurrency: int, seconds: float, bodies: Sequence[bytes]
+) -> dict[str, object]:
+    """Each connection asks again as soon as it is answered; they ask the `bodies` in turn."""
+    connections = [await Connection.open(port) for _ in range(concurrency)]
+    latencies: list[int] = []
+    start = time.perf_counter_ns()
+    end = start + round(seconds * 1e9)
+
+    async def one(connection: Connection, first: int) -> None:
+        for number in itertools.count(first):
+            before = time.perf_counter_ns()
+            if before >= end:
+                return
+            await connection.post(bodies[number % len(bodies)])
+            latencies.append(time.perf_counter_ns() - before)
+
+    await asyncio.gather(*(one(connection, n) for n, connection in enumerate(connections)))
+    elapsed_s = (time.perf_counter_ns() - start) / 1e9
+    for connection in connections:
+        connection.close()
+    return {"elapsed_s": elapsed_s, "latencies_ns": latencies}
+
+
+def main() -> None:
+    """Answers a line with a line until its input ends."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        asked["bodies"] = [json.dumps(body).encode() for body in asked["bodies"]]
+        print(json.dumps(asyncio.run(closed_loop(**asked))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The examples inside other servers: they answer as the models alone, and stop when asked to."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spacetime.benchmarks import bench_embed
+from spacetime.benchmarks.embed_server import EXAMPLES, LIBRARIES, missing, post, serving, stop
+from spacetime.benchmarks.embed_server import four_models as read_models
+from spacetime.errors import InvalidInput
+
+SERVERS = [*LIBRARIES]
+MOST_LINES = 15  # that a user changes
+# uvicorn ends by the signal that it was stopped with, after its orderly shutdown.
+STOPPED = {"in_fastapi": -signal.SIGTERM, "in_litserve": 0, "in_ray_serve": 0}
+REQUESTS = 32
+
+
+@pytest.mark.parametrize("example", SERVERS)
+def test_little_changes(example: str) -> None:
+    before, after = (
+        (EXAMPLES / example / f"{way}.py").read_text().splitlines() for way in ("before", "after")
+    )
+    changed = [line[0] for line in difflib.ndiff(before, after)]
+    assert 0 < max(changed.count("+"), changed.count("-")) <= MOST_LINES
+
+
+@pytest.mark.parametrize("way", ["before", "after"])
+@pytest.mark.parametrize("example", SERVERS)
+def test_every_tenant_answers_as_its_model_alone(example: str, way: str) -> None:
+    if why := missing(example):
+        pytest.skip(why)
+    models = read_models()
+    draw = torch.Generator().manual_seed(0)
+    pictures = torch.rand(REQUESTS, models.PIXELS, generator=draw)
+    with serving(example, way) as running, ThreadPoolExecutor(8) as clients:
+
+        def ask(number: int) -> Any:
+            question = {"tenant": number % models.TENANTS, "pixels": pictures[number].tolist()}
+            return post(running.port, question)
+
+        told = torch.tensor([*clients.map(ask, range(REQUESTS))])
+        status, left = stop(running.process)
+        assert left == []
+        assert status == STOPPED[example], running.log.read_text()
+    alone = [models.model(tenant) for tenant in range(models.TENANTS)]
+    with torch.no_grad():
+        for number, answer in enumerate(told):
+            expected = alone[number % models.TENANTS](models.picture(pictures[number].tolist()))[0]
+            torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(told[0], told[1], atol=1e-2)  # tenants are told apart
+
+
+def test_the_benchmark_measures_both_ways(tmp_path: Path) -> None:
+    if why := missing("in_fastapi"):
+        pytest.skip(why)
+    result = bench_embed.run(
+        servers=["fastapi"], concurrency=[1, 4], quick=True, out=tmp_path, as_json=True
+    )
+    assert json.loads((tmp_path / "embed.json").read_text()) == json.loads(json.dumps(result))
+    assert (tmp_path / "embed.png").stat().st_size > 1000
+    assert [row["concurrency"] for row in result["rows"]] == [1, 4]
+    for row in result["rows"]:
+        for way in ("before", "after"):
+            assert row[way]["answered"] > 0
+            assert row[way]["p50_ms"] <= row[way]["p99_ms"]
+
+
+def test_a_window_is_told_as_it_was() -> None:
+    windows = [
+        {"elapsed_s": 2.0, "latencies_ns": [3_000_000, 1_000_000]},
+        {"elapsed_s": 1.0, "latencies_ns": [2_000_000, 9_000_000, 4_000_000]},
+    ]
+    told = bench_embed.measured(windows)
+    assert told == {
+        "rps": 2.0, "rps_of_rounds": [1.0, 3.0], "answered": 5, "p50_ms": 3.0, "p99_ms": 4.0,
+    }  # fmt: skip
+
+
+def test_losses_are_named() -> None:
+    before = {"rps": 100.0, "p50_ms": 1.0, "p99_ms": 2.0}
+    after = {"rps": 96.0, "p50_ms": 1.02, "p99_ms": 2.1}
+    assert bench_embed.lost_by(before, after) == ["rate", "p99"]
+    assert bench_embed.lost_by(before, before) == []
+
+
+def test_an_unknown_server_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"servers.*fastapi"):
+        bench_embed.run(servers=["django"], quick=True)
