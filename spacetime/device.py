@@ -7,7 +7,7 @@ that the driver's one split gave, the last of which may be the remainder.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -31,6 +31,7 @@ class Device:
     native: _native.CudaDevice | None = None
     environments: tuple[Mapping[str, str], ...] = ()  # of each unit's process: shares.py
     within: str = ""  # the device such a process opens
+    before_kill: Callable[[int], None] | None = None  # of such a process, by its number
 
     @property
     def cores(self) -> Units:

@@ -141,6 +141,13 @@ def end_client(
     process.wait()
 
 
+def terminate(control: Control, pid: int) -> None:
+    """Ends a client's work in order, which must come before its process is killed."""
+    for server in control.servers():
+        if pid in control.clients(server):
+            control.terminate_client(server, pid)
+
+
 def _await_gone(
     control: Control, server: int, process: subprocess.Popen[Any], timeout_s: float
 ) -> None:

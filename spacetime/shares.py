@@ -7,11 +7,13 @@ started with the share's environment and opens the device inside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from spacetime.device import Device
 from spacetime.errors import InvalidInput
 from spacetime.mig_control import Instance
-from spacetime.mps import client_environment
+from spacetime.mps import client_environment, terminate
 from spacetime.mps_control import Control
 
 
@@ -31,7 +33,8 @@ def mps_shares(
         raise InvalidInput("-", "percents", "at least one", "none")
     environments = tuple(client_environment(control, percent=p, visible=visible) for p in percents)
     sizes = tuple(round(p) for p in percents)
-    return _device("mps", sizes, environments, within, f"MPS at {control.pipe}")
+    made = _device("mps", sizes, environments, within, f"MPS at {control.pipe}")
+    return replace(made, before_kill=partial(terminate, control))
 
 
 def mig_shares(

@@ -70,6 +70,21 @@ def test_models_run_on_the_device_in_the_process(session: st.Session) -> None:
         session.remove(tenant)
 
 
+def test_a_share_that_hangs_is_ended_through_the_daemon_first(program: str) -> None:
+    with mps.daemon(program=program) as control:
+        control.start_server(0)
+        (server,) = control.servers()
+        with st.Session(mps_shares(control, [50], within="fake:h200")) as session:
+            tenant = session.add(Branch().eval(), example_inputs=(X,))
+            (pid,) = session.lane_pids
+            assert pid is not None
+            control.ask(f"_join {server} {pid}")  # as CUDA would
+            os.kill(pid, signal.SIGSTOP)
+            same(tenant(X), X - 1)  # by the process that came after
+            assert session.lane_pids != [pid]
+            assert control.clients(server) == []
+
+
 def test_an_instance_is_a_lane_that_sees_only_itself() -> None:
     instances = {"g0p0": Instance(1, 9, 0, "MIG-aaaa"), "g0p1": Instance(2, 9, 4, "MIG-bbbb")}
     device = mig_shares(instances, {"g0p0": 3, "g0p1": 3})

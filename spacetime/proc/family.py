@@ -69,7 +69,8 @@ def hosted(isolation: str, device: Device, partitions: Sequence[Sequence[int]]) 
     if device.environments:
         anywhere = [device.dispatched_on(units) for units in partitions]
         opens = (device.within, device.kind)
-        return Families(Lanes(anywhere, environments=device.environments, opens=opens))
+        variables, orderly = device.environments, device.before_kill
+        return Families(Lanes(anywhere, environments=variables, opens=opens, before_kill=orderly))
     if isolation == "thread":
         return None
     if device.kind != "cores":

@@ -76,7 +76,8 @@ class Lanes:
     """A process for each partition. Raises LaneLost where one does not start.
 
     environments: variables each lane's process gets besides this one's, such as an MPS share.
-    opens: the device each opens, and its kind; None computes on the cores.
+    opens: the device each opens, and its kind; None computes on the cores. before_kill: called with
+    the number of a process that must be killed, such as to end an MPS client's work first.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Lanes:
         *,
         environments: Sequence[Mapping[str, str]] | None = None,
         opens: tuple[str, str] | None = None,
+        before_kill: Callable[[int], None] | None = None,
         command: Sequence[str] = COMMAND,
         still_looks: int = STILL_LOOKS,
     ) -> None:
@@ -92,8 +94,9 @@ class Lanes:
 
         def start(lane: int, cores: Sequence[int]) -> ChildProcess:
             return ChildProcess(
-                lane, cores, environment=variables[lane], opens=opens, command=command
-            )
+                lane, cores, environment=variables[lane], opens=opens, before_kill=before_kill,
+                command=command,
+            )  # fmt: skip
 
         slots = [_Slot(lane, tuple(cores)) for lane, cores in enumerate(partitions)]
         self._state = _State(slots, start, still_looks)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ from typing import Any
 
 import spacetime
 from spacetime import _native
-from spacetime.errors import InvalidInput, LaneLost, ModelError
+from spacetime.errors import InvalidInput, LaneLost, ModelError, SpacetimeError
 from spacetime.proc.area import Area
 from spacetime.proc.child import MOST_BYTES
 from spacetime.proc.wire import NONSENSE, read_answers, write_batch
@@ -49,12 +49,14 @@ class ChildProcess:
         *,
         environment: Mapping[str, str] | None = None,
         opens: tuple[str, str] | None = None,
+        before_kill: Callable[[int], None] | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
         if WITHIN in os.environ:
             raise LaneLost(lane, f"it would be opened inside another lane's process: {_GUARD}")
         self.lane = lane
         self.cores = tuple(cores)
+        self._before_kill = before_kill
         self.granted = 0  # cores or SMs, as the process sees them
         self.busy = Lock()
         self._telling = Lock()
@@ -167,6 +169,9 @@ class ChildProcess:
     def kill(self) -> None:
         """Ends it at once, and waits until it has."""
         self.lose()
+        if self._before_kill is not None and not self.poll():
+            with suppress(SpacetimeError):  # a daemon that cannot do it: the process must end
+                self._before_kill(self.pid)
         with suppress(ProcessLookupError):
             self._popen.kill()
         self._popen.wait()
