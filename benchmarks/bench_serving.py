@@ -2,8 +2,8 @@
 
 Largest batch 16, one lane or instance each, the same client over HTTP in a process of its own, a
 closed loop of 1 and of 16 connections, in turns. Triton comes from the wheel nvidia-pytriton
-(--triton FOLDER where it is unpacked and not installed); a server that is not there is left out,
-and the record says so.
+(--triton FOLDER: the site-packages of another environment, which has it and numpy 1); a server that
+is not there is left out, and the record says so.
 """
 
 from __future__ import annotations

@@ -105,12 +105,16 @@ def has_litserve() -> bool:
 
 
 def _interpreter(wheel: Path) -> dict[str, str]:
-    """What lets the backend's stub find this Python, its library and numpy."""
+    """What lets the backend's stub find this Python's library, and numpy where the wheel lies.
+
+    The stub takes the environment of the first `python` of the path. That of Triton 2.51 was built
+    for numpy 1: of numpy 2 it sends tensors without bytes.
+    """
     libraries = [str(sysconfig.get_config_var("LIBDIR")), str(wheel / "nvidia_pytriton.libs")]
     return {
         "LD_LIBRARY_PATH": ":".join(libraries),
         "PYTHONHOME": sys.base_prefix,
-        "PYTHONPATH": sysconfig.get_path("platlib"),
+        "PATH": f"{wheel.parents[2] / 'bin'}:{os.environ['PATH']}",
     }
 
 
