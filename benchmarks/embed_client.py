@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -31,16 +31,24 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def post(self, body: bytes) -> bytes:
-        """The answer to one request; RuntimeError unless it is a success of known length."""
+        """The answer to one request; RuntimeError unless it is a success."""
         self._writer.write(
             b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
         )
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = LENGTH.search(head)
-        if not head.startswith(b"HTTP/1.1 200") or length is None:
+        if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"the server answered {head.splitlines()[0].decode()}")
+        if length is None:
+            return b"".join([chunk async for chunk in self._chunks()])
         return await self._reader.readexactly(int(length[1]))
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """An answer whose length is not said in advance, as Ray Serve sends it."""
+        while size := int((await self._reader.readline()).split(b";")[0], 16):
+            yield (await self._reader.readexactly(size + 2))[:-2]
+        await self._reader.readline()
 
     def close(self) -> None:
         """Hangs up."""

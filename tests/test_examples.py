@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 import signal
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from spacetime.benchmarks import bench_embed
+from spacetime.benchmarks.embed_client import Connection
 from spacetime.benchmarks.embed_server import EXAMPLES, LIBRARIES, missing, post, serving, stop
 from spacetime.benchmarks.embed_server import four_models as read_models
 from spacetime.errors import InvalidInput
@@ -83,6 +85,27 @@ def test_a_window_is_told_as_it_was() -> None:
     assert told == {
         "rps": 2.0, "rps_of_rounds": [1.0, 3.0], "answered": 5, "p50_ms": 3.0, "p99_ms": 4.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 5\r\n\r\n[1,2]", b"Transfer-Encoding: chunked\r\n\r\n"
+             b"2\r\n[1\r\n3\r\n,2]\r\n0\r\n\r\n"],
+)  # fmt: skip
+def test_the_client_reads_answers_of_known_and_unknown_length(body: bytes) -> None:
+    async def ask_twice() -> list[bytes]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for _ in range(2):
+                await reader.readuntil(b"{}")
+                writer.write(b"HTTP/1.1 200 OK\r\n" + body)
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            connection = await Connection.open(server.sockets[0].getsockname()[1])
+            told = [await connection.post(b"{}") for _ in range(2)]
+            connection.close()
+            return told
+
+    assert asyncio.run(ask_twice()) == [b"[1,2]"] * 2
 
 
 def test_losses_are_named() -> None:
