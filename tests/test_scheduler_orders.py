@@ -60,6 +60,30 @@ def test_priority_adds_the_requests_to_the_tenants_then_edf() -> None:
     assert served_order("priority", tenants, waiting) == [3, 2, 1, 0, 4]
 
 
+def test_under_priority_the_less_urgent_ride_only_in_padding() -> None:
+    # Four best-effort requests wait and one that matters: its launch takes 1000, not 1600.
+    tenants = [{"priority": 1}, {}]
+    made = scheduler(route="pinned", lend=False, order="priority", batch="greedy", tenants=tenants)
+    assert starts(made.arrive(0, 1, 0)) == [(0, (0,))]
+    made.arrive_all([(n, 1) for n in range(1, 5)], 10)
+    made.arrive(5, 0, 20)
+    assert starts(made.finish(1, 1000)) == [(0, (5,))]
+    # Three that matter fill a bucket of 4 all but one: best effort rides there, in order.
+    made.arrive_all([(n, 0) for n in (6, 7, 8)], 1500)
+    assert starts(made.finish(2, 2000)) == [(0, (6, 7, 8, 1))]
+    assert starts(made.finish(3, 3600)) == [(0, (2, 3, 4))]
+
+
+def test_a_request_that_matters_is_not_shed_for_what_would_not_ride_with_it() -> None:
+    tenants = [{"priority": 1}, {}]
+    made = scheduler(
+        route="pinned", lend=False, order="priority", batch="greedy", shed=True, tenants=tenants
+    )
+    made.arrive_all([(n, 1) for n in range(5)], 0)
+    made.arrive(5, 0, 10, deadline=2650)  # alone it takes 1000, with three others 1600
+    assert starts(made.finish(1, 1600)) == [(0, (5,))]
+
+
 def test_fair_serves_by_weight() -> None:
     tenants = [{"family": 0, "weight": 3.0}, {"family": 1, "weight": 1.0}]
     made = scheduler(**PINNED, order="fair", families=[ONE] * 2, tenants=tenants)

@@ -32,7 +32,9 @@ bool hopeless(const Facts& facts, const Queues& queues, const Site& site, const 
   const Cell& cell = queues.lane(site.owner).cells[request.tenant];
   const bool only_cell = pick.alone() || queue.turns.size() == 1;
   if (total == 0 && only_cell && cell.requests.size() == 1) return false;
-  const std::uint32_t waiting = pick.alone() ? cell.samples : queue.samples;
+  // Under order priority others may not ride along, see delays_the_more_urgent().
+  const bool own = pick.alone() || facts.policy().order == Order::kPriority;
+  const std::uint32_t waiting = own ? cell.samples : queue.samples;
   const std::uint32_t samples =
       std::max(std::min(pick.limit, total + waiting), total + request.samples);
   return site.now + queues.predicted_ns(queue, site.runner, samples) > request.deadline;
@@ -46,6 +48,18 @@ TenantId next_tenant(const Facts& facts, const Queue& queue, const Pick& pick, b
   return by_urgency ? queue.urgent.top().id : queue.turns.top().id;
 }
 
+std::int64_t priority_of(const Facts& facts, TenantId tenant, const Waiting& request) {
+  return std::int64_t{facts.tenant(tenant).priority} + request.priority;
+}
+
+// Whether the launch, whose requests are more urgent than this one, would grow for its sake: who is
+// less urgent rides in padding, or not at all.
+bool delays_the_more_urgent(const Facts& facts, const Queue& queue, std::int64_t first,
+                            std::int64_t priority, std::uint32_t total, std::uint32_t samples) {
+  if (facts.policy().order != Order::kPriority || priority >= first) return false;
+  return total + samples > facts.bucket(queue.family, total);
+}
+
 }  // namespace
 
 std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const Pick& pick,
@@ -53,6 +67,7 @@ std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const P
   const Queue& queue = queues.queue(site.owner, pick.queue);
   const double unit = price(facts, queue, site.runner);
   std::uint32_t total = 0;
+  std::int64_t first = 0;  // priority of the launch's first request
   queues.begin_turn(site.owner, pick.queue);
   while (total == 0 || total < pick.limit) {
     const TenantId tenant = next_tenant(facts, queue, pick, total == 0);
@@ -68,6 +83,9 @@ std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const P
     }
     const std::uint32_t samples = request.samples;
     if (total > 0 && total + samples > pick.limit) break;
+    const std::int64_t priority = priority_of(facts, tenant, request);
+    if (total == 0) first = priority;
+    if (delays_the_more_urgent(facts, queue, first, priority, total, samples)) break;
     out.requests.push_back(queues.take(slot).id);
     queues.charge(site.owner, tenant, samples * unit);
     note_share(running, tenant, samples, samples * unit);
