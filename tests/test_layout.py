@@ -37,6 +37,7 @@ LAYERS: list[set[str]] = [
         "plot_cost",
         "plot_device",
         "plot_moves",
+        "plot_overload",
         "plot_plan",
         "plot_serving",
         "plot_verify",

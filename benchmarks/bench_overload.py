@@ -1,0 +1,233 @@
+"""`bench overload`: more is asked than can be answered; a lane is held; a flood beside who matters.
+
+Three tables. *Overload*: what a server answers in time at 0.5 to 5 times what it answers in a
+closed loop, how fast it refuses, whether its memory grows, and whether every request is accounted
+for; ours under two policies beside a pool of threads with a bounded queue. *Timeouts*: with a lane
+held for 9 s, when requests with a timeout of 1 s are answered. *Priority*: p99 of a tenant under
+order `priority` beside a best-effort tenant of the same family that floods every lane: at most 1.2
+times its p99 alone and the longest launch that it may have to wait for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import spacetime as st
+from spacetime.benchmarks import record
+from spacetime.benchmarks.loads import closed_loop
+from spacetime.benchmarks.overload_load import (
+    SHAPE,
+    TENANTS,
+    asked,
+    drive,
+    net,
+    pool_answers_ms,
+    timed_out_ms,
+)
+from spacetime.benchmarks.servers import scripted
+from spacetime.core import Policy
+from spacetime.errors import QueueFull
+from spacetime.units import SECOND, ms_from_ns
+from spacetime.workload import Arrival, Tenant, Workload
+
+WAYS = ("space-time", "space-only", "thread pool")
+LOADS = (0.5, 1.0, 2.0, 5.0)  # of what the way itself answers in the closed loop
+WORST = LOADS[-1]
+LEAST_OF_PEAK, MOST_GROWTH_MIB, MOST_REFUSAL_MS = 0.95, 64.0, 1.0
+TIMEOUT_TOLERANCE_MS = 20.0
+ALONE_FACTOR = 1.2
+FLOOD = 64  # best-effort requests under way
+Row = dict[str, Any]
+
+
+def run(
+    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
+) -> dict[str, Any]:
+    """Measures, prints and records; at 5 x capacity for 60 s (quick: 1 s)."""
+    seconds = (0.6, 1.0) if quick else (10.0, 60.0)  # at the lower loads, at the highest
+    slo_ms = objective_ms()
+    rows = [row for way in WAYS for row in overloaded(way, slo_ms, seconds, seed)]
+    hold_s, timeout_s = (1.0, 0.2) if quick else (9.0, 1.0)
+    result = record.header("overload", seed=seed, quick=quick, chosen={})
+    result |= {
+        "tenants": TENANTS, "slo_ms": slo_ms, "seconds": seconds, "rows": rows,
+        "timeouts": timeouts(hold_s, timeout_s), "priority": priority(100 if quick else 2000),
+    }  # fmt: skip
+    result["goals"] = goals(result)
+    record.publish(result, shown(result), out=out, as_json=as_json, plots="plot_overload")
+    return result
+
+
+def objective_ms() -> float:
+    """Ten times what the model takes alone, at least 50 ms."""
+    x, took = torch.randn(SHAPE), []
+    call = scripted(net(0), x)
+    with torch.no_grad():
+        for _ in range(20):
+            begun = time.perf_counter_ns()
+            call(x)
+            took.append(ms_from_ns(time.perf_counter_ns() - begun))
+    return max(50.0, 10 * min(took))
+
+
+def overloaded(way: str, slo_ms: float, seconds: tuple[float, float], seed: int) -> Iterator[Row]:
+    """One row a load."""
+    with asked(way, None) as server:
+        pools = [torch.randn(4, *SHAPE[1:])] * TENANTS
+        capacity = closed_loop(server, pools, outstanding=8, seconds=max(0.5, seconds[0] / 2))
+    capacity_rps = capacity.throughput_rps
+    with asked(way, slo_ms) as server:
+        for load in LOADS:
+            length = seconds[load == WORST]
+            seen = drive(server.submit, schedule(load * capacity_rps, slo_ms, length, seed), length)
+            counts = seen.counts()
+            yield {
+                "way": way, "load": load, "capacity_rps": capacity_rps,
+                "offered": len(seen.ends), "goodput_rps": seen.goodput_rps(slo_ms),
+                **{word: counts[word] for word in counts if word != "pending"},
+                "unaccounted": counts["pending"], "p99_ms": seen.p99_ms("answered"),
+                "refusal_p99_ms": seen.p99_ms("queue-full"), "grown_mib": seen.grown_mib,
+            }  # fmt: skip
+
+
+def schedule(rate_rps: float, slo_ms: float, seconds: float, seed: int) -> Sequence[Arrival]:
+    """Poisson arrivals of all tenants together."""
+    tenants = tuple(
+        Tenant(f"t{n}", "net", slo_ms=slo_ms, rate_rps=rate_rps / TENANTS) for n in range(TENANTS)
+    )
+    return [*Workload(tenants=tenants, seed=seed).schedule(duration_ns=round(seconds * SECOND))]
+
+
+def timeouts(hold_s: float, timeout_s: float) -> Row:
+    """When requests with a timeout are answered while their only lane is held."""
+    took = timed_out_ms(hold_s, timeout_s)
+    return {
+        "hold_s": hold_s, "timeout_ms": 1000 * timeout_s, "answered_ms": took,
+        "off_ms": max((abs(ms - 1000 * timeout_s) for ms in took), default=None),
+        "thread_pool_ms": pool_answers_ms(hold_s),
+    }  # fmt: skip
+
+
+class Flood:
+    """Keeps a tenant's queue filled until it is stopped."""
+
+    def __init__(self, tenant: st.Tenant, x: Tensor) -> None:
+        self._tenant, self._x, self._stopped = tenant, x, False
+        self._idle = threading.Semaphore(0)
+        for _ in range(FLOOD):
+            self._again(None)
+
+    def _again(self, _: Future[Tensor] | None) -> None:
+        if self._stopped:
+            self._idle.release()
+            return
+        self._tenant.submit(self._x).add_done_callback(self._again)
+
+    def stop(self) -> None:
+        self._stopped = True
+        for _ in range(FLOOD):
+            self._idle.acquire()
+
+
+def priority(requests: int) -> Row:
+    """p99 of who matters, alone and under a flood, and how long the flood's launches took."""
+    x = torch.randn(SHAPE)
+    policy = Policy(order="priority")
+    with st.Session("cpu", policy=policy, timeline=True) as session:
+        matters = session.add(net(0), example_inputs=(x,), name="matters", priority=10)
+        flooding = session.add(net(1), example_inputs=(x,), name="flood", queue_limit=2 * FLOOD)
+        alone = asked_in_turn(matters, x, requests)
+        session.timeline()
+        flood = Flood(flooding, x)
+        beside = asked_in_turn(matters, x, requests)
+        flood.stop()
+        events = [event for event in session.timeline() if event["ph"] == "X"]
+    launch_ms = max(event["dur"] / 1e3 for event in events)
+    return {
+        "requests": requests, "alone_p99_ms": alone, "beside_p99_ms": beside,
+        "launch_max_ms": launch_ms, "bound_ms": ALONE_FACTOR * alone + launch_ms,
+    }  # fmt: skip
+
+
+def asked_in_turn(tenant: st.Tenant, x: Tensor, requests: int) -> float:
+    """p99 of one request after the other, ms."""
+    took = []
+    for _ in range(requests):
+        begun = time.perf_counter_ns()
+        try:
+            tenant(x)
+        except QueueFull as full:  # one at a time cannot fill a queue
+            raise AssertionError from full
+        took.append(ms_from_ns(time.perf_counter_ns() - begun))
+    return float(np.percentile(took, 99))
+
+
+def goals(result: Row) -> Row:
+    """Each goal in words, and whether it was met; None where nothing could show it."""
+    found: Row = {}
+    for way in WAYS:
+        own = [row for row in result["rows"] if row["way"] == way]
+        peak, worst = max(row["goodput_rps"] for row in own), own[-1]
+        refusal = worst["refusal_p99_ms"]
+        found |= {
+            f"{way}: goodput at 5 x >= 95 % of its peak":
+                worst["goodput_rps"] >= LEAST_OF_PEAK * peak,
+            f"{way}: memory grows by <= {MOST_GROWTH_MIB:.0f} MiB":
+                max(row["grown_mib"] for row in own) <= MOST_GROWTH_MIB,
+            f"{way}: refused within {MOST_REFUSAL_MS:.0f} ms (p99)":
+                None if refusal is None else refusal <= MOST_REFUSAL_MS,
+            f"{way}: every request accounted for":
+                all(row["unaccounted"] == row["failed"] == 0 for row in own),
+        }  # fmt: skip
+    off, first = result["timeouts"]["off_ms"], result["priority"]
+    found["a timeout is answered within 20 ms of it"] = (
+        off is not None and off <= TIMEOUT_TOLERANCE_MS
+    )
+    found["p99 under flood <= 1.2 x alone + a launch"] = first["beside_p99_ms"] <= first["bound_ms"]
+    return found
+
+
+def shown(result: Row) -> Iterator[Any]:
+    """The tables, and the goals."""
+    heads = ("way", "load", "offered", "in time/s", "answered", "queue full", "deadline",
+             "p99 ms", "refused p99 ms", "MiB more")  # fmt: skip
+    keys = ("way", "load", "offered", "goodput_rps", "answered", "queue-full", "deadline",
+            "p99_ms", "refusal_p99_ms", "grown_mib")  # fmt: skip
+    slo, last = result["slo_ms"], result["seconds"][1]
+    yield record.table(
+        f"open loop at parts of each way's closed loop, objective {slo:.0f} ms, {last:g} s at 5 x",
+        heads, [[row[key] for key in keys] for row in result["rows"]],
+    )  # fmt: skip
+    held, first = result["timeouts"], result["priority"]
+    yield (
+        f"a lane held for {held['hold_s']:g} s, {len(held['answered_ms'])} requests with a timeout "
+        f"of {held['timeout_ms']:g} ms: answered at most {record.text(held['off_ms'])} ms off it; "
+        f"a pool of one thread answers after {held['thread_pool_ms']:.0f} ms"
+    )
+    yield (
+        f"order priority, {first['requests']} requests: p99 {first['alone_p99_ms']:.3g} ms alone, "
+        f"{first['beside_p99_ms']:.3g} ms under a flood whose launches take "
+        f"up to {first['launch_max_ms']:.3g} ms: bound {first['bound_ms']:.3g} ms"
+    )
+    words = {True: "met", False: "NOT met", None: "nothing was refused"}
+    yield record.table(
+        "goals", ("goal", ""), [(goal, words[met]) for goal, met in result["goals"].items()]
+    )
+
+
+def main() -> None:
+    """python -m spacetime.benchmarks.bench_overload"""
+    run(**vars(record.options("overload").parse_args()))
+
+
+if __name__ == "__main__":
+    main()
