@@ -2,10 +2,11 @@
 //
 // fifo: the oldest request. edf: the earliest deadline among the tenants' first requests.
 // priority: the same among the most urgent priority; a launch does not grow for requests of a lower
-// one than its first, they only fill what would be padding (launch.cpp). fair: the tenant with the least service for
-// its weight, kept per lane. duty: the lane's turns in a cycle; a turn without requests is skipped,
-// and after the named turns comes one for the tenants without a turn, oldest request first.
-// Ties go to the lower id. A queue whose batch rule still waits for more is passed over.
+// one than its first, they only fill what would be padding (launch.cpp). fair: the tenant with the
+// least service for its weight, kept per lane. duty: the lane's turns in a cycle; a turn without
+// requests is skipped, and after the named turns comes one for the tenants without a turn, oldest
+// request first. Ties go to the lower id. A queue whose batch rule still waits for more is passed
+// over.
 #pragma once
 
 #include <optional>
