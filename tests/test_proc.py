@@ -255,7 +255,7 @@ def test_every_request_is_answered_once_while_processes_are_killed(
     reports = [tenant.report() for tenant in tenants]
     assert sum(report["offered"] for report in reports) == len(xs) + 1
     ended = sum(report["completed"] + sum(report["dropped"].values()) for report in reports)
-    assert ended + len(failed) - len(xs) in {0, 1}
+    assert ended - len(xs) in {0, 1}  # failed ones are among the dropped
     assert lanes_of(session).restarts > restarts
 
 
