@@ -29,7 +29,7 @@ from spacetime.benchmarks.embed_server import (
     post,
     serving,
 )
-from spacetime.errors import InvalidInput
+from spacetime.errors import InvalidInput, SpacetimeError
 
 WAYS = ("before", "after")
 CONCURRENCY = (1, 16)
@@ -69,7 +69,7 @@ def run(
     questions = _questions(seed)
     rows: list[dict[str, Any]] = []
     skipped = [why for example in LIBRARIES if (why := missing(example)) is not None]
-    with _client() as client:
+    with client_process() as client:
         for example in chosen:
             rows += _rows(example, client, concurrency or CONCURRENCY, size, questions)
     result = record.header(
@@ -174,31 +174,33 @@ def _interleaved(
 ) -> dict[str, list[Any]]:
     """Windows of each way, in turn; who begins changes, so that each follows the other."""
     for way in WAYS:
-        _window(client, up[way].port, count, size.warm_s, questions)
+        window(client, up[way].port, count, size.warm_s, questions)
     windows: dict[str, list[Any]] = {way: [] for way in WAYS}
     for turn in range(size.rounds):
         for way in WAYS if turn % 2 == 0 else WAYS[::-1]:
-            window = _window(client, up[way].port, count, size.window_s, questions)
-            windows[way].append(window)
+            told = window(client, up[way].port, count, size.window_s, questions)
+            windows[way].append(told)
     return windows
 
 
-def _window(
+def window(
     client: subprocess.Popen[str], port: int, count: int, seconds: float, bodies: Sequence[Question]
 ) -> Any:
+    """What the client process saw in `seconds` of load."""
     asked = {"port": port, "concurrency": count, "seconds": seconds, "bodies": bodies}
     assert client.stdin is not None
     assert client.stdout is not None
     client.stdin.write(json.dumps(asked) + "\n")
     client.stdin.flush()
-    line = client.stdout.readline()
-    if not line:
-        raise RuntimeError("the client process ended; what it said is above")
-    return json.loads(line)
+    told = json.loads(client.stdout.readline() or '{"error": "the client process ended"}')
+    if "error" in told:
+        raise SpacetimeError(f"asking the server on port {port}: {told['error']}")
+    return told
 
 
 @contextmanager
-def _client() -> Iterator[subprocess.Popen[str]]:
+def client_process() -> Iterator[subprocess.Popen[str]]:
+    """The process that asks every server."""
     command = [sys.executable, "-m", "spacetime.benchmarks.embed_client"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as client:

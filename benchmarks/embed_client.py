@@ -1,8 +1,8 @@
 """The client process of `bench embed`: closed loops over HTTP, told what to do on its own input.
 
 python -m spacetime.benchmarks.embed_client: a line in is a window of load, `{"port",
-"concurrency", "seconds", "bodies"}`; the line out is `{"elapsed_s", "latencies_ns"}`. It imports
-no torch, so it costs the server it asks little, and one process asks all servers.
+"concurrency", "seconds", "bodies"}`; the line out is `{"elapsed_s", "latencies_ns"}` or
+`{"error"}`. It imports no torch, so it costs the server it asks little; one process asks them all.
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         asked["bodies"] = [json.dumps(body).encode() for body in asked["bodies"]]
-        print(json.dumps(asyncio.run(closed_loop(**asked))), flush=True)
+        try:
+            told = asyncio.run(closed_loop(**asked))
+        except (OSError, EOFError, RuntimeError) as error:
+            told = {"error": str(error) or type(error).__name__}
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from spacetime.benchmarks import bench_embed
 from spacetime.benchmarks.embed_client import Connection
 from spacetime.benchmarks.embed_server import EXAMPLES, LIBRARIES, missing, post, serving, stop
 from spacetime.benchmarks.embed_server import four_models as read_models
-from spacetime.errors import InvalidInput
+from spacetime.errors import InvalidInput, SpacetimeError
 
 SERVERS = [*LIBRARIES]
 MOST_LINES = 15  # that a user changes
@@ -113,6 +113,11 @@ def test_losses_are_named() -> None:
     after = {"rps": 96.0, "p50_ms": 1.02, "p99_ms": 2.1}
     assert bench_embed.lost_by(before, after) == ["rate", "p99"]
     assert bench_embed.lost_by(before, before) == []
+
+
+def test_a_server_that_is_gone_is_one_line() -> None:
+    with bench_embed.client_process() as client, pytest.raises(SpacetimeError, match=r"port 1: "):
+        bench_embed.window(client, 1, 1, 0.1, [{}])
 
 
 def test_an_unknown_server_is_named() -> None:
