@@ -172,6 +172,47 @@ def test_a_model_that_raises_fails_its_own_requests_and_is_reported(
     assert report["tenants"]["b"]["completed"] > 0  # those it knows
 
 
+MINUTES = [str(minute) for minute in range(1, 1441)]
+# Each form with 60 requests that last less than half a second at its time_scale; by tenant where
+# the recording has streams of its own: the busiest is that of the tenant of the highest rate.
+RECORDED = {
+    "azure-functions-2019": (600, {"a": 40, "b": 20}, "\n".join(",".join(row) for row in [
+        ["HashOwner", "HashApp", "HashFunction", "Trigger", *MINUTES],
+        ["o", "p", "small", "http", *("20" if m == "2" else "0" for m in MINUTES)],
+        ["o", "p", "busy", "http", *("20" if m in {"1", "4"} else "0" for m in MINUTES)],
+    ])),
+    "azure-functions-2021": (10, {"a": 40, "b": 20}, "\n".join([
+        "app,func,end_timestamp,duration",
+        *(f"p,{'busy' if n % 3 else 'small'},{90 + n / 15:.3f},0.5" for n in range(60)),
+    ])),
+    "azure-llm": (10, None, "\n".join([
+        "TIMESTAMP,ContextTokens,GeneratedTokens",
+        *(f"2023-11-16 18:17:0{n // 15}.{n % 15 * 6:02},{n + 1},10" for n in range(60)),
+    ])),
+    "twitter": (10, None, "30\n0\n20\n10"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", RECORDED)
+def test_a_recording_is_replayed_to_several_tenants(
+    workload: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    time_scale, by_tenant, text = RECORDED[form]
+    (workload.parent / "recording.csv").write_text(text + "\n")
+    arrivals = f"{{process: trace, file: recording.csv, form: {form}, time_scale: {time_scale}}}"
+    workload.write_text(f"{workload.read_text()}arrivals: {arrivals}\n")
+    from_options(workload=workload, **OPTIONS | {"duration": 0.5})
+    report = json.loads(capsys.readouterr().out)
+    reconciles(report)
+    assert report["run"]["arrivals"] == "trace"
+    assert report["overall"]["offered"] == report["overall"]["completed"] == 60
+    offered = {name: row["offered"] for name, row in report["tenants"].items()}
+    if by_tenant is None:  # one stream, dealt out by the tenants' rates of 80 and 40
+        assert offered["a"] > offered["b"] > 0
+    else:
+        assert offered == by_tenant
+
+
 # A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
 MAIN = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
