@@ -123,7 +123,7 @@ def _submit(target: Target, one: Sent, start_ns: int, open_: _Open | None) -> No
     try:
         future = target.submit(target.requests[one.item])
     except QueueFull:
-        one.dropped = "queue_full"
+        one.dropped = "queue-full"
         return
     if open_ is None:
         one._future = future

@@ -122,10 +122,11 @@ def advice_lines(found: Advice) -> list[str]:
     else:
         saves = f"sharing saves {found.saved:.0%}" if found.pays else "sharing does not pay here"
         without = f"{found.alone_gpus} if each tenant has its own: {saves}"
+    many = "device" if found.shared_gpus == 1 else "devices"
     limits = ", ".join(f"{name} ({count})" for name, count in found.limits.items())
     return [
         "Alone on: the smallest partitions that serve a tenant; devices, busy: whole ones for it.",
-        f"{found.device}: {found.shared_gpus} devices shared (at least "
+        f"{found.device}: {found.shared_gpus} {many} shared (at least "
         f"{found.lower_bound_gpus or 1}), {without}.",
         f"Of the shared devices {found.idle:.2f} are idle in partitions, {found.stranded:.2f} in "
         f"none; every rate can grow by {found.headroom:.1%}.",

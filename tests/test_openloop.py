@@ -56,7 +56,7 @@ def test_refused_and_dropped_requests_have_a_reason_and_no_latency() -> None:
 
     sent = drive([Target(submit, [QueueFull, DeadlineExceeded])], [Arrival(0, 0), Arrival(0, 0)])
     assert [(one.dropped, one.latency_ns) for one in sent] == [
-        ("queue_full", None),
+        ("queue-full", None),
         ("deadline", None),
     ]
     with pytest.raises(ZeroDivisionError):
@@ -95,7 +95,7 @@ def test_answers_that_are_not_kept_are_let_go_and_still_waited_for() -> None:
             [Target(submit, hows)], [Arrival(n * MS, 0) for n in range(8)], into=into, keep=False
         )
     assert sent is into
-    assert [one.dropped for one in sent] == [None, "deadline", "failed", "queue_full"] * 2
+    assert [one.dropped for one in sent] == [None, "deadline", "failed", "queue-full"] * 2
     assert [one.latency_ns is not None for one in sent] == [True, False, False, False] * 2
     assert all(one.answer is None and one._future is None for one in sent)
 
