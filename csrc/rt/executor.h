@@ -106,7 +106,8 @@ class Executor : public std::enable_shared_from_this<Executor> {
   LaneId add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native,
                   int priority = 0, std::uint32_t pool = kNone);
   // close_lane: for good, once it is drained: its take() gives null, its dispatcher thread ends.
-  // Throws std::invalid_argument while load() is not 0 or routes lead there.
+  // Throws std::invalid_argument while load() is not 0 or routes lead there; a lane that may borrow
+  // can be busy again right after load() was 0: try again.
   void close_lane(LaneId lane);
   FamilyId add_family(const sched::FamilySpec& spec);
   TenantId add_tenant(const sched::TenantSpec& spec);
