@@ -91,7 +91,9 @@ SCRIPT = """
 
 @pytest.mark.parametrize("end", ["interrupt", "kill", "exit"])
 def test_no_process_outlives_the_one_that_started_it(end: str) -> None:
-    body = textwrap.dedent(SCRIPT) + {
+    # A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    body = heard + textwrap.dedent(SCRIPT) + {
         "interrupt": "try:\n    sys.stdin.read()\nfinally:\n    session.close()\n",
         "kill": "sys.stdin.read()\n",
         "exit": "sys.stdin.read()\nkept = [tenant.submit(torch.randn(16, 6)) for _ in range(99)]\n",

@@ -198,8 +198,9 @@ def change(run: _native.Simulation, rng: random.Random, open_lanes: list[int], o
         other = next(each for each in open_lanes if each != lane)
         for each in range(3):
             run.set_routes(each, lane=other)
-        run.close_lane(lane)
-        open_lanes.remove(lane)
+        if run.load(lane) == 0:  # what was re-routed may have been lent to it at once
+            run.close_lane(lane)
+            open_lanes.remove(lane)
     else:
         weights = [0.0] * (1 + max(open_lanes))
         for each in open_lanes:
