@@ -453,8 +453,8 @@ class Executor:
         """At any time, also under load. Lanes of one `pool` (any number) share what waits."""
 
     def close_lane(self, lane: int) -> None:
-        """For good: take() of the lane gives None. Raises ValueError while its load is not 0 or
-        routes lead there."""
+        """For good: take() of the lane gives None once what runs there is done. Raises ValueError
+        while requests wait there or routes lead there."""
 
     def add_family(self, buckets: Sequence[int]) -> int: ...
     def add_tenant(

@@ -117,6 +117,17 @@ def test_a_drained_lane_closes_and_its_number_is_gone() -> None:
     assert starts(made.finish(2, 1010)) == [(1, (2,))]
 
 
+def test_a_lane_closes_while_it_runs_what_it_was_lent() -> None:
+    made = scheduler(**{**PINNED, "lend": True}, lanes=2, tenants=[{"lane": 1}])
+    for request in range(4):
+        made.arrive(request, 0, 0)
+    assert [made.load(0), made.load(1)] == [1, 3]  # lane 0 borrowed request 1
+    made.close_lane(0)
+    assert starts(made.finish(2, 1000)) == []  # and borrows no more
+    assert starts(made.finish(1, 1000)) == [(1, (2,))]
+    assert starts(made.finish(3, 2000)) == [(1, (3,))]
+
+
 def test_a_closed_lane_is_chosen_by_no_route_and_borrows_nothing() -> None:
     for route in ("least-wait", "elsa"):
         made = scheduler(route=route, order="fifo", batch="one", lend=True, lanes=3)

@@ -198,9 +198,8 @@ def change(run: _native.Simulation, rng: random.Random, open_lanes: list[int], o
         other = next(each for each in open_lanes if each != lane)
         for each in range(3):
             run.set_routes(each, lane=other)
-        if run.load(lane) == 0:  # what was re-routed may have been lent to it at once
-            run.close_lane(lane)
-            open_lanes.remove(lane)
+        run.close_lane(lane)  # also if what was re-routed has been lent to it at once
+        open_lanes.remove(lane)
     else:
         weights = [0.0] * (1 + max(open_lanes))
         for each in open_lanes:

@@ -105,9 +105,9 @@ class Executor : public std::enable_shared_from_this<Executor> {
   // Lanes of one `pool` (any number but kNone) share what waits. At any time, also under load.
   LaneId add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native,
                   int priority = 0, std::uint32_t pool = kNone);
-  // close_lane: for good, once it is drained: its take() gives null, its dispatcher thread ends.
-  // Throws std::invalid_argument while load() is not 0 or routes lead there; a lane that may borrow
-  // can be busy again right after load() was 0: try again.
+  // close_lane: for good: its take() gives null, its dispatcher thread ends.
+  // A launch that runs there, its own or borrowed, finishes first. Throws std::invalid_argument
+  // while requests wait there or routes lead there.
   void close_lane(LaneId lane);
   FamilyId add_family(const sched::FamilySpec& spec);
   TenantId add_tenant(const sched::TenantSpec& spec);

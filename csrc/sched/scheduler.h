@@ -45,8 +45,8 @@ class Scheduler {
   void set_routes(TenantId tenant, Routes routes, bool move, TimeNs now, Actions& out);
   // set_batch: see Facts. Lanes, families, latencies, batches and duty may change at any time.
   void set_batch(FamilyId family, LaneId lane, std::uint32_t samples, TimeNs now, Actions& out);
-  // close_lane: for good; its id is not used again. Throws std::invalid_argument unless load() is 0
-  // and no routes lead there.
+  // close_lane: for good; its id is not used again. A launch that runs there finishes as usual.
+  // Throws std::invalid_argument while requests wait there or routes lead there.
   void close_lane(LaneId lane);
 
   void arrive(const Request& request, TimeNs now, Actions& out);
