@@ -18,6 +18,7 @@ from spacetime.simulator import (
     SimResult,
     Slowdown,
     TenantSpec,
+    native_run,
     simulate,
 )
 
@@ -327,3 +328,13 @@ def test_sizes_are_drawn_by_weight_and_leave_the_arrivals_alone() -> None:
     for wrong in ((0, 1.0), (1, 0.0), (1, math.nan)):
         with pytest.raises(ValueError, match="sizes: must map"):
             run(wrong)
+
+
+def test_tenants_count_the_samples_that_were_drawn() -> None:
+    found = native_run(
+        policy="time-only",
+        lanes=[LaneSpec()],
+        families=[FamilySpec(latency_ns={0: {1: 1000, 4: 2000}})],
+        tenants=[TenantSpec(lane=0, sizes=((3, 1.0),), arrivals=Arrivals.trace(0, 10))],
+    )
+    assert found.tenants[0].samples == found.lanes[0].samples == 6

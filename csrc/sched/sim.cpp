@@ -68,10 +68,10 @@ void Simulation::State::arrive(TenantId tenant, TimeNs now) {
   const SimTenant& facts = spec_.tenants[tenant];
   const TimeNs objective = facts.slo_ns == kNever ? kNever : now + facts.slo_ns;
   const RequestId id = slot();
-  live_[id] = {offered_++, tenant, now, objective};
   SimSizes& sizes = sizes_[tenant];
   const std::uint32_t samples =
       sizes.samples.empty() ? facts.samples : sizes.samples[sizes.random.pick(sizes.sums)];
+  live_[id] = {offered_++, tenant, now, objective, samples};
   burst_.push_back({id, tenant, samples, 0, now, facts.drops ? objective : kNever});
   result_.stats.on_arrive(tenant);
   if (!spec_.timeline) return;
@@ -150,11 +150,11 @@ void Simulation::State::start(const Start& start, TimeNs now) {
 std::uint32_t Simulation::State::count_tenants(const Start& start) {
   std::uint32_t count = 0;
   for (std::uint32_t i = 0; i < start.count; ++i) {
-    const TenantId tenant = live_[actions_.requests[start.first + i]].tenant;
-    const bool first = seen_[tenant] != start.launch;
+    const SimLive& live = live_[actions_.requests[start.first + i]];
+    const bool first = seen_[live.tenant] != start.launch;
     count += first;
-    seen_[tenant] = start.launch;
-    result_.stats.on_begin(tenant, spec_.tenants[tenant].samples, first);
+    seen_[live.tenant] = start.launch;
+    result_.stats.on_begin(live.tenant, live.samples, first);
   }
   return count;
 }

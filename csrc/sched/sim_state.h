@@ -18,6 +18,7 @@ struct SimLive {  // a request between its arrival and its end
   TenantId tenant = kNone;
   TimeNs arrival = 0;
   TimeNs objective = kNever;
+  std::uint32_t samples = 0;
 };
 
 struct SimLane {
