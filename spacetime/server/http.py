@@ -79,13 +79,9 @@ class Application:
         await send_answer(send, status, headers, pieces)
 
     async def _answer(self, call: Call) -> Answer:
-        parts = call.parts
-        if len(parts) >= 4 and parts[-1] == "infer" and call.method == "POST" and _is_model(parts):
-            self._tokens.check(call.headers.get(b"authorization"))
-            return await self._infer(call)
-        found = route(parts)
+        found = route(call.parts)
         if found is None:
-            raise Refusal(Kind.UNKNOWN, f"there is nothing at /{'/'.join(parts):.200}")
+            raise Refusal(Kind.UNKNOWN, f"there is nothing at /{'/'.join(call.parts):.200}")
         method, handler, is_open = found
         if not is_open:
             self._tokens.check(call.headers.get(b"authorization"))
@@ -199,16 +195,12 @@ def route(parts: list[str]) -> Route | None:
         return fixed
     if len(parts) == 5 and parts[:3] == ["v2", "repository", "models"]:
         return _CHANGES.get(parts[4])
-    if not _is_model(parts):
+    if len(parts) < 3 or parts[:2] != ["v2", "models"] or not parts[2]:
         return None
     rest = parts[3:]
     if rest[:1] == ["versions"]:
         rest = rest[2:] if len(rest) > 1 and rest[1] else ["versions"]
     return _OF_MODEL.get(tuple(rest))
-
-
-def _is_model(parts: list[str]) -> bool:
-    return len(parts) >= 3 and parts[0] == "v2" and parts[1] == "models" and bool(parts[2])
 
 
 async def answered(future: asyncio.Future[Any], receive: body.Receive) -> Any:

@@ -118,6 +118,7 @@ def test_a_wrong_body_is_a_400_that_names_the_field(server: Server, body: Any, s
         ("GET", "/v2/models/nobody", 404, None),
         ("GET", "/v2/models/affine/versions/2", 404, None),
         ("POST", "/v2/models/nobody/infer", 404, None),
+        ("POST", "/v2/models/affine/ready/infer", 404, None),
         ("GET", "/nowhere", 404, None),
         ("GET", "/v2/models/affine/infer", 405, "POST"),
         ("DELETE", "/v2", 405, "GET"),
