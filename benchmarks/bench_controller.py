@@ -163,18 +163,16 @@ def row(trace: str, way: str, found: DynamicRun) -> dict[str, Any]:
     }
 
 
-def _kept(periods: Sequence[Period]) -> list[dict[str, int]]:
-    """At most `MOST_KEPT` periods for the record: several are joined, with the most devices."""
+def _kept(periods: Sequence[Period]) -> dict[str, list[float]]:
+    """At most `MOST_KEPT` periods as columns: several are joined, with the most devices."""
     some = math.ceil(len(periods) / MOST_KEPT)
     joined = [periods[n : n + some] for n in range(0, len(periods), some)]
-    return [
-        {
-            "end_ns": each[-1].end_ns,
-            "devices": max(one.devices for one in each),
-            **{key: sum(getattr(one, key) for one in each) for key in ("arrived", "ended", "met")},
-        }
-        for each in joined
-    ]
+    return {
+        "end_s": [each[-1].end_ns / SECOND for each in joined],
+        "devices": [max(one.devices for one in each) for each in joined],
+        "arrived": [sum(one.arrived for one in each) for each in joined],
+        "missed": [sum(one.ended - one.met for one in each) for each in joined],
+    }
 
 
 def _line(each: dict[str, Any]) -> list[object]:

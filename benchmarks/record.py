@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.table import Table
 
 FORMAT = "spacetime.bench/1"
 PLAIN_WIDTH = 190  # a table piped into a file keeps its columns
+RECORD_WIDTH = 200  # one row of a recorded file, such as one move of a plan
 
 
 def header(
@@ -76,8 +78,28 @@ def save(record: dict[str, Any], out: Path) -> Path:
     """Writes `record` to `<out>/<topic>.json` and returns the path."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{record['topic']}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.write_text(laid_out(record) + "\n", encoding="utf-8")
     return path
+
+
+def laid_out(value: Any, depth: int = 0, before: int = 0) -> str:
+    """`value` as JSON of short lines: what fits one stays on it, numbers fill them.
+
+    before: columns taken on the line where it starts; one behind it is left for a comma.
+    """
+    flat = json.dumps(value)
+    if before + len(flat) < RECORD_WIDTH or not isinstance(value, list | dict):
+        return flat
+    gap = " " * (depth + 1)
+    if not set('"{') & set(flat):  # numbers only: a break at any blank leaves them whole
+        filled = textwrap.fill(
+            flat, RECORD_WIDTH - 1, initial_indent=" " * before, subsequent_indent=gap
+        )
+        return filled[before:]
+    named = value.items() if isinstance(value, dict) else ((None, each) for each in value)
+    heads = ((gap + ("" if key is None else f"{json.dumps(key)}: "), each) for key, each in named)
+    lines = [head + laid_out(each, depth + 1, len(head)) for head, each in heads]
+    return flat[0] + "\n" + ",\n".join(lines) + "\n" + " " * depth + flat[-1]
 
 
 def publish(

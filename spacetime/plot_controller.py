@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,10 @@ def draw_controller(record: dict[str, Any], path: Path) -> None:
         _load(load, rows[0])
         load.set_title(trace, fontsize=11)
         for row in rows:
-            times = [period["end_ns"] / 1e9 for period in row["periods"]]
             style = {"color": COLOURS[row["plan"]], "linewidth": 1.3, "label": _label(row)}
-            devices.step(times, [period["devices"] for period in row["periods"]], where="pre",
-                         **style)  # fmt: skip
-            missed.plot(times, _missed(row), **style)
+            periods = row["periods"]
+            devices.step(periods["end_s"], periods["devices"], where="pre", **style)
+            missed.plot(periods["end_s"], list(accumulate(periods["missed"])), **style)
         for move in (move for row in rows if row["plan"] == "controller" for move in row["moves"]):
             devices.axvline(move["decided_ns"] / 1e9, color=COLOURS["controller"], alpha=0.15)
         devices.set_ylim(bottom=0)
@@ -46,21 +46,11 @@ def draw_controller(record: dict[str, Any], path: Path) -> None:
 
 
 def _load(axes: Axes, row: dict[str, Any]) -> None:
-    ends = [0.0, *(period["end_ns"] / 1e9 for period in row["periods"])]
-    rates = [
-        period["arrived"] / (end - start)
-        for period, start, end in zip(row["periods"], ends, ends[1:], strict=False)
-    ]
-    axes.plot(ends[1:], rates, color="black", linewidth=1.0)
+    periods = row["periods"]
+    lengths = (end - start for start, end in pairwise([0.0, *periods["end_s"]]))
+    rates = [n / length for n, length in zip(periods["arrived"], lengths, strict=True)]
+    axes.plot(periods["end_s"], rates, color="black", linewidth=1.0)
     axes.set_ylim(bottom=0)
-
-
-def _missed(row: dict[str, Any]) -> list[int]:
-    total, found = 0, []
-    for period in row["periods"]:
-        total += period["ended"] - period["met"]
-        found.append(total)
-    return found
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from spacetime.benchmarks import (
@@ -22,6 +24,12 @@ from spacetime.benchmarks import (
 from spacetime.benchmarks.booth import Keeper
 from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.zoo import ZooModel
+
+WORDS = st.text('ab"{}[], ', max_size=20)
+SCALARS = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False)
+RECORDS = st.recursive(
+    SCALARS | WORDS, lambda part: st.lists(part, max_size=60) | st.dictionaries(WORDS, part)
+)
 
 
 def test_flops_measures_every_way_for_every_row(tmp_path: Path) -> None:
@@ -84,6 +92,22 @@ def test_compare_matches_rows_by_their_settings() -> None:
 def test_a_geometric_mean_of_nothing_is_none() -> None:
     assert record.geometric_mean([]) is None
     assert record.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+
+
+@given(RECORDS, st.integers(0, 60))
+def test_a_recorded_file_says_the_same_in_short_lines(value: object, before: int) -> None:
+    laid = record.laid_out(value, before=before)
+    assert json.loads(laid) == value
+    first, *rest = laid.split("\n")
+    assert len(rest) <= len(json.dumps(value, indent=1).split("\n"))
+    assert all(len(line) <= record.RECORD_WIDTH for line in [" " * before + first, *rest])
+
+
+def test_a_move_takes_one_line_and_numbers_fill_theirs() -> None:
+    moves = [{"why": "vgg16: 246 req/s, planned for 213", "at_ns": 242_000_000_000}] * 9
+    laid = record.laid_out({"moves": moves, "devices": [3] * 720}).split("\n")
+    assert len([line for line in laid if "vgg16" in line]) == 9
+    assert len(laid) < 9 + 720 * 3 / 190 + 6
 
 
 def test_proc_measures_both_kinds_of_lanes(tmp_path: Path) -> None:
