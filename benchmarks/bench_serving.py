@@ -18,9 +18,8 @@ from statistics import median
 from typing import Any
 
 from spacetime.benchmarks import record, serving_ways
+from spacetime.benchmarks.server_process import Way, triton_wheel
 from spacetime.benchmarks.serving_toy import BATCH_S
-from spacetime.benchmarks.serving_ways import Way
-from spacetime.errors import InvalidInput
 
 CONNECTIONS = (1, 16)
 OTHERS = {"triton", "litserve"}
@@ -37,9 +36,7 @@ def run(
 ) -> dict[str, Any]:
     """Measures, prints and records. `seed` is recorded only: nothing is drawn."""
     rounds, seconds = QUICK if quick else FULL
-    wheel = Path(triton) if triton else serving_ways.triton_wheel()
-    if wheel is not None and not (wheel / "pytriton" / "tritonserver").is_dir():
-        raise InvalidInput("-", "triton", "the folder of an unpacked nvidia-pytriton", str(wheel))
+    wheel = triton_wheel(triton)
     with ExitStack() as servers:
         ways = {"spacetime": servers.enter_context(serving_ways.ours())}
         missing = {}

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import spacetime
+from spacetime.benchmarks.server_process import free_port
 from spacetime.errors import InvalidInput
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -107,14 +107,6 @@ def stop(process: subprocess.Popen[bytes]) -> tuple[int, list[str]]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return process.returncode, [*left.values()]
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def _started(module: str, port: int, log: Path) -> subprocess.Popen[bytes]:
