@@ -38,6 +38,11 @@ def top(**options: Any) -> None:
               help="What the plan was made with; it is checked by the same.")  # fmt: skip
 @click.option("--policy", type=click.Choice(list(PRESETS)),
               help="Default: the plan's own, or space-time without a plan.")  # fmt: skip
+@click.option(
+    "--controller", is_flag=True, help="Plan anew as rates drift, and move while serving."
+)
+@click.option("--period", type=Number(0.01, 3600), default=1.0, show_default=True,
+              help="Seconds between the controller's looks.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N or fake:h200.")
 @click.option("--max-batch", type=click.IntRange(1, 256), help="Samples of a launch.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback: public.")

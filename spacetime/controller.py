@@ -76,13 +76,25 @@ class Outcome(Enum):
     REFUSED = "refused"  # a plan was wanted, and there is none: said once, the old plan stays
 
 
+class Cause(Enum):
+    """What makes the controller plan anew."""
+
+    RISE = "rise"
+    FALL = "fall"
+    MISSES = "misses"  # rates are as planned, answers come too late
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`why` names the tenant and the figure; `move` belongs to MOVE alone."""
+    """`why` names the tenant and the figure; `move` belongs to MOVE alone.
+
+    `cause` is None where no plan was asked for.
+    """
 
     outcome: Outcome
     why: str
     move: Move | None = None
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +128,13 @@ class Controller:
         self._planned = _served(plan, workload, self.options.headroom)  # estimates it was made for
         self._tried = list(self._planned)  # estimates of the last attempt, whatever came of it
         self._boosts = [1.0] * len(self.rates)
-        self._now = self._quiet_from = self._low_from = now_ns
         self._poor: set[int] = set()  # tenants served badly in the last period
         self._moving = False
+        self.begin(now_ns)
+
+    def begin(self, now_ns: int) -> None:
+        """The first period begins now."""
+        self._now = self._quiet_from = self._low_from = now_ns
 
     def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
         """What to do at the end of a period, of which `seen` says what happened, by tenant.
@@ -134,14 +150,14 @@ class Controller:
             return Decision(Outcome.STAY, "a move is under way")
         alarmed = self._alarmed(seen)
         if why := self._too_high(sure):
-            return self._replan(why, list(map(max, self.rates, sure)), shrink=False)
+            return self._replan(Cause.RISE, why, list(map(max, self.rates, sure)))
         if alarmed:
             for number in alarmed:
                 boosted = self._boosts[number] * self.options.boost
                 self._boosts[number] = min(boosted, self.options.most_boost)
-            return self._replan(self._alarm_text(alarmed, seen), self.rates, shrink=False)
+            return self._replan(Cause.MISSES, self._alarm_text(alarmed, seen), self.rates)
         if why := self._too_low():
-            return self._replan(why, self.rates, shrink=True)
+            return self._replan(Cause.FALL, why, self.rates)
         return Decision(Outcome.STAY, "rates are as planned")
 
     def moved(self, now_ns: int) -> None:
@@ -201,28 +217,28 @@ class Controller:
             for n in alarmed
         )
 
-    def _replan(self, why: str, rates: Sequence[float], *, shrink: bool) -> Decision:
+    def _replan(self, cause: Cause, why: str, rates: Sequence[float]) -> Decision:
         self._low_from = self._now  # where it fails: asked again after another calm, or another
         self._tried = list(rates)  # rise
+        shrink = cause is Cause.FALL
         if shrink:
             self._boosts = [max(each / self.options.boost, 1.0) for each in self._boosts]
         try:
             plan = self._planning(self._wanted(rates))
         except InfeasibleError as error:
-            return Decision(Outcome.REFUSED, f"{why}; {error}; the old plan stays")
+            return Decision(Outcome.REFUSED, f"{why}; {error}; the old plan stays", None, cause)
         if shrink and len(plan.gpus) >= len(self.plan.gpus):
-            return Decision(Outcome.STAY, f"{why}; no plan of fewer devices")
+            return Decision(Outcome.STAY, f"{why}; no plan of fewer devices", None, cause)
         found = move(self.plan, plan)
         needs, has = len(found.devices), self.options.gpus
         if has is not None and needs > has:
-            return Decision(
-                Outcome.REFUSED, f"{why}; the move needs {needs} devices, there are {has}"
-            )
+            too_many = f"{why}; the move needs {needs} devices, there are {has}"
+            return Decision(Outcome.REFUSED, too_many, None, cause)
         self.plan, self._planned = found.new, list(rates)
         if not found.opens and not found.closes and not found.routes:
-            return Decision(Outcome.STAY, f"{why}; the same plan")
+            return Decision(Outcome.STAY, f"{why}; the same plan", None, cause)
         self._moving = True
-        return Decision(Outcome.MOVE, why, found)
+        return Decision(Outcome.MOVE, why, found, cause)
 
     def _wanted(self, rates: Sequence[float]) -> Workload:
         """The workload to plan for: estimates with headroom."""

@@ -82,9 +82,13 @@ class TenantCounters:
 
 @dataclass(frozen=True, slots=True)
 class LaneCounters:
-    """One lane: the cores or SMs of its partition, and what ran there."""
+    """One lane: the cores or SMs of its partition, and what ran there.
+
+    `granted` is 0 while no plan uses the lane; its counts stay.
+    """
 
     size: int
+    granted: int
     launches: int
     samples: int
     padding: int
@@ -108,8 +112,8 @@ def counters(stats: Stats, numbers: Mapping[str, int], sizes: Sequence[int]) -> 
         for name, n in numbers.items()
     }
     lanes = tuple(
-        LaneCounters(size, at.launches, at.samples, at.padding, at.tenants, at.busy_ns)
-        for at, size in zip(stats.lanes, sizes, strict=True)
+        LaneCounters(size, size, at.launches, at.samples, at.padding, at.tenants, at.busy_ns)
+        for at, size in zip(stats.lanes, sizes, strict=False)  # one may be opening right now
     )
     return Counters(tenants, lanes, stats.running)
 

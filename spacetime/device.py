@@ -7,7 +7,7 @@ that the driver's one split gave, the last of which may be the remainder.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -52,7 +52,7 @@ class Device:
         """What the thread that serves a partition is bound to: cores, or units of a device."""
         return tuple(sorted(os.sched_getaffinity(0))) if self.environments else tuple(units)
 
-    def size(self, units: Sequence[int]) -> int:
+    def size(self, units: Collection[int]) -> int:
         """Cores or SMs of a partition."""
         by_unit = dict(zip(self.units, self.sizes, strict=True))
         return sum(by_unit[u] for u in units)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from spacetime import devices
-from spacetime.controller import Controller, ControllerOptions, Outcome, Seen
+from spacetime.controller import Cause, Controller, ControllerOptions, Outcome, Seen
 from spacetime.errors import ClosedError, SpacetimeError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
@@ -23,6 +24,9 @@ from spacetime.units import SECOND
 from spacetime.workload import Workload
 
 PLANNING_SECONDS = 1.0  # that `exact` may search: the load does not wait
+LANES = ("opened", "kept", "drained")  # of Moved
+STEPS = ("prepare", "switch", "drain")
+MOST_EVENTS = 1000  # that are kept, the latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +34,29 @@ class Event:
     """What the controller did at `at_ns` (monotonic), and why; `moved` where the session moved."""
 
     at_ns: int
-    outcome: str  # "move", or "refused"
+    outcome: str  # "move", "refused", or "failed" where the controller itself ended
     why: str
     plan_ms: float
     moved: Moved | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over a controller's life, which only grow."""
+
+    replans: Counter[tuple[str, str]] = field(default_factory=Counter)  # by outcome and cause
+    lanes: Counter[str] = field(default_factory=Counter)  # by what a move did to them
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by step
+    last_s: float | None = None  # when a plan was last asked for, in seconds since 1970
 
 
 class LiveController:
     """Moves a session to the plan its load needs; use it with `with`, or start() and stop().
 
     period_s: how often the session is asked what arrived. planning: makes the plan for a workload
-    at the rates seen; None is the planner `spacetime` on one device. Raises UnsupportedError for a
-    period that is none.
+    at the rates seen; None is the planner `spacetime` on one device. tell: is given every event.
+    Tenants may leave the session and come back meanwhile: while away, nothing arrives for them.
+    Raises UnsupportedError for a period that is none.
     """
 
     def __init__(
@@ -51,10 +66,13 @@ class LiveController:
         options: ControllerOptions | None = None,
         planning: Callable[[Workload], Plan] | None = None,
         period_s: float = 1.0,
+        tell: Callable[[Event], object] = lambda event: None,
     ) -> None:
         if not 0.01 <= period_s <= 3600:
             raise UnsupportedError(f"period_s: must be from 0.01 to 3600, got {period_s}")
         self.events: list[Event] = []
+        self.tally = Tally()
+        self._tell = tell
         self._session = session
         self._period_s = period_s
         self._controller = Controller(
@@ -75,8 +93,21 @@ class LiveController:
         names = [tenant.name for tenant in self._session.workload.tenants]
         return dict(zip(names, self._controller.rates, strict=True))
 
+    @property
+    def planned(self) -> dict[str, float]:
+        """Inputs a second of each tenant that the plan in force serves."""
+        names = [tenant.name for tenant in self._session.workload.tenants]
+        return dict(zip(names, _rates(self._session.plan, self._session.workload), strict=True))
+
+    @property
+    def units(self) -> int:
+        """Cores or SMs that the plan in force uses."""
+        return self._session.planned_units
+
     def start(self) -> None:
-        """Begins to watch."""
+        """Begins to watch; what came before is in no period."""
+        self._last = self._counts()
+        self._controller.begin(time.monotonic_ns())
         self._thread.start()
 
     def stop(self) -> None:
@@ -94,24 +125,26 @@ class LiveController:
             pass
         except BaseException as error:
             self.failure = error
+            why = f"{type(error).__name__}: {error}; the plan in force stays"
+            self._note(Event(time.monotonic_ns(), "failed", why, 0.0))
 
     def step(self, now_ns: int) -> None:
         """One period ends: counts, decides, and moves the session where that is decided."""
-        counts = self._counts()
-        seen = [
-            Seen(*(after - before for before, after in zip(old, new, strict=True)))
-            for old, new in zip(self._last, counts, strict=True)
-        ]
-        self._last = counts
+        seen, self._last = self._seen()
         began = time.monotonic_ns()
         decision = self._controller.observe(now_ns, seen)
         plan_ms = (time.monotonic_ns() - began) / 1e6
-        if decision.outcome is Outcome.REFUSED:
-            self.events.append(Event(now_ns, "refused", decision.why, plan_ms))
+        outcome, why = decision.outcome, decision.why
+        moved = None
         if decision.move is not None:
-            self._move(now_ns, decision.move.new, decision.why, plan_ms)
+            outcome, why, moved = self._move(decision.move.new, why)
+        if decision.cause is not None:
+            self._count(outcome, decision.cause, plan_ms, moved)
+        if outcome is not Outcome.STAY:
+            self._note(Event(now_ns, outcome.value, why, plan_ms, moved))
 
-    def _move(self, now_ns: int, plan: Plan, why: str, plan_ms: float) -> None:
+    def _move(self, plan: Plan, why: str) -> tuple[Outcome, str, Moved | None]:
+        """What came of moving the session to `plan`."""
         session = self._session
         try:
             moved = session.apply(plan, session.workload.with_rates(_rates(plan, session.workload)))
@@ -119,15 +152,41 @@ class LiveController:
             raise
         except SpacetimeError as error:  # the session is as it was, and so is the controller
             self._controller.plan = session.plan
-            self.events.append(Event(now_ns, "refused", f"{why}; {error}", plan_ms))
-        else:
-            self.events.append(Event(now_ns, "move", why, plan_ms, moved))
-        self._controller.moved(time.monotonic_ns())
+            return Outcome.REFUSED, f"{why}; {error}", None
+        finally:
+            self._controller.moved(time.monotonic_ns())
+        return Outcome.MOVE, why, moved
+
+    def _count(self, outcome: Outcome, cause: Cause, plan_ms: float, moved: Moved | None) -> None:
+        tally = self.tally
+        tally.replans[outcome.value, cause.value] += 1
+        tally.last_s = time.time()
+        tally.seconds["plan"] += plan_ms / 1e3
+        if moved is not None:
+            for what in LANES:
+                tally.lanes[what] += getattr(moved, what)
+            for what in STEPS:
+                tally.seconds[what] += getattr(moved, f"{what}_ms") / 1e3
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event)
+        del self.events[:-MOST_EVENTS]
+        self._tell(event)
+
+    def _seen(self) -> tuple[list[Seen], list[tuple[int, int, int]]]:
+        """What became of each tenant since it was last asked, and the counts it follows from."""
+        counts = self._counts()
+        seen = []
+        for before, after in zip(self._last, counts, strict=True):
+            anew = any(new < old for old, new in zip(before, after, strict=True))
+            start = (0, 0, 0) if anew else before  # it has left meanwhile, and come back
+            seen.append(Seen(*(new - old for old, new in zip(start, after, strict=True))))
+        return seen, counts
 
     def _counts(self) -> list[tuple[int, int, int]]:
-        """By tenant since the session opened: came (the refused too), ended, answered in time."""
+        """By tenant since it was added: came (the refused too), ended, answered in time."""
         by_name = self._session.counts()
-        return [by_name[tenant.name] for tenant in self._session.workload.tenants]
+        return [by_name.get(each.name, (0, 0, 0)) for each in self._session.workload.tenants]
 
     def __enter__(self) -> LiveController:
         self.start()

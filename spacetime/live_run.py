@@ -95,7 +95,7 @@ def from_options(
             admit(session, load, models)
         if explain:
             console.print(session.explain(), highlight=False, markup=False, soft_wrap=True)
-        watch = _watching(session, period) if controller else None
+        watch = watching(session, period_s=period) if controller else None
         run = run_live(session, load, models, seconds=duration, console=console, controller=watch)
     try:
         if as_json:
@@ -121,10 +121,11 @@ def _write(run: LiveRun, session: Session, out: Path) -> None:
     session.recording().save(out / "run.recording")
 
 
-def _watching(session: Session, period_s: float) -> LiveController:
+def watching(session: Session, **options: Any) -> LiveController:
+    """A controller of a session that has a plan; see LiveController. Raises PlanError."""
     if not isinstance(session, PlannedSession):
         raise PlanError("--controller: give --profiles too: it makes plans from them")
-    return LiveController(session, period_s=period_s)
+    return LiveController(session, **options)
 
 
 def opened(

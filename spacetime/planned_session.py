@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 
 from spacetime import devices
 from spacetime.core import Policy
+from spacetime.counters import Counters
 from spacetime.deployment import Served
 from spacetime.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
@@ -172,17 +174,32 @@ class PlannedSession(Session):
         )
 
     def counts(self) -> dict[str, tuple[int, int, int]]:
-        """By tenant since the session opened: requests that came, ended, were answered in time.
+        """By tenant since it was added: requests that came, ended, were answered in time.
 
         Those refused by a full queue came and ended.
         """
+        tenants = [*self.tenants.copy().values()]  # before the counts, which then know them all
         stats = self._executor.native.stats()
         found = {}
-        for tenant in self.tenants.values():
+        for tenant in tenants:
             count, refused = stats.tenants[tenant.number], stats.refused[tenant.number]
             ended = count.completed + sum(count.dropped.values()) + refused
             found[tenant.name] = (count.offered + refused, ended, count.met)
         return found
+
+    def counters(self) -> Counters:
+        """Session.counters(); a lane that the plan in force does not use is granted nothing."""
+        found = super().counters()
+        here = {self._numbers[key] for key in self.placement.keys}
+        return replace(found, lanes=tuple(
+            lane if number in here else replace(lane, granted=0)
+            for number, lane in enumerate(found.lanes)
+        ))  # fmt: skip
+
+    @property
+    def planned_units(self) -> int:
+        """Cores or SMs of this device that the plan in force uses."""
+        return self.device.size({*chain.from_iterable(self.placement.units)})
 
     def report(self) -> dict[str, Any]:
         """Session.report(), with the plan's names of the partitions."""

@@ -6,12 +6,16 @@ Errors before the first request are one line and status 2; everything later is i
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from spacetime import workload_file
-from spacetime.live_run import opened, share_of
+from spacetime.live_controller import Event
+from spacetime.live_run import opened, share_of, watching
 from spacetime.plan import PlanOptions
 from spacetime.server import journal, tokens
 from spacetime.server.limits import Limits
@@ -31,6 +35,8 @@ def from_options(
     policy: str | None,
     device: str,
     max_batch: int | None,
+    controller: bool,
+    period: float,
     queue_limit: int,
     as_json: bool,
     **network: Any,
@@ -44,12 +50,22 @@ def from_options(
         options=planning, max_batch=max_batch, timeline=False,
     ) as session:  # fmt: skip
         here = share_of(declared, session)
+        watch = watching(session, period_s=period, tell=_replanned) if controller else None
         repository = Repository(session, here, workload.parent, queue_limit=queue_limit)
-        server = Server(repository, options)  # ports first: models may take minutes to load
+        server = Server(repository, options, watch)  # ports first: models may take minutes to load
         repository.load_all()
         journal.write_to()
-        serve(server, lambda: _announce(server, as_json=as_json))
+        with watch or nullcontext():
+            serve(server, lambda: _announce(server, as_json=as_json))
         journal.log.info("stopped")
+
+
+def _replanned(event: Event) -> None:
+    """The journal's line of what the controller did."""
+    moved = {} if event.moved is None else asdict(event.moved)
+    fields = {"outcome": event.outcome, "why": event.why, "plan_ms": event.plan_ms} | moved
+    level = logging.ERROR if event.outcome == "failed" else logging.INFO
+    journal.log.log(level, "replan", extra={"fields": fields})
 
 
 def _options(

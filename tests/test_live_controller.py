@@ -11,7 +11,7 @@ from test_planned_session import CORES, filled, load, on, part, plan, profiles
 
 from spacetime.controller import ControllerOptions
 from spacetime.errors import InfeasibleError, QueueFull, UnsupportedError
-from spacetime.live_controller import LiveController
+from spacetime.live_controller import Event, LiveController
 from spacetime.plan import Plan
 from spacetime.planned_session import PlannedSession
 from spacetime.units import SECOND
@@ -97,6 +97,78 @@ def test_a_planner_that_finds_nothing_leaves_the_session_as_it_was() -> None:
         controller.step(controller._controller._now + SECOND)
         assert [event.outcome for event in controller.events] == ["refused"]
         assert session.plan is APART
+
+
+def test_a_tenant_that_leaves_and_comes_back_is_counted_from_zero() -> None:
+    workload = load("mlp", "mlp", rate_rps=200)
+    made = plan(part("a", on("t0", 4, 200)), part("b", on("t1", 4, 200)))
+    with PlannedSession(made, workload, profiles(), device="cpu") as session:
+        models = filled(session, workload)
+        controller = LiveController(session, options=ControllerOptions(headroom=1.0))
+        ask(session, "t0", 400)
+        controller.step(controller._controller._now + SECOND)
+        before = controller.rates["t0"]
+        session.remove(session.tenants["t0"])
+        controller.step(controller._controller._now + SECOND)
+        assert controller.rates["t0"] < before  # while away, nothing arrives
+        session.add(models["t0"], example_inputs=(X,), name="t0")
+        ask(session, "t0", 200)
+        away = controller.rates["t0"]
+        controller.step(controller._controller._now + SECOND)
+        assert away < controller.rates["t0"] < 200
+        assert controller.failure is None
+
+
+def test_the_tally_says_what_was_asked_and_what_came_of_it() -> None:
+    def nothing(_: Workload) -> Plan:
+        raise InfeasibleError("t0", "rate", "too much")
+
+    workload = load("mlp", "mlp")
+    told: list[Event] = []
+    right = plan(part("a", on("t0", 4, 750)), part("b", on("t0", 4, 750), on("t1", 1, 30)))
+    answers = iter([nothing, lambda _: right])
+
+    def planning(wanted: Workload) -> Plan:
+        return next(answers)(wanted)
+
+    with session_of(workload) as session:
+        filled(session, workload)
+        controller = LiveController(session, planning=planning, tell=told.append)
+        assert controller.tally.last_s is None
+        for count in (BURST, 2 * BURST):
+            ask(session, "t0", count)
+            controller.step(controller._controller._now + SECOND)
+        tally = controller.tally
+        assert dict(tally.replans) == {("refused", "rise"): 1, ("move", "rise"): 1}
+        assert told == controller.events
+        assert told[1].moved is not None
+        assert tally.lanes["opened"] + tally.lanes["kept"] == 2
+        assert tally.seconds["prepare"] == told[1].moved.prepare_ms / 1e3
+        assert tally.last_s is not None
+        assert controller.planned == {"t0": 1500, "t1": 30}
+        assert controller.units == 2
+        assert [lane.granted > 0 for lane in session.counters().lanes].count(True) == 2
+
+
+def test_a_planner_with_a_defect_ends_the_watch_and_says_so() -> None:
+    def broken(_: Workload) -> Plan:
+        raise ZeroDivisionError("here")
+
+    workload = load("mlp", "mlp")
+    told = threading.Event()
+    with session_of(workload) as session:
+        filled(session, workload)
+        controller = LiveController(
+            session, planning=broken, period_s=0.01, tell=lambda event: told.set()
+        )
+        controller.start()
+        ask(session, "t0", 1000)
+        assert told.wait(30)
+        assert controller.events[-1].outcome == "failed"
+        assert controller.events[-1].why.startswith("ZeroDivisionError: here")
+        ask(session, "t0", 200)  # the plan in force goes on
+        with pytest.raises(ZeroDivisionError):
+            controller.stop()
 
 
 def test_a_plan_the_session_refuses_is_said_and_the_next_one_is_taken() -> None:

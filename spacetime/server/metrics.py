@@ -12,6 +12,7 @@ from typing import Any
 
 from spacetime import __version__
 from spacetime.counters import Counters, LaneCounters, TenantCounters
+from spacetime.live_controller import LANES, STEPS, LiveController
 from spacetime.server import body
 from spacetime.server.http import Answer, Send, refused, send_answer
 from spacetime.server.model import VERSION
@@ -45,7 +46,7 @@ class Metric:
         return "\n".join(lines)
 
 
-def exposition(repository: Repository) -> str:
+def exposition(repository: Repository, controller: LiveController | None = None) -> str:
     """Everything there is to read now."""
     session = repository.session
     counted = session.counters()
@@ -57,6 +58,7 @@ def exposition(repository: Repository) -> str:
                [({}, repository.ready)]),
         *_by_model(repository, counted),
         *_by_lane(counted.lanes, kind),
+        *([] if controller is None else _replans(controller)),
     ]  # fmt: skip
     return "\n".join(metric.text() for metric in metrics) + "\n"
 
@@ -132,7 +134,8 @@ def _by_lane(lanes: Iterable[LaneCounters], kind: str) -> Iterable[Metric]:
 
 
 _PER_LANE: tuple[tuple[str, str, str, Any], ...] = (
-    ("spacetime_units", "gauge", "Cores or SMs granted to the lane.", lambda lane: lane.size),
+    ("spacetime_units", "gauge", "Cores or SMs granted to the lane; 0 while no plan uses it.",
+     lambda lane: lane.granted),
     ("spacetime_units_used_seconds_total", "counter", "Units times the seconds a launch held them.",
      lambda lane: lane.size * lane.busy_ns / 1e9),
     ("spacetime_launches_total", "counter", "Launches.", lambda lane: lane.launches),
@@ -145,6 +148,32 @@ _PER_LANE: tuple[tuple[str, str, str, Any], ...] = (
 )  # fmt: skip
 
 
+def _replans(controller: LiveController) -> Iterable[Metric]:
+    """What a controller did; the labels' values are the few words of its enums."""
+    tally = controller.tally
+    replans = [
+        ({"outcome": outcome, "reason": cause}, count)
+        for (outcome, cause), count in tally.replans.copy().items()
+    ]
+    lanes = [({"what": what}, tally.lanes[what]) for what in LANES]
+    seconds = [({"step": step}, tally.seconds.get(step, 0.0)) for step in ("plan", *STEPS)]
+    last: list[tuple[Labels, float]] = [] if tally.last_s is None else [({}, tally.last_s)]
+    planned = [({"model": name}, rate) for name, rate in controller.planned.items()]
+    estimated = [({"model": name}, rate) for name, rate in controller.rates.items()]
+    outcomes = "move, stay, refused"
+    yield Metric("spacetime_replans_total", "counter", f"Plans asked for; {outcomes}.", replans)
+    yield Metric("spacetime_move_lanes_total", "counter", "Lanes opened, kept, drained.", lanes)
+    yield Metric("spacetime_replan_seconds_total", "counter", "Seconds of each step.", seconds)
+    for name, text, values in (
+        ("last_replan_timestamp_seconds", "When a plan was last asked for.", last),
+        ("controller_running", "Whether the load is watched.", [({}, controller.failure is None)]),
+        ("planned_units", "Cores or SMs the plan in force uses.", [({}, controller.units)]),
+        ("planned_samples_per_second", "What the plan in force serves.", planned),
+        ("estimated_samples_per_second", "The load as the controller sees it.", estimated),
+    ):
+        yield Metric(f"spacetime_{name}", "gauge", text, values)
+
+
 def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
@@ -152,9 +181,12 @@ def _escaped(text: str) -> str:
 class MetricsApplication:
     """GET /metrics, as an ASGI application on a port of its own."""
 
-    def __init__(self, repository: Repository, tokens: Tokens) -> None:
+    def __init__(
+        self, repository: Repository, tokens: Tokens, controller: LiveController | None = None
+    ) -> None:
         self._repository = repository
         self._tokens = tokens
+        self._controller = controller
 
     async def __call__(self, scope: body.Message, receive: body.Receive, send: Send) -> None:
         """One request."""
@@ -172,5 +204,5 @@ class MetricsApplication:
             raise Refusal(Kind.UNKNOWN, "metrics are at /metrics")
         if scope["method"] != "GET":
             raise Refusal(Kind.WRONG_METHOD, "use GET here", ((b"allow", b"GET"),))
-        text = exposition(self._repository).encode()
+        text = exposition(self._repository, self._controller).encode()
         return 200, [(b"content-type", CONTENT_TYPE)], [text]

@@ -16,6 +16,7 @@ from typing import Any
 import uvloop
 
 from spacetime.errors import InvalidInput
+from spacetime.live_controller import LiveController
 from spacetime.server import rpc
 from spacetime.server.http import Application
 from spacetime.server.journal import Journal, log
@@ -50,9 +51,12 @@ class Options:
 class Server:
     """A repository behind ports. Bound when made; raises InvalidInput for a port in use."""
 
-    def __init__(self, repository: Repository, options: Options) -> None:
+    def __init__(
+        self, repository: Repository, options: Options, controller: LiveController | None = None
+    ) -> None:
         self.repository = repository
         self.options = options
+        self._controller = controller  # for its metrics; whoever made it starts and stops it
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         with contextlib.ExitStack() as undo:
@@ -94,7 +98,7 @@ class Server:
         limits, tokens = self.options.limits, self.options.tokens
         journal = Journal(every=self.options.log_requests)
         app = Application(self.repository, limits, tokens, journal)
-        metrics = MetricsApplication(self.repository, tokens)
+        metrics = MetricsApplication(self.repository, tokens, self._controller)
         listeners = [
             Listener(app, self._http, limits, self.options.tls),
             Listener(metrics, self._metrics, limits, self.options.tls),
