@@ -6,6 +6,7 @@ A client chooses among the workload's tenants; no code and no weights ever come 
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Repository:
         self._ended = threading.Condition()
         self._accepted = 0
         self._wrong = dict.fromkeys(self._declared, 0)
+        self._last_s = dict.fromkeys(self._declared, 0.0)  # 0: none yet
 
     @property
     def ready(self) -> bool:
@@ -72,6 +74,7 @@ class Repository:
         if self.closing:
             raise Refusal(Kind.CLOSING, "the server is stopping; retry elsewhere", RETRY)
         future = model.submit(tensors, **options)
+        self._last_s[model.tenant.name] = time.time()
         with self._ended:
             self._accepted += 1
         future.add_done_callback(self._end)
@@ -128,6 +131,10 @@ class Repository:
     def wrong(self, name: str) -> int:
         """Requests of the tenant that were wrong in themselves."""
         return self._wrong[name]
+
+    def last_ms(self, name: str) -> int:
+        """When the tenant's last request was accepted, in ms since 1970; 0 where none was."""
+        return int(self._last_s[name] * 1e3)
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Refuses what is new and waits until everything accepted has ended; False: not in time."""

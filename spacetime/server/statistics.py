@@ -18,16 +18,17 @@ def statistics(repository: Repository, names: Sequence[str] | None = None) -> di
     """
     counted = repository.session.counters().tenants
     loaded = [name for name in repository.models if name in counted]
-    return {"model_stats": [_model(name, counted[name]) for name in names or loaded]}
+    asked = names or loaded
+    return {"model_stats": [_model(n, counted[n], repository.last_ms(n)) for n in asked]}
 
 
-def _model(name: str, counted: TenantCounters) -> dict[str, Any]:
+def _model(name: str, counted: TenantCounters, last_ms: int) -> dict[str, Any]:
     ended = counted.completed
     compute_ns = max(0, counted.latency_ns - counted.wait_ns)
     return {
         "name": name,
         "version": VERSION,
-        "last_inference": 0,
+        "last_inference": last_ms,
         "inference_count": counted.samples,
         "execution_count": counted.launches,
         "inference_stats": {

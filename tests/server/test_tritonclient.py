@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import ml_dtypes
@@ -42,6 +43,7 @@ def row(kind: str, *values: float, **how: Any) -> list[Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_inference_and_everything_the_client_can_ask(kind: str, server: Server) -> None:
+    before_ms = int(time.time() * 1e3)
     with client(kind, server) as triton:
         assert triton.is_server_live()
         assert triton.is_server_ready()
@@ -61,6 +63,7 @@ def test_inference_and_everything_the_client_can_ask(kind: str, server: Server) 
         stats = triton.get_inference_statistics("affine", **as_json)["model_stats"][0]
         assert int(stats["inference_count"]) >= int(stats["execution_count"]) >= 1
         assert int(stats["inference_stats"]["success"]["ns"]) > 0
+        assert before_ms <= int(stats["last_inference"]) <= time.time() * 1e3
 
 
 @pytest.mark.parametrize("kind", KINDS)
