@@ -132,7 +132,7 @@ def open_loop(
         if not future.cancelled() and future.exception() is None:
             latencies.append(time.perf_counter_ns() - due_ns)
 
-    for arrival in _schedule(len(pools), rate_rps, slo_ns, seconds, seed):
+    for arrival in schedule(len(pools), rate_rps, slo_ns, seconds, seed):
         due_ns = start + arrival.time_ns
         wait_ns = due_ns - time.perf_counter_ns()
         if wait_ns > 0:
@@ -156,9 +156,10 @@ def open_loop(
     return Outcome(seconds, latencies, len(futures), slo_ns)
 
 
-def _schedule(
+def schedule(
     tenants: int, rate_rps: float, slo_ns: int, seconds: float, seed: int
 ) -> Sequence[Arrival]:
+    """Poisson arrivals of so many tenants, `rate_rps` all together."""
     each = [
         Tenant(f"tenant-{i}", "zoo", slo_ms=ms_from_ns(slo_ns), rate_rps=rate_rps / tenants)
         for i in range(tenants)

@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
         "plot_controller",
         "plot_cost",
         "plot_device",
+        "plot_goodput",
         "plot_moves",
         "plot_overload",
         "plot_plan",

@@ -1,0 +1,76 @@
+"""The tenants of `bench goodput` in LitServe: python -m ... PORT FOLDER TIMEOUT_S NAME...
+
+One API for all tenants, a worker a core, and batches computed tenant by tenant. A request is a
+byte that says which tenant, then the picture's bytes; the answer is the scores' bytes.
+"""
+
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import litserve as ls
+import numpy as np
+import torch
+from fastapi import Body, Response
+from torch import Tensor
+
+from spacetime.benchmarks.goodput_models import LARGEST_BATCH, Compiled, script_path
+from spacetime.benchmarks.servers import cores
+
+Question = tuple[int, Tensor]
+
+
+class Models(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
+    """All tenants in each worker."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        super().__init__(max_batch_size=LARGEST_BATCH, batch_timeout=0.001)
+        self._paths = paths
+
+    def setup(self, device: str) -> None:
+        """Reads the programs."""
+        self._models = [Compiled(path) for path in self._paths]
+
+    # Annotations that FastAPI reads: the body as it came.
+    def decode_request(self, request: Annotated[bytes, Body()]) -> Question:
+        """Tenant, and picture `[1, 3, 64, 64]`."""
+        pixels = np.frombuffer(request, np.float32, offset=1).reshape(1, 3, 64, 64)
+        return request[0], torch.from_numpy(pixels)
+
+    def batch(self, inputs: list[Question]) -> list[Question]:
+        """Left as it is: tenants differ."""
+        return inputs
+
+    def predict(self, batch: list[Question]) -> list[Tensor]:
+        """Scores in the order of the questions, one launch a tenant."""
+        answers: list[Tensor] = [torch.empty(0)] * len(batch)
+        order = sorted(range(len(batch)), key=lambda place: batch[place][0])
+        for tenant, group in groupby(order, key=lambda place: batch[place][0]):
+            places = [*group]
+            scores = self._models[tenant](torch.cat([batch[place][1] for place in places]))
+            for place, one in zip(places, scores, strict=True):
+                answers[place] = one
+        return answers
+
+    def unbatch(self, output: list[Tensor]) -> list[Tensor]:
+        """Left as it is."""
+        return output
+
+    def encode_response(self, output: Tensor) -> Response:
+        """The scores' bytes."""
+        return Response(output.numpy().tobytes(), media_type="application/octet-stream")
+
+
+def main() -> None:
+    """Serves until it is terminated."""
+    port, folder, timeout_s, *names = sys.argv[1:]
+    api = Models([script_path(Path(folder), name) for name in names])
+    server = ls.LitServer(
+        api, accelerator="cpu", workers_per_device=cores(), timeout=float(timeout_s)
+    )
+    server.run(host="127.0.0.1", port=int(port), log_level="critical", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What `bench goodput` serves: small ResNets and vision transformers, R tenants with own weights.
+
+Each is saved once and read by every server: safetensors and a factory for ours, a traced and
+frozen TorchScript program for the others, which is the fastest form PyTorch documents for them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spacetime import zoo
+
+KINDS = ("transformer", "resnet")  # in turn
+SLO_MS = 50.0  # some twenty times what one takes alone on a core
+LARGEST_BATCH = 16
+TOLERANCE = 1e-3  # of the largest score
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One tenant: its model in eval mode, a picture `[1, 3, 64, 64]`, its own scores `[1, 100]`."""
+
+    name: str
+    kind: str
+    picture: Tensor
+    scores: Tensor
+
+    @property
+    def body(self) -> bytes:
+        """The picture's bytes."""
+        return self.picture.numpy().tobytes()
+
+
+def transformer() -> nn.Module:
+    """What the workload names; the weights are in a file."""
+    return _architecture("transformer")
+
+
+def resnet() -> nn.Module:
+    """What the workload names; the weights are in a file."""
+    return _architecture("resnet")
+
+
+def saved(folder: Path, tenants: int, *, seed: int) -> list[Member]:
+    """Makes so many models, half of each kind, and writes all that servers read to `folder`."""
+    made = [zoo.load(kind, tenants, seed=seed) for kind in KINDS]
+    members = []
+    for number, models in zip(range(tenants), itertools.cycle(made)):
+        found = next(models)
+        picture = found.pool[number : number + 1].contiguous()
+        with zoo.one_thread(), torch.no_grad():
+            scores = found.model(picture)
+        member = Member(found.name, KINDS[number % len(KINDS)], picture, scores)
+        _write(folder, member, found.model)
+        members.append(member)
+    workload = {"tenants": [*_tenants(members)], "seed": seed}
+    workload_path(folder).write_text(json.dumps(workload))
+    return members
+
+
+def workload_path(folder: Path) -> Path:
+    """Where `saved` wrote the workload."""
+    return folder / "work.json"
+
+
+def script_path(folder: Path, name: str) -> Path:
+    """Where `saved` wrote a tenant's TorchScript program."""
+    return folder / f"{name}.pt"
+
+
+class Compiled:
+    """A tenant's program on one core, as a server of one model at a time should run it.
+
+    Called once for each batch size, since TorchScript optimises when it is first called.
+    """
+
+    def __init__(self, path: Path) -> None:
+        torch.set_num_threads(1)
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # see kernels/scripted.py
+            load: Any = torch.jit.load  # untyped in PyTorch
+            self._call = torch.jit.optimize_for_inference(load(str(path)))
+            for size in range(1, LARGEST_BATCH + 1):
+                for _ in range(3):
+                    self._call(torch.zeros(size, 3, 64, 64))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scores `[N, 100]` of pictures `[N, 3, 64, 64]`."""
+        with torch.inference_mode():
+            scores: Tensor = self._call(x)
+        return scores
+
+
+def _architecture(kind: str) -> nn.Module:
+    from spacetime.zoo import photographs  # noqa: PLC0415  # needs the extra `demo`
+
+    return photographs.ARCHITECTURES[kind]()
+
+
+def _write(folder: Path, member: Member, model: nn.Module) -> None:
+    from safetensors.torch import save_file  # noqa: PLC0415  # needs the extra `live`
+
+    save_file(model.state_dict(), folder / f"{member.name}.safetensors")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # see kernels/scripted.py
+        traced: Any = torch.jit.trace(model, member.picture, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.freeze(traced), script_path(folder, member.name))
+
+
+def _tenants(members: Sequence[Member]) -> Iterator[dict[str, Any]]:
+    for member in members:
+        shape = [*member.picture.shape]
+        yield {
+            "name": member.name, "model": f"{__name__}:{member.kind}", "slo_ms": SLO_MS,
+            "rate_rps": 50, "weights": f"{member.name}.safetensors",
+            "example_inputs": [{"shape": shape, "datatype": "FP32"}],
+        }  # fmt: skip

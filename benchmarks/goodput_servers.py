@@ -1,0 +1,153 @@
+"""The servers of `bench goodput`, each with the same tenants: ours, Triton's and LitServe's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import spacetime
+from spacetime.benchmarks.goodput_models import (
+    LARGEST_BATCH,
+    SLO_MS,
+    TOLERANCE,
+    Member,
+    script_path,
+    workload_path,
+)
+from spacetime.benchmarks.server_process import (
+    Way,
+    first_answer,
+    free_port,
+    process,
+    triton_server,
+)
+
+# Both others can drop what waited too long; part of the objective, as launching takes some of it.
+WAIT_MS = SLO_MS / 2
+DELAY_US = 500  # for which Triton's batcher may wait for more
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers; `ways` by tenant, `leader` the session its processes are in."""
+
+    ways: Sequence[Way]
+    leader: int
+
+    @contextmanager
+    def alone(self, others: Iterable[Running]) -> Iterator[None]:
+        """Stops the processes of the others meanwhile: LitServe's use a fifth of a core idle."""
+        leaders = [one.leader for one in others if one is not self]
+        try:
+            for leader in leaders:
+                os.killpg(leader, signal.SIGSTOP)
+            yield
+        finally:
+            for leader in leaders:
+                os.killpg(leader, signal.SIGCONT)
+
+    def cpu_s(self) -> float:
+        """Processor time its processes have used so far, s."""
+        ticks = 0
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                if os.getsid(int(folder.name)) == self.leader:
+                    words = (folder / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
+                    ticks += int(words[11]) + int(words[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def ours(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
+    """`spacetime serve` as it is."""
+    command = [sys.executable, "-m", "spacetime", "serve", str(workload_path(folder)), "--json"]
+    command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+    with process(command, output=True) as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        if not line:
+            raise RuntimeError("our own server ended before it was ready")
+        port = int(json.loads(line)["http"].rpartition(":")[2])
+        yield _checked(Running([_oip(port, one) for one in members], running.pid), members)
+
+
+@contextmanager
+def triton(wheel: Path, folder: Path, members: Sequence[Member]) -> Iterator[Running]:
+    """Triton with an instance for each tenant, dynamic batching and a bound on waiting."""
+    with triton_server(wheel, partial(_repository, folder, members)) as (running, port):
+        yield _checked(Running([_oip(port, one) for one in members], running.pid), members)
+
+
+@contextmanager
+def litserve(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
+    """LitServe with its dynamic batching and a worker a core."""
+    port = free_port()
+    command = [sys.executable, "-m", "spacetime.benchmarks.goodput_litserve", str(port)]
+    command += [str(folder), str(WAIT_MS / 1000), *(one.name for one in members)]
+    with process(command) as running:
+        ways = [
+            Way(port, "/predict", bytes([number]) + one.body, headers=BYTES)
+            for number, one in enumerate(members)
+        ]
+        yield _checked(Running(ways, running.pid), members)
+
+
+def _checked(running: Running, members: Sequence[Member]) -> Running:
+    """The server once all have answered. Raises RuntimeError for scores other than the model's."""
+    for way, member in zip(running.ways, members, strict=True):
+        own = member.scores.numpy().ravel()
+        told = np.frombuffer(first_answer(way)[-own.nbytes :], np.float32)
+        if len(told) != len(own) or np.abs(told - own).max() > TOLERANCE * np.abs(own).max():
+            raise RuntimeError(f"{member.name} on port {way.port} answers other than its model")
+    return running
+
+
+def _oip(port: int, member: Member) -> Way:
+    """The Open Inference Protocol with bytes behind the JSON, both ways."""
+    shape, body = [*member.picture.shape], member.body
+    tensor = {
+        "name": "input_0", "shape": shape, "datatype": "FP32",
+        "parameters": {"binary_data_size": len(body)},
+    }  # fmt: skip
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = BYTES | {"Inference-Header-Content-Length": str(len(head))}
+    return Way(port, f"/v2/models/{member.name}/infer", head + body, headers=headers)
+
+
+def _repository(folder: Path, members: Sequence[Member], repository: Path) -> None:
+    # The stub's own environment has numpy 1 and no PyTorch: it finds ours behind its own packages.
+    paths = [str(Path(spacetime.__file__).parents[1]), sysconfig.get_path("purelib")]
+    for member in members:
+        place = repository / member.name
+        (place / "1").mkdir(parents=True)
+        (place / "config.pbtxt").write_text(_configuration(folder, member))
+        (place / "1" / "model.py").write_text(
+            f"import sys\nsys.path += {paths!r}\n"
+            "from spacetime.benchmarks.goodput_triton import TritonPythonModel\n"
+        )
+
+
+def _configuration(folder: Path, member: Member) -> str:
+    inputs, outputs = ([*tensor.shape[1:]] for tensor in (member.picture, member.scores))
+    return (
+        f'name: "{member.name}" backend: "python" max_batch_size: {LARGEST_BATCH}\n'
+        f'input [{{ name: "input_0" data_type: TYPE_FP32 dims: {inputs} }}]\n'
+        f'output [{{ name: "output_0" data_type: TYPE_FP32 dims: {outputs} }}]\n'
+        f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY_US}\n"
+        f"default_queue_policy {{ timeout_action: REJECT\n"
+        f"default_timeout_microseconds: {WAIT_MS * 1000:.0f} }} }}\n"
+        "instance_group [{ kind: KIND_CPU count: 1 }]\n"
+        f'parameters {{ key: "script" value: {{\n'
+        f'string_value: "{script_path(folder, member.name)}" }} }}\n'
+    )

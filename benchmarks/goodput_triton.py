@@ -1,0 +1,31 @@
+"""One tenant of `bench goodput` in Triton's Python backend: its batcher's rows as one batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton_python_backend_utils as pb
+
+from spacetime.benchmarks.goodput_models import Compiled
+
+
+class TritonPythonModel:
+    """What the backend looks for."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Reads the program that the model's configuration names."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self._model = Compiled(Path(parameters["script"]["string_value"]))
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """A response for each request, in order."""
+        rows = [
+            torch.from_numpy(pb.get_input_tensor_by_name(one, "input_0").as_numpy())
+            for one in requests
+        ]
+        scores = torch.split(self._model(torch.cat(rows)), [len(row) for row in rows])
+        return [pb.InferenceResponse([pb.Tensor("output_0", one.numpy())]) for one in scores]
