@@ -112,8 +112,9 @@ def _write(folder: Path, member: Member, model: nn.Module) -> None:
     save_file(model.state_dict(), folder / f"{member.name}.safetensors")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # see kernels/scripted.py
-        traced: Any = torch.jit.trace(model, member.picture, check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(torch.jit.freeze(traced), script_path(folder, member.name))
+        trace: Any = torch.jit.trace  # untyped in PyTorch
+        frozen = torch.jit.freeze(trace(model, member.picture, check_trace=False))
+        torch.jit.save(frozen, script_path(folder, member.name))
 
 
 def _tenants(members: Sequence[Member]) -> Iterator[dict[str, Any]]:
