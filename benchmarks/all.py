@@ -1,4 +1,4 @@
-"""Records every benchmark: python -m spacetime.benchmarks.all [--out DIR] [--quick]
+"""Records what a CPU alone measures: python -m spacetime.benchmarks.all [--out DIR] [--quick]
 
 Each runs in a process of its own, so none inherits the threads or the memory of another. Run it on
 an otherwise idle machine; it takes about a quarter of an hour.
@@ -37,10 +37,8 @@ def main() -> int:
 
 
 def _command(topic: str, out: Path, *, quick: bool) -> list[str]:
-    command = [sys.executable, "-m", f"spacetime.benchmarks.bench_{topic}", "--out"]
-    if topic == "scheduler":  # one table without a picture, and its own measure of effort
-        return [*command, str(out / "scheduler.json"), *["--requests", "100000"] * quick]
-    return [*command, str(out), *["--quick"] * quick]
+    bench = [sys.executable, "-m", "spacetime", "bench", topic, "--out", str(out)]
+    return [*bench, *["--quick"] * quick]
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def run(
     loads: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Measures and simulates every policy, kind of model and load; prints and records both."""
+    record.known("policies", policies or (), PRESETS)
+    record.known("models", models or (), zoo.KINDS)
     seconds = 0.5 if quick else 16.0
     chosen = {"policies": policies, "models": models, "loads": loads}
     result = record.header("agreement", seed=seed, quick=quick, chosen=chosen)
@@ -240,8 +242,3 @@ def shown(rows: Sequence[dict[str, Any]]) -> Any:
             "yes" if row["hindsight"]["agrees"] else "no",
         ])  # fmt: skip
     return record.table("agreement: live and simulated", heads, lines)
-
-
-if __name__ == "__main__":
-    given = record.options("agreement").parse_args()
-    run(quick=given.quick, out=given.out, as_json=given.as_json, seed=given.seed)

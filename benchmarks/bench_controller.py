@@ -2,8 +2,8 @@
 
     SPACETIME_DATA=... spacetime bench controller [--seconds 1800] [--planner parvagpu] [--out DIR]
 
-Everything is virtual time: the ParvaGPU artifact's scenario and A100 profiles (a small built-in
-profile where they are absent), rates that change every 5 s, Poisson arrivals, the same for all.
+Everything is virtual time: the ParvaGPU artifact's scenario and A100 profiles (with --quick a
+small built-in one), rates that change every 5 s, Poisson arrivals, the same for all.
 *static* is planned for every tenant's highest rate at once. *controller* sees only what arrived,
 once in `period_s`; its partitions serve `start_ms` after they were asked for, and until the old
 ones have drained the devices of both plans count. *oracle* knows the rates of the next half minute
@@ -13,7 +13,6 @@ and moves for free.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +30,6 @@ from spacetime.dynamic import (
     Period,
     simulate_dynamic,
 )
-from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.profile import Point, Profiles
 from spacetime.profile_import import parvagpu
@@ -52,7 +50,7 @@ def run(
     planner: str = "parvagpu", scenario: str = "S3", seconds: float = 1800.0,
     start_ms: float = 12_000.0, period_s: float = 5.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Both traces under all three. Raises UnsupportedError for an unknown planner or scenario."""
+    """Both traces under all three. Raises UnsupportedError: planner, scenario, no data."""
     seconds = min(seconds, 150.0) if quick else seconds
     study = Study(planner, *problem(scenario, quick=quick), start_ms, period_s)
     result = record.header("controller", seed=seed, quick=quick, chosen={
@@ -76,13 +74,12 @@ def run(
 
 
 def problem(scenario: str, *, quick: bool = False) -> tuple[Workload, Profiles]:
-    """A published scenario and profiles, or the built-in ones where they are absent."""
-    folder = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "parvagpu"
-    if quick or not folder.is_dir():
+    """A published scenario and profiles, or the built-in ones. Raises UnsupportedError."""
+    if quick:
         return built_in()
+    folder = record.published("parvagpu")
     found = scenario_file.read(folder / "scenarios.csv")
-    if scenario not in found:
-        raise UnsupportedError(f"scenario: must be one of {', '.join(found)}")
+    record.known("scenario", [scenario], found)
     return found[scenario], parvagpu(folder)
 
 
@@ -199,17 +196,3 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
                else f" but keeps only {each['worst_attainment']:.2%} in time for some tenant")
         )  # fmt: skip
     return "\n".join(said)
-
-
-def main() -> None:
-    """The command line of the module."""
-    parser = record.options("controller")
-    parser.add_argument("--planner", default="parvagpu")
-    parser.add_argument("--scenario", default="S3")
-    parser.add_argument("--seconds", type=float, default=1800.0)
-    parser.add_argument("--start-ms", type=float, default=12_000.0)
-    run(**vars(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Predicted A100 profiles beside ParvaGPU's measured ones: the error of each model, left out.
 
-    SPACETIME_DATA=... python -m spacetime.benchmarks.bench_cost [--quick] [--out DIR]
+    SPACETIME_DATA=... spacetime bench cost [--quick] [--out DIR]
 
 Three constants of the device are fitted: the part of the peak and of the bandwidth it reaches, and
 µs to launch a kernel (the artifact runs PyTorch eagerly in fp32 with tf32 products; small batches
@@ -12,8 +12,6 @@ of |predicted / measured - 1| over all its MIG sizes, batches and processes.
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +26,6 @@ from spacetime.benchmarks import cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
 from spacetime.cost import Calibration, Layer
 from spacetime.devices import A100_80
-from spacetime.errors import UnsupportedError
 from spacetime.profile import Point
 from spacetime.profile_import import parvagpu
 
@@ -72,9 +69,7 @@ def run(
 
     Raises UnsupportedError without the data.
     """
-    folder = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "parvagpu"
-    if not folder.is_dir():
-        raise UnsupportedError(f"{folder} is absent; set SPACETIME_DATA to the published data")
+    folder = record.published("parvagpu")
     profiles = parvagpu(folder)
     parts = QUICK_PARTS if quick else PARTS
     kept = {1, 7} if quick else {1, 2, 3, 4, 7}
@@ -201,17 +196,3 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
                 for row in result["plans"]
             ],
         )  # fmt: skip
-
-
-def main() -> int:
-    """python -m spacetime.benchmarks.bench_cost"""
-    try:
-        run(**vars(record.options("cost").parse_args()))
-    except UnsupportedError as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

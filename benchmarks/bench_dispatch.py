@@ -239,12 +239,3 @@ def _resident_bytes() -> int:
 
 def _nothing() -> None:
     """What every launch does."""
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_dispatch"""
-    run(**vars(record.options("dispatch").parse_args()))
-
-
-if __name__ == "__main__":
-    main()

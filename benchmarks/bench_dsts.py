@@ -1,6 +1,6 @@
 """D-STS, Fig. 7: R tenants' products in time, in space and in both, predicted beside the paper.
 
-    python -m spacetime.benchmarks.bench_dsts [--out DIR]
+    spacetime bench dsts [--out DIR]
 
 Needs the digitised figure (SPACETIME_DATA). Nothing runs on a device: `cost` has the waves and what
 a tile takes at the V100's peak from the device's facts; four constants are fitted to the figure,
@@ -12,8 +12,6 @@ error of the fit stands that of every row when it is left out of the fit.
 from __future__ import annotations
 
 import csv
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ import torch
 from spacetime import cost
 from spacetime.benchmarks import record
 from spacetime.devices import V100
-from spacetime.errors import UnsupportedError
 
 M, N, K = 256, 128, 1152  # ResNet-18 conv2_2 as one product, papers.md 1.3
 TILE = (128, 64)  # of cublasSgemmBatched: what a period of 20 on 80 SMs means
@@ -40,7 +37,7 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
 ) -> dict[str, Any]:
     """Fit, predict, compare; as much when quick. Raises UnsupportedError without the data."""
-    paper = read(data_file())
+    paper = read(record.published("dsts_fig7.csv"))
     result = record.header("dsts", seed=seed, quick=quick, chosen={})
     constants = fit(paper)
     result |= {
@@ -56,14 +53,6 @@ def run(
     result["met"] = max(result["error"]["off"].values()) <= GOAL
     record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_cost")
     return result
-
-
-def data_file() -> Path:
-    """The digitised figure. Raises UnsupportedError where it is absent."""
-    path = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "dsts_fig7.csv"
-    if not path.exists():
-        raise UnsupportedError(f"{path} is absent; set SPACETIME_DATA to the published data")
-    return path
 
 
 def read(path: Path) -> list[Row]:
@@ -164,17 +153,3 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     for mode, gain in result["gains"].items():
         paper = PAPER_GAINS[mode]
         yield f"space-time over {mode}, geometric mean of 60 points: {gain:.2f}x, paper {paper}x"
-
-
-def main() -> int:
-    """python -m spacetime.benchmarks.bench_dsts"""
-    try:
-        run(**vars(record.options("dsts").parse_args()))
-    except UnsupportedError as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -120,12 +120,9 @@ def measured(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _chosen(servers: Sequence[str] | None) -> list[str]:
     if not servers:
         return [example for example in LIBRARIES if missing(example) is None]
+    record.known("servers", servers, [name.removeprefix("in_") for name in LIBRARIES])
     for server in servers:
-        example = f"in_{server}"
-        if example not in LIBRARIES:
-            known = ", ".join(name.removeprefix("in_") for name in LIBRARIES)
-            raise InvalidInput("-", "servers", f"of {known}", server)
-        if (why := missing(example)) is not None:
+        if (why := missing(f"in_{server}")) is not None:
             raise InvalidInput("-", "servers", "installed ones", why)
     return [f"in_{server}" for server in servers]
 
@@ -205,15 +202,3 @@ def client_process() -> Iterator[subprocess.Popen[str]]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as client:
         yield client
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_embed"""
-    parser = record.options("embed")
-    parser.add_argument("--servers", action="append", help="fastapi, litserve or ray_serve")
-    parser.add_argument("--concurrency", action="append", type=int)
-    run(**vars(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()

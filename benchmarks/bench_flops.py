@@ -66,14 +66,13 @@ def run(
         )  # fmt: skip
     if quick:
         repetitions, target_ms = 3, 0.5
+    record.known("problems", problems or (), PROBLEMS)
     chosen = {"problems": problems, "tenants": tenants}
     result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
     with Lanes() as lanes:
         side = 512 if quick else 1024
         peaks = [_peak(lanes, side)]
         named = problems or (QUICK_PROBLEMS if quick else tuple(PROBLEMS))
-        if unknown := set(named) - PROBLEMS.keys():
-            raise ValueError(f"problems: {unknown.pop()} must be one of {', '.join(PROBLEMS)}")
         counts = tenants or (QUICK_TENANTS if quick else TENANTS)
         cases = [(PROBLEMS[p], r) for p in named for r in counts if _fits(PROBLEMS[p], r)]
         rows = []
@@ -201,15 +200,3 @@ def _pair(several: float | None, with_one: float | None) -> str:
         "-" if value is None else form.format(value)
         for value, form in ((several, "{:.2f}"), (with_one, "({:.2f})"))
     )
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_flops"""
-    options = record.options("flops")
-    options.add_argument("--problems", action="append", choices=PROBLEMS)
-    options.add_argument("--tenants", action="append", type=int)
-    run(**vars(options.parse_args()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """gpulet's scenario studies and highest rates, by planning alone: the paper's numbers beside ours.
 
-    python -m spacetime.benchmarks.bench_gpulet [--quick] [--turns own|all] [--out DIR]
+    spacetime bench gpulet [--quick] [--turns own|all] [--out DIR]
 
 Needs the digitised latencies (SPACETIME_DATA); five of nine models are stand-ins, see
 `gpulet_study`. The paper's counts are what its schedulers admit on four devices; its highest rates
@@ -10,7 +10,6 @@ were measured, ours are the highest a plan exists for.
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,6 @@ from typing import Any
 
 from spacetime.benchmarks import gpulet_study, record
 from spacetime.benchmarks.gpulet_study import FIG12, FIG12_NAMES, PLANNERS, STUDIES, Study
-from spacetime.errors import UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.plan.gpulet import Gpulet
 from spacetime.plan.knee import KNEES
@@ -39,8 +37,8 @@ def run(
     quick: a few scenarios drawn by `seed` instead of all. turns: what a tenant waits for in a
     cycle, `all` as in the released code or `own` as in Nexus.
     """
+    record.known("turns", [turns], ("all", "own"))
     options = PlanOptions(gpus=GPUS, max_utilisation=1, turns=turns)  # type: ignore[arg-type]
-    gpulet_study.data_file()
     result = record.header("gpulet", seed=seed, quick=quick, chosen={"turns": [turns]})
     result["gpus"] = GPUS
     result["turns"] = turns
@@ -159,19 +157,3 @@ def _gain(rows: Sequence[dict[str, Any]], of: str, name: str) -> float:
     """The mean gain over `sbp`."""
     gains = [row[of][name] / row[of]["sbp"] - 1 for row in rows]
     return float(sum(gains) / len(gains))
-
-
-def main() -> int:
-    """python -m spacetime.benchmarks.bench_gpulet"""
-    asked = record.options("gpulet")
-    asked.add_argument("--turns", choices=("own", "all"), default="all")
-    try:
-        run(**vars(asked.parse_args()))
-    except UnsupportedError as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -68,9 +68,7 @@ def run(
     result = record.header("loadgen", seed=seed, quick=quick, chosen={})
     ours, bare = (rows[place]["p50_us"] for place in (0, len(SCENARIOS)))
     result |= {"seconds": seconds, "rows": rows, "added_p50_us": ours - bare}
-    record.publish(result, shown(result), out=None, as_json=as_json)
-    if out is not None:  # a table says it all: no picture
-        record.save(result, out)
+    record.publish(result, shown(result), out=out, as_json=as_json, plots=None)
     return result
 
 
@@ -171,12 +169,3 @@ def shown(result: Row) -> Iterator[Any]:
         [[row[key] for key in keys] for row in result["rows"]],
     )
     yield f"SingleStream: {result['added_p50_us']:.0f} us more than a bare pool of threads (p50)"
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_loadgen"""
-    run(**vars(record.options("loadgen").parse_args()))
-
-
-if __name__ == "__main__":
-    main()

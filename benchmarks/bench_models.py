@@ -80,6 +80,7 @@ def run(
             dtypes=dtypes, budget_s=budget_s, compiled=compiled, seed=seed, dry_run=dry_run,
         )  # fmt: skip
     effort = Effort(0.1, 1, seed) if quick else Effort(seconds, repetitions, seed)
+    record.known("models", models or (), zoo.KINDS)
     kinds = tuple(models or (("digits",) if quick else zoo.KINDS))
     counts = tuple(tenants or ((2,) if quick else TENANTS))
     named = {"models": models, "tenants": tenants}
@@ -304,15 +305,3 @@ def _open_table(rows: Sequence[Row]) -> Iterator[Any]:
 
 def _best(row: Row) -> str:
     return f"{row['best']}{' LOST' * row['lost']}"
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_models"""
-    options = record.options("models")
-    options.add_argument("--models", action="append", choices=zoo.KINDS)
-    options.add_argument("--tenants", action="append", type=int)
-    run(**vars(options.parse_args()))
-
-
-if __name__ == "__main__":
-    main()

@@ -59,6 +59,7 @@ def run(
     ways: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Measures the model, drives every way with the same arrivals; prints and records them."""
+    record.known("ways", ways or (), WAYS)
     step_s = 1.0 if quick else 8.0
     result = record.header("moves", seed=seed, quick=quick, chosen={"ways": ways})
     models = {f"t{number}": _model(seed + number) for number in range(2)}

@@ -222,12 +222,3 @@ def shown(result: Row) -> Iterator[Any]:
     yield record.table(
         "goals", ("goal", ""), [(goal, words[met]) for goal, met in result["goals"].items()]
     )
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_overload"""
-    run(**vars(record.options("overload").parse_args()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """PARIS+ELSA's evaluation: latency-bounded throughput of its layouts and its route, beside others.
 
-    SPACETIME_DATA=... python -m spacetime.benchmarks.bench_paris [--quick] [--sla 1.5] [--out DIR]
+    SPACETIME_DATA=... spacetime bench paris [--quick] [--sla 1.5] [--out DIR]
 
 Simulated from the published A100-80 profiles, see `paris_study`. Every server has the same number
 of devices. The paper's figures are unconfirmed: what is compared is the order of the servers.
@@ -8,7 +8,6 @@ of devices. The paper's figures are unconfirmed: what is compared is the order o
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ from typing import Any
 
 from spacetime.benchmarks import paris_study, record
 from spacetime.benchmarks.paris_study import ELSA, FIFS, HOMOGENEOUS, MODELS, Setting
-from spacetime.errors import UnsupportedError
 
 DRAWS = 3  # random layouts
 NAMES = (
@@ -129,21 +127,3 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
             for each in result["order"]
         ],
     )  # fmt: skip
-
-
-def main() -> int:
-    """python -m spacetime.benchmarks.bench_paris"""
-    asked = record.options("paris")
-    asked.add_argument("--sla", type=float, default=1.5)
-    asked.add_argument("--variance", type=float, default=0.9)
-    asked.add_argument("--largest", type=int, default=32)
-    try:
-        run(**vars(asked.parse_args()))
-    except UnsupportedError as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

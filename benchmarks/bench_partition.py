@@ -16,7 +16,6 @@ from rich.progress import track
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.rungs import WORK, Ladder
-from spacetime.benchmarks.record import options
 
 GOAL_US, GOAL_LAUNCH_US = 100.0, 5.0
 PUBLISHED_S = (10, 15)  # gpulet, 2109.01611, section 5
@@ -157,14 +156,3 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     )
     low, high = result["published_s"]
     yield f"the published way, a shadow process, takes {low} to {high} s"
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_partition"""
-    asked = options("partition")
-    asked.add_argument("--device", default="cuda:0")
-    run(**vars(asked.parse_args()))
-
-
-if __name__ == "__main__":
-    main()

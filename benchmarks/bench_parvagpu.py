@@ -1,6 +1,6 @@
 """ParvaGPU's evaluation: devices for S1 to S4 and what each step is worth, beside the artifact's.
 
-    SPACETIME_DATA=... python -m spacetime.benchmarks.bench_parvagpu [--quick] [--out DIR]
+    SPACETIME_DATA=... spacetime bench parvagpu [--quick] [--out DIR]
 
 Planned from the published A100-80 profiles by the paper's own rules (half the objective, no
 utilisation ceiling). Committed in its artifact are the deployments of up to five processes; the
@@ -11,8 +11,6 @@ What the paper does not show is simulated: requests in time at random arrivals, 
 from __future__ import annotations
 
 import csv
-import os
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +18,6 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.devices import device
-from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Profiles
@@ -48,9 +45,7 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
 ) -> dict[str, Any]:
     """Every way on every scenario. Raises UnsupportedError without the data."""
-    folder = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "parvagpu"
-    if not folder.is_dir():
-        raise UnsupportedError(f"{folder} is absent; set SPACETIME_DATA to the published data")
+    folder = record.published("parvagpu")
     known = parvagpu(folder)
     result = record.header("parvagpu", seed=seed, quick=quick, chosen={})
     loads = {name: _workload(folder, name, seed) for name in SCENARIOS[: 2 if quick else None]}
@@ -116,17 +111,3 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     off = [row for row in result["rows"] if row["paper_gpus"] not in {None, row["gpus"]}]
     shown = ", ".join(f"{row['way']} on {row['scenario']}" for row in off)
     yield f"other numbers of devices than the artifact: {shown or 'none'}"
-
-
-def main() -> int:
-    """python -m spacetime.benchmarks.bench_parvagpu"""
-    try:
-        run(**vars(record.options("parvagpu").parse_args()))
-    except UnsupportedError as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

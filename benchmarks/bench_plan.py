@@ -1,6 +1,6 @@
 """How many devices planners need for many small tenants, and how long they take.
 
-    SPACETIME_DATA=... python -m spacetime.benchmarks.bench_plan [--quick] [--out DIR]
+    SPACETIME_DATA=... spacetime bench plan [--tenants 10000] [--out DIR]
 
 Tenants are drawn by `seed`: six of the published models, 2 to 200 requests a second (a tenth for
 bert), objectives of 150 to 600 ms (6 s for bert), on the published A100-80 profiles.
@@ -8,16 +8,14 @@ bert), objectives of 150 to 600 ms (6 s for bert), on the published A100-80 prof
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spacetime import devices
 from spacetime.benchmarks import record
-from spacetime.errors import UnsupportedError
 from spacetime.plan import PlanOptions, planner, require
 from spacetime.profile import Profiles
 from spacetime.profile_import import parvagpu
@@ -25,30 +23,24 @@ from spacetime.workload import Tenant, Workload
 
 MODELS = ("resnet50", "mobilenetv2", "densenet121", "vgg16", "bert", "inceptionv3")
 PLANNERS = ("parvagpu", "mig-only", "spacetime")
-SIZES = (20, 300, 1000)
 
 
 def run(
-    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
-) -> dict[str, Any]:
+    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
+    tenants: Sequence[int] = (20, 300, 1000),
+) -> dict[str, Any]:  # fmt: skip
     """Every planner on every number of tenants. Raises UnsupportedError without the data."""
-    folder = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "parvagpu"
-    if not folder.is_dir():
-        raise UnsupportedError(f"{folder} is absent; set SPACETIME_DATA to the published data")
+    folder = record.published("parvagpu")
     profiles = parvagpu(folder)
-    sizes = SIZES[:1] if quick else SIZES
-    result = record.header("plan", seed=seed, quick=quick, chosen={"tenants": list(sizes)})
+    tenants = tenants[:1] if quick else tenants
+    result = record.header("plan", seed=seed, quick=quick, chosen={"tenants": tenants})
     result["rows"] = [
-        _row(name, drawn(count, seed), profiles) for count in sizes for name in PLANNERS
+        _row(name, drawn(count, seed), profiles) for count in tenants for name in PLANNERS
     ]
     heads = ("tenants", "planner", "devices", "bound", "headroom", "seconds")
     lines = [[row[head] for head in heads] for row in result["rows"]]
-    if as_json:
-        print(json.dumps(result))
-    else:
-        record.console().print(record.table("devices for many small tenants", heads, lines))
-    if out is not None:
-        record.save(result, out)
+    shown = record.table("devices for many small tenants", heads, lines)
+    record.publish(result, [shown], out=out, as_json=as_json, plots=None)
     return result
 
 
@@ -79,7 +71,3 @@ def _row(name: str, load: Workload, profiles: Profiles) -> dict[str, Any]:
         "headroom": plan.headroom,
         "seconds": seconds,
     }
-
-
-if __name__ == "__main__":
-    run(**vars(record.options("plan").parse_args()))

@@ -59,9 +59,7 @@ def run(
         back_s = recovery_s(apart)
     result = record.header("proc", seed=seed, quick=quick, chosen={})
     result |= {"size": asdict(size), "rows": rows, "start_s": started_s, "back_s": back_s}
-    record.publish(result, [shown(result)], out=None, as_json=as_json)
-    if out is not None:
-        record.save(result, out)
+    record.publish(result, [shown(result)], out=out, as_json=as_json, plots=None)
     return result
 
 

@@ -1,6 +1,6 @@
 """How many requests a second the scheduler decides in simulation, on one core.
 
-    python benchmarks/bench_scheduler.py [--requests 3000000] [--out scheduler.json]
+    spacetime bench scheduler [--requests 3000000] [--out DIR]
 
 Eight tenants of one family on four lanes, Poisson arrivals; the time includes drawing the arrivals
 and keeping the statistics.
@@ -8,12 +8,11 @@ and keeping the statistics.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import time
 from pathlib import Path
+from typing import Any
 
+from spacetime.benchmarks import record
 from spacetime.core import PRESETS
 from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, simulate
 
@@ -22,7 +21,27 @@ TENANTS, LANES = 8, 4
 CAPACITY_RPS = {True: LANES * 16 / 5.5e-3, False: LANES / 1e-3}  # with batches, one by one
 
 
-def measure(policy: str, load: float, requests: int) -> dict[str, object]:
+def run(
+    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
+    requests: int = 3_000_000,
+) -> dict[str, Any]:  # fmt: skip
+    """Every policy that batches or partitions at 80 % load, space-time at three loads."""
+    requests = min(requests, 20_000) if quick else requests
+    result = record.header("scheduler", seed=seed, quick=quick, chosen={"requests": [requests]})
+    result["requests"] = requests
+    result["rows"] = [
+        measure(policy, load, requests, seed)
+        for policy, load in [("space-time", 0.2), ("space-time", 0.5), ("space-time", 0.8)]
+        + [(name, 0.8) for name in PRESETS if name not in {"space-time", "time-only"}]
+    ]
+    heads = ("policy", "load", "requests_per_s", "ns_per_request", "mean_batch", "attainment")
+    lines = [[row[head] for head in heads] for row in result["rows"]]
+    shown = record.table("requests simulated on one core", heads, lines)
+    record.publish(result, [shown], out=out, as_json=as_json, plots=None)
+    return result
+
+
+def measure(policy: str, load: float, requests: int, seed: int) -> dict[str, object]:
     """One row: `load` is the fraction of what the lanes can do under this policy."""
     rate_rps = load * CAPACITY_RPS[PRESETS[policy].batch != "one"]
     tenants = [
@@ -41,7 +60,7 @@ def measure(policy: str, load: float, requests: int) -> dict[str, object]:
         families=[FamilySpec.uniform(LANES, LATENCY_NS)],
         tenants=tenants,
         requests=requests,
-        seed=1,
+        seed=seed,
     )
     seconds = time.perf_counter() - begin
     completed = sum(tenant.completed for tenant in run.tenants)
@@ -55,28 +74,3 @@ def measure(policy: str, load: float, requests: int) -> dict[str, object]:
         "attainment": round(sum(tenant.met for tenant in run.tenants) / requests, 4),
         "completed": completed,
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=3_000_000)
-    parser.add_argument("--out", type=Path, help="where to write the rows as JSON")
-    options = parser.parse_args()
-    rows = [
-        measure(policy, load, options.requests)
-        for policy, load in [("space-time", 0.2), ("space-time", 0.5), ("space-time", 0.8)]
-        + [(name, 0.8) for name in PRESETS if name not in {"space-time", "time-only"}]
-    ]
-    print(f"{'policy':<12} {'load':>5} {'M requests/s':>13} {'ns/request':>11} {'batch':>6} SLO")
-    for row in rows:
-        print(
-            f"{row['policy']:<12} {row['load']:>5} {int(str(row['requests_per_s'])) / 1e6:>13.2f}"
-            f" {row['ns_per_request']:>11} {row['mean_batch']:>6} {row['attainment']}"
-        )
-    if options.out:
-        facts = {"machine": platform.machine(), "requests": options.requests, "rows": rows}
-        options.out.write_text(json.dumps(facts, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

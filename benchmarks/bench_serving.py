@@ -116,9 +116,3 @@ def shown(rows: Sequence[dict[str, Any]]) -> Any:
     keys = ["server", "connections", "rps", "p50_ms", "p99_ms", "max_ms"]
     lines = [[*(row[key] for key in keys), row["p50_ms"] - BATCH_S * 1e3] for row in rows]
     return record.table("serving: 2 ms a batch, at most 16 a batch", heads, lines)
-
-
-if __name__ == "__main__":
-    options = record.options("serving")
-    options.add_argument("--triton", default="")
-    run(**vars(options.parse_args()))

@@ -8,14 +8,14 @@ its objective, which the paper sets to twice the latency of batch 32: `source` i
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
+from spacetime.benchmarks import record
 from spacetime.devices import device
-from spacetime.errors import InfeasibleError, UnsupportedError
+from spacetime.errors import InfeasibleError
 from spacetime.interference import PUBLISHED, Interference, Use
 from spacetime.plan import Planner, PlanOptions
 from spacetime.plan.gpulet import Gpulet
@@ -111,18 +111,9 @@ PLANNERS: Mapping[str, Planner] = {
 }
 
 
-def data_file() -> Path:
-    """The digitised latencies. Raises UnsupportedError where they are absent."""
-    root = Path(__file__).resolve().parent.parent
-    path = Path(os.environ.get("SPACETIME_DATA", root.parent / "shared" / "data")) / FILE
-    if not path.exists():
-        raise UnsupportedError(f"{path} is absent; set SPACETIME_DATA to the published data")
-    return path
-
-
 def profiles(study: Study) -> Profiles:
     """Every model of a study at ten batches, straight lines between the published ones."""
-    latencies = _read(data_file())
+    latencies = _read(record.published(FILE))
     return Profiles(
         tuple(point for model in study.slo_ms for point in _points(model, study, latencies))
     )

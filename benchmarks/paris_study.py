@@ -9,13 +9,12 @@ the requests are within it; one that has not started by then is dropped, under e
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from spacetime import mig
+from spacetime.benchmarks import record
 from spacetime.core import Policy
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
@@ -80,10 +79,7 @@ class Setting:
 
 def profiles() -> Profiles:
     """The public profiles. Raises UnsupportedError where they are absent."""
-    folder = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / "parvagpu"
-    if not folder.is_dir():
-        raise UnsupportedError(f"{folder} is absent; set SPACETIME_DATA to the published data")
-    return parvagpu(folder)
+    return parvagpu(record.published("parvagpu"))
 
 
 def homogeneous(units: int, gpus: int) -> tuple[int, ...]:

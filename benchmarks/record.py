@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -10,7 +9,7 @@ import platform
 import re
 import subprocess
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import torch
 from rich.console import Console, RenderableType
 from rich.table import Table
+
+from spacetime.errors import InvalidInput, UnsupportedError
 
 FORMAT = "spacetime.bench/1"
 PLAIN_WIDTH = 190  # a table piped into a file keeps its columns
@@ -48,6 +49,21 @@ def header(
         "system": f"{platform.system()} {platform.machine()}",
         "commit": commit(),
     }
+
+
+def known(field: str, asked: Iterable[str], words: Collection[str]) -> None:
+    """Raises InvalidInput, naming the field, where something is asked that is none of `words`."""
+    for word in asked:
+        if word not in words:
+            raise InvalidInput("-", field, f"one of {', '.join(words)}", word)
+
+
+def published(name: str) -> Path:
+    """A file or folder of what others measured. Raises UnsupportedError where it is absent."""
+    path = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / name
+    if not path.exists():
+        raise UnsupportedError(f"{path} is absent; set SPACETIME_DATA to the published data")
+    return path
 
 
 def cpu_name() -> str:
@@ -108,11 +124,11 @@ def publish(
     *,
     out: Path | None,
     as_json: bool,
-    plots: str = "plot_bench",
+    plots: str | None = "plot_bench",
 ) -> None:
     """Prints the record, as JSON or as tables; saves it and its picture where `out` is given.
 
-    plots: the module that draws it, by a function `draw_<topic>`.
+    plots: the module that draws it, by a function `draw_<topic>`; None: there is no picture.
     """
     if as_json:
         print(json.dumps(record))
@@ -122,22 +138,14 @@ def publish(
             shown.print(part)
     if out is None:
         return
-    path = save(record, out)
-    # Imported here: drawing needs an optional package that measuring does not.
-    draw = getattr(import_module(f"spacetime.{plots}"), f"draw_{record['topic']}")
-    draw(record, path.with_suffix(".png"))
+    wrote = [save(record, out)]
+    if plots is not None:
+        wrote.append(wrote[0].with_suffix(".png"))
+        # Imported here: drawing needs an optional package that measuring does not.
+        draw = getattr(import_module(f"spacetime.{plots}"), f"draw_{record['topic']}")
+        draw(record, wrote[1])
     if not as_json:
-        print(f"wrote {path} and {path.with_suffix('.png')}")
-
-
-def options(topic: str) -> argparse.ArgumentParser:
-    """The options every benchmark has: --quick, --out, --json, --seed."""
-    parser = argparse.ArgumentParser(prog=f"spacetime bench {topic}")
-    parser.add_argument("--quick", action="store_true", help="tiny settings: does it run at all?")
-    parser.add_argument("--out", type=Path, help="folder for the JSON and the picture")
-    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON only")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
+        print("wrote", " and ".join(map(str, wrote)))
 
 
 def console() -> Console:

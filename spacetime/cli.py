@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 import click
@@ -183,22 +184,22 @@ def _option(parameter: inspect.Parameter) -> click.Option:
     flag = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
     if parameter.annotation is bool:
         return click.Option([flag, name], is_flag=True, default=bool(default))
-    if name == "out":
-        return click.Option([flag, name], type=OUT, default=default)
-    if (item := _item_type(parameter.annotation)) is not None:
+    one, several = _item_type(parameter.annotation)
+    ranges = {int: click.IntRange(0 if name == "seed" else 1), float: Number(0), Path: OUT}
+    kind = ranges.get(one, one)
+    if several:
         return click.Option(
-            [flag, name], type=item, multiple=True, default=default, help="May be repeated.",
+            [flag, name], type=kind, multiple=True, default=default, help="May be repeated.",
             callback=lambda ctx, param, value: value or default,
         )  # fmt: skip
-    return click.Option([flag, name], default=default, show_default=True)
+    return click.Option([flag, name], type=kind, default=default, show_default=True)
 
 
-def _item_type(annotation: Any) -> Any:
-    """`int` of `Sequence[int]`, also inside a union; None where it is no sequence."""
-    for choice in (annotation, *get_args(annotation)):
-        if get_origin(choice) in {Sequence, tuple}:
-            return get_args(choice)[0]
-    return None
+def _item_type(annotation: Any) -> tuple[Any, bool]:
+    """`int` of `int`, of `Sequence[int]` and of either `| None`; and whether it is a sequence."""
+    kind = get_args(annotation)[0] if isinstance(annotation, UnionType) else annotation
+    several = get_origin(kind) in {Sequence, tuple}
+    return (get_args(kind)[0] if several else kind), several
 
 
 def main() -> None:

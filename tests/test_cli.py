@@ -130,6 +130,51 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def bench_command(*words: str) -> click.Context:
+    """The command line after `spacetime bench`, read but not run."""
+    group = cli.bench
+    assert isinstance(group, click.Group)
+    command = group.get_command(click.Context(group), words[0])
+    assert command is not None
+    return command.make_context(words[0], list(words[1:]))
+
+
+def test_every_benchmark_is_a_command() -> None:
+    for topic in cli._bench_sources():
+        seen = bench_command(topic, "--quick", "--json", "--seed", "0").params
+        assert (seen["quick"], seen["as_json"], seen["seed"], seen["out"]) == (True, True, 0, None)
+
+
+RECORDS = sorted((Path(__file__).parent.parent / "benchmarks" / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_made_a_record_is_a_command(path: Path) -> None:
+    words = json.loads(path.read_text()).get("command", "spacetime bench scheduler").split()
+    assert words[:2] == ["spacetime", "bench"]
+    assert bench_command(*words[2:]).params["quick"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("scheduler", "--requests", "0"), "'--requests': 0"),
+        (("plan", "--tenants", "0"), "'--tenants': 0"),
+        (("models", "--budget-s", "nan"), "'--budget-s': nan"),
+        (("flops", "--seed", "-1"), "'--seed': -1"),
+        (("flops", "--problems", "x"), "problems must be one of conv2_2"),
+        (("models", "--models", "x"), "models must be one of digits"),
+        (("moves", "--ways", "x"), "ways must be one of static"),
+        (("agreement", "--policies", "x"), "policies must be one of time-only"),
+        (("gpulet", "--turns", "x"), "turns must be one of all, own"),
+    ],
+)
+def test_a_bad_value_for_a_benchmark_is_named(words: tuple[str, ...], field: str) -> None:
+    done = CliRunner().invoke(cli.cli, ["bench", *words])
+    assert done.exit_code == 2 or isinstance(done.exception, InvalidInput)
+    assert field in f"{done.output}{done.exception}"
+
+
 def test_bench_lists_the_topics_there_are() -> None:
     group = cli.bench
     assert isinstance(group, click.Group)

@@ -32,7 +32,6 @@ from spacetime.benchmarks.gpu.rig import (
 )
 from spacetime.benchmarks.gpu.ways import BOUND, OURS, WAYS
 from spacetime.benchmarks.loads import closed_loop, open_loop
-from spacetime.errors import InvalidInput
 from spacetime.units import SECOND
 
 TENANTS = (16,)
@@ -79,8 +78,7 @@ def run(
     """
     rig = rig_of(device, dry_run=dry_run)
     effort = Effort(3 if quick else repetitions, 0.3 if quick else seconds, compiled, seed)
-    if unknown := set(dtypes or ()) - set(KNOWN_DTYPES):
-        raise InvalidInput("-", "dtypes", f"of {', '.join(KNOWN_DTYPES)}", unknown.pop())
+    record.known("dtypes", dtypes or (), KNOWN_DTYPES)
     chosen = {"models": models, "tenants": tenants, "dtypes": dtypes}
     result = record.header("models", seed=seed, quick=quick, chosen=chosen)
     result["command"] += f" --device {device}" + " --dry-run" * dry_run
