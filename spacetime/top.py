@@ -1,29 +1,32 @@
 """`spacetime top`: a server's metrics as a table that keeps itself up to date.
 
-Reads the metrics port, so it watches a remote server as well, and any number may watch.
+Reads the metrics port, so it watches a remote server as well, and any number may watch. A server
+that goes away is asked again; one that comes back has begun to count anew.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import time
-import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from spacetime.errors import InvalidInput
+from spacetime.interruption import Interruption
+from spacetime.top_tables import tables
 
 TIMEOUT_S = 10.0
+OUTCOMES = ("move", "stay", "refused")
 Values = Mapping[str, float]
 
 
@@ -34,29 +37,48 @@ class Reading:
     time_s: float
     models: Mapping[str, Values]
     lanes: Mapping[str, Values]
+    server: Values  # of no model and no lane; re-plans by "NAME OUTCOME"
     facts: Mapping[str, str]
 
 
 def from_options(
     *, url: str, token_file: Path | None, interval: float, once: bool, as_json: bool
 ) -> None:
-    """Shows it until interrupted, or once. Raises InvalidInput for an address nobody answers."""
+    """Shows it until interrupted; once, where that is asked or nobody watches a terminal.
+
+    Raises InvalidInput for an address nobody answers, and KeyboardInterrupt or SystemExit when
+    interrupted or terminated.
+    """
     token = None if token_file is None else _token(token_file)
     first = read(url, token)
+    console = Console()
     if as_json:
         print(json.dumps(summary(first, None), indent=2))
-        return
-    if once:
-        Console().print(tables(summary(first, None)))
-        return
-    with Live(tables(summary(first, None)), auto_refresh=False, screen=True) as live:
-        try:
-            while True:
-                time.sleep(interval)
-                last, first = first, read(url, token)
-                live.update(tables(summary(first, last)), refresh=True)
-        except KeyboardInterrupt:
-            return
+    elif once or not console.is_terminal:
+        console.print(tables(summary(first, None), console.width))
+    else:
+        with Interruption() as stop:
+            try:
+                with stop.window():
+                    _watch(first, lambda: read(url, token), interval, console)
+            except KeyboardInterrupt:
+                if stop.number == signal.SIGTERM:
+                    raise SystemExit(128 + signal.SIGTERM) from None
+                raise
+
+
+def _watch(first: Reading, again: Callable[[], Reading], interval: float, console: Console) -> None:
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        last, now, trouble = None, first, ""
+        while True:
+            shown = tables(summary(now, last), console.width, console.height, trouble)
+            live.update(shown, refresh=True)
+            time.sleep(interval)
+            try:
+                last, now, trouble = now, again(), ""
+            except InvalidInput as error:
+                ago = time.monotonic() - now.time_s
+                trouble = f"no answer for {ago:.0f} s, asked every {interval:g} s: {error.got}"
 
 
 def read(url: str, token: str | None = None) -> Reading:
@@ -68,7 +90,7 @@ def read(url: str, token: str | None = None) -> Reading:
         request = urllib.request.Request(url, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             return parse(answer.read().decode(), time.monotonic())
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, OverflowError, HTTPException) as error:
         reason = str(getattr(error, "reason", error))
         raise InvalidInput("-", "url", "a server's metrics", f"{url}: {reason}") from None
 
@@ -77,6 +99,7 @@ def parse(text: str, time_s: float) -> Reading:
     """A reading of the text that a metrics port gives. Raises ValueError for another text."""
     models: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     lanes: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    server: dict[str, float] = defaultdict(float)
     facts: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         for named, labels, value, *_ in family.samples:
@@ -88,9 +111,11 @@ def parse(text: str, time_s: float) -> Reading:
                 models[labels["model"]][name] += value
             elif "lane" in labels:
                 lanes[labels["lane"]][name] += value
+            else:
+                server[" ".join([name, labels.get("outcome", "")]).strip()] += value
     if not facts:
         raise ValueError("these are no metrics of spacetime")
-    return Reading(time_s, models, lanes, facts)
+    return Reading(time_s, models, lanes, server, facts)
 
 
 def summary(now: Reading, last: Reading | None) -> dict[str, Any]:
@@ -112,6 +137,20 @@ def summary(now: Reading, last: Reading | None) -> dict[str, Any]:
             | {"units": values["spacetime_units"]}
             for name, values in now.lanes.items()
         },
+        "ready": bool(now.server["spacetime_ready"]),
+        "controller": _controller(now.server),
+    }
+
+
+def _controller(values: Values) -> dict[str, Any] | None:
+    """What a controller has done since the start; None where there is none."""
+    if "spacetime_controller_running" not in values:
+        return None
+    return {
+        "running": bool(values["spacetime_controller_running"]),
+        "planned_units": values["spacetime_planned_units"],
+        "last_replan": values.get("spacetime_last_replan_timestamp_seconds"),
+        **{outcome: values[f"spacetime_replans_total {outcome}"] for outcome in OUTCOMES},
     }
 
 
@@ -149,43 +188,6 @@ def _lane(grown: Values, seconds: float | None) -> dict[str, float | None]:
         "tenants_per_launch": _ratio(grown["spacetime_launch_tenants_total"], launches),
         "samples_per_launch": _ratio(grown["spacetime_launch_samples_total"], launches),
     }
-
-
-def tables(shown: Mapping[str, Any]) -> Group:
-    """A summary as two tables."""
-    over = "since the start" if shown["seconds"] is None else f"last {shown['seconds']:.1f} s"
-    title = f"spacetime {shown['version']}  {shown['device']}  {shown['policy']}  {over}"
-    tenants = _table(title, "tenant", _TENANT_COLUMNS, shown["tenants"])
-    return Group(tenants, _table("", "lane", _LANE_COLUMNS, shown["lanes"]))
-
-
-_TENANT_COLUMNS = {
-    "answered": "answered", "/s": "answered_rps", "failed": "failed", "pending": "pending",
-    "in time %": "attainment", "batch": "mean_batch", "queue ms": "queue_ms", "ms": "latency_ms",
-    "p99 ms": "p99_ms",
-}  # fmt: skip
-_LANE_COLUMNS = {
-    "units": "units", "used": "units_used", "launches": "launches", "/s": "launches_ps",
-    "tenants/launch": "tenants_per_launch", "samples/launch": "samples_per_launch",
-}  # fmt: skip
-
-
-def _table(title: str, of: str, columns: Mapping[str, str], rows: Mapping[str, Any]) -> Table:
-    table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column(of, min_width=8)
-    for name in columns:
-        table.add_column(name, justify="right")
-    for name, row in rows.items():
-        table.add_row(name, *(_shown(key, row[key]) for key in columns.values()))
-    return table
-
-
-def _shown(key: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    if key == "attainment":
-        return f"{100 * value:.1f}"
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
 
 
 def _ratio(part: float, whole: float) -> float | None:

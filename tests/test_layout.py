@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"benchmarks"},
     {"serving"},
     {"demo", "doctor", "live_run", "top", "verify"},
-    {"controlled"},
+    {"controlled", "top_tables"},
     {"server"},
     {"mig_command", "planning", "profiling", "simulation", "scoreboard"},
     {"comparison", "profiler"},
