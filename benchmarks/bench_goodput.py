@@ -33,7 +33,7 @@ from spacetime.benchmarks.goodput_servers import WAIT_MS, Running
 from spacetime.benchmarks.loads import schedule
 from spacetime.benchmarks.server_process import triton_wheel
 from spacetime.benchmarks.serving_ways import has_litserve
-from spacetime.errors import InvalidInput, SpacetimeError
+from spacetime.errors import SpacetimeError
 from spacetime.units import ns_from_ms
 
 TENANTS = (4, 8)
@@ -88,9 +88,7 @@ def run(
 
 
 def _names(servers: Sequence[str] | None) -> Sequence[str]:
-    for name in servers or ():
-        if name not in NAMES:
-            raise InvalidInput("-", "servers", f"of {', '.join(NAMES)}", name)
+    record.known("servers", servers or (), NAMES)
     return [name for name in NAMES if not servers or name in {NAMES[0], *servers}]
 
 
@@ -241,16 +239,3 @@ def shown(result: Row) -> Iterator[Any]:
         idle = ", ".join(f"{name} {cores:.2f}" for name, cores in one["idle_cores"].items())
         yield f"idle CPU, cores: {idle}"
         yield from (f"{name}: {why}" for name, why in one["missing"].items())
-
-
-def main() -> None:
-    """python -m spacetime.benchmarks.bench_goodput"""
-    parser = record.options("goodput")
-    parser.add_argument("--triton", default="")
-    parser.add_argument("--tenants", action="append", type=int)
-    parser.add_argument("--servers", action="append", choices=NAMES)
-    run(**vars(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()
