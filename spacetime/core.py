@@ -34,7 +34,8 @@ class Policy:
     ``route`` chooses the lane a request queues on, ``order`` the family a free lane serves next,
     ``batch`` how many requests a launch takes and how long a free lane waits for more. With
     ``shed`` a request whose launch is predicted to answer after its deadline is dropped when its
-    turn comes. ``lend`` lets an idle lane run one launch of another's work at a time, of at most
+    turn comes; while others fill the launch in its place, already after three quarters of the time
+    it could wait. ``lend`` lets an idle lane run one launch of another's work at a time, of at most
     ``max_borrow_ns`` predicted. A tenant slower than ``straggler_multiple`` times its prediction
     (0 = never) for ``straggler_patience`` launches gets launches of its own, on
     ``straggler_lane`` if given. ``first_fit``, ``elsa_alpha``, ``elsa_beta``: route ``elsa``;

@@ -90,6 +90,16 @@ class TestShed:
         assert drops(actions) == [(0, "deadline"), (1, "deadline")]
         assert starts(actions) == [(0, (2,))]
 
+    def test_keeps_a_quarter_of_the_wait_in_reserve_where_others_fill_the_launch(self) -> None:
+        # Answered at 2933 it would start at 1333, 1332 after it came; three quarters end at 1000.
+        for deadline, others, dropped in [(2931, 4, [0]), (2933, 4, []), (2931, 3, [])]:
+            made = self.made()
+            made.arrive(0, 0, 1, deadline=deadline)
+            made.arrive_all([(n + 1, 1) for n in range(others)], 1)
+            actions = made.finish(1, 1000)
+            assert [number for number, _ in drops(actions)] == dropped
+            assert len(starts(actions)[0][1]) == 4
+
     def test_a_duty_turn_sheds_its_own_tenant_only(self) -> None:
         made = self.made(order="duty")
         made.set_duty(0, [(1, 4)])

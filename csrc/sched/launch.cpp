@@ -5,6 +5,8 @@
 namespace st::sched {
 namespace {
 
+constexpr TimeNs kReserve = 4;  // one part of so many
+
 // What one sample is charged at the start: under order fair the lane time it is expected to take,
 // else one unit.
 double price(const Facts& facts, const Queue& queue, LaneId runner) {
@@ -24,6 +26,11 @@ void note_share(Running& running, TenantId tenant, std::uint32_t samples, double
   running.shares.push_back({tenant, samples, charged});
 }
 
+// Of the time a request could wait, what is kept for launches that take longer than predicted.
+TimeNs reserve(const Waiting& request, TimeNs latest) {
+  return std::max<TimeNs>(latest - request.arrival, 0) / kReserve;
+}
+
 // Whether the launch, as large as it can become, would answer the request too late.
 bool hopeless(const Facts& facts, const Queues& queues, const Site& site, const Pick& pick,
               const Waiting& request, std::uint32_t total) {
@@ -37,7 +44,10 @@ bool hopeless(const Facts& facts, const Queues& queues, const Site& site, const 
   const std::uint32_t waiting = own ? cell.samples : queue.samples;
   const std::uint32_t samples =
       std::max(std::min(pick.limit, total + waiting), total + request.samples);
-  return site.now + queues.predicted_ns(queue, site.runner, samples) > request.deadline;
+  const TimeNs predicted = queues.predicted_ns(queue, site.runner, samples);
+  const bool replaced = total + waiting - request.samples >= pick.limit;
+  const TimeNs latest = request.deadline - predicted;  // start that is predicted to be in time
+  return site.now > latest - (replaced ? reserve(request, latest) : 0);
 }
 
 // The tenant of the next request: the most urgent one's until the launch has its first.

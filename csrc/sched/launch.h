@@ -23,7 +23,11 @@ struct Site {
 //
 // With Policy::shed a request that this launch, as large as it can become, is predicted to answer
 // after its deadline is dropped instead (the early drop of Nexus): serving it would make the next
-// one late too. The last request is served even so, or a wrong prediction would never be corrected.
+// one late too. While enough others wait to fill the launch without it, so that dropping costs no
+// throughput, it goes already when three quarters of the time it could wait are over: in a lasting
+// overload every request is served as late as this rule lets it, and on the edge of its deadline
+// any launch slower than predicted would be work for nothing. The last request is served even so,
+// or a wrong prediction would never be corrected.
 std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const Pick& pick,
                    Running& running, Actions& out);
 
