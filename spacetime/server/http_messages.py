@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,7 +18,12 @@ from spacetime.server.refusal import Kind, Refusal, invalid
 
 BINARY_LENGTH = b"inference-header-content-length"
 _JOINED = 1 << 16  # smaller answers go out as one piece
-Size = Annotated[int, Meta(ge=0)]
+Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Number = bool | int | float
+if TYPE_CHECKING:
+    Data = list[Any]
+else:  # nested like tensors; no strings: numpy gives each the room of the longest
+    Data = reduce(lambda inner, _: list[Number | inner], range(15), list[Number])
 
 
 class InputMessage(Struct):
@@ -27,7 +33,7 @@ class InputMessage(Struct):
     shape: list[Size]
     datatype: str
     parameters: dict[str, Any] = {}
-    data: list[Any] | None = None
+    data: Data | None = None
 
 
 class OutputMessage(Struct):
@@ -88,6 +94,8 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: Any) -> Any:
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$.")
         field = path.removesuffix("`")
+        if ".data[" in field:
+            problem = "must be a number, true or false, or rows of them; BYTES are not served"
         missing = re.fullmatch("Object missing required field `(.*)`", problem)
         if missing:
             raise invalid(f"{field}.{missing[1]}".lstrip("."), "is missing; add it") from None

@@ -152,8 +152,7 @@ def _name(path: Sequence[Any], place: int) -> str:
 
 
 def _configured(spec: TensorSpec) -> dict[str, Any]:
-    kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
-    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(spec.tail)}
+    return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.tail)}
 
 
 def unknown(name: str) -> Refusal:

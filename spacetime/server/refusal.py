@@ -41,11 +41,14 @@ class Kind(Enum):
         return self.value[1]
 
 
+_LONGEST = 500  # characters; a gRPC status travels in a header
+
+
 class Refusal(Exception):
-    """A request that is refused or failed; the text is one line for the client."""
+    """A request that is refused or failed; the text, cut short, is one line for the client."""
 
     def __init__(self, kind: Kind, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
-        super().__init__(text)
+        super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")
         self.kind = kind
         self.headers = headers
 

@@ -19,7 +19,7 @@ from spacetime.server.model import MAX_TIMEOUT_US, VERSION
 from spacetime.server.parameters import submission
 from spacetime.server.refusal import Kind, Refusal, refusal_of
 from spacetime.server.repository import Repository
-from spacetime.server.rpc_messages import DATA_TYPES, METHODS, SERVICE, STREAM, message
+from spacetime.server.rpc_messages import DATA_TYPES, METHODS, SERVICE, STREAM, message, parsed
 from spacetime.server.statistics import statistics
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
@@ -64,26 +64,28 @@ class Service:
         found = {name: self._unary(name) for name in METHODS}
         found[STREAM] = grpc.stream_stream_rpc_method_handler(
             self._stream,
-            message("ModelInferRequest").FromString,
-            message("ModelStreamInferResponse").SerializeToString,
+            response_serializer=message("ModelStreamInferResponse").SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
     def _unary(self, name: str) -> Any:
         method: Callable[[Any, Call], Awaitable[Any]] = getattr(self, f"_{_snake(name)}")
-        response = message(f"{name}Response")
+        kind, response = message(f"{name}Request"), message(f"{name}Response")
+
+        async def understood(data: bytes, call: Call) -> Any:
+            return await method(parsed(kind, data), call)
+
         return grpc.unary_unary_rpc_method_handler(
-            partial(self._answer, name, method, response),
-            message(f"{name}Request").FromString,
-            response.SerializeToString,
+            partial(self._answer, name, understood, response),
+            response_serializer=response.SerializeToString,
         )
 
     async def _answer(
         self,
         name: str,
-        method: Callable[[Any, Call], Awaitable[Any]],
+        method: Callable[[bytes, Call], Awaitable[Any]],
         response: Any,
-        request: Any,
+        data: bytes,
         context: Any,
     ) -> Any:
         call = Call(name, context)
@@ -91,7 +93,7 @@ class Service:
         try:
             if name not in _OPEN:
                 self._tokens.check(call.headers.get(b"authorization"))
-            answer = await method(request, call)
+            answer = await method(data, call)
         except Refusal as refusal:
             self._journal.answered(call, refusal.kind.status, start)
             await context.abort(grpc.StatusCode[refusal.kind.code], str(refusal))
@@ -104,22 +106,23 @@ class Service:
         self._journal.answered(call, 200, start)
         return response(**answer) if isinstance(answer, dict) else answer
 
-    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the requests, each an error or an answer of its own."""
-        response = message("ModelStreamInferResponse")
+        kind, response = message("ModelInferRequest"), message("ModelStreamInferResponse")
         call = Call(STREAM, context)
         try:
             self._tokens.check(call.headers.get(b"authorization"))
         except Refusal as refusal:
             await context.abort(grpc.StatusCode[refusal.kind.code], str(refusal))
-        async for request in requests:
+        async for data in requests:
             start = self._journal.now()
+            call.model = call.request = ""
             try:
-                answer = response(infer_response=await self._model_infer(request, call))
+                answer = response(infer_response=await self._model_infer(parsed(kind, data), call))
                 status = 200
             except Refusal as refusal:
                 answer = response(error_message=str(refusal))
-                answer.infer_response.id = request.id
+                answer.infer_response.id = call.request
                 status = refusal.kind.status
             self._journal.answered(call, status, start)
             yield answer
@@ -129,9 +132,7 @@ class Service:
         model = self._repository.model(request.model_name, request.model_version)
         try:
             given = rpc_tensors.input_tensors(model, request, most=self._limits.tensors)
-            wanted = [one.name for one in request.outputs]
-            for place, name in enumerate(wanted):
-                model.check_output(f"outputs[{place}].name", name)
+            wanted = rpc_tensors.wanted_outputs(model, request)
             remaining = call._context.time_remaining()
             if remaining is not None and remaining > MAX_TIMEOUT_US / 1e6:
                 remaining = None

@@ -12,6 +12,9 @@ import re
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from spacetime.server.refusal import invalid
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -145,6 +148,14 @@ _pool.Add(_file())
 def message(name: str) -> Any:
     """The class of a message."""
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+
+
+def parsed(kind: Any, data: bytes) -> Any:
+    """The message of that class. Raises Refusal; gRPC itself would tell of a fault of ours."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise invalid("request", f"is no {kind.DESCRIPTOR.name}") from None
 
 
 # The numbers of Triton's DataType, in their order from 1.

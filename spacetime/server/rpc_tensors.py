@@ -56,11 +56,21 @@ def input_tensors(model: ServedModel, request: Any, *, most: int) -> dict[str, T
         spec.check(field, given.datatype, shape)
         check_parameters(f"{field}.parameters", parameters(given.parameters))
         if raw:
+            if given.HasField("contents"):
+                raise invalid(f"{field}.contents", "is there, and so are raw_input_contents")
             where = f"raw_input_contents[{place}]"
             found[given.name] = tensors.from_bytes(where, given.datatype, shape, raw[place])
         else:
             found[given.name] = _typed(f"{field}.contents", spec, shape, given.contents)
     return found
+
+
+def wanted_outputs(model: ServedModel, request: Any) -> list[str]:
+    """The names of the outputs asked for. Raises Refusal naming the field."""
+    for place, one in enumerate(request.outputs):
+        model.check_output(f"outputs[{place}].name", one.name)
+        check_parameters(f"outputs[{place}].parameters", parameters(one.parameters))
+    return [one.name for one in request.outputs]
 
 
 def _typed(field: str, spec: TensorSpec, shape: Sequence[int], contents: Any) -> Tensor:

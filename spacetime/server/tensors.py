@@ -22,6 +22,7 @@ _PLAIN = {
     for name, dtype in DTYPES.items()
     if name != "BF16"
 }
+_FROM_JSON = _PLAIN | {"BF16": np.dtype(np.float32)}
 
 
 def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Tensor:
@@ -52,10 +53,12 @@ def from_numbers(field: str, datatype: str, shape: Sequence[int], data: list[Any
             field, f"must be {math.prod(shape)} values of shape {list(shape)}, got {array.size}"
         )
     _check_kind(field, datatype, array)
-    dtype = DTYPES[datatype]
-    if datatype in {"FP16", "BF16"}:
-        return torch.from_numpy(array.astype(np.float32)).to(dtype).reshape(tuple(shape))
-    return torch.from_numpy(array.astype(_PLAIN[datatype])).reshape(tuple(shape))
+    try:
+        with np.errstate(over="raise"):
+            array = array.astype(_FROM_JSON[datatype])
+    except FloatingPointError:
+        raise invalid(field, f"holds a number that {datatype} cannot") from None
+    return torch.from_numpy(array).to(DTYPES[datatype]).reshape(tuple(shape))
 
 
 def _check_kind(field: str, datatype: str, array: np.ndarray[Any, Any]) -> None:
