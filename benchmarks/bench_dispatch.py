@@ -31,6 +31,7 @@ from spacetime.benchmarks.dispatch_ways import (
     pipelined,
     spinning,
 )
+from spacetime.benchmarks.serving_ways import has_litserve
 
 CLIENTS = 8  # of litserve: connections at once
 GOALS = {
@@ -67,7 +68,7 @@ def run(
     finally:
         gc.unfreeze()
     result = record.header("dispatch", seed=seed, quick=quick, chosen={})
-    result |= {"size": asdict(size), "rows": rows, "litserve": litserve_way.available()}
+    result |= {"size": asdict(size), "rows": rows, "litserve": has_litserve()}
     result["cc"] = capi_way.available()  # without it the C API has no row
     record.publish(result, [shown(rows)], out=out, as_json=as_json)
     return result
@@ -171,7 +172,7 @@ def rival_rows(size: Size) -> Iterator[dict[str, Any]]:
         yield alone_row("ThreadPoolExecutor", size, submit)
         yield pipelined_row("ThreadPoolExecutor, pipelined", size, submit)
     yield from asyncio.run(_asyncio_rows(size))
-    if not litserve_way.available():
+    if not has_litserve():
         yield {"way": "litserve: skipped, not installed"}
         return
     with litserve_way.serving() as port:

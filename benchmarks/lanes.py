@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from types import TracebackType
 
 import torch
 
@@ -77,12 +76,7 @@ class Lanes:
     def __enter__(self) -> Lanes:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for lane in [self.whole, *self.single]:
             lane.close()
         torch.set_num_threads(self._before)

@@ -6,17 +6,11 @@ It is reached over HTTP only: what it costs includes that.
 from __future__ import annotations
 
 import http.client
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib.util import find_spec
+from contextlib import contextmanager
 
-READY_S = 60.0
+from spacetime.benchmarks.server_process import READY_S, Way, first_answer, free_port, process
 
 
 class Client:
@@ -35,33 +29,10 @@ class Client:
             raise RuntimeError(f"litserve answered {answer.status}")
 
 
-def available() -> bool:
-    """Whether litserve is installed."""
-    return find_spec("litserve") is not None
-
-
 @contextmanager
 def serving() -> Iterator[int]:
     """A server in a process of its own; its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    command = [sys.executable, "-m", "spacetime.benchmarks.litserve_noop", str(port)]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
-    try:
-        _wait_until_ready(port)
+    port = free_port()
+    with process([sys.executable, "-m", "spacetime.benchmarks.litserve_noop", str(port)]):
+        first_answer(Way(port, "/predict", b"{}"))
         yield port
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)  # its workers would outlive it
-        process.wait(timeout=READY_S)
-
-
-def _wait_until_ready(port: int) -> None:
-    end = time.monotonic() + READY_S
-    while time.monotonic() < end:
-        with suppress(OSError, RuntimeError, http.client.HTTPException):
-            Client(port).call()
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"litserve did not answer on port {port} within {READY_S:.0f} s")

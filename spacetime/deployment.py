@@ -139,10 +139,7 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
 
 def _families(plan: Plan, numbers: dict[str, int]) -> tuple[int, ...]:
     """Of each tenant the first it shares launches with. Raises PlanError unless always the same."""
-    beside: dict[str, set[frozenset[str]]] = defaultdict(set)
-    for _, part, each in plan:
-        names = [other.tenant for other in part.tenants] if part.fused else [each.tenant]
-        beside[each.tenant].add(frozenset(names))
+    beside = plan.companions()
     for name, sets in beside.items():
         if len(sets) > 1:
             raise PlanError(f"{name}: shares launches with others in some partitions only")

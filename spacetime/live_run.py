@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from spacetime import devices, profile_file, workload_file
 from spacetime.errors import PlanError
@@ -34,7 +32,7 @@ from spacetime.plan import planner as make
 from spacetime.planned_session import LEAST_BATCH, PlannedSession
 from spacetime.profile import Profiles
 from spacetime.session import Session
-from spacetime.simulation import read_plan
+from spacetime.simulation import percent, read_plan, tenants_table
 from spacetime.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, Workload
@@ -316,23 +314,11 @@ def _percentile_ms(times_ns: Sequence[int], percent: float) -> float:
 
 def show(report: Mapping[str, Any], console: Console) -> None:
     """A table by tenant, one by partition, and the sums."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in ("tenant", "SLO", "offered", "dropped", "in time", "p50 ms", "p99 ms",
-                  "req/s", "batch"):  # fmt: skip
-        table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
-    for name, row in report["tenants"].items():
-        latency, batch = row["latency_ms"], row["mean_batch"]
-        table.add_row(
-            name, f"{row['slo_ms']:g}", f"{row['offered']:,}",
-            f"{sum(row['dropped'].values()):,}", _percent(row["attainment"]),
-            f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
-            f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
-        )  # fmt: skip
-    console.print(table)
+    console.print(tenants_table(report))
     overall, run = report["overall"], report["run"]
     parts = ", ".join(
         f"{row.get('id', f'lane {n}')} ({row['units']} {row['kind']}) "
-        f"busy {_percent(row['utilisation'])}"
+        f"busy {percent(row['utilisation'])}"
         for n, row in enumerate(report["partitions"])
     )
     dropped = ", ".join(f"{count:,} {why}" for why, count in overall["dropped"].items())
@@ -340,7 +326,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         f"{run['device']}, policy {run['policy']}, {run['arrivals']} arrivals for "
         f"{report['seconds']:.1f} s{' (interrupted)' if run['interrupted'] else ''}: "
         f"{overall['offered']:,} requests, {overall['completed']:,} answered, "
-        f"{dropped or 'none'} dropped, {_percent(overall['attainment'])} in time\n{parts}",
+        f"{dropped or 'none'} dropped, {percent(overall['attainment'])} in time\n{parts}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     for event in report.get("controller", {}).get("events", ()):
@@ -350,7 +336,3 @@ def show(report: Mapping[str, Any], console: Console) -> None:
             f"controller at {event['at_s']:.1f} s: {event['outcome']}: {event['why']} (planned in "
             f"{event['plan_ms']:.0f} ms{moved})", highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -81,33 +83,35 @@ def _search_json(search: RateSearch) -> dict[str, Any]:
 def show(report: dict[str, Any]) -> None:
     """Tables by tenant and partition, and the sums."""
     console = Console()
-    console.print(_tenants(report))
+    console.print(tenants_table(report))
     console.print(_partitions(report))
     how, overall = report["simulated"], report["overall"]
     attained = overall["confidence_95"]["attainment"]
     console.print(
         f"{how['gpus']} devices ({how['device']}), planned by {how['planner']}, "
         f"{how['arrivals']} arrivals, {how['replications']} replications: "
-        f"{overall['offered']:,} requests, {_percent(attained['mean'])}"
+        f"{overall['offered']:,} requests, {percent(attained['mean'])}"
         + (f" ± {100 * attained['half']:.2g}" if attained["half"] is not None else "")
         + " in time"
     )
     if "highest_rate" in report:
         found = report["highest_rate"]
         console.print(
-            f"Highest rate with every tenant at {_percent(found['target'])}: "
+            f"Highest rate with every tenant at {percent(found['target'])}: "
             f"{found['rate_scale']:.3g} times the workload's"
         )
 
 
-def _tenants(report: dict[str, Any]) -> Table:
-    table = Table("tenant", "SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms",
-                  "req/s", "batch")  # fmt: skip
+def tenants_table(report: Mapping[str, Any]) -> Table:
+    """A row a tenant of a report, of a run or a simulation."""
+    table = Table("tenant", box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms", "req/s", "batch"):
+        table.add_column(title, justify="right", no_wrap=True)
     for name, row in report["tenants"].items():
         latency, batch = row["latency_ms"], row["mean_batch"]
         table.add_row(
             name, f"{row['slo_ms']:g}", f"{row['offered']:,}",
-            f"{sum(row['dropped'].values()):,}", _percent(row["attainment"]),
+            f"{sum(row['dropped'].values()):,}", percent(row["attainment"]),
             f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
             f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
         )  # fmt: skip
@@ -120,11 +124,12 @@ def _partitions(report: dict[str, Any]) -> Table:
         batch = row["mean_batch"]
         table.add_row(
             str(row["gpu"]), row["id"], f"{row['kind']} {row['units']}", str(row["procs"]),
-            _percent(row["utilisation"]), f"{row['idle_units']:.2f}",
+            percent(row["utilisation"]), f"{row['idle_units']:.2f}",
             "-" if batch is None else f"{batch:.3g}",
         )  # fmt: skip
     return table
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | None) -> str:
+    """Two places, a dash for what was not measured."""
     return "-" if fraction is None else f"{100 * fraction:.2f} %"

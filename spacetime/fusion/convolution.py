@@ -12,6 +12,7 @@ from spacetime.kernels import onednn
 from spacetime.kernels.convolution import convolve_each, convolve_grouped, convolve_unfolded
 from spacetime.kernels.pointwise import convolve_pointwise
 
+from .fold import CONVOLUTIONS, TRANSPOSED
 from .graph import bind
 from .lower import Lowering, NoRule
 from .operation import Implementation
@@ -90,17 +91,4 @@ def _implementations(
     return {**choices, "each": partial(convolve_each, **shape)}
 
 
-RULES = dict.fromkeys(
-    (
-        aten.conv1d.default,
-        aten.conv2d.default,
-        aten.conv3d.default,
-        aten.conv1d.padding,
-        aten.conv2d.padding,
-        aten.conv3d.padding,
-        aten.conv_transpose1d.default,
-        aten.conv_transpose2d.input,
-        aten.conv_transpose3d.input,
-    ),
-    convolution,
-)
+RULES = dict.fromkeys(CONVOLUTIONS | TRANSPOSED, convolution)

@@ -116,6 +116,16 @@ def finish(
     where a device or partition cannot hold what is on it.
     """
     bound = max(lower_bound(workload, profiles, device, options), plan.lower_bound_gpus or 1)
+    require_gpus(plan, bound, options)
+    models = {tenant.name: tenant.model for tenant in workload.tenants}
+    gpus = _with_memory(plan, profiles, models, device)
+    parts = [partition for gpu in gpus for partition in gpu.partitions]
+    spare = headroom(parts, profiles, models)
+    return Plan(plan.planner, plan.device, gpus, bound, spare, plan.reasons)
+
+
+def require_gpus(plan: Plan, bound: int | None, options: PlanOptions) -> None:
+    """Raises InfeasibleError with bound `gpus` where the plan needs more devices than there are."""
     if options.gpus is not None and len(plan.gpus) > options.gpus:
         beyond = plan.gpus[options.gpus].partitions[0].tenants[0].tenant
         raise InfeasibleError(
@@ -123,11 +133,6 @@ def finish(
             f"{plan.planner} needs {len(plan.gpus)} devices, there are {options.gpus} "
             f"(no plan needs fewer than {bound})",
         )  # fmt: skip
-    models = {tenant.name: tenant.model for tenant in workload.tenants}
-    gpus = _with_memory(plan, profiles, models, device)
-    parts = [partition for gpu in gpus for partition in gpu.partitions]
-    spare = headroom(parts, profiles, models)
-    return Plan(plan.planner, plan.device, gpus, bound, spare, plan.reasons)
 
 
 def _with_memory(

@@ -254,11 +254,7 @@ def _fused(partition: PartitionPlan, models: dict[str, str]) -> Iterator[Violati
 
 def _families(plan: Plan) -> Iterator[Violation]:
     """Who shares launches shares all of them: the scheduler knows a family, or it does not."""
-    beside: dict[str, set[frozenset[str]]] = defaultdict(set)
-    for _, part, each in plan:
-        names = [other.tenant for other in part.tenants] if part.fused else [each.tenant]
-        beside[each.tenant].add(frozenset(names))
-    for name, sets in beside.items():
+    for name, sets in plan.companions().items():
         if len(sets) > 1:
             yield Violation(name, "family", "shares launches with others in some partitions only")
 

@@ -99,6 +99,14 @@ class Plan:
                 for assignment in partition.tenants:
                     yield gpu, partition, assignment
 
+    def companions(self) -> dict[str, set[frozenset[str]]]:
+        """Of each tenant the sets of tenants, itself among them, whose launches it shares."""
+        found: dict[str, set[frozenset[str]]] = {}
+        for _, part, each in self:
+            names = [other.tenant for other in part.tenants] if part.fused else [each.tenant]
+            found.setdefault(each.tenant, set()).add(frozenset(names))
+        return found
+
     def routes(self, tenant: str) -> dict[str, float]:
         """The share of a tenant's requests each of its partitions gets; the shares sum to 1.
 

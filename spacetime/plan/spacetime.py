@@ -14,6 +14,7 @@ from importlib.util import find_spec
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
+from spacetime.plan.assemble import require_gpus
 from spacetime.plan.bounds import explained
 from spacetime.plan.check import check
 from spacetime.plan.consolidate import consolidate
@@ -47,13 +48,7 @@ class SpaceTime:
         """See `Planner`."""
         best = self.plans(workload, profiles, device, options)[0]
         best = explained(best, workload, profiles, device, options)
-        if options.gpus is not None and len(best.gpus) > options.gpus:
-            last = best.gpus[options.gpus].partitions[0].tenants[0].tenant
-            raise InfeasibleError(
-                last, "gpus",
-                f"needs {len(best.gpus)} devices, there are {options.gpus} "
-                f"(no plan needs fewer than {best.lower_bound_gpus})",
-            )  # fmt: skip
+        require_gpus(best, best.lower_bound_gpus, options)
         return best
 
     def plans(
