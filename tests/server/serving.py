@@ -47,3 +47,12 @@ def serving(
         repository.load_all()
         with background(Server(repository, Options(**(ports | options)))) as server:
             yield server
+
+
+def settled(server: Server) -> None:
+    """Returns once nothing is queued or runs; the test's own timeout if that never comes."""
+    repository = server.repository
+    while repository.accepted or any(
+        tenant.pending for tenant in repository.session.counters().tenants.values()
+    ):
+        pass

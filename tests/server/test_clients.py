@@ -26,9 +26,9 @@ from spacetime.server.tokens import Tokens
 HELD = change(data=[101, 0, 0])
 
 
-def raw(server: Server, *pieces: bytes) -> socket.socket:
-    """A connection on which these bytes were sent."""
-    connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=60)
+def raw(server: Server, *pieces: bytes, port: int = 0) -> socket.socket:
+    """A connection on which these bytes were sent; HTTP's where no port is named."""
+    connection = socket.create_connection(("127.0.0.1", port or server.http_port), timeout=60)
     for piece in pieces:
         connection.sendall(piece)
     return connection
