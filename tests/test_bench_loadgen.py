@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +14,10 @@ import pytest
 
 from spacetime.benchmarks import bench_loadgen
 
+ROOT = Path(__file__).parent.parent
+LOADGEN = pytest.mark.skipif(
+    find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed"
+)
 SUMMARY = """Samples per second: 43645.7
 Result is : VALID
 50.00 percentile latency (ns)   : 36087909
@@ -42,7 +48,21 @@ def test_without_loadgen_it_is_one_line() -> None:
     ]
 
 
-@pytest.mark.skipif(find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is missing")
+@LOADGEN
+def test_the_example_is_asked_at_random_and_judged(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "under_loadgen.ask", str(tmp_path / "out"), "--qps", "150"]
+    done = subprocess.run(
+        [*command, "--seconds", "0.2"], cwd=ROOT / "examples", capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Scenario : Server", done.stdout)
+    assert re.search(r"Min queries satisfied : Yes", done.stdout)
+    assert bench_loadgen.read(done.stdout)["p50_us"] > 0
+    assert (tmp_path / "out" / "mlperf_log_detail.txt").exists()
+
+
+@LOADGEN
 def test_every_scenario_runs_on_both(tmp_path: Path) -> None:
     result = bench_loadgen.run(quick=True, out=tmp_path, as_json=True)
     assert json.loads((tmp_path / "loadgen.json").read_text())["rows"] == result["rows"]

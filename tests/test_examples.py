@@ -7,6 +7,7 @@ import difflib
 import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,52 @@ def test_every_tenant_answers_as_its_model_alone(example: str, way: str) -> None
             expected = alone[number % models.TENANTS](models.picture(pictures[number].tolist()))[0]
             torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(told[0], told[1], atol=1e-2)  # tenants are told apart
+
+
+async def asked(app: Any, path: str) -> tuple[int, str]:
+    """The status and the detail that an ASGI application answers a GET with."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": path, "headers": [],
+             "query_string": b""}  # fmt: skip
+    await app(scope, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])["detail"]
+
+
+def test_fastapi_tells_what_a_session_refuses_by_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    if why := missing("in_fastapi"):
+        pytest.skip(why)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = import_module("in_fastapi.after")
+    x = read_models().EXAMPLE
+
+    async def wrong() -> None:
+        await example.tenants[0].infer(torch.zeros(1, 3))
+
+    async def late() -> None:
+        await example.tenants[0].infer(x, deadline_ms=1e-6)
+
+    async def full() -> None:
+        for _ in range(5000):
+            example.tenants[0].submit(x)
+
+    async def ask() -> dict[str, tuple[int, str]]:
+        for route in (wrong, late, full):
+            example.app.add_api_route(f"/{route.__name__}", route)
+        async with example.app.router.lifespan_context(example.app):
+            return {path: await asked(example.app, path) for path in ("/wrong", "/late", "/full")}
+
+    told = asyncio.run(ask())
+    assert {path: status for path, (status, _) in told.items()} == {
+        "/wrong": 422, "/late": 504, "/full": 503,
+    }  # fmt: skip
+    assert "input" in told["/wrong"][1]
 
 
 def test_the_benchmark_measures_both_ways(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from four_models import EXAMPLE, PIXELS, TENANTS, model, picture
 from pydantic import BaseModel, Field
 
 import spacetime as st
 
 tenants: list[st.Tenant] = []
+STATUS = {st.InvalidInput: 422, st.QueueFull: 503, st.DeadlineExceeded: 504}
 
 
 class Question(BaseModel):
@@ -28,6 +30,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(st.SpacetimeError)
+async def refused(_: object, error: st.SpacetimeError) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, STATUS.get(type(error), 500))
 
 
 @app.post("/predict")
