@@ -24,7 +24,10 @@ core = sorted(source for part in PARTS for source in glob(f"csrc/{part}/*.cpp"))
 EMBED = {  # where what a C program needs lies in the installed package
     "csrc/capi/spacetime.h": "include/spacetime.h",
     "csrc/rt/launch.h": "include/rt/launch.h",
-    "csrc/capi/spacetimeConfig.cmake": "lib/cmake/spacetime/spacetimeConfig.cmake",
+    **{
+        f"csrc/capi/spacetimeConfig{part}.cmake": f"lib/cmake/spacetime/spacetimeConfig{part}.cmake"
+        for part in ("", "Version")
+    },
     "csrc/capi/spacetime.pc": "lib/pkgconfig/spacetime.pc",
 }
 EXPORTS = "csrc/capi/exports.map"
