@@ -1,11 +1,13 @@
 """`bench overload`: more is asked than can be answered; a lane is held; a flood beside who matters.
 
-Three tables. *Overload*: what a server answers in time at 0.5 to 5 times what it answers in a
+Three parts. *Overload*: what a server answers in time at 0.5 to 5 times what it answers in a
 closed loop, how fast it refuses, whether its memory grows, and whether every request is accounted
-for; ours under two policies beside a pool of threads with a bounded queue. *Timeouts*: with a lane
+for: ours beside our space-only, which sheds nothing, and beside a pool of threads with a bounded
+queue. Latency counts from when a request was due; who sends shares the cores with who answers, so
+what sending took and how late it was are in the table. *Timeouts*: with a lane
 held for 9 s, when requests with a timeout of 1 s are answered. *Priority*: p99 of a tenant under
 order `priority` beside a best-effort tenant of the same family that floods every lane: at most 1.2
-times its p99 alone and the longest launch that it may have to wait for.
+times its p99 alone and a launch that it may have to wait for (p99 of the flood's).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from spacetime.benchmarks import record
 from spacetime.benchmarks.loads import closed_loop
 from spacetime.benchmarks.overload_load import (
     SHAPE,
+    SMALL,
     TENANTS,
     asked,
     drive,
@@ -39,7 +42,8 @@ from spacetime.errors import QueueFull
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, Tenant, Workload
 
-WAYS = ("space-time", "space-only", "thread pool")
+OURS = "space-time"
+WAYS = (OURS, "space-only", "thread pool")
 LOADS = (0.5, 1.0, 2.0, 5.0)  # of what the way itself answers in the closed loop
 WORST = LOADS[-1]
 LEAST_OF_PEAK, MOST_GROWTH_MIB, MOST_REFUSAL_MS = 0.95, 64.0, 1.0
@@ -96,6 +100,7 @@ def overloaded(way: str, slo_ms: float, seconds: tuple[float, float], seed: int)
                 **{word: counts[word] for word in counts if word != "pending"},
                 "unaccounted": counts["pending"], "p99_ms": seen.p99_ms("answered"),
                 "refusal_p99_ms": seen.p99_ms("queue-full"), "grown_mib": seen.grown_mib,
+                "sender_cores": seen.sender_cores, "sent_late_p99_ms": seen.sent_late_p99_ms,
             }  # fmt: skip
 
 
@@ -140,7 +145,7 @@ class Flood:
 
 def priority(requests: int) -> Row:
     """p99 of who matters, alone and under a flood, and how long the flood's launches took."""
-    x = torch.randn(SHAPE)
+    x = torch.randn(SMALL)
     policy = Policy(order="priority")
     with st.Session("cpu", policy=policy, timeline=True) as session:
         matters = session.add(net(0), example_inputs=(x,), name="matters", priority=10)
@@ -151,10 +156,10 @@ def priority(requests: int) -> Row:
         beside = asked_in_turn(matters, x, requests)
         flood.stop()
         events = [event for event in session.timeline() if event["ph"] == "X"]
-    launch_ms = max(event["dur"] / 1e3 for event in events)
+    launch_ms = float(np.percentile([event["dur"] / 1e3 for event in events], 99))
     return {
         "requests": requests, "alone_p99_ms": alone, "beside_p99_ms": beside,
-        "launch_max_ms": launch_ms, "bound_ms": ALONE_FACTOR * alone + launch_ms,
+        "launch_p99_ms": launch_ms, "bound_ms": ALONE_FACTOR * alone + launch_ms,
     }  # fmt: skip
 
 
@@ -172,22 +177,19 @@ def asked_in_turn(tenant: st.Tenant, x: Tensor, requests: int) -> float:
 
 
 def goals(result: Row) -> Row:
-    """Each goal in words, and whether it was met; None where nothing could show it."""
-    found: Row = {}
-    for way in WAYS:
-        own = [row for row in result["rows"] if row["way"] == way]
-        peak, worst = max(row["goodput_rps"] for row in own), own[-1]
-        refusal = worst["refusal_p99_ms"]
-        found |= {
-            f"{way}: goodput at 5 x >= 95 % of its peak":
-                worst["goodput_rps"] >= LEAST_OF_PEAK * peak,
-            f"{way}: memory grows by <= {MOST_GROWTH_MIB:.0f} MiB":
-                max(row["grown_mib"] for row in own) <= MOST_GROWTH_MIB,
-            f"{way}: refused within {MOST_REFUSAL_MS:.0f} ms (p99)":
-                None if refusal is None else refusal <= MOST_REFUSAL_MS,
-            f"{way}: every request accounted for":
-                all(row["unaccounted"] == row["failed"] == 0 for row in own),
-        }  # fmt: skip
+    """Each of our goals in words, and whether it was met; None where nothing could show it."""
+    own = [row for row in result["rows"] if row["way"] == OURS]
+    peak, worst = max(row["goodput_rps"] for row in own), own[-1]
+    refusal = worst["refusal_p99_ms"]
+    found: Row = {
+        "goodput at 5 x >= 95 % of its peak": worst["goodput_rps"] >= LEAST_OF_PEAK * peak,
+        f"memory grows by <= {MOST_GROWTH_MIB:.0f} MiB":
+            max(row["grown_mib"] for row in own) <= MOST_GROWTH_MIB,
+        f"refused within {MOST_REFUSAL_MS:.0f} ms (p99)":
+            None if refusal is None else refusal <= MOST_REFUSAL_MS,
+        "every request accounted for":
+            all(row["unaccounted"] == row["failed"] == 0 for row in own),
+    }  # fmt: skip
     off, first = result["timeouts"]["off_ms"], result["priority"]
     found["a timeout is answered within 20 ms of it"] = (
         off is not None and off <= TIMEOUT_TOLERANCE_MS
@@ -199,9 +201,11 @@ def goals(result: Row) -> Row:
 def shown(result: Row) -> Iterator[Any]:
     """The tables, and the goals."""
     heads = ("way", "load", "offered", "in time/s", "answered", "queue full", "deadline",
-             "p99 ms", "refused p99 ms", "MiB more")  # fmt: skip
+             "p99 ms", "refused p99 ms", "MiB more", "sender cores",
+             "sent late p99 ms")  # fmt: skip
     keys = ("way", "load", "offered", "goodput_rps", "answered", "queue-full", "deadline",
-            "p99_ms", "refusal_p99_ms", "grown_mib")  # fmt: skip
+            "p99_ms", "refusal_p99_ms", "grown_mib", "sender_cores",
+            "sent_late_p99_ms")  # fmt: skip
     slo, last = result["slo_ms"], result["seconds"][1]
     yield record.table(
         f"open loop at parts of each way's closed loop, objective {slo:.0f} ms, {last:g} s at 5 x",
@@ -216,7 +220,7 @@ def shown(result: Row) -> Iterator[Any]:
     yield (
         f"order priority, {first['requests']} requests: p99 {first['alone_p99_ms']:.3g} ms alone, "
         f"{first['beside_p99_ms']:.3g} ms under a flood whose launches take "
-        f"up to {first['launch_max_ms']:.3g} ms: bound {first['bound_ms']:.3g} ms"
+        f"{first['launch_p99_ms']:.3g} ms (p99): bound {first['bound_ms']:.3g} ms"
     )
     words = {True: "met", False: "NOT met", None: "nothing was refused"}
     yield record.table(
