@@ -171,11 +171,20 @@ def test_the_header_stands_alone(language: list[str], tmp_path: Path) -> None:
     run(CC or "", "-x", language[0], language[1], *strict, *shlex.split(embed.cflags()), source)
 
 
+def declared() -> set[str]:
+    found = set(re.findall(r"^ST_API [\w *]*?\b(st_\w+)\(", HEADER.read_text(), re.MULTILINE))
+    assert len(found) > 20
+    return found
+
+
 def test_the_library_exports_what_the_header_declares_and_nothing_else() -> None:
-    declared = set(re.findall(r"^ST_API [\w *]*?\b(st_\w+)\(", HEADER.read_text(), re.MULTILINE))
     listed = run("nm", "-D", "--defined-only", LIBRARY).splitlines()
-    assert {line.split()[-1] for line in listed} == declared
-    assert len(declared) > 20
+    assert {line.split()[-1] for line in listed} == declared()
+
+
+def test_every_function_is_fuzzed() -> None:
+    fuzz = (ROOT / "tests/native/capi_fuzz.cpp").read_text()
+    assert declared() - set(re.findall(r"\b(st_\w+)\(", fuzz)) == set()
 
 
 def test_versions_agree() -> None:

@@ -232,8 +232,10 @@ class Fuzz {
 }  // namespace
 
 int main() {
-  assert(std::string(st_error_text(-1)) == "an unknown status");
-  assert(std::string(st_error_text(1000)) == "an unknown status");
+  assert(st_api_version() == ST_API_VERSION && st_version()[0] != '\0');
+  for (const int status : {-1, 1000, std::numeric_limits<int>::min()}) {
+    assert(std::string(st_error_text(status)) == "an unknown status");
+  }
   std::array<std::uint64_t, ST_INTERNAL + 1> seen{};
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     Fuzz fuzz(seed);

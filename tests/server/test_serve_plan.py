@@ -1,0 +1,83 @@
+"""`spacetime serve --plan` as a process: a plan of `spacetime plan` runs as it says, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from process import HERE, refused, running, send, told
+
+from spacetime.cli import cli
+
+CORES = len(os.sched_getaffinity(0))
+WORK = """
+tenants:
+  - {name: a, model: "served_models:affine", slo_ms: 10000, rate_rps: 40, example_inputs: [IN]}
+  - {name: b, model: "served_models:affine", slo_ms: 10000, rate_rps: 40, example_inputs: [IN]}
+""".replace("IN", "{shape: [1, 3], datatype: FP32}")
+# A core answers 50 a second: by these, each tenant needs one of its own.
+PROFILES = f"""model,device,kind,units,batch,procs,latency_ms,throughput_rps,source
+served_models:affine,cpu-{CORES},cores,1,1,1,20,50,measured
+"""
+
+pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores")
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
+    """A workload, and the options that name its plan and the profiles."""
+    (tmp_path / "served_models.py").write_text((HERE / "served_models.py").read_text())
+    work, profiles, plan = (tmp_path / name for name in ("w.yaml", "profiles.csv", "plan.json"))
+    work.write_text(WORK)
+    profiles.write_text(PROFILES)
+    command = ["plan", str(work), "--profiles", str(profiles), "--out", str(plan)]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    return work, ("--plan", str(plan), "--profiles", str(profiles))
+
+
+def test_the_plan_is_what_runs(planned: tuple[Path, tuple[str, ...]]) -> None:
+    work, options = planned
+    with running(work, *options) as served:
+        found = served.metrics()
+        units = {of: value for (name, of), value in found.items() if name == "spacetime_units"}
+        assert sorted(units.values()) == [1, 1]  # without a plan one lane has every core
+        for tenant, value in (("a", 1), ("b", 2)):
+            connection = served.connection()
+            send(connection, tenant, value, value, value)
+            assert told(connection) == (200, [2 * value + 1] * 3)
+        now = served.metrics()
+        ran = {of: now["spacetime_launches_total", of] for of in units}
+        # Each tenant is asked once for its outputs when it is loaded, and once here.
+        assert list(ran.values()) == [2, 2], "each tenant has its own partition"
+
+
+def _another_tenant(plan: Any) -> None:
+    plan["gpus"][0]["partitions"][0]["tenants"][0]["tenant"] = "c"
+
+
+def _too_many_units(plan: Any) -> None:
+    plan["gpus"][0]["partitions"][0]["units"] = CORES + 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_another_tenant, "tenant: c is not in the workload"),
+        (_too_many_units, f"of cores, the device has {CORES}"),
+    ],
+)
+def test_a_wrong_plan_is_one_line_and_status_2(
+    planned: tuple[Path, tuple[str, ...]], spoil: Callable[[Any], None], says: str
+) -> None:
+    work, options = planned
+    path = Path(options[1])
+    plan = json.loads(path.read_text())
+    spoil(plan)
+    path.write_text(json.dumps(plan))
+    assert says in refused(work, *options)
