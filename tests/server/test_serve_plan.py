@@ -1,4 +1,4 @@
-"""`spacetime serve --plan` as a process: a plan of `spacetime plan` runs as it says, or not at all."""
+"""`spacetime serve --plan` as a process: what `spacetime plan` wrote runs as it says, or not."""
 
 from __future__ import annotations
 
