@@ -1,9 +1,10 @@
 """`bench serving`: a model of 2 ms a batch behind our server, Triton's and LitServe's.
 
 Largest batch 16, one lane or instance each, the same client over HTTP in a process of its own, a
-closed loop of 1 and of 16 connections, in turns. Triton comes from the wheel nvidia-pytriton
-(--triton FOLDER: the site-packages of another environment, which has it and numpy 1); a server that
-is not there is left out, and the record says so.
+closed loop of 1 and of 16 connections, in turns. Two rows are no servers: the *client limit* is
+answered at once, the *batch limit* after 2 ms a batch, both unread and always the same. Triton
+comes from the wheel nvidia-pytriton (--triton FOLDER: the site-packages of another environment,
+which has it and numpy 1); a server that is not there is left out, and the record says so.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from spacetime.benchmarks.serving_toy import BATCH_S
 
 CONNECTIONS = (1, 16)
 OTHERS = {"triton", "litserve"}
+LIMITS = {"batch limit": BATCH_S, "client limit": 0.0}
 FULL, QUICK = (5, 5.0), (1, 0.5)  # rounds, and seconds of each server in one
 
 
@@ -39,6 +41,8 @@ def run(
     wheel = triton_wheel(triton)
     with ExitStack() as servers:
         ways = {"spacetime": servers.enter_context(serving_ways.ours())}
+        for name, batch_s in LIMITS.items():
+            ways[name] = servers.enter_context(serving_ways.limit(batch_s))
         missing = {}
         for name, there in others(wheel).items():
             try:
@@ -86,33 +90,38 @@ def measured(ways: dict[str, Way], *, rounds: int, seconds: float) -> Iterator[d
             yield {"server": name, "connections": connections, **middle, "rounds": each}
 
 
-def asked(way: Way, connections: int, seconds: float) -> list[float]:
-    """Sorted latencies in microseconds of one client process."""
+def asked(way: Way, connections: int, seconds: float) -> dict[str, Any]:
+    """What one client process says."""
     command = [
         sys.executable, "-m", "spacetime.benchmarks.serving_client",
-        str(way.port), way.path, str(connections), str(seconds),
+        str(way.port), str(connections), str(seconds),
     ]  # fmt: skip
-    done = subprocess.run(command, input=way.body, capture_output=True, check=False)
+    done = subprocess.run(command, input=way.wire(), capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the client failed: {done.stderr.decode().splitlines()[-1:]}")
-    latencies: list[float] = json.loads(done.stdout)
-    return latencies
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
 
 
-def summary(latencies: Sequence[float], seconds: float) -> dict[str, float]:
-    """Answers a second, and percentiles in milliseconds."""
+def summary(said: Mapping[str, Any], seconds: float) -> dict[str, float]:
+    """Answers a second, percentiles in milliseconds, and the client's own cost of a request."""
+    latencies = said["took_us"]
     last = len(latencies) - 1
     return {
         "rps": len(latencies) / seconds,
         "p50_ms": latencies[last // 2] / 1e3,
         "p99_ms": latencies[last * 99 // 100] / 1e3,
         "max_ms": latencies[-1] / 1e3,
+        "client_us": said["cpu_s"] / len(latencies) * 1e6,
     }
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
     """The table; `added` is what the median request waits beyond the batch itself."""
-    heads = ["server", "connections", "requests/s", "p50 ms", "p99 ms", "max ms", "added ms p50"]
-    keys = ["server", "connections", "rps", "p50_ms", "p99_ms", "max_ms"]
-    lines = [[*(row[key] for key in keys), row["p50_ms"] - BATCH_S * 1e3] for row in rows]
+    heads = [
+        "server", "connections", "requests/s", "p50 ms", "p99 ms", "max ms", "client us",
+        "added ms p50",
+    ]  # fmt: skip
+    keys = ["server", "connections", "rps", "p50_ms", "p99_ms", "max_ms", "client_us"]
+    lines = [[*(row[key] for key in keys), max(0.0, row["p50_ms"] - BATCH_S * 1e3)] for row in rows]
     return record.table("serving: 2 ms a batch, at most 16 a batch", heads, lines)

@@ -1,4 +1,4 @@
-"""Servers of the compared model, each a process: ours, Triton's and LitServe's."""
+"""Servers of the compared model, each a process: ours, Triton's, LitServe's, and their bounds."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ _OIP_BODY = {"inputs": [_OIP], "parameters": {"binary_data_output": True}}
 @contextmanager
 def ours() -> Iterator[Way]:
     """`spacetime serve`'s server with one lane."""
-    command = [sys.executable, "-m", "spacetime.benchmarks.serving_toy"]
-    with process(command, output=True) as running:
-        assert running.stdout is not None
-        line = running.stdout.readline()
-        if not line:
-            raise RuntimeError("our own server ended before it was ready")
-        yield _oip(int(line))
+    with _announced("spacetime.benchmarks.serving_ours") as way:
+        yield way
+
+
+@contextmanager
+def limit(batch_s: float) -> Iterator[Way]:
+    """No server: what answers always the same after `batch_s`, as cheaply as can be."""
+    with _announced("spacetime.benchmarks.serving_limit", str(batch_s), _ANSWER.hex()) as way:
+        yield way
 
 
 @contextmanager
@@ -84,6 +86,17 @@ def _repository(repository: Path) -> None:
         "        rows = [pb.get_input_tensor_by_name(r, 'input_0').as_numpy() for r in requests]\n"
         "        return [pb.InferenceResponse([pb.Tensor('output_0', x + 1)]) for x in rows]\n"
     )
+
+
+@contextmanager
+def _announced(module: str, *arguments: str) -> Iterator[Way]:
+    """A server of ours that prints its port."""
+    with process([sys.executable, "-m", module, *arguments], output=True) as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{module} ended before it was ready")
+        yield _oip(int(line))
 
 
 def _oip(port: int) -> Way:
