@@ -1,10 +1,10 @@
-"""Reading a request's body: bounded in size and time, and copied once, to where tensors can lie."""
+"""A request's body: bounded in size and time, and tensors copied once, to where they can lie."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from spacetime.server.refusal import Kind, Refusal, invalid
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+Bytes = bytes | memoryview
+CLOSE = ((b"connection", b"close"),)
 _ALIGNED = 64  # a cache line; what vectorised loads like
 _GZIP, _ZLIB = 31, 15  # window sizes of zlib, which choose the format
 
@@ -22,30 +24,79 @@ class ClientGone(Exception):
     """The connection closed before the request was answered; nobody reads an answer."""
 
 
-async def read(
-    receive: Receive, headers: dict[bytes, bytes], *, most: int, seconds: float
-) -> tuple[memoryview, memoryview]:
-    """The JSON and the bytes behind it. Raises Refusal, or ClientGone.
+async def read(receive: Receive, body: Body, *, seconds: float) -> None:
+    """Fills `body`. Raises Refusal, or ClientGone.
 
-    most: bytes, also after decompression; seconds: until all of it has arrived.
+    seconds: until all of it has arrived.
     """
-    declared = _length(headers.get(b"content-length", b"0"), "Content-Length")
-    if declared > most:
-        raise _too_large(most)
-    split = headers.get(BINARY_LENGTH)
-    head = None if split is None else _length(split, "Inference-Header-Content-Length")
-    body = _Buffer(declared, head or 0, most)
     try:
         await asyncio.wait_for(_fill(receive, body), seconds)
     except asyncio.TimeoutError:
-        close = ((b"connection", b"close"),)
-        raise Refusal(Kind.SLOW, f"the body did not arrive in {seconds:g} s", close) from None
-    data = _decompressed(headers.get(b"content-encoding"), body.filled, head or 0, most)
-    if head is None:
-        return data, data[:0]
-    if head > len(data):
-        raise invalid("Inference-Header-Content-Length", f"is {head}, the body has {len(data)}")
-    return data[:head], data[head:]
+        raise too_slow(seconds) from None
+
+
+def too_slow(seconds: float) -> Refusal:
+    """The body did not arrive in time."""
+    return Refusal(Kind.SLOW, f"the body did not arrive in {seconds:g} s", CLOSE)
+
+
+class Body:
+    """A request's body as it comes: at most `most` bytes, also after decompression.
+
+    Made from the request's headers, in lower case. Raises Refusal, like its methods.
+    """
+
+    __slots__ = ("_bytes", "_encoding", "_head", "_most")
+
+    def __init__(self, headers: Mapping[bytes, bytes], most: int) -> None:
+        declared = _length(headers.get(b"content-length", b"0"), "Content-Length")
+        if declared > most:
+            raise _too_large(most)
+        split = headers.get(BINARY_LENGTH)
+        self._head = None if split is None else _length(split, "Inference-Header-Content-Length")
+        self._encoding = headers.get(b"content-encoding", b"identity")
+        self._most = most
+        plain = self._encoding == b"identity"
+        # Only tensors need an address; JSON and what is compressed stay as they came.
+        self._bytes: _Buffer | _Pieces = (
+            _Pieces(most)
+            if self._head is None or not plain
+            else _Buffer(declared, self._head, most)
+        )
+
+    def add(self, piece: bytes) -> None:
+        """Appends."""
+        self._bytes.add(piece)
+
+    def parts(self) -> tuple[Bytes, Bytes]:
+        """The JSON and the bytes behind it, of a body that is complete."""
+        head = self._head
+        data = _decompressed(self._encoding, self._bytes.filled, head or 0, self._most)
+        if head is None:
+            return data, b""
+        if head > len(data):
+            raise invalid("Inference-Header-Content-Length", f"is {head}, the body has {len(data)}")
+        return data[:head], data[head:]
+
+
+class _Pieces:
+    """Bytes as they come; wherever they lie."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._length = 0
+        self._all: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        """Appends."""
+        self._length += len(piece)
+        if self._length > self._most:
+            raise _too_large(self._most)
+        self._all.append(piece)
+
+    @property
+    def filled(self) -> bytes:
+        return self._all[0] if len(self._all) == 1 else b"".join(self._all)
 
 
 class _Buffer:
@@ -79,7 +130,7 @@ class _Buffer:
         return self._view[: self._used]
 
 
-async def _fill(receive: Receive, body: _Buffer) -> None:
+async def _fill(receive: Receive, body: Body) -> None:
     more = True
     while more:
         message = await receive()
@@ -89,8 +140,8 @@ async def _fill(receive: Receive, body: _Buffer) -> None:
         more = message.get("more_body", False)
 
 
-def _decompressed(encoding: bytes | None, data: memoryview, head: int, most: int) -> memoryview:
-    if encoding in {None, b"identity"}:
+def _decompressed(encoding: bytes, data: Bytes, head: int, most: int) -> Bytes:
+    if encoding == b"identity":
         return data
     if encoding not in {b"gzip", b"deflate"}:
         raise Refusal(Kind.WRONG_MEDIA, "Content-Encoding: must be gzip, deflate or identity")
@@ -112,5 +163,4 @@ def _length(text: bytes, name: str) -> int:
 
 
 def _too_large(most: int) -> Refusal:
-    close = ((b"connection", b"close"),)
-    return Refusal(Kind.TOO_LARGE, f"body: at most {most} bytes are taken", close)
+    return Refusal(Kind.TOO_LARGE, f"body: at most {most} bytes are taken", CLOSE)

@@ -8,75 +8,64 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from concurrent.futures import CancelledError
 
 from spacetime import __version__
-from spacetime.errors import SpacetimeError
 from spacetime.server import body, http_messages
+from spacetime.server.answers import Ended
+from spacetime.server.exchange import Exchange
 from spacetime.server.facts import EXTENSIONS, refuse_code
 from spacetime.server.http_messages import Headers, Pieces, encode
-from spacetime.server.journal import Journal
-from spacetime.server.limits import Limits
+from spacetime.server.intake import JSON, Answer, Call, Intake
 from spacetime.server.openapi import description
-from spacetime.server.parameters import submission
-from spacetime.server.refusal import Kind, Refusal, refusal_of
+from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import statistics
 from spacetime.server.tokens import Tokens
 
 Send = Callable[[body.Message], Awaitable[None]]
-JSON: Headers = [(b"content-type", b"application/json")]
-Answer = tuple[int, Headers, Pieces]
-
-
-class Call:
-    """One HTTP request on its way through the application."""
-
-    __slots__ = ("headers", "method", "model", "parts", "receive", "request")
-
-    def __init__(self, scope: body.Message, receive: body.Receive) -> None:
-        self.method: str = scope["method"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.parts = scope["path"].strip("/").split("/")
-        self.receive = receive
-        self.model = ""
-        self.request = ""  # its id
-
-    def versioned(self) -> tuple[str, str | None]:
-        """The model's name and version in a path v2/models/NAME[/versions/VERSION]/..."""
-        self.model = self.parts[2]
-        return self.model, self.parts[4] if self.parts[3:4] == ["versions"] else None
 
 
 class Application:
     """Answers the protocol's paths from a repository."""
 
-    def __init__(
-        self, repository: Repository, limits: Limits, tokens: Tokens, journal: Journal
-    ) -> None:
+    def __init__(self, repository: Repository, intake: Intake, tokens: Tokens) -> None:
         self._repository = repository
-        self._limits = limits
+        self._intake = intake
         self._tokens = tokens
-        self._journal = journal
 
     async def __call__(self, scope: body.Message, receive: body.Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         if scope["type"] != "http":
             return
-        call = Call(scope, receive)
-        start = self._journal.now()
+        call = Call(scope["method"], scope["path"], scope["headers"], receive)
+        journal = self._intake.journal
+        start = journal.now()
         try:
-            status, headers, pieces = await self._answer(call)
-        except Refusal as refusal:
-            status, headers, pieces = refused(refusal)
+            answer = await self._answer(call)
         except body.ClientGone:
-            self._journal.answered(call, 499, start)
+            journal.answered(call, Kind.GONE.status, start)
             return
-        except Exception:  # a defect of ours: the client is told so, the journal has the rest
-            self._journal.fault(call)
-            status, headers, pieces = refused(Refusal(Kind.FAULT, "internal error of the server"))
-        self._journal.answered(call, status, start)
-        await send_answer(send, status, headers, pieces)
+        except Exception as error:
+            answer = self._intake.excuse(call, error)
+        journal.answered(call, answer[0], start)
+        await send_answer(send, *answer)
+
+    def exchange(self, method: bytes, path: bytes, headers: Headers) -> Exchange | None:
+        """For an inference request whose head is in order: what answers it without ASGI's tasks.
+
+        A listener asks for every head; what gets None, each refusal among it, takes the long way.
+        """
+        if method != b"POST" or not path.endswith(b"/infer") or b"%" in path:
+            return None
+        call = Call("POST", path.decode("latin-1"), headers)
+        if (found := route(call.parts)) is None or found[1] is not Application._infer:
+            return None
+        try:
+            self._tokens.check(call.headers.get(b"authorization"))
+            return Exchange(self._intake, call, self._intake.model(call), self._intake.body(call))
+        except Refusal:
+            return None
 
     async def _answer(self, call: Call) -> Answer:
         found = route(call.parts)
@@ -91,28 +80,30 @@ class Application:
         return await handler(self, call)
 
     async def _infer(self, call: Call) -> Answer:
-        name, version = call.versioned()
-        model = self._repository.model(name, version)
+        model = self._intake.model(call)
         try:
-            head, binary = await self._body(call)
-            message = http_messages.infer_message(head)
-            call.request = message.id
-            given = http_messages.input_tensors(model, message, binary, most=self._limits.tensors)
-            wanted, as_bytes = http_messages.binary_outputs(model, message)
-            options = submission(message.parameters)
+            into = self._intake.body(call)
+            await self._read(call, into)
         except Refusal:
-            self._repository.refused(name)
+            self._intake.count_refusal(call)
             raise
-        future = asyncio.wrap_future(self._repository.submit(model, given, **options))
-        answer = await answered(future, call.receive)
-        outputs = model.select(answer, wanted)
-        return 200, *http_messages.infer_answer(name, message.id, outputs, as_bytes)
+        future, asked = self._intake.submit(call, model, into)
+        watch = asyncio.ensure_future(_disconnected(call, future))
+        try:
+            return 200, *asked.answer(await self._intake.answers.result(future))
+        except CancelledError:
+            raise body.ClientGone from None
+        finally:
+            watch.cancel()
 
-    async def _body(self, call: Call) -> tuple[memoryview, memoryview]:
-        limits = self._limits
-        return await body.read(
-            call.receive, call.headers, most=limits.body_bytes, seconds=limits.read_seconds
-        )
+    async def _read(self, call: Call, into: body.Body) -> None:
+        assert call.receive is not None  # this is the way of ASGI
+        await body.read(call.receive, into, seconds=self._intake.limits.read_seconds)
+
+    async def _body(self, call: Call) -> body.Bytes:
+        into = self._intake.body(call)
+        await self._read(call, into)
+        return into.parts()[0]
 
     async def _live(self, call: Call) -> Answer:
         return 200, [], []
@@ -143,8 +134,7 @@ class Application:
         return 200, JSON, [encode(statistics(self._repository, names))]
 
     async def _index(self, call: Call) -> Answer:
-        head, _ = await self._body(call)
-        message = http_messages.index_message(head)
+        message = http_messages.index_message(await self._body(call))
         return 200, JSON, [encode(self._repository.index(ready=message.ready))]
 
     async def _load(self, call: Call) -> Answer:
@@ -156,8 +146,7 @@ class Application:
         return 200, JSON, [b"{}"]
 
     async def _change(self, call: Call, change: Callable[[str], None]) -> None:
-        head, _ = await self._body(call)
-        message = http_messages.load_message(head)
+        message = http_messages.load_message(await self._body(call))
         refuse_code(message.parameters)
         call.model = call.parts[3]
         await asyncio.get_running_loop().run_in_executor(None, change, call.model)
@@ -203,31 +192,12 @@ def route(parts: list[str]) -> Route | None:
     return _OF_MODEL.get(tuple(rest))
 
 
-async def answered(future: asyncio.Future[Any], receive: body.Receive) -> Any:
-    """The future's result; a client that goes away meanwhile withdraws its request."""
-    watch = asyncio.ensure_future(_disconnected(receive, future))
-    try:
-        return await future
-    except asyncio.CancelledError:
-        if watch.done():
-            raise body.ClientGone from None
-        raise
-    except SpacetimeError as error:
-        raise refusal_of(error) from error
-    finally:
-        watch.cancel()
-
-
-async def _disconnected(receive: body.Receive, future: asyncio.Future[Any]) -> None:
-    while (await receive())["type"] != "http.disconnect":
+async def _disconnected(call: Call, future: Ended) -> None:
+    """Withdraws the request of a client that goes away before the answer."""
+    assert call.receive is not None
+    while (await call.receive())["type"] != "http.disconnect":
         pass
     future.cancel()
-
-
-def refused(refusal: Refusal) -> Answer:
-    """The answer that tells a refusal."""
-    headers = [*JSON, *refusal.headers]
-    return refusal.kind.status, headers, [encode({"error": str(refusal)})]
 
 
 async def send_answer(send: Send, status: int, headers: Headers, pieces: Pieces) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,14 @@ from torch import Tensor
 
 from spacetime.server import tensors
 from spacetime.server.model import VERSION, ServedModel, TensorSpec
-from spacetime.server.parameters import BINARY_SIZE, check_parameters, flag, size, unserved
+from spacetime.server.parameters import (
+    BINARY_SIZE,
+    check_parameters,
+    flag,
+    size,
+    submission,
+    unserved,
+)
 from spacetime.server.refusal import Kind, Refusal, invalid
 
 BINARY_LENGTH = b"inference-header-content-length"
@@ -107,7 +115,7 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: Any) -> Any:
 
 
 def input_tensors(
-    model: ServedModel, message: InferMessage, binary: memoryview, *, most: int
+    model: ServedModel, message: InferMessage, binary: bytes | memoryview, *, most: int
 ) -> dict[str, Tensor]:
     """The request's tensors by name; those without `data` lie in `binary` in their order."""
     if len(message.inputs) > most or len(message.outputs) > most:
@@ -153,6 +161,31 @@ def binary_outputs(model: ServedModel, message: InferMessage) -> tuple[list[str]
 
 Pieces = list[bytes | memoryview]
 Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """An inference request that was understood: what to submit, and how to answer it."""
+
+    model: ServedModel
+    id: str
+    tensors: dict[str, Tensor]
+    options: dict[str, int]  # of ServedModel.submit
+    wanted: list[str]  # outputs; all where none is named
+    as_bytes: list[bool]  # whether each goes out so
+
+    def answer(self, result: Any) -> tuple[Headers, Pieces]:
+        """Headers and body for what the model returned."""
+        outputs = self.model.select(result, self.wanted)
+        return infer_answer(self.model.tenant.name, self.id, outputs, self.as_bytes)
+
+
+def inference(model: ServedModel, message: InferMessage, binary: Any, *, most: int) -> Inference:
+    """A request for `model`, of at most `most` tensors. Raises Refusal naming the field."""
+    given = input_tensors(model, message, binary, most=most)
+    wanted, as_bytes = binary_outputs(model, message)
+    options = submission(message.parameters)
+    return Inference(model, message.id, given, options, wanted, as_bytes)
 
 
 def infer_answer(

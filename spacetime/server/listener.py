@@ -5,23 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from spacetime.errors import InvalidInput
+from spacetime.server.body import CLOSE
+from spacetime.server.exchange import Exchange
+from spacetime.server.http_messages import Headers
+from spacetime.server.intake import Answer
 from spacetime.server.limits import Limits
 from spacetime.server.tls import Tls
 
 MOST_HEAD_BYTES = 64 << 10
+MOST_JOINED = 64 << 10  # of an answer
+
+
+Direct = Callable[[bytes, bytes, Headers], Exchange | None]
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection: refused where there are too many, closed where a request comes too slowly."""
+    """One connection: refused where there are too many, closed where a request comes too slowly.
+
+    What `direct` takes, it answers itself; everything else is ASGI's.
+    """
 
     limits = Limits()
+    direct: Direct = staticmethod(lambda _method, _path, _headers: None)
+    _exchange: Exchange | None = None  # under way
     _patience: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
@@ -33,50 +46,106 @@ class Protocol(HttpToolsProtocol):
                 b"503 Service Unavailable", "too many connections; retry", b"retry-after: 1\r\n"
             )
         else:
-            self._wait()
+            self._wait(self._too_slow)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request; from its first one the whole head has its time to arrive."""
+        """Bytes of a request; what has not arrived with them, head or body, has its time to."""
         if self.transport.is_closing():
             return
-        if self._patience is None and (self.cycle is None or self.cycle.response_complete):
-            self._wait()
         super().data_received(data)
-        if self._patience is not None:  # the head is not complete yet
+        if self._exchange is not None and self._exchange.arriving:
+            self._wait(self._exchange.expire)
+        elif self._idle and self.timeout_keep_alive_task is None:  # the head is not complete yet
+            self._wait(self._too_slow)
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
 
+    def on_message_begin(self) -> None:
+        """A request begins; ASGI's scope is made once it is known to be needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
     def on_headers_complete(self) -> None:
-        """The head is here; the application bounds the time of the body."""
+        """The head is here; so is who answers."""
         self._stop_waiting()
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        exchange = self._taken() if self._idle else None
+        if exchange is None:
+            head = self.url, self.expect_100_continue, self.headers
+            super().on_message_begin()
+            self.url, self.expect_100_continue, self.headers = head
+            self.scope["headers"] = self.headers
             super().on_headers_complete()
+            return
+        exchange.reply = self._reply
+        exchange.keep_alive = self.parser.should_keep_alive()
+        self.cycle = self._exchange = exchange  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, unless the request was refused."""
-        if not self.transport.is_closing():
+        if self._exchange is not None and self._exchange.arriving:
+            self._exchange.add(body)
+        elif not self.transport.is_closing():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The end of a request, unless it was refused."""
-        if not self.transport.is_closing():
+        if self._exchange is not None and self._exchange.arriving:
+            self._stop_waiting()
+            self._exchange.complete()
+        elif not self.transport.is_closing():
             super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._stop_waiting()
+        if self._exchange is not None:
+            self._exchange.abandon()
         super().connection_lost(exc)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _taken(self) -> Exchange | None:
+        if self.expect_100_continue or self.parser.should_upgrade():
+            return None
+        return self.direct(self.parser.get_method(), self.url, self.headers)
+
+    def _reply(self, exchange: Exchange, answer: Answer) -> None:
+        status, headers, pieces = answer
+        keep = exchange.keep_alive and CLOSE[0] not in headers
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        if not keep and CLOSE[0] not in headers:
+            lines.append(b"connection: close\r\n")
+        length = sum(map(len, pieces))
+        lines.append(b"content-length: %d\r\n\r\n" % length)
+        if length <= MOST_JOINED:  # one write: the client wakes once
+            self.transport.write(b"".join((*lines, *pieces)))
+        else:
+            self.transport.writelines((b"".join(lines), *pieces))
+        exchange.response_complete = True
+        self._exchange = None
+        if not keep:
+            self.transport.close()
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP at all is refused like everything else: in JSON."""
         self._refuse(b"400 Bad Request", msg)
 
-    def _wait(self) -> None:
-        self._head_bytes = 0
-        self._patience = self.loop.call_later(self.limits.read_seconds, self._too_slow)
+    def _wait(self, then: Callable[[], None]) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(self.limits.read_seconds, then)
 
     def _stop_waiting(self) -> None:
+        self._head_bytes = 0
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -99,8 +168,16 @@ class Protocol(HttpToolsProtocol):
 class Listener(uvicorn.Server):
     """One port with an ASGI application; the process, not uvicorn, minds the signals."""
 
-    def __init__(self, app: Any, bound: socket.socket, limits: Limits, tls: Tls | None) -> None:
-        kind = type("BoundedProtocol", (Protocol,), {"limits": limits})
+    def __init__(
+        self,
+        app: Any,
+        bound: socket.socket,
+        limits: Limits,
+        tls: Tls | None,
+        direct: Direct = Protocol.direct,
+    ) -> None:
+        parts = {"limits": limits, "direct": staticmethod(direct)}
+        kind = type("BoundedProtocol", (Protocol,), parts)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -14,7 +14,8 @@ from spacetime import __version__
 from spacetime.counters import Counters, LaneCounters, TenantCounters
 from spacetime.live_controller import LANES, STEPS, LiveController
 from spacetime.server import body
-from spacetime.server.http import Answer, Send, refused, send_answer
+from spacetime.server.http import Send, send_answer
+from spacetime.server.intake import Answer, refused
 from spacetime.server.model import VERSION
 from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository

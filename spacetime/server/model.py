@@ -76,7 +76,10 @@ class ServedModel:
 
     def select(self, answer: Any, wanted: Sequence[str]) -> list[tuple[TensorSpec, Tensor]]:
         """The outputs named, in that order, of what the model returned; all where none is."""
-        leaves = [x for x in pytree.tree_leaves(answer) if isinstance(x, Tensor)]
+        if isinstance(answer, Tensor):  # the common case, without a tree walk
+            leaves = [answer]
+        else:
+            leaves = [x for x in pytree.tree_leaves(answer) if isinstance(x, Tensor)]
         if not wanted:
             return list(zip(self.outputs, leaves, strict=True))
         places = {spec.name: place for place, spec in enumerate(self.outputs)}

@@ -57,10 +57,10 @@ def whole(field: str, parameters: Mapping[str, Any], name: str, most: int) -> in
 
 def submission(parameters: Mapping[str, Any]) -> dict[str, int]:
     """A request's `timeout` in microseconds and `priority`, as ServedModel.submit takes them."""
-    if not parameters:
-        return {}
-    unserved("parameters", parameters)
-    return {
-        "timeout_us": whole("parameters", parameters, "timeout", MAX_TIMEOUT_US),
-        "priority": whole("parameters", parameters, "priority", MAX_LEVEL),
-    }
+    check_parameters("parameters", parameters)
+    found = {}
+    if "timeout" in parameters:
+        found["timeout_us"] = whole("parameters", parameters, "timeout", MAX_TIMEOUT_US)
+    if "priority" in parameters:
+        found["priority"] = whole("parameters", parameters, "priority", MAX_LEVEL)
+    return found

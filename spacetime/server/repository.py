@@ -40,7 +40,8 @@ class Repository:
         self._loaded: dict[str, ServedModel] = {}
         self._reasons: dict[str, str] = {}  # why a tenant is not loaded
         self._changing = threading.Lock()
-        self._ended = threading.Condition()
+        self._counting = threading.Lock()
+        self._ended = threading.Condition(self._counting)
         self._accepted = 0
         self._wrong = dict.fromkeys(self._declared, 0)
         self._last_s = dict.fromkeys(self._declared, 0.0)  # 0: none yet
@@ -75,7 +76,7 @@ class Repository:
             raise Refusal(Kind.CLOSING, "the server is stopping; retry elsewhere", RETRY)
         future = model.submit(tensors, **options)
         self._last_s[model.tenant.name] = time.time()
-        with self._ended:
+        with self._counting:
             self._accepted += 1
         future.add_done_callback(self._end)
         return future
@@ -163,6 +164,7 @@ class Repository:
         return self._declared[name]
 
     def _end(self, _: Future[Any]) -> None:
-        with self._ended:
+        with self._counting:
             self._accepted -= 1
-            self._ended.notify_all()
+            if self.closing:  # nobody waits before
+                self._ended.notify_all()

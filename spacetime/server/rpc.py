@@ -12,6 +12,7 @@ import grpc
 from spacetime import __version__
 from spacetime.errors import SpacetimeError
 from spacetime.server import rpc_tensors
+from spacetime.server.answers import Answers
 from spacetime.server.facts import EXTENSIONS, refuse_code
 from spacetime.server.journal import Journal
 from spacetime.server.limits import Limits
@@ -52,12 +53,18 @@ class Service:
     """The methods; each takes a message and gives the answer's fields, or raises Refusal."""
 
     def __init__(
-        self, repository: Repository, limits: Limits, tokens: Tokens, journal: Journal
+        self,
+        repository: Repository,
+        limits: Limits,
+        tokens: Tokens,
+        journal: Journal,
+        answers: Answers,
     ) -> None:
         self._repository = repository
         self._limits = limits
         self._tokens = tokens
         self._journal = journal
+        self._answers = answers
 
     def handler(self) -> Any:
         """What a gRPC server dispatches to."""
@@ -143,7 +150,7 @@ class Service:
             raise
         future = self._repository.submit(model, given, **options)
         try:
-            answer = await asyncio.wrap_future(future)
+            answer = await self._answers.result(future)
         except SpacetimeError as error:
             raise refusal_of(error) from error
         outputs = model.select(answer, wanted)

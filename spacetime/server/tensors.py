@@ -23,6 +23,7 @@ _PLAIN = {
     if name != "BF16"
 }
 _FROM_JSON = _PLAIN | {"BF16": np.dtype(np.float32)}
+_CARRIED = _PLAIN | {"BF16": np.dtype(np.int16), "BOOL": np.dtype(np.uint8)}  # bytes, as numpy sees
 
 
 def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Tensor:
@@ -33,13 +34,14 @@ def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Te
         raise invalid(
             field, f"{expected} bytes are the {datatype} tensor {list(shape)}, got {len(data)}"
         )
-    array = np.frombuffer(data, np.uint8)
-    if not array.flags.writeable or array.__array_interface__["data"][0] % dtype.itemsize:
+    array = np.frombuffer(data, _CARRIED[datatype])
+    if not (array.flags.writeable and array.flags.aligned):
         array = array.copy()
-    if datatype == "BOOL":
-        array = array.view(np.bool_)
-        return torch.from_numpy(array).view(torch.uint8).bool().reshape(tuple(shape))
-    return torch.from_numpy(array).view(dtype).reshape(tuple(shape))
+    if datatype == "BOOL":  # what is not 0 is true
+        array = array != 0
+    # Shaped by numpy: PyTorch takes ten times as long to reshape.
+    tensor = torch.from_numpy(array.reshape(shape))
+    return tensor if tensor.dtype is dtype else tensor.view(dtype)
 
 
 def from_numbers(field: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
@@ -58,7 +60,7 @@ def from_numbers(field: str, datatype: str, shape: Sequence[int], data: list[Any
             array = array.astype(_FROM_JSON[datatype])
     except FloatingPointError:
         raise invalid(field, f"holds a number that {datatype} cannot") from None
-    return torch.from_numpy(array).to(DTYPES[datatype]).reshape(tuple(shape))
+    return torch.from_numpy(array.reshape(shape)).to(DTYPES[datatype])
 
 
 def _check_kind(field: str, datatype: str, array: np.ndarray[Any, Any]) -> None:
@@ -78,8 +80,12 @@ def _check_kind(field: str, datatype: str, array: np.ndarray[Any, Any]) -> None:
 
 def to_bytes(tensor: Tensor) -> memoryview:
     """The tensor's own memory, row by row; copied only where it is not contiguous."""
-    flat = tensor.detach().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
+    flat = tensor.detach() if tensor.requires_grad else tensor
+    if not flat.is_contiguous():
+        flat = flat.contiguous()
+    if flat.dtype is torch.bfloat16:  # numpy has none
+        flat = flat.view(torch.int16)
+    return flat.numpy().reshape(-1).view(np.uint8).data
 
 
 def to_numbers(tensor: Tensor) -> list[Any]:

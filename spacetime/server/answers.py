@@ -1,0 +1,52 @@
+"""Answers on their way from a session's threads to the event loop: one wake-up a launch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+Ended = Future[Any]
+
+
+class Answers:
+    """Futures that the loop waits for. Called in the loop's thread; they may end in any.
+
+    A launch ends many requests at once: the first wakes the loop, which then takes them all.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ended: deque[tuple[Callable[[Ended], None], Ended]] = deque()
+        self._woken = False
+
+    def tell(self, future: Ended, then: Callable[[Ended], None]) -> None:
+        """Calls then(future) in the loop once the future has ended; `then` must not raise."""
+        future.add_done_callback(partial(self._end, then))
+
+    async def result(self, future: Ended) -> Any:
+        """What the future gives or raises; cancelling the task withdraws the request."""
+        ended = asyncio.Event()
+        self.tell(future, lambda _: ended.set())
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future.result()
+
+    def _end(self, then: Callable[[Ended], None], future: Ended) -> None:
+        self._ended.append((then, future))
+        # After the append: a loop that is about to look, and has said so, will find it.
+        if not self._woken and not self._loop.is_closed():
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        self._woken = False
+        while self._ended:
+            then, future = self._ended.popleft()
+            then(future)

@@ -1,0 +1,89 @@
+"""Inference requests over HTTP: from a head and a body to the session, from its answer to bytes."""
+
+from __future__ import annotations
+
+from spacetime.errors import SpacetimeError
+from spacetime.server import http_messages
+from spacetime.server.answers import Answers, Ended
+from spacetime.server.body import Body, Receive
+from spacetime.server.http_messages import Headers, Inference, Pieces, encode
+from spacetime.server.journal import Journal
+from spacetime.server.limits import Limits
+from spacetime.server.model import ServedModel
+from spacetime.server.refusal import Kind, Refusal, refusal_of
+from spacetime.server.repository import Repository
+
+Answer = tuple[int, Headers, Pieces]
+JSON: Headers = [(b"content-type", b"application/json")]
+
+
+class Call:
+    """One HTTP request on its way through the application."""
+
+    __slots__ = ("headers", "method", "model", "parts", "receive", "request")
+
+    def __init__(
+        self, method: str, path: str, headers: Headers, receive: Receive | None = None
+    ) -> None:
+        self.method = method
+        self.headers = dict(headers)
+        self.parts = path.strip("/").split("/")
+        self.receive = receive  # None: its body comes otherwise
+        self.model = ""
+        self.request = ""  # its id
+
+    def versioned(self) -> tuple[str, str | None]:
+        """The model's name and version in a path v2/models/NAME[/versions/VERSION]/..."""
+        self.model = self.parts[2]
+        return self.model, self.parts[4] if self.parts[3:4] == ["versions"] else None
+
+
+class Intake:
+    """Takes inference requests in. Called in the loop's thread."""
+
+    def __init__(
+        self, repository: Repository, limits: Limits, journal: Journal, answers: Answers
+    ) -> None:
+        self.limits = limits
+        self.journal = journal
+        self.answers = answers
+        self._repository = repository
+
+    def model(self, call: Call) -> ServedModel:
+        """Whom the request is for. Raises Refusal."""
+        return self._repository.model(*call.versioned())
+
+    def body(self, call: Call) -> Body:
+        """Where its body goes. Raises Refusal."""
+        return Body(call.headers, self.limits.body_bytes)
+
+    def submit(self, call: Call, model: ServedModel, body: Body) -> tuple[Ended, Inference]:
+        """The future of a request whose body is complete. Raises Refusal."""
+        try:
+            head, binary = body.parts()
+            message = http_messages.infer_message(head)
+            call.request = message.id
+            asked = http_messages.inference(model, message, binary, most=self.limits.tensors)
+        except Refusal:
+            self.count_refusal(call)
+            raise
+        return self._repository.submit(model, asked.tensors, **asked.options), asked
+
+    def count_refusal(self, call: Call) -> None:
+        """The request was wrong in itself."""
+        self._repository.refused(call.model)
+
+    def excuse(self, call: Call, error: Exception) -> Answer:
+        """What a client is told of an error, from inside its `except`."""
+        if isinstance(error, SpacetimeError):
+            error = refusal_of(error)
+        if not isinstance(error, Refusal):  # a defect of ours: the journal has the rest
+            self.journal.fault(call)
+            error = Refusal(Kind.FAULT, "internal error of the server")
+        return refused(error)
+
+
+def refused(refusal: Refusal) -> Answer:
+    """The answer that tells a refusal."""
+    headers = [*JSON, *refusal.headers]
+    return refusal.kind.status, headers, [encode({"error": str(refusal)})]
