@@ -6,6 +6,7 @@ import time
 
 import torch
 from torch import Tensor, nn
+from torch.library import register_fake
 
 BATCH_S = 0.002
 LARGEST_BATCH = 16
@@ -25,7 +26,7 @@ def _pause(x: Tensor) -> Tensor:
     return x + 1
 
 
-@torch.library.register_fake("spacetime_bench::pause", lib=_library)  # type: ignore[untyped-decorator]
+@register_fake("spacetime_bench::pause", lib=_library)  # type: ignore[untyped-decorator]
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
