@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -17,6 +18,7 @@ Receive = Callable[[], Awaitable[Message]]
 Bytes = bytes | memoryview
 CLOSE = ((b"connection", b"close"),)
 _ALIGNED = 64  # a cache line; what vectorised loads like
+_LINGER_SECONDS = 1.0
 _GZIP, _ZLIB = 31, 15  # window sizes of zlib, which choose the format
 
 
@@ -33,6 +35,22 @@ async def read(receive: Receive, body: Body, *, seconds: float) -> None:
         await asyncio.wait_for(_fill(receive, body), seconds)
     except asyncio.TimeoutError:
         raise too_slow(seconds) from None
+
+
+async def discard(receive: Receive, headers: Mapping[bytes, bytes]) -> None:
+    """Takes what comes of a body that is too large, for a while.
+
+    A connection that is closed while bytes wait is reset, and its client never reads why.
+    """
+    if b"expect" in headers:  # it waits to be asked for the body
+        return
+
+    async def rest() -> None:
+        while (await receive()).get("more_body", False):
+            pass
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), _LINGER_SECONDS)
 
 
 def too_slow(seconds: float) -> Refusal:

@@ -48,6 +48,8 @@ class Application:
             return
         except Exception as error:
             answer = self._intake.excuse(call, error)
+        if answer[0] == Kind.TOO_LARGE.status and body.CLOSE[0] in answer[1]:
+            await body.discard(receive, call.headers)
         journal.answered(call, answer[0], start)
         await send_answer(send, *answer)
 

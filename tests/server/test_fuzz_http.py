@@ -155,6 +155,12 @@ def test_bodies_framed_in_odd_ways(
     assert infer(short, "affine", ONE)[0] == 200
 
 
+def test_a_client_that_still_sends_too_much_reads_why(short: Server) -> None:
+    for path in (PATH, "/v2/repository/index"):
+        status, answer, _ = ask(short, "POST", path, b" " * 4_000_000)
+        assert (status, answer["error"]) == (413, "body: at most 1000 bytes are taken")
+
+
 @pytest.fixture(scope="module")
 def short() -> Any:
     """A server that waits for a body 0.3 s, and takes 1 kB."""
