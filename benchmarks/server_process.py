@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from spacetime.errors import InvalidInput
 
-READY_S = 60.0
+READY_S = 120.0
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
