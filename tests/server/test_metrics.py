@@ -89,14 +89,15 @@ def test_the_counts_are_what_happened(gate: type[Gate]) -> None:
     assert sum(durations) == pytest.approx(whole)
 
 
-def test_top_shows_one_reading(server: Server) -> None:
-    infer(server, "affine", ONE)
-    address = server.addresses()["metrics"]
-    shown = CliRunner().invoke(cli, ["top", "--url", address, "--once"], env={"COLUMNS": "120"})
+def test_top_shows_one_reading() -> None:
+    with serving(tenant("affine")) as own:
+        infer(own, "affine", ONE)
+        address = own.addresses()["metrics"]
+        shown = CliRunner().invoke(cli, ["top", "--url", address, "--once"], env={"COLUMNS": "120"})
+        told = CliRunner().invoke(cli, ["top", "--url", address, "--json"])
     assert shown.exit_code == 0, shown.output
     assert "affine" in shown.output
     assert "tenants/launch" in shown.output
-    told = CliRunner().invoke(cli, ["top", "--url", address, "--json"])
     found = json.loads(told.output)
     assert found["tenants"]["affine"]["attainment"] == 1
     assert found["lanes"]["0"]["units"] >= 1
