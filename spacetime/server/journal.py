@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _FAULTS = 500
+LIBRARIES = ("asyncio", "grpc", "uvicorn")  # warn of what clients send
 log = logging.getLogger("spacetime.server")
 
 
@@ -51,8 +52,9 @@ def write_to(stream: IO[str] = sys.stderr) -> None:
     logging.raiseExceptions = False
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    log.handlers[:] = [handler]
-    log.propagate = False
+    for heard in (log, *map(logging.getLogger, LIBRARIES)):
+        heard.handlers[:] = [handler]
+        heard.propagate = False
     log.setLevel(logging.INFO)
 
 

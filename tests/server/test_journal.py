@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from serving import serving, tenant
+from test_clients import everything, raw
 from test_http import ONE, ask, change
 
 from spacetime.server import journal
@@ -22,11 +23,13 @@ PARENT = "00f067aa0ba902b7"
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     """Where the journal goes meanwhile."""
-    kept, raising = journal.log.handlers[:], logging.raiseExceptions
+    loggers = [journal.log, *map(logging.getLogger, journal.LIBRARIES)]
+    kept, raising = [one.handlers[:] for one in loggers], logging.raiseExceptions
     stream = io.StringIO()
     journal.write_to(stream)
     yield stream
-    journal.log.handlers[:] = kept
+    for one, handlers in zip(loggers, kept, strict=True):
+        one.handlers[:] = handlers
     logging.raiseExceptions = raising
 
 
@@ -56,6 +59,11 @@ def test_by_default_only_faults_are_noted(server: Server, lines: io.StringIO) ->
     assert ask(server, "POST", path, "{")[0] == 400
     assert ask(server, "POST", path, {"inputs": [change(data=[101, 2, 3])]})[0] == 500
     assert [(line["status"], line["path"]) for line in read(lines)] == [(500, path)]
+
+
+def test_what_is_no_http_is_noted_as_a_line_too(server: Server, lines: io.StringIO) -> None:
+    assert everything(raw(server, b"\x00\x01\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    assert [line["event"] for line in read(lines)] == ["Invalid HTTP request received."]
 
 
 class Full(io.StringIO):
