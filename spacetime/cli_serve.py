@@ -11,6 +11,7 @@ from spacetime.cli_options import FILE, Number
 from spacetime.core import PRESETS
 
 PORT = click.IntRange(0, 65535)
+MANY = click.IntRange(1, 1_000_000)
 
 
 @click.command()
@@ -53,10 +54,10 @@ def top(**options: Any) -> None:
 @click.option("--tls-cert", type=FILE, help="PEM; with --tls-key.")
 @click.option("--tls-key", type=FILE, help="PEM; with --tls-cert.")
 @click.option("--body-limit", type=Number(0.001, 1e5), default=64, show_default=True, help="MiB.")
-@click.option("--tensor-limit", type=click.IntRange(1), default=64, show_default=True,
+@click.option("--tensor-limit", type=MANY, default=64, show_default=True,
               help="Inputs, and outputs, of a request.")  # fmt: skip
-@click.option("--connection-limit", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--queue-limit", type=click.IntRange(1), default=1024, show_default=True,
+@click.option("--connection-limit", type=MANY, default=1000, show_default=True)
+@click.option("--queue-limit", type=MANY, default=1024, show_default=True,
               help="Waiting requests of a tenant; more are refused.")  # fmt: skip
 @click.option("--read-timeout", type=Number(0.01, 3600), default=30, show_default=True,
               help="Seconds in which a request must arrive.")  # fmt: skip

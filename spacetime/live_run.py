@@ -144,6 +144,8 @@ def opened(
     if profiles is None:
         if plan is not None:
             raise PlanError("--plan: give --profiles too: the plan is checked against them")
+        if gpu is not None:
+            raise PlanError("--gpu: give --plan too: without one there is no device to choose")
         return Session(
             device,
             policy=policy or "space-time",

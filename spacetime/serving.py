@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import stat
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from spacetime.plan import PlanOptions
 from spacetime.server import journal, tokens
 from spacetime.server.limits import Limits
 from spacetime.server.repository import Repository
-from spacetime.server.serve import LOOPBACK, Options, Server, serve
+from spacetime.server.serve import Options, Server, serve
 from spacetime.server.tls import tls_of
 
 
@@ -53,6 +54,7 @@ def from_options(
         watch = watching(session, period_s=period, tell=_replanned) if controller else None
         repository = Repository(session, here, workload.parent, queue_limit=queue_limit)
         server = Server(repository, options, watch)  # ports first: models may take minutes to load
+        _warn(server, network["token_file"])
         repository.load_all()
         journal.write_to()
         with watch or nullcontext():
@@ -83,9 +85,6 @@ def _options(
     **ports: int,
 ) -> Options:
     allowed = tokens.Tokens() if token_file is None else tokens.read(token_file)
-    if host not in LOOPBACK and not allowed.allowed:
-        warning = f"spacetime: {host} may be public and no --token-file says who may ask"
-        print(warning, file=sys.stderr)
     return Options(
         host=host,
         limits=Limits(
@@ -100,6 +99,19 @@ def _options(
         log_requests=log_requests,
         **ports,
     )
+
+
+def _warn(server: Server, token_file: Path | None) -> None:
+    """Says what is allowed, and rarely meant."""
+    if server.public and token_file is None:
+        host = server.options.host
+        _say(f"{host} may be public and no --token-file says who may ask")
+    if token_file is not None and token_file.stat().st_mode & stat.S_IROTH:
+        _say(f"token_file {token_file} can be read by every user here; chmod o-r {token_file}")
+
+
+def _say(warning: str) -> None:
+    print(f"spacetime: {warning}", file=sys.stderr)
 
 
 def _announce(server: Server, *, as_json: bool) -> None:

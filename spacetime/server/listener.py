@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,13 +23,14 @@ from spacetime.server.tls import Tls
 
 MOST_HEAD_BYTES = 64 << 10
 MOST_JOINED = 64 << 10  # of an answer
-
+GRACE_SECONDS = 5  # for answers that are being sent when everything accepted has ended
 
 Direct = Callable[[bytes, bytes, Headers], Exchange | None]
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection: refused where there are too many, closed where a request comes too slowly.
+    """One connection: refused where there are too many, closed where a request comes too slowly
+    or its answer is not taken.
 
     What `direct` takes, it answers itself; everything else is ASGI's.
     """
@@ -36,6 +39,7 @@ class Protocol(HttpToolsProtocol):
     direct: Direct = staticmethod(lambda _method, _path, _headers: None)
     _exchange: Exchange | None = None  # under way
     _patience: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -102,9 +106,30 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._stop_waiting()
+        if self._unread is not None:
+            self._unread.cancel()
         if self._exchange is not None:
             self._exchange.abandon()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client has stopped to read: it may ask nothing more, and has as long as a request
+        has to arrive."""
+        super().pause_writing()
+        self.flow.pause_reading()
+        self._unread = self.loop.call_later(self.limits.read_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+            self.flow.resume_reading()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Idle for too long; what it has not read by now it will not."""
+        self.transport.abort()
 
     @property
     def _idle(self) -> bool:
@@ -189,6 +214,7 @@ class Listener(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=int(limits.idle_seconds),
+                timeout_graceful_shutdown=GRACE_SECONDS,
                 ssl_certfile=None if tls is None else tls.certificate,
                 ssl_keyfile=None if tls is None else tls.key,
             )
@@ -201,16 +227,24 @@ class Listener(uvicorn.Server):
         yield
 
     async def run_until_told(self) -> None:
-        """Serves until `should_exit`, then until every answer is sent."""
+        """Serves until `should_exit`, then until every answer is sent or nobody takes it."""
         await self.serve(sockets=[self._bound])
 
 
 def bind(field: str, host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes any. Raises InvalidInput naming `field`."""
+    """A bound socket; port 0 takes any. Raises InvalidInput naming `field`, or the host."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except (socket.gaierror, UnicodeError) as error:
+        raise _no_host(host, getattr(error, "strerror", None) or str(error)) from None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _no_host(host, reason) from None
         expected = f"free on {host} (another --{field.replace('_', '-')}, or 0 for any)"
         raise InvalidInput("-", field, expected, f"{port}: {reason}") from None
+
+
+def _no_host(host: str, reason: str) -> InvalidInput:
+    return InvalidInput("-", "host", "a name or address of this machine", f"{host!r}: {reason}")

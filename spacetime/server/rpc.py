@@ -27,6 +27,7 @@ from spacetime.server.tokens import Tokens
 
 _OPEN = ("ServerLive", "ServerReady")  # need no token
 _OVERHEAD = 64 << 10  # of a message around its tensors
+_MOST_BYTES = 2**31 - 1  # of any gRPC message
 _IDLE_MS, _GRACE_MS = 30_000, 10_000  # a silent connection is asked whether it lives
 
 
@@ -208,7 +209,7 @@ class Service:
 def server(service: Service, limits: Limits) -> Any:
     """A gRPC server with the bounds of `limits`, without a port yet."""
     bounds = {
-        "grpc.max_receive_message_length": limits.body_bytes + _OVERHEAD,
+        "grpc.max_receive_message_length": min(limits.body_bytes + _OVERHEAD, _MOST_BYTES),
         "grpc.max_send_message_length": -1,
         "grpc.max_metadata_size": 64 << 10,
         "grpc.keepalive_time_ms": _IDLE_MS,

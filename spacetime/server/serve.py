@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
+import resource
 import signal
 import sys
 import threading
@@ -16,6 +18,7 @@ from typing import Any
 import uvloop
 
 from spacetime.errors import InvalidInput
+from spacetime.interruption import SIGNALS
 from spacetime.live_controller import LiveController
 from spacetime.server import rpc
 from spacetime.server.answers import Answers
@@ -23,19 +26,18 @@ from spacetime.server.http import Application
 from spacetime.server.intake import Intake
 from spacetime.server.journal import Journal, log
 from spacetime.server.limits import Limits
-from spacetime.server.listener import Listener, bind
+from spacetime.server.listener import GRACE_SECONDS, Listener, bind
 from spacetime.server.metrics import MetricsApplication
 from spacetime.server.repository import Repository
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # The loop and the lanes' threads hand Python's lock to each other: the default of 5 ms is longer
 # than a small launch.
 SWITCH_SECONDS = 0.0005
 # Requests leave hardly any cycle behind: Python's 700 would look for one every ten requests.
 YOUNG_OBJECTS = 20_000
-GRACE_SECONDS = 5.0  # for answers that are being sent when everything accepted has ended
+OTHER_FILES = 256  # open besides the connections: models, lanes, libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,21 @@ class Server:
         self.repository = repository
         self.options = options
         self._controller = controller  # for its metrics; whoever made it starts and stops it
+        self._told = False  # to stop, perhaps before it runs
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        _different(options)
         with contextlib.ExitStack() as undo:
             self._http = _bound(undo, "http_port", options.host, options.http_port)
             self._grpc = _bound(undo, "grpc_port", options.host, options.grpc_port)
             self._metrics = _bound(undo, "metrics_port", options.host, options.metrics_port)
             self._grpc_port = _port(self._grpc)
             undo.pop_all()
+
+    @property
+    def public(self) -> bool:
+        """Whether others than this machine may reach it."""
+        return not ipaddress.ip_address(self._http.getsockname()[0]).is_loopback
 
     @property
     def http_port(self) -> int:
@@ -99,6 +108,8 @@ class Server:
         """Serves until stop(); then ready turns false and what was accepted finishes."""
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
+        if self._told:
+            self._stopping.set()
         limits, tokens = self.options.limits, self.options.tokens
         journal = Journal(every=self.options.log_requests)
         answers = Answers(self._loop)
@@ -115,14 +126,16 @@ class Server:
         )
         while not all(one.started for one in listeners):
             await asyncio.sleep(0.001)
-        started()
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
-        self.repository.closing = True
-        await self._loop.run_in_executor(None, self.repository.drain)
-        for one in listeners:
-            one.should_exit = True
-        await asyncio.gather(*running, calls.stop(GRACE_SECONDS))
+        try:
+            started()
+            stopped = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.repository.closing = True
+            await self._loop.run_in_executor(None, self.repository.drain)
+            for one in listeners:
+                one.should_exit = True
+            await asyncio.gather(*running, calls.stop(GRACE_SECONDS))
 
     async def _answer_calls(self, service: rpc.Service) -> Any:
         """A gRPC server, started. It binds by itself, so the port that was held is let go first."""
@@ -140,6 +153,7 @@ class Server:
 
     def stop(self) -> None:
         """Begins the graceful end, from any thread."""
+        self._told = True
         loop, stopping = self._loop, self._stopping
         if loop is not None and stopping is not None:
             loop.call_soon_threadsafe(stopping.set)
@@ -148,6 +162,7 @@ class Server:
 def serve(server: Server, started: Callable[[], object]) -> None:
     """Runs the server in this thread until SIGTERM or SIGINT; a second signal stops at once."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    _allow_files(3 * server.options.limits.connections + OTHER_FILES)
     gc.collect()
     gc.freeze()  # with PyTorch imported a collection costs more than a request
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
@@ -180,6 +195,26 @@ def background(server: Server) -> Iterator[Server]:
         thread.join()
 
 
+def _allow_files(wanted: int) -> None:
+    """Many systems allow 1024 open files unless asked, which is less than the connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        fields = {"allowed": most, "wanted": wanted}
+        log.warning("fewer open files are allowed than connections", extra={"fields": fields})
+
+
+def _different(options: Options) -> None:
+    seen: dict[int, str] = {}
+    for name in ("http_port", "grpc_port", "metrics_port"):
+        port = getattr(options, name)
+        if port and port in seen:
+            raise InvalidInput("-", name, f"another port than {seen[port]}", str(port))
+        seen[port] = name
+
+
 def _port(bound: socket) -> int:
     port: int = bound.getsockname()[1]
     return port
@@ -194,11 +229,12 @@ def _signals(server: Server) -> Iterator[None]:
     """Handlers for the duration; what they replaced comes back."""
 
     def handle(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)  # the next one ends the process
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)  # the next one ends the process
         log.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})
         server.stop()
 
-    kept = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    kept = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:

@@ -61,20 +61,28 @@ class Served:
         pytest.fail(f"the journal ended without {event}")
 
 
-def command(workload: Path, *options: str) -> subprocess.Popen[str]:
+# A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
+MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from spacetime.cli import main; main()"
+)
+
+
+def command(workload: Path, *options: str, **streams: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "spacetime", "serve", str(workload), "--device", "cpu", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-c", MAIN, "serve", str(workload), "--device", "cpu", *options],
         text=True,
         env={**os.environ, "SPACETIME_GATE": str(workload.parent)},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams,
     )
 
 
 @contextmanager
-def running(workload: Path, *options: str, ports: Sequence[str] = ANY) -> Iterator[Served]:
+def running(
+    workload: Path, *options: str, ports: Sequence[str] = ANY, **streams: Any
+) -> Iterator[Served]:
     """A server that answers, on ports that are free."""
-    process = command(workload, *ports, "--json", *options)
+    process = command(workload, *ports, "--json", *options, **streams)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

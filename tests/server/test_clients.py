@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
@@ -10,18 +11,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tritonclient.grpc
 from served_models import Gate
-from serving import serving, tenant
+from serving import HERE, serving, tenant
 from test_http import ONE, ask, change, infer
 from test_tritonclient import client, row
 from tritonclient.utils import InferenceServerException
 
+from spacetime.server import listener
 from spacetime.server.limits import Limits
-from spacetime.server.serve import Server
+from spacetime.server.repository import Repository
+from spacetime.server.serve import Options, Server
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
+from spacetime.session import Session
+from spacetime.workload import InputSpec, Workload
 
 HELD = change(data=[101, 0, 0])
 
@@ -119,6 +125,51 @@ def test_slow_and_half_open_clients_are_let_go() -> None:
             assert answer.startswith(b"HTTP/1.1 408 ")
             assert b'{"error":' in answer
         assert infer(own, "affine", ONE)[0] == 200
+
+
+WIDE = InputSpec((1, 200_000), "FP32")
+
+
+def test_a_client_that_takes_no_answer_is_let_go_and_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener, "GRACE_SECONDS", 0.2)
+    limits = Limits(connections=1, read_seconds=2)
+    with serving(tenant("affine", WIDE), limits=limits) as own:
+        deaf = [unread(own)]
+        while ask(own, "GET", "/v2")[0] == 503:  # there is room for one connection
+            pass
+        deaf.append(unread(own))
+        while own.repository.session.counters().tenants["affine"].completed < 3:
+            pass
+        own.stop()
+    assert "timeout graceful shutdown exceeded" in caplog.text
+    assert own.repository.drain(0)
+    for each in deaf:
+        each.close()
+
+
+def test_what_is_told_to_stop_before_it_runs_does_not_run() -> None:
+    with Session("cpu") as session:
+        repository = Repository(session, Workload((tenant("affine"),)), HERE)
+        own = Server(repository, Options(http_port=0, grpc_port=0, metrics_port=0))
+        own.stop()
+        asyncio.run(own.run())
+
+
+def unread(server: Server) -> socket.socket:
+    """A connection on which an answer larger than what systems buffer is not read."""
+    rows = np.ones((48, WIDE.shape[1]), np.float32).tobytes()
+    one = {"name": "input_0", "shape": [48, WIDE.shape[1]], "datatype": "FP32"}
+    one["parameters"] = {"binary_data_size": len(rows)}
+    head = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
+    deaf = socket.create_connection(("127.0.0.1", server.http_port), timeout=60)
+    deaf.sendall(
+        b"POST /v2/models/affine/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n"
+        b"inference-header-content-length: %d\r\n\r\n" % (len(head) + len(rows), len(head))
+    )
+    deaf.sendall(head + rows)
+    return deaf
 
 
 def test_too_many_connections_too_large_heads_and_what_is_no_http() -> None:

@@ -9,7 +9,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from process import ANY, HERE, Served, refused, running, send
+from click.testing import CliRunner
+from process import ANY, HERE, Served, command, refused, running, send, told
+
+from spacetime.cli import BAD_INPUT, cli
+from spacetime.workload import WorkloadError
 
 ONE = "rate_rps: 1, example_inputs: [{shape: [1, 3], datatype: FP32}]"
 WORKLOAD = f"""
@@ -63,30 +67,147 @@ def test_accepted_requests_finish_and_new_ones_are_refused_after_sigterm(workloa
         served.until("stopped")
 
 
-def test_a_second_signal_stops_at_once(workload: Path) -> None:
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(workload: Path, first: signal.Signals) -> None:
     with running(workload) as served:
         process = served.process
         os.mkfifo(workload.parent / "held")
         held = post(served, "gate", 101, 0, 0)
         (workload.parent / "held").read_text()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(first)
         served.until("stopping")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
         with pytest.raises(ConnectionError):
             held.getresponse()
 
 
-def test_bad_input_is_one_line_and_status_2(workload: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_status_2(workload: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         says = refused(workload, "--http-port", str(port))
-        expected = "free on 127.0.0.1 (another --http-port, or 0 for any)"
-        assert f"http_port must be {expected}, got {port}" in says
-    (tmp_path / "tokens").write_text("short\n")
-    assert "token_file must be a file with a token of at least 16" in (
-        refused(workload, "--token-file", str(tmp_path / "tokens"))
-    )
-    assert "tls_key must be given" in refused(workload, "--tls-cert", str(workload))
+    expected = "free on 127.0.0.1 (another --http-port, or 0 for any)"
+    assert says == f"spacetime: http_port must be {expected}, got {port}: Address already in use\n"
+
+
+PAIR = ("--tls-cert", "one.pem", "--tls-key", "two.key")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--grpc-port", "8000"], "grpc_port must be another port than http_port, got 8000"),
+        (["--host", "8.8.8.8", *ANY], "host must be a name or address of this machine, got '8.8"),
+        (["--host", "", *ANY], "host must be a name or address of this machine, got ''"),
+        (["--token-file", "tokens", *ANY], "token_file must be a file with a token of at least 16"),
+        (["--token-file", "none", *ANY], "token_file must be a file with a token"),
+        (["--tls-cert", "one.pem", *ANY], "tls_key must be given with the other one, got nothing"),
+        ([*PAIR, *ANY], "tls_cert must be a certificate with its key, as PEM, got one.pem and two"),
+        (["--gpu", "1", *ANY], "--gpu: give --plan too"),
+        (["--plan", "none.json", *ANY], "--plan: give --profiles too"),
+        (["--queue-limit", "9999999999"], "Invalid value for '--queue-limit'"),
+        (["--http-port", "-1"], "Invalid value for '--http-port'"),
+        (["--body-limit", "nan"], "Invalid value for '--body-limit'"),
+        (["--device", "tpu"], "device 'tpu': use 'cpu', 'cuda:0', 'fake:h200' or 'auto'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_that_are_wrong_are_named(
+    workload: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    monkeypatch.chdir(workload.parent)
+    Path("tokens").write_text("short\n")
+    for name in ("one.pem", "two.key"):
+        Path(name).write_text("no PEM")
+    said = CliRunner().invoke(cli, ["serve", "work.yaml", "--device", "cpu", *options])
+    assert isinstance(said.exception, (*BAD_INPUT, SystemExit))
+    assert says in f"{said.output}{said.exception}"
+
+
+def test_a_model_that_is_not_there_is_named(workload: Path) -> None:
     workload.write_text(WORKLOAD.replace("served_models:affine", "nowhere:affine"))
-    assert "tenant a: model: nowhere:affine: there is no module nowhere" in refused(workload, *ANY)
+    with pytest.raises(WorkloadError, match="tenant a: model: nowhere:affine: there is no module"):
+        cli.main(["serve", str(workload), "--device", "cpu", *ANY], standalone_mode=False)
+
+
+def test_what_is_allowed_and_rarely_meant_is_said(
+    workload: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model is missing, so that nothing is served after the ports are bound."""
+    workload.write_text(WORKLOAD.replace("served_models:affine", "nowhere:affine"))
+    tokens = workload.parent / "tokens"
+    tokens.write_text("a-token-of-enough-characters\n")
+    given = ["--token-file", str(tokens)]
+    readable = f"spacetime: token_file {tokens} can be read by every user here; chmod o-r {tokens}"
+    for mode, host, options, says in (
+        (0o600, "0.0.0.0", [], ["spacetime: 0.0.0.0 may be public and no --token-file says who"]),
+        (0o600, "0.0.0.0", given, []),
+        (0o644, "127.0.0.2", given, [readable]),
+        (0o600, "127.0.0.2", [], []),
+    ):
+        tokens.chmod(mode)
+        with pytest.raises(WorkloadError):
+            cli.main(
+                ["serve", str(workload), "--device", "cpu", "--host", host, *options, *ANY],
+                standalone_mode=False,
+            )
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == len(says)
+        assert all(line.startswith(start) for line, start in zip(said, says, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)]
+)
+def test_it_ends_at_once_while_models_load(
+    workload: Path, number: signal.Signals, status: int
+) -> None:
+    source = """
+import os, threading
+def slow():
+    open(os.path.join(os.environ["SPACETIME_GATE"], "held"), "w").close()
+    threading.Event().wait()
+"""
+    (workload.parent / "loads.py").write_text(source)
+    workload.write_text(WORKLOAD.replace("served_models:affine", "loads:slow"))
+    os.mkfifo(workload.parent / "held")
+    process = command(workload, *ANY)
+    (workload.parent / "held").read_text()  # blocks until the model loads
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (status, "")
+    assert err.strip() == ("" if number == signal.SIGTERM else "spacetime: interrupted")
+
+
+def test_a_full_disk_for_the_journal_stops_nothing(workload: Path) -> None:
+    with open("/dev/full", "w") as full, running(workload, "--log-requests", stderr=full) as served:
+        for _ in range(20):
+            assert told(post(served, "a", 1, 2, 3)) == (200, [3, 5, 7])
+        served.process.terminate()
+        assert served.process.wait(60) == 0
+
+
+def test_a_full_disk_for_the_addresses_is_one_line(workload: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process = command(workload, *ANY, stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    said = "spacetime: output: No space left on device; make room, or write elsewhere"
+    assert err.splitlines()[-1] == said
+    assert "Traceback" not in err
+
+
+def test_a_killed_server_is_gone_and_another_takes_its_ports_at_once(workload: Path) -> None:
+    with running(workload) as served:
+        os.mkfifo(workload.parent / "held")
+        waiting = post(served, "gate", 101, 0, 0)
+        (workload.parent / "held").read_text()
+        served.process.kill()
+        with pytest.raises(ConnectionError):
+            waiting.getresponse()
+        ports = ("--http-port", str(served.http_port), "--grpc-port", str(served.grpc_port))
+        metrics = ("--metrics-port", served.metrics_url.rsplit(":", 1)[1].partition("/")[0])
+        served.process.wait(60)
+        with running(workload, ports=(*ports, *metrics)) as again:
+            assert again.http_port == served.http_port
+            assert told(post(again, "a", 1, 2, 3)) == (200, [3, 5, 7])
