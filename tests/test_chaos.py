@@ -39,9 +39,9 @@ def test_every_accepted_request_is_answered_once_whatever_dies(seconds: float) -
         threading.Event().wait(seconds)
         for thread in reversed(threads):
             thread.stop()
-        state = lanes._state
-        with state.changed:
-            assert state.changed.wait_for(lambda: None not in lanes.pids, 120)
+        changed = lanes._keeping.changed
+        with changed:
+            assert changed.wait_for(lambda: None not in lanes.pids, 120)
         assert lanes.restarts > 0
         for tenant in session.tenants.values():
             books.ask(tenant, 1.0)

@@ -37,9 +37,9 @@ def lanes_of(session: st.Session) -> Lanes:
 
 def until_back(session: st.Session) -> None:
     """Waits until every lane has a process, which the lanes tell on their condition."""
-    state = lanes_of(session)._state
-    with state.changed:
-        assert state.changed.wait_for(lambda: None not in lanes_of(session).pids, 120)
+    changed = lanes_of(session)._keeping.changed
+    with changed:
+        assert changed.wait_for(lambda: None not in lanes_of(session).pids, 120)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from hypothesis import strategies as hst
 
 import spacetime as st
 from spacetime.errors import LaneLost
-from spacetime.proc.lanes import Lanes, backoff_s
+from spacetime.proc.keeper import backoff_s
+from spacetime.proc.lanes import Lanes
 
 
 @given(hst.integers(0, 10_000))

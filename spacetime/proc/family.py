@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 from spacetime.device import Device
 from spacetime.errors import InvalidInput
 from spacetime.proc.hosted import check_dtypes, outputs_from
-from spacetime.proc.lanes import Lanes, Packed
+from spacetime.proc.lanes import Lanes
 from spacetime.proc.packed import pack
+from spacetime.proc.roster import Packed
 from spacetime.program import Outputs
 from spacetime.runner import Entry, Work
 from spacetime.signature import Signature

@@ -5,12 +5,13 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -30,6 +31,8 @@ ON_CORES = "spacetime.proc.hosted:Hosted"
 ON_A_DEVICE = "spacetime.hosted_device:HostedDevice"
 WITHIN = "SPACETIME_LANE"  # set in a lane's process, which opens no lanes in turn
 _GUARD = """put what the script runs below `if __name__ == "__main__":`"""
+LOOK_MS = 100  # between two looks at a process's heart
+STILL_LOOKS = 20  # without a beat, after which a process is taken for hung
 _STARTING_S = 120.0
 _LEAVING_S = 5.0
 
@@ -60,19 +63,24 @@ class ChildProcess:
         self.granted = 0  # cores or SMs, as the process sees them
         self.busy = Lock()
         self._telling = Lock()
-        self._areas = [Area.new(_native.Mailbox.BYTES), Area.new(), Area.new()]
-        self._inbox, self._outbox = self._areas[1:]
-        self._mailbox = _native.Mailbox(self._areas[0].fd)
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._held = ExitStack()  # memory and socket
         try:
-            self._popen = self._started(theirs, dict(environment or {}), opens, command)
-        except OSError as why:
-            self._close_memory()
+            self._page, self._inbox, self._outbox = self._area(), self._area(), self._area()
+            self._mailbox = _native.Mailbox(self._page.fd)
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._held.enter_context(self._control)
+            with theirs:
+                self._popen = self._started(theirs, dict(environment or {}), opens, command)
+        except (OSError, RuntimeError) as why:  # of memory, of the system or of the mailbox
+            self.release()
             raise LaneLost(lane, f"its process could not be started: {why}") from None
-        finally:
-            theirs.close()
         self.pid = self._popen.pid
         self._await_ready()
+
+    def _area(self) -> Area:
+        area = Area.new()
+        self._held.callback(area.close)
+        return area
 
     def _started(
         self,
@@ -81,8 +89,7 @@ class ChildProcess:
         opens: tuple[str, str] | None,
         command: Sequence[str],
     ) -> subprocess.Popen[bytes]:
-        names = ("mailbox", "inbox", "outbox")
-        fds = dict(zip(names, (area.fd for area in self._areas), strict=True))
+        fds = {"mailbox": self._page.fd, "inbox": self._inbox.fd, "outbox": self._outbox.fd}
         package = str(Path(spacetime.__file__).parent.parent)
         given = {
             "control": theirs.fileno(), **fds, "cores": self.cores, "parent": os.getpid(),
@@ -150,7 +157,7 @@ class ChildProcess:
         try:
             with self._telling:
                 socket.send_fds(self._control, [payload], [] if fd is None else [fd])
-                reply = self._control.recv(MOST_BYTES)
+                reply = self._reply()
         except OSError:
             reply = b""
         if not reply:
@@ -161,6 +168,16 @@ class ChildProcess:
         if "raised" in told:
             raise ModelError(str(said.get("name", "-")), remote(*map(str, told["raised"])))
         return told
+
+    def _reply(self) -> bytes:
+        """What it says to a message, however long it takes; nothing where it has ended or hangs."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        pulse = Pulse(self)
+        while not poll.poll(LOOK_MS):
+            if not pulse.felt():
+                self.kill()  # which ends its socket
+        return self._control.recv(MOST_BYTES)
 
     def lose(self) -> None:
         """Wakes who waits for it: it will not answer. For good."""
@@ -202,12 +219,27 @@ class ChildProcess:
 
     def release(self) -> None:
         """Gives memory and socket back, once nobody will ask any more."""
-        self._control.close()
-        self._close_memory()
+        with self._telling:
+            self._held.close()
 
-    def _close_memory(self) -> None:
-        for area in self._areas:
-            area.close()
+
+class Pulse:
+    """Finds a process that is not scheduled any more, by its heart.
+
+    Looks are counted, not time: a machine that was suspended, or this process stopped, is no reason
+    to take another one for hung.
+    """
+
+    def __init__(self, child: ChildProcess) -> None:
+        self._child = child
+        self._still, self._beats = 0, child.beats
+
+    def felt(self) -> bool:
+        """One look, LOOK_MS after the last: whether it still counts as alive."""
+        beats = self._child.beats
+        self._still = self._still + 1 if beats == self._beats else 0
+        self._beats = beats
+        return self._still < STILL_LOOKS
 
 
 def remote(name: str, text: str) -> Exception:

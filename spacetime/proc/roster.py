@@ -1,0 +1,115 @@
+"""The tenants that every lane's process has: told to all, and to each process that comes later."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from spacetime.errors import LaneLost
+from spacetime.proc.area import Area
+from spacetime.proc.process import ChildProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A tenant as a process takes it: its model in shared memory, and how to hold it."""
+
+    model: Area
+    name: str
+    fuse: bool
+    buckets: Sequence[int]
+
+
+class Roster:
+    """Who has to be told to a process. All of it is used by the holder of `changing`, who may put
+    a process into a lane meanwhile: it then has every tenant."""
+
+    def __init__(self) -> None:
+        self.changing = threading.Lock()
+        self._tenants: dict[int, Packed] = {}
+
+    def add(
+        self,
+        first: ChildProcess,
+        others: Sequence[ChildProcess],
+        tenant: int,
+        packed: Packed,
+        slo_ns: int | None,
+    ) -> dict[int, dict[str, Any]]:
+        """Sends a model to `first`, then to the others at once; what each found out, by lane.
+
+        One of the others that dies is told again with its lane's next process. Raises InvalidInput,
+        ModelError, or LaneLost of `first`, and then nobody has the tenant.
+        """
+        try:
+            told = {first.lane: _tell(first, tenant, packed, slo_ns)}
+            fitting = replace(packed, buckets=told[first.lane]["buckets"])
+            told |= _told_at_once(others, tenant, fitting)
+        except BaseException:
+            _leave([first, *others], tenant)
+            raise
+        self._tenants[tenant] = fitting
+        return told
+
+    def leave(self, children: Sequence[ChildProcess], tenant: int) -> None:
+        """Takes a tenant from every process."""
+        if (packed := self._tenants.pop(tenant, None)) is not None:
+            _leave(children, tenant)
+            packed.model.close()
+
+    def replay(self, child: ChildProcess) -> None:
+        """Tells a new process of every tenant there is."""
+        for tenant, packed in self._tenants.items():
+            _tell(child, tenant, packed, None)
+
+    def close(self) -> None:
+        """Gives the models' memory back."""
+        for packed in self._tenants.values():
+            packed.model.close()
+        self._tenants.clear()
+
+
+def at_once(calls: Sequence[Callable[[], None]]) -> None:
+    """Calls each on a thread of its own, and waits for all."""
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _tell(child: ChildProcess, tenant: int, packed: Packed, slo_ns: int | None) -> dict[str, Any]:
+    return child.tell(
+        "add", packed.model.fd, tenant=tenant, name=packed.name, buckets=list(packed.buckets),
+        slo_ns=slo_ns, fuse=packed.fuse,
+    )  # fmt: skip
+
+
+def _told_at_once(
+    children: Sequence[ChildProcess], tenant: int, packed: Packed
+) -> dict[int, dict[str, Any]]:
+    told: dict[int, dict[str, Any]] = {}
+    failed: list[Exception] = []
+
+    def tell(child: ChildProcess) -> None:
+        try:
+            told[child.lane] = _tell(child, tenant, packed, None)
+        except LaneLost:
+            pass  # its lane's next process is told
+        except Exception as why:
+            failed.append(why)
+
+    at_once([partial(tell, child) for child in children])
+    if failed:
+        raise failed[0]
+    return told
+
+
+def _leave(children: Sequence[ChildProcess], tenant: int) -> None:
+    for child in children:
+        with suppress(LaneLost):
+            child.tell("leave", tenant=tenant)
