@@ -1,27 +1,43 @@
 """`bench proc`: what a lane in a process of its own costs beside a lane that is a thread.
 
 The same model, which only adds one, called one request at a time through both kinds of lanes in
-turn; then how long a process takes to start, and to be back after it was killed under load.
+turn, in wall and CPU time; what waking another process and being woken takes by itself, in the same
+rounds; then how long a process takes to start, and to be back after it was killed under load.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spacetime import _native
 from spacetime.benchmarks import record
+from spacetime.proc.area import Area
 from spacetime.session import Session
 
 GOAL_US = 50.0  # added to a request's median
 ADDED_GOAL = {"24 bytes": GOAL_US}  # what is copied four times is not dispatching
+WOKEN = "wake-ups"  # of two processes that do nothing else
+ANSWERS = """
+import sys
+from spacetime import _native
+mailbox = _native.Mailbox(int(sys.argv[1]))
+while mailbox.next():
+    mailbox.answer()
+"""
 SHAPES = {"24 bytes": (1, 6), "600 KB": (1, 3, 224, 224)}
 
 
@@ -64,30 +80,71 @@ def run(
 
 
 def latencies(name: str, together: Session, apart: Session, size: Size) -> list[dict[str, Any]]:
-    """A row for each kind of lane, and what the second adds to the first."""
+    """A row for bare wake-ups and for each kind of lane, and what a process adds to a thread."""
     x = torch.zeros(SHAPES[name])
-    tenants = {
-        way: session.add(AddOne().eval(), example_inputs=(x,), name=name)
-        for way, session in (("thread", together), ("process", apart))
-    }
-    took: dict[str, list[int]] = {way: [] for way in tenants}
-    for round_ in range(size.rounds):
-        for way in sorted(tenants, reverse=bool(round_ % 2)):
-            for _ in range(size.requests):
-                before = time.perf_counter_ns()
-                tenants[way](x)
-                took[way].append(time.perf_counter_ns() - before)
-    rows: list[dict[str, Any]] = []
-    for way, nanoseconds in took.items():
-        nanoseconds.sort()
-        last = len(nanoseconds) - 1
-        rows.append({
-            "way": way, "input": name,
-            "p50_us": nanoseconds[last // 2] / 1e3, "p99_us": nanoseconds[last * 99 // 100] / 1e3,
-        })  # fmt: skip
-    added = rows[1]["p50_us"] - rows[0]["p50_us"]
+    (pid,) = apart.lane_pids
+    assert pid is not None
+    with answering() as mailbox:
+        ways: dict[str, tuple[Callable[[], object], Sequence[int]]] = {WOKEN: (mailbox.call, [])}
+        for way, session, others in (("thread", together, []), ("process", apart, [pid])):
+            tenant = session.add(AddOne().eval(), example_inputs=(x,), name=name)
+            ways[way] = (partial(tenant, x), others)
+        took: dict[str, list[int]] = {way: [] for way in ways}
+        busy = dict.fromkeys(ways, 0)
+        for round_ in range(size.rounds):
+            for way in sorted(ways, reverse=bool(round_ % 2)):
+                call, pids = ways[way]
+                before = cpu_ns(pids)
+                took[way] += timed(call, size.requests)
+                busy[way] += cpu_ns(pids) - before
+    rows = {way: row(way, name, took[way], busy[way]) for way in ways}
+    del rows[WOKEN]["cpu_us"]  # of this side only
+    added = rows["process"]["p50_us"] - rows["thread"]["p50_us"]
     met = name not in ADDED_GOAL or added <= ADDED_GOAL[name]
-    return [rows[0], rows[1] | {"added_p50_us": added, "goal_met": met}]
+    rows["process"] |= {"added_p50_us": added, "goal_met": met}
+    return [*rows.values()]
+
+
+def row(way: str, name: str, nanoseconds: list[int], busy_ns: int) -> dict[str, Any]:
+    """Percentiles of so many requests, and the CPU time of one."""
+    nanoseconds.sort()
+    last = len(nanoseconds) - 1
+    return {
+        "way": way, "input": name,
+        "p50_us": nanoseconds[last // 2] / 1e3, "p99_us": nanoseconds[last * 99 // 100] / 1e3,
+        "cpu_us": busy_ns / len(nanoseconds) / 1e3,
+    }  # fmt: skip
+
+
+def timed(call: Callable[[], object], times: int) -> list[int]:
+    """Wall nanoseconds of each call."""
+    took = []
+    for _ in range(times):
+        before = time.perf_counter_ns()
+        call()
+        took.append(time.perf_counter_ns() - before)
+    return took
+
+
+def cpu_ns(pids: Sequence[int]) -> int:
+    """CPU time of this process and of `pids`: by Linux's numbers of other processes' clocks."""
+    others = sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)
+    return time.process_time_ns() + others
+
+
+@contextmanager
+def answering() -> Iterator[_native.Mailbox]:
+    """A mailbox whose other side, in a process of its own, answers at once."""
+    area = Area.new(_native.Mailbox.BYTES)
+    mailbox = _native.Mailbox(area.fd)
+    command = [sys.executable, "-c", ANSWERS, str(area.fd)]
+    with subprocess.Popen(command, pass_fds=[area.fd]) as other:
+        try:
+            mailbox.call()  # it has started
+            yield mailbox
+        finally:
+            other.kill()
+            area.close()
 
 
 def recovery_s(session: Session) -> float:
@@ -103,14 +160,14 @@ def recovery_s(session: Session) -> float:
 
 def shown(result: dict[str, Any]) -> Any:
     """The table, with the goal beside what was measured."""
-    heads = ["lane", "input", "p50 us", "p99 us", "added p50 us", "goal"]
+    heads = ["lane", "input", "p50 us", "p99 us", "CPU us", "added p50 us", "goal"]
     lines = []
-    for row in result["rows"]:
+    for each in result["rows"]:
         goal = None
-        if "added_p50_us" in row and row["input"] in ADDED_GOAL:
-            goal = f"<= {GOAL_US:g}: {'met' if row['goal_met'] else 'NOT met'}"
-        lines.append([*(row[k] for k in ("way", "input", "p50_us", "p99_us")),
-                      row.get("added_p50_us"), goal])  # fmt: skip
+        if "added_p50_us" in each and each["input"] in ADDED_GOAL:
+            goal = f"<= {GOAL_US:g}: {'met' if each['goal_met'] else 'NOT met'}"
+        columns = ("way", "input", "p50_us", "p99_us", "cpu_us", "added_p50_us")
+        lines.append([*map(each.get, columns), goal])
     made = record.table("lanes in processes: launches that do next to nothing", heads, lines)
     made.caption = (
         f"started in {result['start_s']:.1f} s; 100 requests that waited when the process was "

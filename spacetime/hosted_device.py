@@ -26,7 +26,7 @@ class HostedDevice:
     """Takes models in, runs mixtures of them; as proc.hosted.Hosted, on `device`.
 
     kind: `mps` refuses a process that found no daemon, which CUDA would not say. Raises MpsError.
-    Thread safety: `run` and `leaves_of` from the serving thread while another one adds and removes.
+    Thread safety: `run` and `known_as` from the serving thread while another one adds and removes.
     """
 
     def __init__(self, device: str, kind: str) -> None:
@@ -68,21 +68,22 @@ class HostedDevice:
         """What runs a tenant's family, for explain()."""
         return {"lines": self._tenants[tenant].family.lines()}
 
-    def leaves_of(self, tenant: int) -> Sequence[Leaf]:
-        """The tensors of one of its requests."""
-        family = self._tenants[tenant].family
-        assert isinstance(family, ResidentFamily)
-        return family.signature.leaves
+    def known_as(self, tenant: int) -> tuple[int, Sequence[Leaf]]:
+        """Its number in its family, and the tensors of one of its requests."""
+        taken = self._tenants[tenant]
+        return taken.member, self._family(tenant).signature.leaves
 
-    def run(self, batch: Sequence[Work]) -> list[list[Tensor]]:
-        """Flat output tensors of each request, from one launch."""
-        tenants = [self._tenants[work.member] for work in batch]
-        family = tenants[0].family
-        assert isinstance(family, ResidentFamily)
-        works = [Work(t.member, w.leaves, w.samples) for t, w in zip(tenants, batch, strict=True)]
+    def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
+        """Flat output tensors of each request, from one launch; `tenant` is one of the family's."""
+        family = self._family(tenant)
         if not family.captured:
             with family.place.capturer.lane(family.place.partitions[0]):
-                return [tensors_of(answer) for answer in family.run(works)]
-        made = [family.payload(work.member, work.leaves, work.samples) for work in works]
+                return [tensors_of(answer) for answer in family.run(batch)]
+        made = [family.payload(work.member, work.leaves, work.samples) for work in batch]
         family.runners[0].time([payload for payload, _, _ in made])
         return [outputs for _, outputs, _ in made]
+
+    def _family(self, tenant: int) -> ResidentFamily:
+        family = self._tenants[tenant].family
+        assert isinstance(family, ResidentFamily)
+        return family

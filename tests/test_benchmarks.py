@@ -113,6 +113,6 @@ def test_a_move_takes_one_line_and_numbers_fill_theirs() -> None:
 def test_proc_measures_both_kinds_of_lanes(tmp_path: Path) -> None:
     result = bench_proc.run(quick=True, out=tmp_path, as_json=True)
     assert json.loads((tmp_path / "proc.json").read_text()) == json.loads(json.dumps(result))
-    assert [row["way"] for row in result["rows"]] == ["thread", "process"] * 2
+    assert [row["way"] for row in result["rows"]] == ["wake-ups", "thread", "process"] * 2
     assert all(0 < row["p50_us"] <= row["p99_us"] for row in result["rows"])
     assert "goal" in str(bench_proc.shown(result).columns[-1].header)

@@ -6,13 +6,14 @@ import fcntl
 import mmap
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 ALIGNED = 64  # bytes: where each tensor begins
 _FIRST = 1 << 16
-_MOST_VIEWS = 1024
+_MOST_KNOWN = 1024
 
 
 class Area:
@@ -26,38 +27,54 @@ class Area:
         self.fd = fd
         self._map = mmap.mmap(fd, 0)
         self._views: dict[tuple[int, torch.dtype, tuple[int, ...]], Tensor] = {}
+        self._known: dict[Any, Any] = {}
 
     @classmethod
     def new(cls, nbytes: int = _FIRST) -> Area:
         """Zeroed memory of its own. Raises OSError where the system has none left."""
         fd = os.memfd_create("spacetime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, nbytes)
-        # A reader of memory that shrank would be killed: no side can take any away.
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        return cls(fd)
+        try:
+            os.ftruncate(fd, nbytes)
+            # A reader of memory that shrank would be killed: no side can take any away.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+            return cls(fd)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def reserve(self, nbytes: int) -> mmap.mmap:
         """The memory, at least so many bytes of it: for who writes."""
         if nbytes > len(self._map):
             os.ftruncate(self.fd, 1 << (nbytes - 1).bit_length())
-        return self.current()
+        return self.read(nbytes)
 
-    def current(self) -> mmap.mmap:
-        """The memory as large as the other side has made it: for who reads."""
-        if os.fstat(self.fd).st_size != len(self._map):
+    def read(self, nbytes: int) -> mmap.mmap:
+        """The memory, so many bytes of it if the other side has made it so large."""
+        if nbytes > len(self._map) and os.fstat(self.fd).st_size > len(self._map):
             self._map = mmap.mmap(self.fd, 0)
             self._views.clear()
+            self._known.clear()
         return self._map
 
-    def tensor(self, at: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """As tensor_at, of what current() or reserve() gave last; the same object every time.
+    def known(self, what: Any) -> Any | None:
+        """What know() was given for `what`, unless the memory has grown since: then None."""
+        return self._known.get(what)
 
-        Launches of a tenant repeat places and shapes, and making a view takes microseconds.
+    def know(self, what: Any, prepared: Any) -> None:
+        """Keeps what was prepared from this memory. Launches of a tenant repeat their layouts."""
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[what] = prepared
+
+    def tensor(self, at: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """As tensor_at, of what read() or reserve() gave last; the same object every time.
+
+        Layouts that are new have much in common, and making a view takes microseconds.
         """
         key = (at, dtype, shape)
         if (known := self._views.get(key)) is not None:
             return known
-        if len(self._views) >= _MOST_VIEWS:
+        if len(self._views) >= _MOST_KNOWN:
             self._views.clear()
         made = self._views[key] = tensor_at(self._map, at, dtype, shape)
         return made

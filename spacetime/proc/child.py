@@ -72,8 +72,8 @@ class _Lane:
         with lane_threads(len(self.cores)):
             while self._mailbox.next():
                 try:
-                    batch = self._wire.read_batch(self._inbox, self.hosted.leaves_of)
-                    self._wire.write_answers(self._outbox, self.hosted.run(batch))
+                    batch = self._wire.read_batch(self._inbox, self.hosted.known_as)
+                    self._wire.write_answers(self._outbox, self.hosted.run(*batch))
                 except BaseException as error:
                     self._wire.write_error(self._outbox, error)
                     del error

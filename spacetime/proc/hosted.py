@@ -1,6 +1,6 @@
 """A process's tenants: the same families and runners a session's threads use, by tenant number.
 
-Thread safety: `run` and `leaves_of` from the serving thread while another one adds and removes.
+Thread safety: `run` and `known_as` from the serving thread while another one adds and removes.
 """
 
 from __future__ import annotations
@@ -78,18 +78,14 @@ class Hosted:
         """What runs a tenant's family, for explain()."""
         return {"lines": self._members[tenant].family.lines()}
 
-    def leaves_of(self, tenant: int) -> Sequence[Leaf]:
-        """The tensors of one of its requests."""
-        return self._members[tenant].family.signature.leaves
+    def known_as(self, tenant: int) -> tuple[int, Sequence[Leaf]]:
+        """Its number in its family, and the tensors of one of its requests."""
+        member = self._members[tenant]
+        return member.number, member.family.signature.leaves
 
-    def run(self, batch: Sequence[Work]) -> list[list[Tensor]]:
-        """Flat output tensors of each request."""
-        members = [self._members[work.member] for work in batch]
-        works = [
-            Work(m.number, work.leaves, work.samples)
-            for m, work in zip(members, batch, strict=True)
-        ]
-        answers = members[0].family.runner.run(works)
+    def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
+        """Flat output tensors of each request; `tenant` is one of the family's."""
+        answers = self._members[tenant].family.runner.run(batch)
         return [tensors_of(answer) for answer in answers]
 
 

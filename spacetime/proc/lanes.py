@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from spacetime.errors import LaneLost
+from spacetime.measure import lane_threads
 from spacetime.proc.keeper import Keeping, KeptLane, end_all, move, start_all
 from spacetime.proc.process import COMMAND, Answers, ChildProcess
 from spacetime.proc.roster import Packed
@@ -74,7 +75,8 @@ class Lanes:
     def serving(self, lane: Any) -> Iterator[None]:
         """What a lane's dispatcher thread runs inside: its launches are this lane's."""
         self._here.lane = lane.id
-        yield
+        with lane_threads(1):  # it copies; the cores are its process's
+            yield
 
     def run(self, batch: Sequence[Work]) -> Answers:
         """Runs a launch of the calling thread's lane; raises LaneLost, or what the model raised."""

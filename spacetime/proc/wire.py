@@ -1,16 +1,21 @@
 """How a batch and its answers lie in shared memory: whole numbers first, tensors behind them.
 
-A batch: how many requests, then the tenant and samples of each, and each leaf's rows one request
-behind the other, in shapes both sides know from the tenant's signature. Answers carry their own
-shapes, for a model may return what its example did not. Nothing is pickled.
+First how many numbers there are, then how many bytes in all, then those of the kind. A batch: how
+many requests, then the tenant and samples of each; behind, each leaf's rows one request after the
+other, in shapes both sides know from the tenant's signature. Answers carry their own shapes, for a
+model may return what its example did not. Nothing is pickled.
+
+Launches repeat: what the numbers mean for the memory is worked out once (`Area.know`), by who
+writes from what it has, by who reads from the numbers as they lie there.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,34 +33,129 @@ _NUMBER = {dtype: number for number, dtype in enumerate(DTYPES)}
 MOST_DIMENSIONS = 64
 ANSWERED, RAISED = 0, 1
 NONSENSE = (ValueError, IndexError, OverflowError, RuntimeError, MemoryError, struct.error)
+_HEAD = struct.Struct("=2q")  # how many numbers, these two among them; how many bytes in all
+
+
+class Batch(NamedTuple):
+    """A launch where it runs: one of its tenants, and each request by its member number there."""
+
+    tenant: int
+    works: list[Work]
+
+
+class _Layout(NamedTuple):
+    """What launches of one kind write: numbers first, then tensors to their places."""
+
+    numbers: bytes
+    places: list[Tensor]
 
 
 def write_batch(area: Area, batch: Sequence[Work]) -> None:
     """Copies a batch of one family into `area`."""
-    words = [len(batch)]
-    for work in batch:
-        words += (work.member, work.samples)
-    at, places = WORD * len(words), []
-    for position in range(len(batch[0].leaves)):
+    kind = tuple([number for work in batch for number in (work.member, work.samples)])
+    columns = [*zip(*[work.leaves for work in batch], strict=True)]
+    layout = area.known(kind)
+    if layout is None:
+        area.know(kind, layout := _layout(area, kind, columns))
+    _write(area, layout, [leaf for column in columns for leaf in column])
+
+
+def read_batch(area: Area, known_as: Callable[[int], tuple[int, Sequence[Leaf]]]) -> Batch:
+    """The batch as it lies in `area`, not copied.
+
+    known_as: by tenant, its member number here and its signature. Those of a tenant never change.
+    """
+    numbers = _numbers(area)
+    batch: Batch | None = area.known(numbers)
+    if batch is None:
+        area.know(numbers, batch := _batch(area, numbers, known_as))
+    return batch
+
+
+def write_answers(area: Area, answers: Sequence[Sequence[Tensor]]) -> None:
+    """Copies the flat output tensors of each request into `area`."""
+    tensors = [x for own in answers for x in own]
+    kind = (*map(len, answers), *[(x.dtype, x.shape) for x in tensors])
+    layout = area.known(kind)
+    if layout is None:
+        numbers = [ANSWERED, len(answers)]
+        for own in answers:
+            numbers.append(len(own))
+            for x in own:
+                numbers += (_NUMBER[x.dtype], x.dim(), *x.shape)
+        area.know(kind, layout := _layout(area, numbers, [[x] for x in tensors]))
+    _write(area, layout, tensors)
+
+
+def write_error(area: Area, error: BaseException) -> None:
+    """Leaves what was raised: the name of its class and its text."""
+    name = type(error).__name__.encode()[:200]
+    text = str(error).encode(errors="replace")[:4000]
+    numbers = [RAISED, len(name), len(text)]
+    at = _HEAD.size + WORD * len(numbers)
+    said = _packed(numbers, at + len(name) + len(text)) + name + text
+    area.reserve(len(said))[: len(said)] = said
+
+
+def read_answers(area: Area) -> list[list[Tensor]] | tuple[str, str]:
+    """The output tensors of each request, copied out, or the name and text of what was raised.
+
+    Raises one of NONSENSE where that is what the other side left.
+    """
+    numbers = _numbers(area)
+    answers: list[list[Tensor]] | None = area.known(numbers)
+    if answers is None:
+        kind, *words = _unpacked(numbers)
+        if kind == RAISED:
+            return _raised(area, len(numbers), words)
+        area.know(numbers, answers := _answers(area, len(numbers), words))
+    return [[x.clone() for x in own] for own in answers]
+
+
+def _layout(area: Area, numbers: Sequence[int], columns: Iterable[Sequence[Tensor]]) -> _Layout:
+    """Room behind the numbers for tensors like these, those of a column without a gap."""
+    at, places = _HEAD.size + WORD * len(numbers), []
+    for column in columns:
         at = aligned(at)
-        for work in batch:
-            leaf = work.leaves[position]
-            places.append((at, leaf))
-            at += leaf.numel() * leaf.element_size()
-    memory = area.reserve(at)
-    struct.pack_into(f"={len(words)}q", memory, 0, *words)
-    for place, leaf in places:
-        area.tensor(place, leaf.dtype, leaf.shape).copy_(leaf)
+        for x in column:
+            places.append((at, x.dtype, x.shape))
+            at += x.nbytes
+    area.reserve(at)
+    return _Layout(_packed(numbers, at), [area.tensor(*place) for place in places])
 
 
-def read_batch(area: Area, leaves_of: Callable[[int], Sequence[Leaf]]) -> list[Work]:
-    """The batch as it lies in `area`, not copied; `leaves_of` is a tenant's signature."""
-    memory = area.current()
-    (count,) = struct.unpack_from("=q", memory, 0)
-    words = struct.unpack_from(f"={2 * count}q", memory, WORD)
-    members, samples = words[::2], words[1::2]
-    at, columns = WORD * (1 + 2 * count), []
-    for leaf in leaves_of(members[0]):
+def _write(area: Area, layout: _Layout, tensors: Sequence[Tensor]) -> None:
+    area.reserve(0)[: len(layout.numbers)] = layout.numbers
+    for place, x in zip(layout.places, tensors, strict=True):
+        place.copy_(x)
+
+
+def _packed(numbers: Sequence[int], nbytes: int) -> bytes:
+    count = 2 + len(numbers)
+    return struct.pack(f"={count}q", count, nbytes, *numbers)
+
+
+def _numbers(area: Area) -> bytes:
+    """What was packed there, once the memory is as large as it says."""
+    count, nbytes = _HEAD.unpack_from(area.read(_HEAD.size))
+    memory = area.read(nbytes)
+    if not _HEAD.size <= WORD * count <= len(memory):
+        raise ValueError("an impossible count of numbers")
+    return memory[: WORD * count]
+
+
+def _unpacked(numbers: bytes) -> tuple[int, ...]:
+    return struct.unpack_from(f"={len(numbers) // WORD - 2}q", numbers, _HEAD.size)
+
+
+def _batch(
+    area: Area, numbers: bytes, known_as: Callable[[int], tuple[int, Sequence[Leaf]]]
+) -> Batch:
+    words = _unpacked(numbers)
+    tenants, samples = words[::2], words[1::2]
+    members, (leaves, *_) = zip(*map(known_as, tenants), strict=True)
+    at, columns = len(numbers), []
+    for leaf in leaves:
         row = leaf.tail.numel() * leaf.dtype.itemsize
         starts = [aligned(at) + row * rows for rows in accumulate(samples, initial=0)]
         columns.append([
@@ -64,75 +164,36 @@ def read_batch(area: Area, leaves_of: Callable[[int], Sequence[Leaf]]) -> list[W
         ])  # fmt: skip
         at = starts[-1]
     rows_of = zip(*columns, strict=True)
-    return [Work(m, leaves, n) for m, n, leaves in zip(members, samples, rows_of, strict=True)]
+    works = [Work(m, leaves, n) for m, n, leaves in zip(members, samples, rows_of, strict=True)]
+    return Batch(tenants[0], works)
 
 
-def write_answers(area: Area, answers: Sequence[Sequence[Tensor]]) -> None:
-    """Copies the flat output tensors of each request into `area`."""
-    words = [ANSWERED, len(answers)]
-    for tensors in answers:
-        words.append(len(tensors))
-        for x in tensors:
-            words += (_NUMBER[x.dtype], x.dim(), *x.shape)
-    at, places = WORD * len(words), []
-    for tensors in answers:
-        for x in tensors:
-            at = aligned(at)
-            places.append((at, x))
-            at += x.numel() * x.element_size()
-    memory = area.reserve(at)
-    struct.pack_into(f"={len(words)}q", memory, 0, *words)
-    for place, x in places:
-        area.tensor(place, x.dtype, x.shape).copy_(x)
-
-
-def write_error(area: Area, error: BaseException) -> None:
-    """Leaves what was raised: the name of its class and its text."""
-    texts = [type(error).__name__.encode()[:200], str(error).encode(errors="replace")[:4000]]
-    at = 3 * WORD
-    memory = area.reserve(at + sum(map(len, texts)))
-    struct.pack_into("=3q", memory, 0, RAISED, *map(len, texts))
-    memory[at : at + len(texts[0]) + len(texts[1])] = b"".join(texts)
-
-
-def read_answers(area: Area) -> list[list[Tensor]] | tuple[str, str]:
-    """The output tensors of each request, copied out, or the name and text of what was raised.
-
-    Raises one of NONSENSE where that is what the other side left.
-    """
-    memory = area.current()
-    kind, first = struct.unpack_from("=2q", memory, 0)
-    if kind == RAISED:
-        (second,) = struct.unpack_from("=q", memory, 2 * WORD)
-        if not (0 <= first <= 200 and 0 <= second <= 4000):
-            raise ValueError("an error's text of impossible length")
-        texts = bytes(memory[3 * WORD : 3 * WORD + first + second])
-        return texts[:first].decode(errors="replace"), texts[first:].decode(errors="replace")
-    return _copied(area, memory, first)
-
-
-def _copied(area: Area, memory: mmap.mmap, requests: int) -> list[list[Tensor]]:
-    at, shapes = 2 * WORD, []
-    for _ in range(requests):
-        (tensors,) = struct.unpack_from("=q", memory, at)
-        at += WORD
-        own = []
-        for _ in range(tensors):
-            number, dimensions = struct.unpack_from("=2q", memory, at)
-            if not (0 <= number < len(DTYPES) and 0 <= dimensions <= MOST_DIMENSIONS):
-                raise ValueError("a tensor of no dtype or too many dimensions")
-            shape = struct.unpack_from(f"={dimensions}q", memory, at + 2 * WORD)
-            if any(n < 0 for n in shape):
-                raise ValueError("a negative size")
-            own.append((DTYPES[number], shape))
-            at += WORD * (2 + dimensions)
-        shapes.append(own)
+def _answers(area: Area, at: int, words: Iterable[int]) -> list[list[Tensor]]:
+    take = deque(words).popleft  # raises IndexError where none is left
+    shapes = [[_shape(take) for _ in range(take())] for _ in range(take())]
     answers = []
     for own in shapes:
-        copies = []
+        tensors = []
         for dtype, shape in own:
-            at = aligned(at)
-            copies.append(area.tensor(at, dtype, shape).clone())
-            at += copies[-1].numel() * dtype.itemsize
-        answers.append(copies)
+            tensors.append(area.tensor(at := aligned(at), dtype, shape))
+            at += tensors[-1].nbytes
+        answers.append(tensors)
     return answers
+
+
+def _shape(take: Callable[[], int]) -> tuple[torch.dtype, tuple[int, ...]]:
+    number, dimensions = take(), take()
+    if not (0 <= number < len(DTYPES) and 0 <= dimensions <= MOST_DIMENSIONS):
+        raise ValueError("a tensor of no dtype or too many dimensions")
+    shape = tuple([take() for _ in range(dimensions)])
+    if any(n < 0 for n in shape):
+        raise ValueError("a negative size")
+    return DTYPES[number], shape
+
+
+def _raised(area: Area, at: int, words: Sequence[int]) -> tuple[str, str]:
+    name, text = words
+    if not (0 <= name <= 200 and 0 <= text <= 4000):
+        raise ValueError("an error's text of impossible length")
+    said = area.read(at + name + text)[at : at + name + text]
+    return said[:name].decode(errors="replace"), said[name:].decode(errors="replace")
