@@ -10,6 +10,10 @@ import click
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 OUT = click.Path(file_okay=False, path_type=Path)
+ISOLATION = click.option(
+    "--isolation", type=click.Choice(["thread", "process"]), default="thread", show_default=True,
+    help="What a lane of cores is: a thread of this process, or a process of its own.",
+)  # fmt: skip
 
 
 class Number(click.FloatRange):

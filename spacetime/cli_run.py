@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, OUT, Number
+from spacetime.cli_options import FILE, ISOLATION, OUT, Number
 from spacetime.core import PRESETS
 
 
@@ -24,6 +24,7 @@ from spacetime.core import PRESETS
     help="Default: the plan's own, or space-time without a plan.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N, fake:h200 or auto.")
+@ISOLATION
 @click.option("--duration", type=Number(0.001, 1e6), default=10.0, show_default=True,
               help="Seconds of arrivals; a trace may end sooner.")  # fmt: skip
 @click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)

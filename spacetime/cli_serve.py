@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, Number
+from spacetime.cli_options import FILE, ISOLATION, Number
 from spacetime.core import PRESETS
 
 PORT = click.IntRange(0, 65535)
@@ -45,6 +45,7 @@ def top(**options: Any) -> None:
 @click.option("--period", type=Number(0.01, 3600), default=1.0, show_default=True,
               help="Seconds between the controller's looks.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N or fake:h200.")
+@ISOLATION
 @click.option("--max-batch", type=click.IntRange(1, 256), help="Samples of a launch.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback: public.")
 @click.option("--http-port", type=PORT, default=8000, show_default=True, help="0 takes any.")

@@ -59,6 +59,7 @@ def from_options(
     gpu: int | None,
     policy: str | None,
     device: str,
+    isolation: str,
     duration: float,
     max_procs: int,
     max_utilisation: float,
@@ -85,6 +86,7 @@ def from_options(
         gpu=gpu,
         policy=policy,
         device=device,
+        isolation=isolation,
         options=options,
         record=out is not None,
     ) as session:
@@ -135,6 +137,7 @@ def opened(
     policy: str | None,
     device: str,
     options: PlanOptions,
+    isolation: str = "thread",
     max_batch: int | None = None,
     timeline: bool = True,
     record: bool = False,
@@ -152,13 +155,14 @@ def opened(
             max_batch=max_batch or 16,
             timeline=timeline,
             record=record,
+            isolation=isolation,
         )
     points = profile_file.read(profiles)
     made = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
         made, load, points, device=device, gpu=gpu, policy=policy,
         options=replace(options, gpus=None), max_batch=max_batch or _largest(points, load, made),
-        timeline=timeline, record=record,
+        timeline=timeline, record=record, isolation=isolation,
     )  # fmt: skip
 
 

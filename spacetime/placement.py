@@ -69,6 +69,10 @@ def place(
     the device has too few units.
     """
     chosen = _chosen(plan, gpu)
+    if device.environments:
+        raise PlanError(
+            f"device {device.name}: its shares are lanes already; a plan divides a whole device"
+        )
     for partition in chosen.partitions:
         _drivable(partition, device)
     names = {each.tenant for partition in chosen.partitions for each in partition.tenants}

@@ -24,7 +24,6 @@ from spacetime.counters import Counters
 from spacetime.deployment import Served
 from spacetime.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
-from spacetime.executor import serving
 from spacetime.family import Family
 from spacetime.measure import on_cores
 from spacetime.placement import LaneKey, Placement, place
@@ -64,7 +63,8 @@ class PlannedSession(Session):
     (those it was made with). device: as Session's. gpu: which device of the plan this is, where
     there are several. policy: a preset or Policy instead of the plan's own. max_batch: the largest
     batch a later plan may have. ladder: plans to come, whose lanes are opened now; a device whose
-    graphs are captured lane by lane moves to no others. Tenants are added by name, see add().
+    graphs are captured lane by lane moves to no others. isolation: as Session's; each process of a
+    partition is then one. Tenants are added by name, see add().
     Raises PlanError for a plan that breaks a bound, or that no session can drive.
 
     >>> with PlannedSession(plan, workload, profiles, device="cpu") as session:
@@ -85,6 +85,7 @@ class PlannedSession(Session):
         ladder: Sequence[Plan] = (),
         timeline: bool = False,
         record: bool = False,
+        isolation: str = "thread",
     ) -> None:
         self.profiles, self.options = profiles, options or PlanOptions()
         for each in (plan, *ladder):
@@ -97,13 +98,10 @@ class PlannedSession(Session):
         most = max_batch or max(largest, LEAST_BATCH)
         self._own = policy is None
         super().__init__(
-            opened,
-            policy=policy or _policy(plan, workload),
+            opened, policy=policy or _policy(plan, workload),
             lanes=[],  # opened below, with the pools of the plan
-            max_batch=most,
-            timeline=timeline,
-            record=record,
-        )
+            max_batch=most, timeline=timeline, record=record, isolation=isolation,
+        )  # fmt: skip
         if policy is None:
             self.policy_name = f"of the plan by {plan.planner}"
         self._buckets = _buckets([self.placement, *rungs], most)
@@ -136,6 +134,10 @@ class PlannedSession(Session):
             self._turns(self.placement)
         return tenant
 
+    def move_lane(self, lane: int, cores: Sequence[int]) -> None:
+        """Not here, where the plan says which cores a lane has: raises PlanError."""
+        raise PlanError(f"lane {lane}: is where the plan has it; apply() another plan")
+
     def apply(self, plan: Plan, workload: Workload | None = None) -> Moved:
         """Moves the running session to another plan; what was accepted is answered or dropped at
         its own deadline, as ever.
@@ -143,9 +145,10 @@ class PlannedSession(Session):
         The new lanes are opened and warmed beside the old ones, then every tenant is routed to
         them and what waits goes along, then the old ones finish what they run. `workload`: the
         same tenants at other rates, which the plan is for. Returns when the old lanes are idle;
-        they stay for a plan that wants them again. Raises PlanError, and nothing has changed, for
-        a plan that is unsound, serves not all tenants that are here, or needs another policy,
-        larger batches, or lanes that this device cannot open any more.
+        they stay for a plan that wants them again, without their processes if they had some.
+        Raises PlanError, and nothing has changed, for a plan that is unsound, serves not all
+        tenants that are here, or needs another policy, larger batches, or lanes that this device
+        cannot open any more, and LaneLost where a new lane's process does not start.
         """
         load = workload or self.workload
         self._check(plan, load)
@@ -229,16 +232,16 @@ class PlannedSession(Session):
         return None if len(plan.gpus) == 1 else self.placement.gpu
 
     def _open(self, keys: Sequence[LaneKey]) -> None:
-        """Opens the lanes that are not open yet."""
-        capturer = None if self._place is None else self._place.capturer
-        around = partial(serving, capturer)
-        for key in keys:
-            if key in self._numbers:
-                continue
+        """Opens the lanes that are not open yet, and wakes those that rest."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._numbers]
+        if self._hosted is not None:
+            self._hosted.lanes.wake(self._numbers[key] for key in keys if key in self._numbers)
+            self._hosted.lanes.open([key.units for key in missing])
+        for key in missing:
             number = len(self.partitions)
             first = self._numbers.get(key._replace(process=0), number)
             pool = first if key.pooled > 1 else None
-            self._executor.add_lane(key.units, around, pool=pool)
+            self._executor.add_lane(key.units, self._around, pool=pool)
             self.partitions.append(key.units)
             self._numbers[key] = number
 
@@ -347,6 +350,8 @@ class PlannedSession(Session):
         for lane in lanes:
             while self._executor.native.load(lane):
                 pause.wait(DRAIN_POLL_S)
+            if self._hosted is not None:
+                self._hosted.lanes.rest(lane)
 
 
 def _policy(plan: Plan, workload: Workload) -> Policy:

@@ -35,6 +35,7 @@ def from_options(
     max_utilisation: float,
     policy: str | None,
     device: str,
+    isolation: str,
     max_batch: int | None,
     controller: bool,
     period: float,
@@ -48,7 +49,7 @@ def from_options(
     planning = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
     with opened(
         declared, plan=plan, profiles=profiles, gpu=gpu, policy=policy, device=device,
-        options=planning, max_batch=max_batch, timeline=False,
+        isolation=isolation, options=planning, max_batch=max_batch, timeline=False,
     ) as session:  # fmt: skip
         here = share_of(declared, session)
         watch = watching(session, period_s=period, tell=_replanned) if controller else None

@@ -81,10 +81,10 @@ class Session:
         # Before the executor, so that without a close() the processes end after its last launch.
         self._hosted = hosted(isolation, self.device, self.partitions)
         self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
-        around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
+        self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
         for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
             on = self.device.dispatched_on(units)
-            self._executor.add_lane(on, around, priority=priority)
+            self._executor.add_lane(on, self._around, priority=priority)
         self._place: Place | None = None
         if native is not None and capturer is not None:
             self._place = Place(native, capturer, self._executor.sm_partitions())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from spacetime import Recording, replay, workload_file
-from spacetime.errors import ModelError, PlanError
+from spacetime.errors import InvalidInput, ModelError, PlanError
 from spacetime.live_run import from_options
 from spacetime.units import SECOND
 
@@ -23,8 +23,11 @@ SOURCE = """
 import torch
 from torch import nn
 
+class Net(nn.Sequential):
+    "A class that is found beside the workload file only."
+
 def mlp():
-    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    return Net(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 
 class Broken(nn.Module):
     "Answers what has the signs of the request it is tried with, and nothing else."
@@ -48,8 +51,8 @@ seed: 5
 INPUT = "{shape: [1, 6], datatype: FP32}"
 OPTIONS: dict[str, Any] = {
     "plan": None, "profiles": None, "gpu": None, "policy": None, "device": "cpu", "duration": 0.5,
-    "max_procs": 3, "max_utilisation": 0.9, "controller": False, "period": 1.0,
-    "explain": False, "out": None, "as_json": True,
+    "isolation": "thread", "max_procs": 3, "max_utilisation": 0.9, "controller": False,
+    "period": 1.0, "explain": False, "out": None, "as_json": True,
 }  # fmt: skip
 
 
@@ -114,6 +117,20 @@ def test_profiles_alone_make_a_plan_that_is_run(
     assert report["overall"]["completed"] == due(workload)
     assert report["plan"] == {"planner": "spacetime", "gpu": 0}
     assert all("id" in row for row in report["partitions"])
+
+
+def test_lanes_of_cores_may_be_processes(
+    workload: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apart = OPTIONS | {"isolation": "process"}
+    from_options(workload=workload, **apart | {"profiles": profiles, "explain": True})
+    told = capsys.readouterr()
+    report = json.loads(told.out)
+    reconciles(report)
+    assert report["overall"]["completed"] == due(workload)
+    assert "  in a process for each lane\n  runs as: " in told.err
+    with pytest.raises(InvalidInput, match="isolation must be 'thread' for partitions of kind sm"):
+        from_options(workload=workload, **apart | {"device": "fake:h200"})
 
 
 def test_a_plan_is_read_checked_and_run(

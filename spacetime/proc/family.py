@@ -57,7 +57,7 @@ class ProcessFamily:
 
     def lines(self) -> list[str]:
         """For explain(): what runs it in its processes, why, and its measured times."""
-        return self.lanes.lines(min(self.members))
+        return [f"  in {self.how()}", *self.lanes.lines(min(self.members))]
 
 
 def hosted(isolation: str, device: Device, partitions: Sequence[Sequence[int]]) -> Families | None:

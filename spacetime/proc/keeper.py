@@ -1,7 +1,8 @@
 """Keeps a process for every lane: watched, started again when it died, replaced when it moves.
 
-A lane has a keeper, a thread. Whoever took a process out of its lane (`_swapped`), and nobody else,
-lets it end; who put one in held the roster's lock, so that no tenant is missing there.
+A lane that does not rest has a keeper, a thread. Whoever took a process out of its lane
+(`_swapped`), and nobody else, lets it end; who put one in held the roster's lock, so that no tenant
+is missing there.
 """
 
 from __future__ import annotations
@@ -38,17 +39,18 @@ class KeptLane:
     restarts: int = 0
     given_up: str | None = None  # why, while it stays down
     keeper: threading.Thread | None = None
+    rests: threading.Event = field(default_factory=threading.Event)  # or has ended
 
 
 @dataclass(slots=True, eq=False)
 class Keeping:
     """What keepers share with their owner, which they must not keep alive."""
 
-    lanes: list[KeptLane]
     start: Callable[[int, Sequence[int]], ChildProcess]
+    lanes: list[KeptLane] = field(default_factory=list)
     roster: Roster = field(default_factory=Roster)
     changed: threading.Condition = field(default_factory=threading.Condition)
-    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
     pid: int = field(default_factory=os.getpid)
 
     @property
@@ -63,41 +65,54 @@ class Keeping:
             self.changed.notify_all()
 
 
-def start_all(keeping: Keeping) -> None:
-    """Starts every lane's process at once, and their keepers; none where one fails: LaneLost."""
-    failed: list[LaneLost] = []
+def wake(keeping: Keeping, lanes: Sequence[KeptLane]) -> None:
+    """Gives lanes that rest, or are new, a process with every tenant, at once, and a keeper.
+
+    All rest where one does not start. Raises LaneLost, ModelError.
+    """
+    failed: list[Exception] = []
 
     def start(lane: KeptLane) -> None:
+        lane.rests.clear()
         try:
-            lane.child = keeping.start(lane.number, lane.cores)
-        except LaneLost as why:
+            move(keeping, lane, lane.cores)
+        except Exception as why:
             failed.append(why)
 
-    at_once([partial(start, lane) for lane in keeping.lanes])
+    at_once([partial(start, lane) for lane in lanes])
     if failed:
-        end_all(keeping)
+        for lane in lanes:
+            rest(keeping, lane)
         raise failed[0]
-    for lane in keeping.lanes:
+    for lane in lanes:
         lane.keeper = threading.Thread(
             target=_keep, args=(keeping, lane), name=f"spacetime-keeper-{lane.number}", daemon=True
         )
         lane.keeper.start()
 
 
+def rest(keeping: Keeping, lane: KeptLane) -> None:
+    """Ends a lane's process and its keeper, until it is woken."""
+    lane.rests.set()
+    keeping.tell()
+    with keeping.roster.changing:  # after it nothing is put into the lane any more
+        child = lane.child
+        taken = child is not None and _swapped(lane, child, None)
+    if child is not None and taken:
+        _end(child)
+    if lane.keeper is not None and lane.keeper is not threading.current_thread():
+        lane.keeper.join()
+
+
 def end_all(keeping: Keeping) -> None:
     """Ends every process and keeper; nothing in a process forked from the one that owns them."""
     if keeping.pid != os.getpid():
         return
-    keeping.stop.set()
-    keeping.tell()
+    keeping.ended.set()
     at_once([child.leave for child in keeping.children])
     for lane in keeping.lanes:
-        if lane.keeper is not None and lane.keeper is not threading.current_thread():
-            lane.keeper.join()
-    with keeping.roster.changing:  # after it nothing is put into a lane any more
-        for lane in keeping.lanes:
-            if (child := lane.child) is not None and _swapped(lane, child, None):
-                _end(child)
+        rest(keeping, lane)
+    with keeping.roster.changing:
         keeping.roster.close()
 
 
@@ -118,7 +133,7 @@ def move(keeping: Keeping, lane: KeptLane, cores: Sequence[int]) -> None:
 
 def _put(keeping: Keeping, lane: KeptLane, new: ChildProcess) -> ChildProcess | None:
     """Puts `new` in a lane; what was there. Raises LaneLost once the session has ended."""
-    if keeping.stop.is_set():
+    if keeping.ended.is_set():
         raise LaneLost(lane.number, "the session has ended its process")
     lane.cores = new.cores
     while not _swapped(lane, old := lane.child, new):
@@ -136,15 +151,15 @@ def _swapped(lane: KeptLane, old: ChildProcess | None, new: ChildProcess | None)
 
 
 def _keep(keeping: Keeping, lane: KeptLane) -> None:
-    """Body of a lane's keeper: until the session ends, there is a process, or soon will be."""
+    """Body of a lane's keeper: until the lane rests, there is a process, or soon will be."""
     deaths = failed = 0  # in a row: processes that died young; starts that failed
-    while not keeping.stop.is_set():
+    while not lane.rests.is_set():
         if lane.child is not None:
             born = time.monotonic()
             _watch(lane)
             deaths = 0 if time.monotonic() - born > _LIVED_S else deaths + 1
             failed = 0
-        if keeping.stop.wait(backoff_s(deaths + failed)):
+        if lane.rests.wait(backoff_s(deaths + failed)):
             break
         if (why := _restart(keeping, lane)) is None:
             continue
@@ -162,11 +177,11 @@ def _restart(keeping: Keeping, lane: KeptLane) -> str | None:
     try:
         with keeping.roster.changing:
             keeping.roster.replay(child)
-            taken = _swapped(lane, None, child)
+            taken = not lane.rests.is_set() and _swapped(lane, None, child)
     except Exception as why:
         _end(child)
         return str(why)
-    if not taken:  # the lane was moved meanwhile, and has a process
+    if not taken:  # the lane was moved meanwhile and has a process, or rests
         _end(child)
         return None
     lane.restarts += 1
@@ -175,11 +190,11 @@ def _restart(keeping: Keeping, lane: KeptLane) -> str | None:
 
 
 def _give_up(keeping: Keeping, lane: KeptLane, why: str) -> None:
-    """Returns once the lane is moved, which gives it a process, or the session ends."""
+    """Returns once the lane is moved, which gives it a process, or rests."""
     with keeping.changed:
         lane.given_up = why
         keeping.changed.notify_all()
-        keeping.changed.wait_for(lambda: lane.child is not None or keeping.stop.is_set())
+        keeping.changed.wait_for(lambda: lane.child is not None or lane.rests.is_set())
         lane.given_up = None
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from spacetime.errors import LaneLost
 from spacetime.measure import lane_threads
-from spacetime.proc.keeper import Keeping, KeptLane, end_all, move, start_all
+from spacetime.proc.keeper import Keeping, KeptLane, end_all, move, rest, wake
 from spacetime.proc.process import COMMAND, Answers, ChildProcess
 from spacetime.proc.roster import Packed
 from spacetime.runner import Work
@@ -24,7 +24,7 @@ from spacetime.units import SECOND
 
 
 class Lanes:
-    """A process for each partition. Raises LaneLost where one does not start.
+    """A process for each partition. Raises LaneLost where one does not start: then there is none.
 
     environments: variables each lane's process gets besides this one's, such as an MPS share.
     opens: the device each opens, and its kind; None computes on the cores. before_kill: called with
@@ -40,19 +40,38 @@ class Lanes:
         before_kill: Callable[[int], None] | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        variables = environments or [{}] * len(partitions)
-
         def start(lane: int, cores: Sequence[int]) -> ChildProcess:
+            variables = environments[lane] if environments else {}
             return ChildProcess(
-                lane, cores, environment=variables[lane], opens=opens, before_kill=before_kill,
+                lane, cores, environment=variables, opens=opens, before_kill=before_kill,
                 command=command,
             )  # fmt: skip
 
-        lanes = [KeptLane(number, tuple(cores)) for number, cores in enumerate(partitions)]
-        self._keeping = Keeping(lanes, start)
+        self._keeping = Keeping(start)
         self._here = threading.local()
         self._finalizer = weakref.finalize(self, end_all, self._keeping)
-        start_all(self._keeping)
+        self.open(partitions)
+
+    def open(self, partitions: Sequence[Sequence[int]]) -> None:
+        """Another lane on each partition, with a process that has every tenant. Raises LaneLost,
+        and no lane is new."""
+        lanes = self._keeping.lanes
+        first = len(lanes)
+        lanes += [KeptLane(number, tuple(cores)) for number, cores in enumerate(partitions, first)]
+        try:
+            wake(self._keeping, lanes[first:])
+        except BaseException:
+            del lanes[first:]
+            raise
+
+    def rest(self, lane: int) -> None:
+        """Ends the process of a lane that runs nothing, until wake()."""
+        rest(self._keeping, self._keeping.lanes[lane])
+
+    def wake(self, numbers: Iterable[int]) -> None:
+        """Starts processes for those of the lanes that rest. Raises LaneLost."""
+        lanes = [self._keeping.lanes[number] for number in numbers]
+        wake(self._keeping, [lane for lane in lanes if lane.rests.is_set()])
 
     @property
     def pids(self) -> list[int | None]:
@@ -133,13 +152,14 @@ class Lanes:
         order = [*keeping.lanes[number:], *keeping.lanes[:number]]
         with keeping.changed:
             while True:
-                if keeping.stop.is_set():
+                if keeping.ended.is_set():
                     raise LaneLost(number, "the session has ended its process")
                 for lane in order:
                     if lane.child is not None and lane.child.alive:
                         return lane.child
-                if all(lane.given_up for lane in order):
-                    raise LaneLost(number, f"no process can be started: {order[0].given_up}")
+                if all(lane.given_up or lane.rests.is_set() for lane in order):
+                    why = next((lane.given_up for lane in order if lane.given_up), "all rest")
+                    raise LaneLost(number, f"no process can be started: {why}")
                 left = 1.0 if until_ns is None else (until_ns - time.monotonic_ns()) / SECOND
                 if left <= 0:
                     raise LaneLost(number, "no process came back before the request's deadline")

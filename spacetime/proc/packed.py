@@ -14,7 +14,8 @@ import runpy
 import struct
 import sys
 from functools import lru_cache
-from types import ModuleType
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class _Packer(pickle.Pickler):
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5)
         self.tensors: list[Tensor] = []
+        self.folders: dict[str, None] = {}  # where the modules of its classes were found
         self._known: dict[int, int] = {}  # by identity: what was tied stays tied
 
     def persistent_id(self, obj: Any) -> Any:
@@ -47,6 +49,8 @@ class _Packer(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type) and obj.__module__ == "__main__" and not main_file():
             raise pickle.PicklingError(f"class {obj.__name__} of an interactive session")
+        if isinstance(obj, type | FunctionType) and (folder := _folder(obj.__module__)) is not None:
+            self.folders[folder] = None
         return NotImplemented
 
 
@@ -79,7 +83,8 @@ def pack(tenant: str, model: nn.Module, example: Any) -> Area:
     except Exception as why:
         expected = "one that another process can import (its class in a module, no lambdas in it)"
         raise InvalidInput(tenant, "model", expected, f"{why}") from None
-    listed = pickle.dumps((main_file(), [(x.dtype, tuple(x.shape)) for x in packer.tensors]))
+    shapes = [(x.dtype, tuple(x.shape)) for x in packer.tensors]
+    listed = pickle.dumps((main_file(), [*packer.folders], shapes))
     texts = struct.pack("=q", len(listed)) + listed + file.getvalue()
     begin = at = aligned(_HEAD.size + len(texts))
     places = []
@@ -102,12 +107,22 @@ def unpack(fd: int) -> tuple[nn.Module, Any]:
     texts = bytes(memory[_HEAD.size : _HEAD.size + length])
     (listed,) = struct.unpack_from("=q", texts, 0)
     tensors = []
-    main, shapes = pickle.loads(texts[8 : 8 + listed])
+    main, folders, shapes = pickle.loads(texts[8 : 8 + listed])
+    sys.path += [folder for folder in folders if folder not in sys.path]
     for dtype, shape in shapes:
         tensors.append(tensor_at(memory, at, dtype, shape))
         at = aligned(at + tensors[-1].numel() * dtype.itemsize)
     model, example = _Unpacker(io.BytesIO(texts[8 + listed :]), tensors, main).load()
     return model, example
+
+
+def _folder(module: str) -> str | None:
+    """Where Python found a module's outermost package: by now it may be on the path no more."""
+    file = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None)
+    if file is None:
+        return None
+    place = Path(file).resolve()
+    return str(place.parents[1] if place.stem == "__init__" else place.parent)
 
 
 def main_file() -> str:

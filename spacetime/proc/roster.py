@@ -29,7 +29,7 @@ class Roster:
     a process into a lane meanwhile: it then has every tenant."""
 
     def __init__(self) -> None:
-        self.changing = threading.Lock()
+        self.changing = threading.RLock()  # its holder may collect a session as garbage
         self._tenants: dict[int, Packed] = {}
 
     def add(

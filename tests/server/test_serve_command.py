@@ -38,8 +38,11 @@ def post(served: Served, model: str, *values: float) -> http.client.HTTPConnecti
     return connection
 
 
-def test_accepted_requests_finish_and_new_ones_are_refused_after_sigterm(workload: Path) -> None:
-    with running(workload, "--log-requests") as served:
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_accepted_requests_finish_and_new_ones_are_refused_after_sigterm(
+    workload: Path, isolation: str
+) -> None:
+    with running(workload, "--log-requests", "--isolation", isolation) as served:
         process = served.process
         assert post(served, "a", 1, 2, 3).getresponse().status == 200
         os.mkfifo(workload.parent / "held")
