@@ -105,3 +105,28 @@ def test_goodput_at_five_times_the_capacity_is_that_of_the_peak(case: Case) -> N
             assert tenant.offered == tenant.completed + sum(tenant.dropped.values())
         goodputs.append(goodput)
     assert goodputs[-1] >= 0.95 * max(goodputs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=CASES, own_family=st.booleans(), shed=st.booleans(), lend=st.booleans())
+def test_who_matters_waits_for_one_launch_of_a_flood(
+    case: Case, own_family: bool, shed: bool, lend: bool
+) -> None:
+    latency = case.latency_ns
+    most = latency[1] + latency[case.largest]
+    flood = Arrivals(rate_rps=5 * case.capacity_rps)
+    matters = Arrivals(process="constant", rate_rps=0.99e9 / most)  # one at a time
+    run = simulate(
+        policy=Policy(shed=shed, order="priority", batch=case.batch, lend=lend),
+        lanes=[LaneSpec()] * case.lanes,
+        families=[FamilySpec.uniform(case.lanes, latency)] * 2,
+        tenants=[
+            TenantSpec(family=int(own_family), arrivals=matters, slo_ns=3 * most, priority=1),
+            TenantSpec(arrivals=flood, slo_ns=3 * most, queue_limit=case.queue_limit),
+        ],
+        horizon_ns=LAUNCHES * latency[case.largest],
+    )
+    first, other = run.tenants
+    assert first.completed == first.offered > 0
+    assert first.max_ns <= most
+    assert other.met > 0
