@@ -121,16 +121,16 @@ def _granted(
 ) -> tuple[dict[str, Units], list[str]]:
     """The units of each partition by its id, and what was not granted as planned."""
     total = sum(device.sizes)
-    wanted = [
-        max(1, round(part.units * total / 100)) if part.kind == "mps" else part.units
-        for part in partitions
+    shares = [
+        part.units * total / 100 if part.kind == "mps" else float(part.units) for part in partitions
     ]
+    wanted = [max(1, round(share)) for share in shares]
     try:
         found = sized(device, wanted)
-    except UnsupportedError:
-        if device.kind == "cores" or sum(wanted) > total:
+    except UnsupportedError:  # shares that fit do not where each is rounded up by itself
+        if device.kind == "cores" or math.fsum(shares) > total * (1 + 1e-9):
             raise
-        found = _apportioned(device, wanted)
+        found = _apportioned(device, shares)
     notes = [
         f"partition {part.id}: {part.units} {'percent' if part.kind == 'mps' else 'SMs'} planned, "
         f"{device.size(units)} of {total} SMs granted"
@@ -140,7 +140,7 @@ def _granted(
     return {part.id: units for part, units in zip(partitions, found, strict=True)}, notes
 
 
-def _apportioned(device: Device, wanted: Sequence[int]) -> list[Units]:
+def _apportioned(device: Device, wanted: Sequence[float]) -> list[Units]:
     """Whole units where rounding every partition up does not fit: largest remainders first."""
     units, total = list(device.units), sum(device.sizes)
     ideal = [size * len(units) / total for size in wanted]

@@ -11,8 +11,10 @@ import torch
 from models import Latch, X, convnet, mlp
 from torch import nn
 
+from spacetime.device import open_device
 from spacetime.devices import cpu
 from spacetime.errors import InvalidInput, PlanError, UnsupportedError
+from spacetime.placement import place
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, planner
 from spacetime.planned_session import PlannedSession
 from spacetime.profile import Point, Profiles
@@ -212,6 +214,19 @@ def test_sms_and_percentages_lie_on_a_fake_device() -> None:
                 f"partition a: {planned} planned, 48 of 132 SMs granted" in session.explain()
                 or (kind == "sm")
             )
+
+
+@pytest.mark.parametrize(("parts", "percent"), [(9, 11), (13, 7), (16, 6), (2, 50), (3, 33)])
+def test_percentages_that_fit_a_device_are_granted(parts: int, percent: int) -> None:
+    made = plan(
+        *(part(f"p{n}", on("t0", 1, 1.0), units=percent, kind="mps") for n in range(parts)),
+        device="h200-141gb",
+    )
+    device = open_device("fake:h200")
+    placed = place(made, load("mlp"), profiles("h200-141gb", "mps", (percent,)), device)
+    granted = [unit for units in placed.units for unit in units]
+    assert len(placed.units) == parts
+    assert len(set(granted)) == len(granted) <= len(device.units)
 
 
 def test_a_plan_that_breaks_a_bound_is_refused_before_anything_opens() -> None:
