@@ -1,13 +1,16 @@
-"""The server all tests share, and the model that holds a lane."""
+"""The server all tests share, the model that holds a lane, and where the journal goes."""
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Iterator
 
 import pytest
 from served_models import Gate
 from serving import serving
 
+from spacetime.server import journal
 from spacetime.server.serve import Server
 
 
@@ -24,3 +27,16 @@ def gate() -> Iterator[type[Gate]]:
     Gate.open.clear()
     yield Gate
     Gate.open.set()
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """Where the journal goes meanwhile."""
+    loggers = [journal.log, *map(logging.getLogger, journal.LIBRARIES)]
+    kept, raising = [one.handlers[:] for one in loggers], logging.raiseExceptions
+    stream = io.StringIO()
+    journal.write_to(stream)
+    yield stream
+    for one, handlers in zip(loggers, kept, strict=True):
+        one.handlers[:] = handlers
+    logging.raiseExceptions = raising

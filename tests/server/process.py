@@ -32,7 +32,7 @@ class Served:
 
     def connection(self) -> http.client.HTTPConnection:
         """A new connection to its HTTP port."""
-        return http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
+        return connected(self.http_port)
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """Values by name and the labels' values, without those that are the same for all."""
@@ -95,10 +95,18 @@ def running(
         process.communicate()
 
 
-def send(connection: http.client.HTTPConnection, model: str, *values: float) -> None:
+def connected(port: int) -> http.client.HTTPConnection:
+    """A connection for several requests."""
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+
+def send(
+    connection: http.client.HTTPConnection, model: str, *values: float, **parameters: Any
+) -> None:
     """Sends a request for one row."""
     one = {"name": "input_0", "shape": [1, 3], "datatype": "FP32", "data": values}
-    connection.request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [one]}))
+    body = {"inputs": [one], "parameters": parameters}
+    connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
 
 
 def told(connection: http.client.HTTPConnection) -> tuple[int, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spacetime.live_controller import planning_on_one
+from spacetime.plan import PlanOptions
+from spacetime.planned_session import PlannedSession
+from spacetime.profile import Point, Profiles
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, background
 from spacetime.session import Session
@@ -36,14 +41,31 @@ TENANTS = (
 )  # fmt: skip
 
 
+def planned(load: Workload) -> PlannedSession:
+    """A session of a plan for this load; by its profile, all cores together serve any load."""
+    cores = len(os.sched_getaffinity(0))
+    points = Profiles(tuple(
+        Point(model, f"cpu-{cores}", "cores", units, 1, 1, ms, 1000 / ms)
+        for model in sorted({each.model for each in load.tenants})
+        for units, ms in ((1, 2.0), (cores, 0.01))
+    ))  # fmt: skip
+    made = planning_on_one(points, points.device, PlanOptions())(load)
+    return PlannedSession(made, load, points, device="cpu")
+
+
 @contextmanager
 def serving(
-    *tenants: Tenant, queue: int = 1024, lanes: int = 2, **options: Any
+    *tenants: Tenant,
+    queue: int = 1024,
+    lanes: int = 2,
+    opened: Callable[[Workload], Session] | None = None,
+    **options: Any,
 ) -> Iterator[Server]:
     """A running server of these tenants, by default of all; ports are any that are free."""
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    with Session("cpu", lanes=lanes) as session:
-        repository = Repository(session, Workload(tenants or TENANTS), HERE, queue_limit=queue)
+    load = Workload(tenants or TENANTS)
+    with Session("cpu", lanes=lanes) if opened is None else opened(load) as session:
+        repository = Repository(session, load, HERE, queue_limit=queue)
         repository.load_all()
         with background(Server(repository, Options(**(ports | options)))) as server:
             yield server

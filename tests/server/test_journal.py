@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from serving import serving, tenant
 from test_clients import everything, raw
 from test_http import ONE, ask, change
@@ -18,19 +15,6 @@ from spacetime.server.serve import Server
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """Where the journal goes meanwhile."""
-    loggers = [journal.log, *map(logging.getLogger, journal.LIBRARIES)]
-    kept, raising = [one.handlers[:] for one in loggers], logging.raiseExceptions
-    stream = io.StringIO()
-    journal.write_to(stream)
-    yield stream
-    for one, handlers in zip(loggers, kept, strict=True):
-        one.handlers[:] = handlers
-    logging.raiseExceptions = raising
 
 
 def read(lines: io.StringIO) -> list[dict[str, Any]]:
