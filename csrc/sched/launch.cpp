@@ -5,7 +5,7 @@
 namespace st::sched {
 namespace {
 
-constexpr TimeNs kReserve = 4;  // one part of so many
+constexpr TimeNs kReserve = 4;  // one part of so many: decision 7
 
 // What one sample is charged at the start: under order fair the lane time it is expected to take,
 // else one unit.
@@ -31,7 +31,8 @@ TimeNs reserve(const Waiting& request, TimeNs latest) {
   return std::max<TimeNs>(latest - request.arrival, 0) / kReserve;
 }
 
-// Whether the launch, as large as it can become, would answer the request too late.
+// Whether the launch, as large as it can become, would answer the request too late, or so late that
+// another goes in its place: see fill().
 bool hopeless(const Facts& facts, const Queues& queues, const Site& site, const Pick& pick,
               const Waiting& request, std::uint32_t total) {
   if (!facts.policy().shed || request.deadline == kNever) return false;
