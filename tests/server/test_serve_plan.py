@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -57,27 +55,10 @@ def test_the_plan_is_what_runs(planned: tuple[Path, tuple[str, ...]]) -> None:
         assert list(ran.values()) == [2, 2], "each tenant has its own partition"
 
 
-def _another_tenant(plan: Any) -> None:
-    plan["gpus"][0]["partitions"][0]["tenants"][0]["tenant"] = "c"
-
-
-def _too_many_units(plan: Any) -> None:
-    plan["gpus"][0]["partitions"][0]["units"] = CORES + 1
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (_another_tenant, "tenant: c is not in the workload"),
-        (_too_many_units, f"of cores, the device has {CORES}"),
-    ],
-)
-def test_a_wrong_plan_is_one_line_and_status_2(
-    planned: tuple[Path, tuple[str, ...]], spoil: Callable[[Any], None], says: str
-) -> None:
+def test_a_wrong_plan_is_one_line_and_status_2(planned: tuple[Path, tuple[str, ...]]) -> None:
     work, options = planned
     path = Path(options[1])
     plan = json.loads(path.read_text())
-    spoil(plan)
+    plan["gpus"][0]["partitions"][0]["tenants"][0]["tenant"] = "c"
     path.write_text(json.dumps(plan))
-    assert says in refused(work, *options)
+    assert "tenant: c is not in the workload" in refused(work, *options)
