@@ -1,10 +1,12 @@
 """`bench serving`: a model of 2 ms a batch behind our server, Triton's and LitServe's.
 
 Largest batch 16, one lane or instance each, the same client over HTTP in a process of its own, a
-closed loop of 1 and of 16 connections, in turns. Two rows are no servers: the *client limit* is
-answered at once, the *batch limit* after 2 ms a batch, both unread and always the same. Triton
-comes from the wheel nvidia-pytriton (--triton FOLDER: the site-packages of another environment,
-which has it and numpy 1); a server that is not there is left out, and the record says so.
+closed loop of 1 and of 16 connections, in turns. Triton has two rows, for no one delay of its
+batcher suits both: with 16 connections waiting gains, with 1 it only costs. Two rows are no
+servers: the *client limit* is answered at once, the *batch limit* after 2 ms a batch, both unread
+and always the same. Triton comes from the wheel nvidia-pytriton (--triton FOLDER: the site-packages
+of another environment, which has it and numpy 1); a server that is not there is left out, and the
+record says so.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from spacetime.benchmarks.server_process import Way, triton_wheel
 from spacetime.benchmarks.serving_toy import BATCH_S
 
 CONNECTIONS = (1, 16)
-OTHERS = {"triton", "litserve"}
+OTHERS = {"triton", "triton, no delay", "litserve"}
 LIMITS = {"batch limit": BATCH_S, "client limit": 0.0}
 FULL, QUICK = (5, 5.0), (1, 0.5)  # rounds, and seconds of each server in one
 
@@ -70,6 +72,7 @@ def others(wheel: Path | None) -> dict[str, AbstractContextManager[Way]]:
     found: dict[str, AbstractContextManager[Way]] = {}
     if wheel is not None:
         found["triton"] = serving_ways.triton(wheel)
+        found["triton, no delay"] = serving_ways.triton(wheel, 0)
     if serving_ways.has_litserve():
         found["litserve"] = serving_ways.litserve()
     return found

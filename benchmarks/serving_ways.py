@@ -7,6 +7,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,9 +54,9 @@ def litserve() -> Iterator[Way]:
 
 
 @contextmanager
-def triton(wheel: Path) -> Iterator[Way]:
-    """Triton with its Python backend, dynamic batching and one instance."""
-    with triton_server(wheel, _repository) as (_, port):
+def triton(wheel: Path, delay_us: int = DELAY_US) -> Iterator[Way]:
+    """Triton with its Python backend, one instance, and batching that waits for `delay_us`."""
+    with triton_server(wheel, partial(_repository, delay_us=delay_us)) as (_, port):
         way = _oip(port)
         first_answer(way)
         yield way
@@ -66,7 +67,7 @@ def has_litserve() -> bool:
     return find_spec("litserve") is not None
 
 
-def _repository(repository: Path) -> None:
+def _repository(repository: Path, *, delay_us: int) -> None:
     folder = repository / "toy"
     tensor = "data_type: TYPE_FP32 dims: [{width}]"
     (folder / "1").mkdir(parents=True)
@@ -74,7 +75,7 @@ def _repository(repository: Path) -> None:
         f'name: "toy" backend: "python" max_batch_size: {LARGEST_BATCH}\n'
         f'input [{{ name: "input_0" {tensor.format(width=WIDTH)} }}]\n'
         f'output [{{ name: "output_0" {tensor.format(width=WIDTH)} }}]\n'
-        f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY_US} }}\n"
+        f"dynamic_batching {{ max_queue_delay_microseconds: {delay_us} }}\n"
         "instance_group [{ kind: KIND_CPU count: 1 }]\n"
     )
     (folder / "1" / "model.py").write_text(
