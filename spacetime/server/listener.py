@@ -137,8 +137,8 @@ class Protocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _taken(self) -> Exchange | None:
-        if self.expect_100_continue or self.parser.should_upgrade():
-            return None
+        if self.expect_100_continue or self.parser.should_upgrade() or self.flow.write_paused:
+            return None  # ASGI's way waits for the client to read
         return self.direct(self.parser.get_method(), self.url, self.headers)
 
     def _reply(self, exchange: Exchange, answer: Answer) -> None:
@@ -160,6 +160,8 @@ class Protocol(HttpToolsProtocol):
         if not keep:
             self.transport.close()
         self.on_response_complete()
+        if self._unread is not None:  # uvicorn has just resumed it
+            self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP at all is refused like everything else: in JSON."""
