@@ -85,4 +85,4 @@ class Exchange:
 
     def _answer(self, answer: Answer) -> None:
         self._intake.journal.answered(self._call, answer[0], self._start)
-        self.reply(self, answer)
+        self.reply(self, self._call.signed(answer))

@@ -51,7 +51,7 @@ class Application:
         if answer[0] == Kind.TOO_LARGE.status and body.CLOSE[0] in answer[1]:
             await body.discard(receive, call.headers)
         journal.answered(call, answer[0], start)
-        await send_answer(send, *answer)
+        await send_answer(send, *call.signed(answer))
 
     def exchange(self, method: bytes, path: bytes, headers: Headers) -> Exchange | None:
         """For an inference request whose head is in order: what answers it without ASGI's tasks.

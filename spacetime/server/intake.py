@@ -12,6 +12,7 @@ from spacetime.server.limits import Limits
 from spacetime.server.model import ServedModel
 from spacetime.server.refusal import Kind, Refusal, refusal_of
 from spacetime.server.repository import Repository
+from spacetime.server.trace import echoed, trace_of
 
 Answer = tuple[int, Headers, Pieces]
 JSON: Headers = [(b"content-type", b"application/json")]
@@ -20,7 +21,7 @@ JSON: Headers = [(b"content-type", b"application/json")]
 class Call:
     """One HTTP request on its way through the application."""
 
-    __slots__ = ("headers", "method", "model", "parts", "receive", "request")
+    __slots__ = ("headers", "method", "model", "parts", "receive", "request", "trace")
 
     def __init__(
         self, method: str, path: str, headers: Headers, receive: Receive | None = None
@@ -31,11 +32,18 @@ class Call:
         self.receive = receive  # None: its body comes otherwise
         self.model = ""
         self.request = ""  # its id
+        self.trace = trace_of(self.headers)
 
     def versioned(self) -> tuple[str, str | None]:
         """The model's name and version in a path v2/models/NAME[/versions/VERSION]/..."""
         self.model = self.parts[2]
         return self.model, self.parts[4] if self.parts[3:4] == ["versions"] else None
+
+    def signed(self, answer: Answer) -> Answer:
+        """The answer with the id and the trace that the request came with."""
+        status, headers, pieces = answer
+        found = echoed(self.headers, self.trace)
+        return (status, [*headers, *found], pieces) if found else answer
 
 
 class Intake:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import IO, Any, Protocol
 
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+from spacetime.server.trace import REQUEST_ID, Trace
+
+_MOST = 200  # characters of what a client chose
 _FAULTS = 500
 LIBRARIES = ("asyncio", "grpc", "uvicorn")  # warn of what clients send
 log = logging.getLogger("spacetime.server")
@@ -28,6 +29,8 @@ class Logged(Protocol):
     def headers(self) -> Mapping[bytes, bytes]: ...
     @property
     def parts(self) -> list[str]: ...
+    @property
+    def trace(self) -> Trace | None: ...
 
 
 class JsonLines(logging.Formatter):
@@ -81,13 +84,14 @@ class Journal:
         log.exception("fault", extra={"fields": self._fields(call)})
 
     def _fields(self, call: Logged) -> dict[str, Any]:
-        fields = {"method": call.method, "path": "/" + "/".join(call.parts)}
+        fields = {"method": call.method, "path": ("/" + "/".join(call.parts))[:_MOST]}
         if call.model:
-            fields["model"] = call.model
-        asked = call.headers.get(b"x-request-id", b"").decode("latin-1")
-        if call.request or asked:
-            fields["request_id"] = call.request or asked
-        traced = _TRACEPARENT.fullmatch(call.headers.get(b"traceparent", b""))
-        if traced:
-            fields |= {"trace_id": traced[1].decode(), "parent_id": traced[2].decode()}
+            fields["model"] = call.model[:_MOST]
+        asked = call.request or call.headers.get(REQUEST_ID, b"").decode("latin-1")
+        if asked:
+            fields["request_id"] = asked[:_MOST]
+        if (traced := call.trace) is not None:
+            fields |= {
+                "trace_id": traced.trace, "parent_id": traced.parent, "span_id": traced.span,
+            }  # fmt: skip
         return fields

@@ -24,6 +24,7 @@ from spacetime.server.rpc_messages import DATA_TYPES, METHODS, SERVICE, STREAM, 
 from spacetime.server.statistics import statistics
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
+from spacetime.server.trace import Trace, trace_of
 
 _OPEN = ("ServerLive", "ServerReady")  # need no token
 _OVERHEAD = 64 << 10  # of a message around its tensors
@@ -48,6 +49,11 @@ class Call:
         """Its metadata, the textual part."""
         pairs = self._context.invocation_metadata() or ()
         return {k.encode(): v.encode() for k, v in pairs if isinstance(v, str)}
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace it belongs to."""
+        return trace_of(self.headers)
 
 
 class Service:
