@@ -11,7 +11,7 @@ from spacetime.server.body import Body, too_slow
 from spacetime.server.http_messages import Inference
 from spacetime.server.intake import Answer, Call, Intake
 from spacetime.server.model import ServedModel
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Kind
 
 Reply = Callable[["Exchange", Answer], None]
 
@@ -42,11 +42,8 @@ class Exchange:
         self.response_complete = False
 
     def add(self, piece: bytes) -> None:
-        """A piece of the body."""
-        try:
-            self._body.add(piece)
-        except Refusal as refusal:
-            self._refuse(refusal)
+        """A piece of the body; what the head declared has been found to be small enough."""
+        self._body.add(piece)
 
     def complete(self) -> None:
         """The body is whole: asks the session."""
@@ -60,7 +57,10 @@ class Exchange:
 
     def expire(self) -> None:
         """The body takes too long."""
-        self._refuse(too_slow(self._intake.limits.read_seconds))
+        self.arriving = False
+        self._intake.count_refusal(self._call)
+        slow = too_slow(self._intake.limits.read_seconds)
+        self._answer(self._intake.excuse(self._call, slow))
 
     def abandon(self) -> None:
         """The client has gone: what waits is withdrawn."""
@@ -77,11 +77,6 @@ class Exchange:
         except Exception as error:
             answer = self._intake.excuse(self._call, error)
         self._answer(answer)
-
-    def _refuse(self, refusal: Refusal) -> None:
-        self.arriving = False
-        self._intake.count_refusal(self._call)
-        self._answer(self._intake.excuse(self._call, refusal))
 
     def _answer(self, answer: Answer) -> None:
         self._intake.journal.answered(self._call, answer[0], self._start)

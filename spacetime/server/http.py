@@ -61,6 +61,8 @@ class Application:
         if method != b"POST" or not path.endswith(b"/infer") or b"%" in path:
             return None
         call = Call("POST", path.decode("latin-1"), headers)
+        if b"content-length" not in call.headers:  # it may turn out to be too large
+            return None
         if (found := route(call.parts)) is None or found[1] is not Application._infer:
             return None
         try:

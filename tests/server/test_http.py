@@ -19,9 +19,9 @@ def ask(
 ) -> tuple[int, Any, dict[str, str]]:
     """Status, JSON and headers of one request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
-    sent = body if isinstance(body, bytes | str | None) else json.dumps(body)
+    sent = json.dumps(body) if isinstance(body, dict | list) else body
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, sent, named)
+    connection.request(method, path, sent, named, encode_chunked="Transfer-Encoding" in named)
     answer = connection.getresponse()
     data = answer.read()
     connection.close()
