@@ -6,10 +6,10 @@ Open loop: Poisson arrivals of all tenants, the same for every server, from 0.2 
 ours answers in a closed loop; the client is a process of its own, latency counts from the instant
 a request was due. All servers are up and are asked in turn, the others' processes being stopped
 meanwhile. Each has torch on one thread a worker or instance (ours: a lane a core), may batch up to
-16, and drops what waited too long: ours is told an objective of 30 of the 50 ms, the others a bound
-of 25 ms on waiting, the best of what was tried for each. Triton comes from the wheel
-nvidia-pytriton (--triton FOLDER, as in `bench serving`); a server that is not there is left out,
-and the record says so.
+16, and drops what waited too long: ours is told an objective of 30 of the 50 ms (of 30, 40 and 50
+the best), the others a bound of 25 ms on waiting (Triton's best of 12, 25 and 40). Triton comes
+from the wheel nvidia-pytriton (--triton FOLDER, as in `bench serving`); a server that is not there
+is left out, and the record says so.
 """
 
 from __future__ import annotations

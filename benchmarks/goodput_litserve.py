@@ -1,11 +1,13 @@
 """The tenants of `bench goodput` in LitServe: python -m ... PORT FOLDER WAIT_S NAME...
 
-An API and a worker for each tenant behind one server, with its fast queue: of the forms tried (one
-API for all tenants with a worker a core, either queue) the one that answers most in time beyond its
-capacity. A request is the picture's bytes, the answer the scores' bytes.
+One API for all tenants, a worker a core, and batches computed tenant by tenant: of the forms tried
+(an API and a worker for each tenant, either queue) the one that takes the least processor time for
+an answer. A request is a byte that says which tenant, then the picture's bytes; the answer is the
+scores' bytes.
 """
 
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -16,35 +18,46 @@ from fastapi import Body, Response
 from torch import Tensor
 
 from spacetime.benchmarks.goodput_models import LARGEST_BATCH, SHAPE, Compiled, script_path
+from spacetime.benchmarks.servers import cores
+
+Question = tuple[int, Tensor]
 
 
-class Model(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
-    """One tenant. Its batcher waits a millisecond: told not to wait, it spins."""
+class Models(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
+    """All tenants in each worker. The batcher waits a millisecond: told not to wait, it spins."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        super().__init__(max_batch_size=LARGEST_BATCH, batch_timeout=0.001, api_path=f"/{name}")
-        self._path = script_path(folder, name)
+    def __init__(self, paths: list[Path]) -> None:
+        super().__init__(max_batch_size=LARGEST_BATCH, batch_timeout=0.001)
+        self._paths = paths
 
     def setup(self, device: str) -> None:
-        """Reads the program."""
-        self._model = Compiled(self._path)
+        """Reads the programs."""
+        self._models = [Compiled(path) for path in self._paths]
 
-    # FastAPI reads the annotation: the body as it came.
-    def decode_request(self, request: Annotated[bytes, Body()]) -> Tensor:
-        """A picture `[1, 3, 64, 64]`."""
-        return torch.from_numpy(np.frombuffer(request, np.float32).reshape(1, *SHAPE))
+    # Annotations that FastAPI reads: the body as it came.
+    def decode_request(self, request: Annotated[bytes, Body()]) -> Question:
+        """Tenant, and picture `[1, 3, 64, 64]`."""
+        pixels = np.frombuffer(request, np.float32, offset=1).reshape(1, *SHAPE)
+        return request[0], torch.from_numpy(pixels)
 
-    def batch(self, inputs: list[Tensor]) -> Tensor:
-        """All pictures."""
-        return torch.cat(inputs)
+    def batch(self, inputs: list[Question]) -> list[Question]:
+        """Left as it is: tenants differ."""
+        return inputs
 
-    def predict(self, batch: Tensor) -> Tensor:
-        """All scores."""
-        return self._model(batch)
+    def predict(self, batch: list[Question]) -> list[Tensor]:
+        """Scores in the order of the questions, one launch a tenant."""
+        answers: list[Tensor] = [torch.empty(0)] * len(batch)
+        order = sorted(range(len(batch)), key=lambda place: batch[place][0])
+        for tenant, group in groupby(order, key=lambda place: batch[place][0]):
+            places = [*group]
+            scores = self._models[tenant](torch.cat([batch[place][1] for place in places]))
+            for place, one in zip(places, scores, strict=True):
+                answers[place] = one
+        return answers
 
-    def unbatch(self, output: Tensor) -> list[Tensor]:
-        """Scores by request."""
-        return list(output)
+    def unbatch(self, output: list[Tensor]) -> list[Tensor]:
+        """Left as it is."""
+        return output
 
     def encode_response(self, output: Tensor) -> Response:
         """The scores' bytes."""
@@ -54,8 +67,8 @@ class Model(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
 def main() -> None:
     """Serves until it is terminated."""
     port, folder, wait_s, *names = sys.argv[1:]
-    models = [Model(Path(folder), name) for name in names]
-    server = ls.LitServer(models, accelerator="cpu", timeout=float(wait_s), fast_queue=True)
+    api = Models([script_path(Path(folder), name) for name in names])
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=cores(), timeout=float(wait_s))
     server.run(host="127.0.0.1", port=int(port), log_level="critical", generate_client_file=False)
 
 
