@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from spacetime.plot_bench import plain_ticks
 
 COLUMNS = 4
 
@@ -28,9 +29,7 @@ def draw_agreement(record: dict[str, Any], path: Path) -> None:
         panel.plot(row["hindsight"]["simulated"]["ms"], row["quantiles"], ":", color="#555555",
                    label="simulated, in hindsight")  # fmt: skip
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        plain_ticks(panel.xaxis)
         mark = "" if row["agrees"] else " (off)"
         panel.set_title(f"{row['policy']}, {row['model']}, load {row['load']:g}{mark}", fontsize=9)
         panel.grid(alpha=0.3)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -62,9 +63,7 @@ def draw_dispatch(record: dict[str, Any], path: Path) -> None:
     wide = [b - a for a, b in zip(low, high, strict=True)]
     latency.barh([row["way"] for row in timed], wide, left=low, color="#0072b2", height=0.5)
     latency.set_xscale("log")
-    latency.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    latency.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    latency.xaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(latency.xaxis)
     latency.set_xlabel("µs for one request alone, p50 to p99")
     rated = [row for row in record["rows"] if "rps" in row][::-1]
     thousands = [row["rps"] / 1000 for row in rated]
@@ -165,6 +164,13 @@ def grid(count: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     return figure, panels
+
+
+def plain_ticks(axis: Axis) -> None:
+    """plain_ticks: 1, 2, 5, 10 ... on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from spacetime.plot_bench import grid, save
+from spacetime.plot_bench import grid, plain_ticks, save
 
 STYLES: dict[str, dict[str, Any]] = {
     "spacetime": {"color": "#c1272d", "linewidth": 2.4, "marker": "o", "zorder": 5},
@@ -31,6 +31,7 @@ def draw_goodput(record: dict[str, Any], path: Path) -> None:
         _lines(below, fleet, "p99_ms")
         below.axhline(record["slo_ms"], color="#999999", linewidth=1, linestyle=":")
         below.set_yscale("log")
+        plain_ticks(below.yaxis)
         below.set_xlabel("offered, requests/s", fontsize=9)
     panels[0].set_ylabel(f"answers within {record['slo_ms']:g} ms, a second")
     panels[len(fleets)].set_ylabel("p99 of what was answered, ms")
