@@ -1,5 +1,6 @@
 """Lanes in processes of their own: what a model does to its process, it does to no other.
 
-The launching side: `lanes` keeps a child process for each lane, sends it models once and batches
-through shared memory, restarts what died; `family` is what tenants see. The other side: `child`.
+The launching side: `lanes` chooses a lane's child process for each launch, `keeper` starts, watches
+and replaces them, `roster` tells each of every tenant once; `family` is what tenants see. The other
+side: `child`. Between them: `wire`, launches in shared memory; `packed`, models.
 """

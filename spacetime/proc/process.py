@@ -138,6 +138,7 @@ class ChildProcess:
 
     def run(self, batch: Sequence[Work]) -> Answers:
         """Flat outputs of each request; raises what the model raised, or LaneLost."""
+        # Waking it before the batch is written was 40 us slower: Linux wakes it on this core.
         write_batch(self._inbox, batch)
         if not self._mailbox.call():
             raise LaneLost(self.lane, f"its process {self.pid} died while it ran the request")
