@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from spacetime.errors import DeadlineExceeded, QueueFull
@@ -43,12 +43,16 @@ class Sent:
     answer: Any = None
     dropped: str | None = None  # why there is no answer
     error: BaseException | None = None  # of one that failed
-    _future: Future[Any] | None = field(default=None, repr=False)
 
-    def _let_go(self, future: Future[Any]) -> None:
-        if future.cancelled() or (error := future.exception()) is None:
+    def _ended(self, future: Future[Any], latency_ns: int, *, keep: bool) -> None:
+        if future.cancelled():
+            self.dropped = "cancelled"
             return
-        self.latency_ns = None
+        error = future.exception()
+        if error is None:
+            self.latency_ns = latency_ns
+            self.answer = future.result() if keep else None
+            return
         if isinstance(error, DeadlineExceeded):
             self.dropped = "deadline"
         else:
@@ -86,15 +90,15 @@ def drive(
 ) -> list[Sent]:
     """Send the schedule and wait for every answer; one entry a request, in order of due time.
 
-    Requests that were refused or dropped say so; any other failure is raised. `into` is filled
-    while it runs, so that what an interrupted caller has sent is known. Without `keep` answers are
-    let go as they come, and any other failure is a drop for reason `failed`. An `interruption` is
+    Requests that were refused or dropped say so; any other failure is raised in the end. `into` is
+    filled while it runs, so that what an interrupted caller has sent is known. Without `keep`
+    answers are let go, and any other failure is a drop for reason `failed`. An `interruption` is
     taken while it waits for the next moment to send, so that every request sent is in `into`.
     """
     window = nullcontext if interruption is None else interruption.window
     turns = [0] * len(targets)
     sent: list[Sent] = [] if into is None else into
-    open_ = None if keep else _Open()
+    open_ = _Open()
     with _no_collector_pauses():
         start_ns = time.monotonic_ns() + LEAD_NS
         for due_ns, tenant in schedule:
@@ -105,41 +109,27 @@ def drive(
                 now_ns = _wait_until(start_ns + due_ns)
             one = Sent(tenant, item, due_ns, now_ns - start_ns - due_ns)
             sent.append(one)
-            _submit(target, one, start_ns, open_)
+            _submit(target, one, start_ns, open_, keep=keep)
+        open_.wait()
+    if keep:
         for one in sent:
-            _collect(one)
-        if open_ is not None:
-            open_.wait()
+            if one.error is not None:
+                raise one.error
     return sent
 
 
-def _submit(target: Target, one: Sent, start_ns: int, open_: _Open | None) -> None:
+def _submit(target: Target, one: Sent, start_ns: int, open_: _Open, *, keep: bool) -> None:
     def stamp(future: Future[Any]) -> None:
-        one.latency_ns = time.monotonic_ns() - start_ns - one.due_ns
-        if open_ is not None:
-            one._let_go(future)
-            open_.less()
+        one._ended(future, time.monotonic_ns() - start_ns - one.due_ns, keep=keep)
+        open_.less()
 
     try:
         future = target.submit(target.requests[one.item])
     except QueueFull:
         one.dropped = "queue-full"
         return
-    if open_ is None:
-        one._future = future
-    else:
-        open_.more()
+    open_.more()
     future.add_done_callback(stamp)
-
-
-def _collect(one: Sent) -> None:
-    future, one._future = one._future, None
-    if future is None:
-        return
-    try:
-        one.answer = future.result()
-    except DeadlineExceeded:
-        one.dropped, one.latency_ns = "deadline", None
 
 
 def _wait_until(moment_ns: int) -> int:
