@@ -140,6 +140,15 @@ def test_a_session_that_has_ended_moves_no_lane() -> None:
     assert not started()
 
 
+def test_a_session_that_ends_starts_no_process_more(
+    lanes: Lanes, gates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "backoff_s", lambda _: 0.0)  # as after a life of 10 s
+    (gates / "of the next start").touch()
+    lanes.close()
+    assert list(gates.iterdir())
+
+
 FORKS = """
     import os, torch, spacetime as st
     from models import X, mlp

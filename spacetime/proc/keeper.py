@@ -109,6 +109,8 @@ def end_all(keeping: Keeping) -> None:
     if keeping.pid != os.getpid():
         return
     keeping.ended.set()
+    for lane in keeping.lanes:  # first, or their keepers would start others
+        lane.rests.set()
     at_once([child.leave for child in keeping.children])
     for lane in keeping.lanes:
         rest(keeping, lane)
