@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 from served_models import Gate
-from serving import serving, tenant
+from serving import serving, settled, tenant
 from test_http import ONE, change, infer
 
 from spacetime.cli import cli
@@ -87,6 +87,42 @@ def test_the_counts_are_what_happened(gate: type[Gate]) -> None:
     ]
     whole = grown["nv_inference_request_duration_us", "gate", ""]
     assert sum(durations) == pytest.approx(whole)
+
+
+def test_tenants_of_a_launch_units_and_readiness(gate: type[Gate]) -> None:
+    with serving(
+        tenant("a", factory="affine"), tenant("b", factory="affine"), tenant("gate"), lanes=1
+    ) as own:
+        models = own.repository.models
+        held = models["gate"].tenant.submit(Gate.example + 101)
+        assert gate.held.wait(60)
+        before = values(own)
+        waiting = [models[name].tenant.submit(Gate.example) for name in "ab"]
+        gate.open.set()
+        for future in (held, *waiting):
+            future.result(60)
+        settled(own)
+        now = values(own)
+        grown = {
+            name: now[name, "0", ""] - before[name, "0", ""] for name, lane, _ in now if lane == "0"
+        }
+        assert grown["spacetime_launches_total"] == 1  # the other was counted when it began
+        assert grown["spacetime_launch_tenants_total"] == 2
+        assert grown["spacetime_launch_samples_total"] == 2
+        assert grown["spacetime_units_used_seconds_total"] > 0
+        assert now["spacetime_latency_p99_seconds", "gate", ""] > 0
+        assert now["spacetime_ready", "", ""] == 1
+        assert own.repository.drain(60)
+        assert values(own)["spacetime_ready", "", ""] == 0
+
+
+def test_no_client_adds_a_label() -> None:
+    with serving(tenant("affine")) as own:
+        before = set(values(own))
+        for n in range(20):
+            assert infer(own, f"nobody-{n}", ONE)[0] == 404
+            assert infer(own, "affine", ONE, id=f"{n}")[0] == 200
+        assert set(values(own)) == before
 
 
 def test_top_shows_one_reading() -> None:

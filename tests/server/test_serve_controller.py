@@ -99,8 +99,9 @@ def test_a_rise_moves_the_plan_while_every_request_is_answered(workload: Path) -
     assert now["spacetime_planned_samples_per_second", "a"] > 50
     assert now["spacetime_last_replan_timestamp_seconds", ""] > 1.7e9
     moves = [line for line in lines if line["event"] == "replan" and line["outcome"] == "move"]
-    assert now["spacetime_replans_total", "move rise"] == len(moves) >= 1
-    assert now[OPENED] == sum(line["opened"] for line in moves)
+    counted = int(now["spacetime_replans_total", "move rise"])
+    assert 1 <= counted <= len(moves)  # the last period may have ended after the metrics were read
+    assert now[OPENED] == sum(line["opened"] for line in moves[:counted])
 
 
 def test_a_controller_needs_profiles(workload: Path) -> None:
