@@ -212,19 +212,16 @@ def _watch(lane: KeptLane) -> None:
 
 
 def _until_still(lane: KeptLane, child: ChildProcess) -> None:
-    """Until `child` has ended, beats no more, or serves the lane no more."""
-    try:
-        ended = os.pidfd_open(child.pid)
-    except ProcessLookupError:  # the lane was moved, and it has ended already
-        return
+    """Until `child` has ended, beats no more, or serves the lane no more.
+
+    Opens nothing, for there may be no descriptor left; that of a process which was released
+    meanwhile may be another file's, and the lane then has another process.
+    """
     poll = select.poll()
-    poll.register(ended, select.POLLIN)
+    poll.register(child.end_fd, select.POLLIN)
     pulse = Pulse(child)
-    try:
-        while lane.child is child and not poll.poll(LOOK_MS) and pulse.felt():
-            pass
-    finally:
-        os.close(ended)
+    while lane.child is child and not poll.poll(LOOK_MS) and pulse.felt():
+        pass
 
 
 def _end(child: ChildProcess) -> None:

@@ -71,6 +71,8 @@ class ChildProcess:
             self._held.enter_context(self._control)
             with theirs:
                 self._popen = self._started(theirs, dict(environment or {}), opens, command)
+            self.end_fd = os.pidfd_open(self._popen.pid)  # readable once it has ended
+            self._held.callback(os.close, self.end_fd)
         except (OSError, RuntimeError) as why:  # of memory, of the system or of the mailbox
             self.release()
             raise LaneLost(lane, f"its process could not be started: {why}") from None
