@@ -70,6 +70,7 @@ class Exchange:
             self._future.cancel()
 
     def _ended(self, asked: Inference, future: Ended) -> None:
+        self._future = None  # it calls this: a cycle, which only a stall of all requests would free
         if self.response_complete:  # abandoned
             return
         try:

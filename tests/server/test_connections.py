@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import struct
@@ -16,6 +17,7 @@ from test_clients import everything, raw, request
 from test_http import ONE, change
 
 from spacetime.server.answers import Answers
+from spacetime.server.exchange import Exchange
 from spacetime.server.serve import Server
 
 PATH = b"POST /v2/models/affine/infer HTTP/1."
@@ -59,6 +61,26 @@ def test_a_connection_is_asked_twice(server: Server, pieces: tuple[bytes, ...]) 
         assert b"\r\ndate: " in head
         assert body["outputs"][0]["data"] == VALUES
     connection.close()
+
+
+def test_what_is_answered_is_freed_at_once(server: Server) -> None:
+    """Garbage of many requests, collected together, would stall the loop for ten milliseconds."""
+    connection = raw(server)
+    gc.collect()
+    gc.disable()
+    try:
+        before = exchanges()
+        for _ in range(20):
+            connection.sendall(PATH + b"1\r\n" + LENGTH + b"\r\n" + BODY)
+            answer(connection)
+        assert exchanges() < before + 5  # the last ones are still held by who answered them
+    finally:
+        gc.enable()
+
+
+def exchanges() -> int:
+    """How many are alive."""
+    return sum(type(found) is Exchange for found in gc.get_objects())
 
 
 @pytest.mark.parametrize("head", [b"0\r\n", b"1\r\nconnection: close\r\n"])
