@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from spacetime.plan import Plan
 from spacetime.plan_simulator import SimOptions, simulate_plan
@@ -12,6 +13,8 @@ from spacetime.workload import Workload
 
 LARGEST = 2.0**30
 SMALLEST = 2.0**-30
+ROUGHLY = 10  # a guess simulates one part of so many of the time, once
+NEAR = 1.1  # the factor by which the answer is likely to lie within a guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,18 @@ class RateSearch:
 
 
 def highest_scale(
-    attained: Callable[[float], float], target: float, *, tolerance: float = 0.01
+    attained: Callable[[float], float],
+    target: float,
+    *,
+    tolerance: float = 0.01,
+    start: float = 1.0,
+    step: float = 2.0,
 ) -> RateSearch:
     """The highest scale at which `attained(scale)` is at least `target`, to a relative tolerance.
 
-    Doubles or halves from 1 until the answer lies between a scale that keeps the target and twice
-    it, then bisects; only a scale that was tried is ever returned. Where `attained` is no falling
-    function the answer is one of its crossings.
+    Goes up or down from `start`, by `step` at first and at most by 2, until the answer lies between
+    a scale that keeps the target and one that fails, then bisects; only a scale that was tried is
+    ever returned. Where `attained` is no falling function the answer is one of its crossings.
     """
     probes: list[Probe] = []
 
@@ -50,17 +58,19 @@ def highest_scale(
         probes.append(Probe(scale, attained(scale)))
         return probes[-1].attainment >= target
 
-    low = 1.0
-    if keeps(low):
-        while low < LARGEST and keeps(2 * low):
-            low *= 2
+    low = high = start
+    if keeps(start):
+        while low == high:
+            high = low * step
+            if high < 2 * LARGEST and keeps(high):
+                low, step = high, min(2.0, step * step)
     else:
-        low /= 2
-        while low >= SMALLEST and not keeps(low):
-            low /= 2
-        if low < SMALLEST:
-            return RateSearch(0.0, target, tuple(probes))
-    high = 2 * low
+        while low == high:
+            low = high / step
+            if low < SMALLEST:
+                return RateSearch(0.0, target, tuple(probes))
+            if not keeps(low):
+                high, step = low, min(2.0, step * step)
     while high > low * (1 + tolerance):
         middle = (low + high) / 2
         low, high = (middle, high) if keeps(middle) else (low, middle)
@@ -78,13 +88,20 @@ def highest_rate(
 ) -> RateSearch:
     """The highest common scale of all rates at which every tenant attains `target`.
 
-    The seeds are the same at every rate, so each probe is the same pattern of arrivals, denser.
+    The seeds are the same at every rate, so each probe is the same pattern of arrivals, denser. A
+    short simulation guesses where to begin: at many times the rate a whole one takes seconds.
     """
     options = options or SimOptions()
 
-    def attained(scale: float) -> float:
-        run = simulate_plan(plan, workload, profiles, replace(options, rate_scale=scale))
+    def attained(scale: float, *, roughly: bool = False) -> float:
+        here = replace(options, rate_scale=scale)
+        if roughly:
+            part = max(1, here.horizon_ns(workload) // ROUGHLY)
+            here = replace(here, replications=1, duration_ns=part)
+        run = simulate_plan(plan, workload, profiles, here)
         asked = any(tenant.offered for each in run.replications for tenant in each.tenants)
         return min(run.attainments.values()) if asked else 0.0  # no request shows nothing
 
-    return highest_scale(attained, target, tolerance=tolerance)
+    guess = highest_scale(partial(attained, roughly=True), target, tolerance=NEAR - 1)
+    start, step = (guess.scale, NEAR) if guess.scale else (1.0, 2.0)
+    return highest_scale(attained, target, tolerance=tolerance, start=start, step=step)

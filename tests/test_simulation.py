@@ -28,9 +28,16 @@ def test_intervals_of_a_mean() -> None:
     assert found.half == pytest.approx(4.303 / math.sqrt(3))
 
 
-@given(st.floats(2.0**-20, 2.0**20), st.sampled_from([0.1, 0.01, 0.001]))
-def test_the_highest_scale_of_a_step(edge: float, tolerance: float) -> None:
-    found = highest_scale(lambda scale: float(scale <= edge), 0.99, tolerance=tolerance)
+@given(
+    st.floats(2.0**-20, 2.0**20), st.sampled_from([0.1, 0.01, 0.001]),
+    st.floats(2.0**-20, 2.0**20), st.sampled_from([2.0, 1.1]),
+)  # fmt: skip
+def test_the_highest_scale_of_a_step(
+    edge: float, tolerance: float, start: float, step: float
+) -> None:
+    found = highest_scale(
+        lambda scale: float(scale <= edge), 0.99, tolerance=tolerance, start=start, step=step
+    )
     assert found.scale <= edge < found.scale * (1 + tolerance)
     assert all((p.scale <= found.scale) == (p.attainment >= 0.99) for p in found.probes)
 
@@ -49,6 +56,14 @@ def test_the_highest_rate_of_constant_arrivals_is_the_capacity() -> None:
     asked = workload(replace(A, slo_ms=30), process="constant")
     found = highest_rate(plan, asked, PROFILES, options)
     assert found.scale * 50 == pytest.approx(100, rel=0.03)  # a request every 10 ms
+
+
+def test_a_guess_leaves_few_whole_simulations_to_a_plan_with_much_room() -> None:
+    plan = plan_of(part("p", 1, on("a")))
+    asked = workload(replace(A, slo_ms=30, rate_rps=0.05), process="constant")
+    found = highest_rate(plan, asked, PROFILES, SimOptions(duration_ns=1000 * SECOND))
+    assert found.scale * 0.05 == pytest.approx(100, rel=0.03)
+    assert len(found.probes) <= 6  # doubling from 1 takes 11, and bisecting 7
 
 
 BLOCKED = """
