@@ -18,14 +18,14 @@ def test_tenants_come_and_go_while_others_are_served() -> None:
         stay = [session.add(net(seed), example_inputs=(X,)) for seed in range(2)]
         rows, done = session.families[0].weights.rows, threading.Event()  # type: ignore[union-attr]
         wrong: list[str] = []
+        given = [inputs(3, number) for number in range(2)]  # here: one generator for all threads
+        with torch.no_grad():
+            expected = [net(number)(x) for number, x in enumerate(given)]
 
         def load(number: int) -> None:
-            x = inputs(3, number)
-            with torch.no_grad():
-                expected = net(number)(x)
             while not done.is_set():
-                answer = stay[number].submit(x).result(timeout=20)
-                if not torch.allclose(answer, expected, rtol=1e-4, atol=1e-5):
+                answer = stay[number].submit(given[number]).result(timeout=20)
+                if not torch.allclose(answer, expected[number], rtol=1e-4, atol=1e-5):
                     wrong.append(f"tenant {number}")
 
         callers = [threading.Thread(target=load, args=(number,)) for number in range(2)]

@@ -54,8 +54,17 @@ def kill(lanes: Lanes) -> int:
     return child.pid
 
 
+OTHERS: set[psutil.Process] = set()  # of other tests: torch's compiler keeps its workers
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    OTHERS.clear()
+    OTHERS.update(psutil.Process().children())
+
+
 def started() -> list[psutil.Process]:
-    return psutil.Process().children()
+    return [child for child in psutil.Process().children() if child not in OTHERS]
 
 
 @pytest.fixture
@@ -66,7 +75,7 @@ def gates(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lanes(gates: Path) -> Iterator[Lanes]:
+def lanes(gates: Path, others: None) -> Iterator[Lanes]:
     """One lane whose starts go through `gates`."""
     before = len(os.listdir("/proc/self/fd"))
     lanes = Lanes([(0,)], command=[sys.executable, "-c", GATED, str(gates)])
