@@ -82,9 +82,11 @@ def _watch(first: Reading, again: Callable[[], Reading], interval: float, consol
 
 
 def read(url: str, token: str | None = None) -> Reading:
-    """The metrics at an address. Raises InvalidInput."""
+    """The metrics at an address; without a path they are at /metrics. Raises InvalidInput."""
     if not url.startswith(("http://", "https://")):
         raise InvalidInput("-", "url", "http://HOST:PORT/metrics", url)
+    if url.rstrip("/").count("/") == 2:
+        url = f"{url.rstrip('/')}/metrics"
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
         request = urllib.request.Request(url, headers=headers)

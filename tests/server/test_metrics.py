@@ -130,7 +130,8 @@ def test_top_shows_one_reading() -> None:
         infer(own, "affine", ONE)
         address = own.addresses()["metrics"]
         shown = CliRunner().invoke(cli, ["top", "--url", address, "--once"], env={"COLUMNS": "120"})
-        told = CliRunner().invoke(cli, ["top", "--url", address, "--json"])
+        bare = address.removesuffix("/metrics")
+        told = CliRunner().invoke(cli, ["top", "--url", bare, "--json"])
     assert shown.exit_code == 0, shown.output
     assert "affine" in shown.output
     assert "tenants/launch" in shown.output
