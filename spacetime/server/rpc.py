@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import grpc
@@ -35,8 +35,6 @@ _IDLE_MS, _GRACE_MS = 30_000, 10_000  # a silent connection is asked whether it 
 class Call:
     """One call, as the journal notes it."""
 
-    __slots__ = ("_context", "method", "model", "parts", "request")
-
     def __init__(self, name: str, context: Any) -> None:
         self.method = "gRPC"
         self.parts = [SERVICE, name]
@@ -44,15 +42,15 @@ class Call:
         self.request = ""
         self._context = context
 
-    @property
+    @cached_property
     def headers(self) -> dict[bytes, bytes]:
         """Its metadata, the textual part."""
         pairs = self._context.invocation_metadata() or ()
         return {k.encode(): v.encode() for k, v in pairs if isinstance(v, str)}
 
-    @property
+    @cached_property
     def trace(self) -> Trace | None:
-        """The trace it belongs to."""
+        """The trace it belongs to; its span is the same in every line of the journal."""
         return trace_of(self.headers)
 
 
