@@ -21,6 +21,14 @@ HERE = Path(__file__).parent
 ANY = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
+def work_file(folder: Path, text: str) -> Path:
+    """A workload of that text, with the models it may name beside it."""
+    (folder / "served_models.py").write_text((HERE / "served_models.py").read_text())
+    path = folder / "work.yaml"
+    path.write_text(text)
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A server's process and where it listens."""

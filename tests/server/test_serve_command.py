@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from process import ANY, HERE, Served, command, refused, running, send, told
+from process import ANY, Served, command, refused, running, send, told, work_file
 
 from spacetime.cli import BAD_INPUT, cli
 from spacetime.workload import WorkloadError
@@ -25,10 +25,7 @@ tenants:
 
 @pytest.fixture
 def workload(tmp_path: Path) -> Path:
-    (tmp_path / "served_models.py").write_text((HERE / "served_models.py").read_text())
-    path = tmp_path / "work.yaml"
-    path.write_text(WORKLOAD)
-    return path
+    return work_file(tmp_path, WORKLOAD)
 
 
 def post(served: Served, model: str, *values: float) -> http.client.HTTPConnection:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from process import HERE, Served, running, send, told
+from process import Served, running, send, told, work_file
 
 from spacetime.cli import cli
 from spacetime.errors import PlanError
@@ -30,15 +30,12 @@ pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores
 def workload(tmp_path: Path) -> Path:
     """By its profile a core answers 50 a second, all of them any number: a rise opens a larger
     partition."""
-    (tmp_path / "served_models.py").write_text((HERE / "served_models.py").read_text())
     rows = [
         f"served_models:affine,cpu-{CORES},cores,{units},1,1,{ms},{1000 / ms},measured"
         for units, ms in ((1, 20), (CORES, 0.01))
     ]
     (tmp_path / "profiles.csv").write_text("\n".join([HEAD, *rows]))
-    path = tmp_path / "work.yaml"
-    path.write_text(WORK)
-    return path
+    return work_file(tmp_path, WORK)
 
 
 def watched(workload: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from process import HERE, refused, running, send, told
+from process import refused, running, send, told, work_file
 
 from spacetime.cli import cli
 
@@ -29,9 +29,8 @@ pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores
 @pytest.fixture
 def planned(tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
     """A workload, and the options that name its plan and the profiles."""
-    (tmp_path / "served_models.py").write_text((HERE / "served_models.py").read_text())
-    work, profiles, plan = (tmp_path / name for name in ("w.yaml", "profiles.csv", "plan.json"))
-    work.write_text(WORK)
+    work = work_file(tmp_path, WORK)
+    profiles, plan = tmp_path / "profiles.csv", tmp_path / "plan.json"
     profiles.write_text(PROFILES)
     command = ["plan", str(work), "--profiles", str(profiles), "--out", str(plan)]
     done = CliRunner().invoke(cli, command)

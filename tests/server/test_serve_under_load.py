@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc
-from process import HERE, Served, running, send, told
+from process import Served, running, send, told, work_file
 from test_tritonclient import row
 from tritonclient.utils import InferenceServerException
 
@@ -72,10 +72,7 @@ def over_grpc(served: Served) -> Callable[[float], str]:
 
 @pytest.fixture
 def workload(tmp_path: Path) -> Path:
-    (tmp_path / "served_models.py").write_text((HERE / "served_models.py").read_text())
-    path = tmp_path / "work.yaml"
-    path.write_text(WORKLOAD)
-    return path
+    return work_file(tmp_path, WORKLOAD)
 
 
 def answered(path: Path) -> Counter[int]:
