@@ -13,32 +13,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.capture import view
 from spacetime.errors import (
     DriverError,
+    InvalidInput,
     ModelError,
     OutOfMemory,
     SpacetimeError,
     UnsupportedError,
 )
 from spacetime.fusion import (
-    CannotExport,
     CannotFuse,
     Exported,
+    Ranges,
     SlotGraph,
-    export,
+    draws_random,
     placed,
+    ranges,
+    rows_of,
     slot_graph,
 )
 from spacetime.measure import elapsed_ns
-from spacetime.program import Flat, Outputs, close, outputs_of, rows_are_independent, spread
+from spacetime.program import Flat, Outputs, apart, outputs_of
 from spacetime.resident import Place, ResidentFamily, tensors_of
 from spacetime.runner import Work
 from spacetime.signature import Signature
+from spacetime.trial import same_rows, tried
 from spacetime.weights import OUT_OF_MEMORY, Weights, slabs
 
 NO_RUN = torch.tensor(-1)  # on the host: rows are never looked at there
@@ -63,6 +66,7 @@ def resident_family(
     buckets: Sequence[int],
     share: bool,
     limit: int | None,
+    batchable: bool | None = None,
 ) -> ResidentFamily:
     """A family with `model` as its first member, captured and measured on every lane.
 
@@ -71,10 +75,10 @@ def resident_family(
     UnsupportedError, OutOfMemory (nothing stays behind), DriverError.
     """
     reference = _on_device(model, signature, place)
-    outputs, tails, independent = _seen(reference, signature, example)
+    seen = _seen(reference, signature, example, exported, buckets=buckets, batchable=batchable)
     graph, captured, why = _graph_of(model, exported, share=share)
-    if captured and not independent:
-        captured, why = False, "rows depend on each other, so requests never share a launch"
+    if captured and (seen.mixed or seen.outputs.why_not):
+        captured, why = False, f"requests run alone: {seen.mixed or seen.outputs.why_not}"
     ways: list[tuple[SlotGraph | None, bool]] = [(None, False)]
     if captured:
         ways.insert(0, (None, True))
@@ -82,24 +86,15 @@ def resident_family(
             ways.insert(0, (graph, True))
     for over_slots, in_graph in ways:
         weights = _weights(place, model, over_slots)
-        family = ResidentFamily(place, signature, outputs, tails, over_slots, weights, None, why)
-        member = Member(model, reference, example, limit)
+        family = ResidentFamily(
+            place, signature, seen.outputs, seen.tails, over_slots, weights, None, why
+        )
+        member = Member(model, reference, example, seen.within, limit)
         try:
             return _admitted(family, member, buckets if in_graph else ())
         except CannotCapture as reason:
             why = str(reason)
     raise AssertionError("the last way raises what prevents it")
-
-
-def exported_of(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor]
-) -> Exported | str:
-    """The model's graph, or why it has none."""
-    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
-    try:
-        return export(model, args, kwargs)
-    except CannotExport as reason:
-        return str(reason)
 
 
 def _on_device(model: nn.Module, signature: Signature, place: Place) -> Flat:
@@ -114,31 +109,58 @@ def _on_device(model: nn.Module, signature: Signature, place: Place) -> Flat:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A family's first: the model, the same on the device as what it has to answer, an example."""
+    """A family's first: the model, the same on the device as what it has to answer, an example, and
+    which numbers its inputs may hold."""
 
     model: nn.Module
     reference: Flat
     example: Sequence[Tensor]
+    within: Ranges
     limit: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the model returns, the shape and type of a row of each output, and why its samples may
+    not be apart; empty if they are."""
+
+    outputs: Outputs
+    tails: tuple[tuple[torch.Size, torch.dtype], ...]
+    mixed: str
+    within: Ranges
+
+
 def _seen(
-    reference: Flat, signature: Signature, example: Sequence[Tensor]
-) -> tuple[Outputs, tuple[tuple[torch.Size, torch.dtype], ...], bool]:
-    """What the model returns, the shape and type of a row of each output, and whether a sample's
-    answer is the same in a batch as alone."""
+    reference: Flat,
+    signature: Signature,
+    example: Sequence[Tensor],
+    exported: Exported | str,
+    *,
+    buckets: Sequence[int],
+    batchable: bool | None,
+) -> Seen:
     device = next((t.device for t in tensors_of(reference)), torch.device("cpu"))
-    example = [x.to(device) for x in example]
+    graph = exported if isinstance(exported, Exported) else None
+    within = ranges(example, graph)
+
+    def there(*leaves: Tensor) -> list[Tensor]:
+        return [y.cpu() for y in reference(*(x.to(device) for x in leaves))]
+
     try:
-        outputs = outputs_of(reference.model, signature, example)
+        outputs = outputs_of(reference.model, signature, [x.to(device) for x in example], within)
         with torch.no_grad():
-            sample = reference(*[x[:1] for x in example])
-        independent = rows_are_independent(reference, example)
+            sample = there(*[x[:1] for x in example])
+        mixed = "" if graph is None else apart(graph, batchable)
+        if graph is not None and not mixed and not outputs.why_not:
+            trial = tried(there, [x.cpu() for x in example], within, max(*buckets, 3))
+            mixed = trial.fault(there, buckets)
     except SpacetimeError:
         raise
     except Exception as cause:
         raise ModelError(signature.tenant, cause) from cause
-    return outputs, tuple((y.shape[1:], y.dtype) for y in sample), independent
+    if mixed and batchable:
+        raise InvalidInput(signature.tenant, "batchable", "False or None", f"True, but {mixed}")
+    return Seen(outputs, tuple((y.shape[1:], y.dtype) for y in sample), mixed, within)
 
 
 def _admitted(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> ResidentFamily:
@@ -191,7 +213,7 @@ def _graph_of(
     """The graph over slots, or None; whether a graph may hold the model; why not, for either."""
     if isinstance(exported, str):
         return None, False, f"not exported: {exported}"
-    if _draws_random(exported.module):
+    if any(draws_random(node) for node in exported.module.graph.nodes):
         return None, False, "it draws random numbers, which a captured graph would repeat"
     if not share:
         return None, True, "the policy never lets tenants share a launch"
@@ -199,24 +221,6 @@ def _graph_of(
         return slot_graph(exported, [model.state_dict()]), True, ""
     except CannotFuse as reason:
         return None, True, f"not fused: {reason}"
-
-
-def _draws_random(module: fx.GraphModule) -> bool:
-    return any(
-        torch.Tag.nondeterministic_seeded in node.target.tags and not _without_dropout(node)
-        for node in module.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload)
-    )
-
-
-def _without_dropout(node: fx.Node) -> bool:
-    """Attention and dropout carry the tag of random operations also where they drop nothing."""
-    given = dict(node.kwargs)
-    for position, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        if position < len(node.args):
-            given[argument.name] = node.args[position]
-        given.setdefault(argument.name, argument.default_value)
-    return bool(given.get("dropout_p") == 0) or given.get("train") is False
 
 
 def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights:
@@ -229,7 +233,7 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
     return Weights(place.native, place.capturer, layout, row_bytes)
 
 
-def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> nn.Module:
+def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> Flat:
     """The model over its weights on the device."""
     own = copy.deepcopy(model)
     for tensor, held in zip(tensors_of(own), views, strict=True):
@@ -309,7 +313,7 @@ def _over_blocks(
 
 
 def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: int) -> None:
-    inputs = spread(member.example, bucket)
+    inputs = rows_of(member.example, member.within, bucket, seed=bucket)
     payload, outputs, _ = family.payload(0, inputs, bucket)
     times = [family.runners[lane].time([payload]) for _ in range(_TIMINGS)]
     family.latency_ns[lane, bucket] = min(wall for wall, _ in times)
@@ -318,7 +322,7 @@ def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: i
     with torch.no_grad():
         # The device's own arithmetic is what a graph has to repeat, not the CPU's.
         expected = [y.cpu() for y in member.reference(*[x.to(device) for x in inputs])]
-    if not close(outputs, expected, tolerance=_tolerance(expected)):
+    if not same_rows(outputs, expected, _tolerance(expected)):
         raise CannotCapture(f"its graph for bucket {bucket} on lane {lane} answered differently")
 
 

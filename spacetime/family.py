@@ -14,14 +14,25 @@ from functools import partial
 from math import exp, log
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime.fusion import CannotExport, CannotFuse, Fused, fingerprint, fuse
+from spacetime.fusion import (
+    CannotExport,
+    CannotFuse,
+    Exported,
+    Fused,
+    export,
+    fingerprint,
+    fuse,
+    ranges,
+)
 from spacetime.measure import bucket_ns
-from spacetime.program import Program, close, program_of, spread
+from spacetime.program import Flat, Program, program_of
 from spacetime.runner import Entry, Runner
 from spacetime.signature import Signature
+from spacetime.trial import keeps_what_is_no_number, tried
 from spacetime.units import ms_from_ns
 
 Measured = Callable[[Callable[[], Any]], Any]  # runs a measurement on a lane's cores
@@ -35,7 +46,7 @@ class Family:
     example: Sequence[Tensor]
     program: Program
     runner: Runner
-    refused: str | None  # why torch.export did not take the model
+    exported: Exported | str  # the graph, or why torch.export did not take the model
     on_lane: Measured
     first: nn.Module | None  # the first member's module, until it is stacked or a second one joins
     fused: Fused | None = None
@@ -55,9 +66,8 @@ class Family:
                 return self._admit(1)
         number = self.next_member
         if number:
-            rows = sorted({1, self.runner.buckets[-1]})
-            made = partial(program_of, model, self.signature, self.example)
-            program = self.on_lane(partial(made, refused=self.refused, rows=rows))
+            made = partial(program_of, model, self.signature, self.example, self.exported)
+            program = self.on_lane(partial(made, batchable=True, buckets=self.runner.buckets))
             self.runner.alone[number] = program.call
         return self._admit(number)
 
@@ -121,9 +131,10 @@ class Family:
             self.why = "not fused: the model has no weights to stack"
             return
         args, kwargs = pytree.tree_unflatten(list(self.example), self.signature.spec)
+        template = first if isinstance(self.exported, str) else self.exported
         try:
             fused = fuse(
-                first,
+                template,
                 [first.state_dict(), second.state_dict()],
                 example_inputs=args,
                 example_kwargs=kwargs,
@@ -131,15 +142,30 @@ class Family:
         except CannotFuse as reason:
             self.why = f"not fused: {reason}"
             return
-        if not self._answers_agree(fused):
+        if not all(self._answers_agree(fused, i, m) for i, m in enumerate((first, second))):
             self.why = "not fused: the super-kernel's answers differ from the model's"
             return
         self.on_lane(lambda: self._measure(fused))
 
-    def _answers_agree(self, fused: Fused) -> bool:
-        inputs = spread(self.example, 2)
-        together = fused.alone(0)(*inputs)
-        return close(together, self.program.call(*inputs), tolerance=1e-3)
+    def _answers_agree(self, fused: Fused, number: int, model: nn.Module) -> bool:
+        """Whether the stack answers as the member does, alone and in a mixture of both."""
+        flat, buckets = Flat(model, self.signature).eval(), self.runner.buckets
+        within = ranges(self.example, fused.exported)
+        trial = tried(flat, self.example, within, max(buckets[-1], 3))
+        alone, mixed = fused.alone(number), fused.script()
+
+        def as_every_second(*inputs: Tensor) -> list[Tensor]:
+            rows = len(inputs[0])
+            index = torch.arange(2 * rows) % 2  # the other member's rows are in between
+            outputs = mixed(index, *(x.repeat_interleave(2, dim=0) for x in inputs))
+            return [y[index == number] for y in outputs]
+
+        return (
+            not trial.fault(alone, buckets)
+            and not trial.fault(as_every_second, [max(1, buckets[-1] // 2)])
+            and keeps_what_is_no_number(flat, alone, trial)
+            and keeps_what_is_no_number(flat, as_every_second, trial)
+        )
 
     def _measure(self, fused: Fused) -> None:
         """Keeps the stack if mixtures and single tenants together run faster from it."""
@@ -169,27 +195,32 @@ def family_of(
     buckets: Sequence[int],
     slo_ns: int | None,
     on_lane: Measured,
+    batchable: bool | None = None,
 ) -> tuple[Family, str | None]:
-    """The known family that `model` belongs to, or a new one, and its fingerprint if it has one."""
-    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
-    print_, refused = _fingerprint(model, args, kwargs)
-    if print_ is not None and print_ in known:
-        return known[print_], print_
-    rows = sorted({1, buckets[-1]})
-    made = partial(program_of, model, signature, example, refused=refused, rows=rows)
-    program = on_lane(made)
+    """The known family that `model` belongs to, or a new one, and its key if others may join it."""
+    exported = exported_of(model, signature, example)
+    key = None if isinstance(exported, str) else f"{fingerprint(exported)} {batchable}"
+    if key is not None and key in known:
+        return known[key], key
+    made = partial(program_of, model, signature, example, exported)
+    program = on_lane(partial(made, batchable=batchable, buckets=buckets))
     usable = tuple(buckets) if program.batches else (1,)
     measured = on_lane(lambda: bucket_ns(program.call, example, usable))
     fitting = tuple(b for b in usable if b == 1 or slo_ns is None or 2 * measured[b] <= slo_ns)
-    runner = Runner(program.outputs, fitting, {0: program.call}, shares=program.batches)
+    runner = Runner(
+        program.outputs, fitting, {0: program.call}, shares=program.batches, whole=program.whole
+    )
     runner.alone_ns = {b: measured[b] for b in fitting}
-    family = Family(signature, example, program, runner, refused, on_lane, model)
-    return family, print_ if program.batches else None
+    family = Family(signature, example, program, runner, exported, on_lane, model)
+    return family, key if program.batches else None
 
 
-def _fingerprint(model: nn.Module, args: Any, kwargs: Any) -> tuple[str | None, str | None]:
-    """The architecture's fingerprint, or the reason it has none."""
+def exported_of(
+    model: nn.Module, signature: Signature, example: Sequence[Tensor]
+) -> Exported | str:
+    """The model's graph, or why it has none."""
+    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
     try:
-        return fingerprint(model, args, kwargs), None
+        return export(model, args, kwargs)
     except CannotExport as reason:
-        return None, str(reason)
+        return str(reason)

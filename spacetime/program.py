@@ -8,10 +8,12 @@ side of a data-dependent branch the example took.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -20,20 +22,35 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from spacetime.errors import InvalidInput, ModelError
+from spacetime.errors import InvalidInput, ModelError, SpacetimeError
+from spacetime.fusion import Exported, Ranges, doubt, looks_at_values, ranges, rows_of
 from spacetime.kernels import onednn
 from spacetime.signature import Signature
+from spacetime.trial import (
+    FlatCall,
+    Trial,
+    holds_to_the_ordinary,
+    keeps_what_is_no_number,
+    ordinary,
+    same_rows,
+    tried,
+)
 
-FlatCall = Callable[..., Sequence[Tensor]]  # leaves in, tensor leaves out, in the model's order
+PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """How flat output tensors become what the model returns."""
+    """How flat output tensors become what the model returns.
+
+    `why_not` is empty where structure and constants were the same for all inputs tried, and no
+    constant can be changed by who gets it. Else callers get what the model itself returned.
+    """
 
     spec: pytree.TreeSpec
     constants: tuple[tuple[int, Any], ...]  # position and value of leaves that are no tensors
     single: bool
+    why_not: str = ""
 
     def build(self, tensors: Sequence[Tensor]) -> Any:
         """The model's own return structure around `tensors`."""
@@ -47,13 +64,17 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A model ready to run: `call(*leaves)` returns its flat output tensors."""
+    """A model ready to run: `call(*leaves)` returns its flat output tensors.
+
+    Where `whole` is set it returns the model's own answer instead, whatever that is.
+    """
 
     call: FlatCall
     outputs: Outputs
     how: str  # what runs it, for explain()
     why: str  # why not something faster; empty when it is the fastest way known
     batches: bool  # rows are independent, so requests may share a call
+    whole: bool = False
 
 
 class Flat(nn.Module):
@@ -74,32 +95,92 @@ def program_of(
     model: nn.Module,
     signature: Signature,
     example: Sequence[Tensor],
+    exported: Exported | str,
     *,
-    refused: str | None,
-    rows: Sequence[int] = (1, 8),
+    batchable: bool | None = None,
+    buckets: Sequence[int] = (1, 8),
 ) -> Program:
-    """The fastest correct way to run `model` here, at batches of these many `rows`.
+    """The fastest way to run `model` here that answers as the model does, at those batch sizes.
 
-    `refused` is the reason `torch.export` gave for not taking the model, None if it took it.
-    Raises ModelError when the model fails on its own example inputs.
+    `exported` is the model's graph, or the reason why it has none. `batchable` is what the owner
+    says of it; None leaves it to the proof. Raises ModelError when the model fails on its own
+    example inputs, InvalidInput when `batchable=True` is refuted.
     """
     flat = Flat(model, signature).eval()
+    within = ranges(example, exported if isinstance(exported, Exported) else None)
     try:
-        outputs = outputs_of(model, signature, example)
-        independent = rows_are_independent(flat, example)
-    except InvalidInput:
+        outputs = outputs_of(model, signature, example, within)
+        if isinstance(exported, str) or outputs.why_not:
+            why = f"not exported: {exported}" if isinstance(exported, str) else outputs.why_not
+            return _whole(model, signature, outputs, why)
+        trial = tried(flat, example, within, max(*buckets, 3))
+    except SpacetimeError:
         raise
     except Exception as cause:
         raise ModelError(signature.tenant, cause) from cause
-    if refused is not None:
-        why = f"not exported, so it holds the GIL and runs each request alone: {refused}"
-        return Program(flat, outputs, "eager", why, batches=False)
-    why = "" if independent else "rows depend on each other, so requests never share a call"
-    ways = [(how, call) for how, call in _candidates(flat, example) if _agrees(flat, call, example)]
-    how, call = (
-        min(ways, key=lambda way: _seconds(way[1], example, rows)) if ways else ("eager", flat)
-    )
-    return Program(call, outputs, how, why, batches=independent)
+    doubted = apart(exported, batchable)
+    if not doubted:
+        doubted = trial.fault(flat, buckets)
+        if doubted and batchable:
+            refused = f"True, but {doubted}"
+            raise InvalidInput(signature.tenant, "batchable", "False or None", refused)
+    call, how = _fastest(flat, example, trial, exported, buckets if not doubted else ())
+    return Program(call, outputs, how, doubted and f"requests run alone: {doubted}", not doubted)
+
+
+def apart(exported: Exported, batchable: bool | None) -> str:
+    """Why requests may not share a call, by the graph or the owner's word; empty if they may."""
+    if batchable is False:
+        return "its owner says batchable=False"
+    found = None if batchable else doubt(exported)
+    return f"not proven that samples are apart: {found}" if found is not None else ""
+
+
+def _whole(model: nn.Module, signature: Signature, outputs: Outputs, why: str) -> Program:
+    """The module itself, each request alone, whose answer is passed on as it is."""
+
+    def call(*leaves: Tensor) -> Any:
+        args, kwargs = pytree.tree_unflatten(list(leaves), signature.spec)
+        return model(*args, **kwargs)
+
+    why = f"it holds the GIL and runs each request alone: {why}"
+    return Program(call, outputs, "eager", why, batches=False, whole=True)
+
+
+def _fastest(
+    flat: Flat,
+    example: Sequence[Tensor],
+    trial: Trial,
+    exported: Exported,
+    buckets: Sequence[int],
+) -> tuple[FlatCall, str]:
+    """The fastest program that answers as the module, and its name. No buckets: requests of any
+    size run as they come."""
+    if looks_at_values(exported.module):  # tracing would bake in what the example's values were
+        return flat, "eager"
+    ways = []
+    for how, program in _candidates(flat, example):
+        if not _agrees(flat, program, trial, buckets):
+            continue
+        call: FlatCall = program
+        if not keeps_what_is_no_number(flat, program, trial):
+            if not holds_to_the_ordinary(flat, program, trial):
+                continue
+            call = _with_exact(program, flat)
+        ways.append((how, call))
+    rows = sorted({1, *buckets[-1:]})
+    how, call = min(ways, key=lambda w: _seconds(w[1], example, rows)) if ways else ("eager", flat)
+    return call, how
+
+
+def _with_exact(fast: FlatCall, exact: FlatCall) -> FlatCall:
+    """`fast`, but for inputs with NaN, infinities or numbers so large that they may overflow: some
+    of oneDNN's fused layers return numbers where the model returns none."""
+
+    def call(*leaves: Tensor) -> Sequence[Tensor]:
+        return fast(*leaves) if ordinary(leaves) else exact(*leaves)
+
+    return call
 
 
 def spread(example: Sequence[Tensor], rows: int) -> list[Tensor]:
@@ -118,67 +199,84 @@ def _spread_leaf(x: Tensor, rows: int, generator: torch.Generator) -> Tensor:
     return torch.stack([row[..., perm] for row, perm in zip(repeated, order, strict=True)])
 
 
-def close(got: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = 1e-4) -> bool:
-    """Equal within `tolerance` of each tensor's largest finite value; NaN equals NaN."""
-    return len(got) == len(expected) and all(
-        _close(a, b, tolerance) for a, b in zip(got, expected, strict=True)
-    )
+def outputs_of(
+    model: nn.Module, signature: Signature, example: Sequence[Tensor], within: Ranges
+) -> Outputs:
+    """What the model returns for its example; InvalidInput where that is no batch of tensors.
 
-
-def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point():
-        return bool(torch.equal(a, b))
-    finite = b.detach()[b.isfinite()]
-    scale = float(finite.abs().max()) if finite.numel() else 0.0
-    return bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
-
-
-def outputs_of(model: nn.Module, signature: Signature, example: Sequence[Tensor]) -> Outputs:
-    """What the model returns for its example; InvalidInput where that is no batch of tensors."""
-    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
-    with torch.no_grad():
-        out = model(*args, **kwargs)
-    flat, spec = pytree.tree_flatten(out)
+    It is asked three times more, with other inputs, to see whether the rest stays the same.
+    """
+    flat, spec, single = _returned(model, signature, example)
     constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
     tensors = [x for x in flat if isinstance(x, Tensor)]
     if not tensors or any(not x.dim() or x.shape[0] != len(example[0]) for x in tensors):
-        got = ", ".join(str(list(x.shape)) for x in tensors) or type(out).__name__
+        got = ", ".join(str(list(x.shape)) for x in tensors) or spec.type.__name__
         expected = "tensors with the leading batch dimension of the inputs"
         raise InvalidInput(signature.tenant, "outputs", expected, got)
-    return Outputs(spec, constants, single=isinstance(out, Tensor))
+    strange = next((type(x).__name__ for _, x in constants if not isinstance(x, PLAIN)), None)
+    why_not = f"it returns a {strange}, which every caller gets as the model made it"
+    if strange is None:
+        why_not = _changing(model, signature, example, within, (spec, constants))
+    return Outputs(spec, constants, single, why_not)
 
 
-def rows_are_independent(flat: Flat, example: Sequence[Tensor]) -> bool:
-    """Whether a sample's answer is the same in a batch as alone, tried with three."""
-    inputs = spread(example, 3)
+def _changing(
+    model: nn.Module,
+    signature: Signature,
+    example: Sequence[Tensor],
+    within: Ranges,
+    known: tuple[pytree.TreeSpec, tuple[tuple[int, Any], ...]],
+) -> str:
+    """What beside the tensors differs between calls; empty where nothing does."""
+    for seed, rows in ((1, 1), (2, 2), (3, 1)):
+        try:
+            flat, spec, _ = _returned(model, signature, rows_of(example, within, rows, seed))
+        except Exception:  # the values may not suit the model; others are tried
+            flat, spec, _ = _returned(model, signature, example)
+        if spec != known[0]:
+            return "the structure of what it returns depends on its input"
+        now = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
+        if repr(now) != repr(known[1]):
+            return "what it returns beside tensors differs from call to call"
+    return ""
+
+
+def _returned(
+    model: nn.Module, signature: Signature, leaves: Sequence[Tensor]
+) -> tuple[list[Any], pytree.TreeSpec, bool]:
+    args, kwargs = pytree.tree_unflatten([x.clone() for x in leaves], signature.spec)
     with torch.no_grad():
-        together = flat(*inputs)
-        alone = [flat(*[x[i : i + 1] for x in inputs]) for i in range(3)]
-    rows = [torch.cat(parts) for parts in zip(*alone, strict=True)]
-    return close(together, rows, tolerance=1e-3)
+        out = model(*args, **kwargs)
+    flat, spec = pytree.tree_flatten(out)
+    return flat, spec, isinstance(out, Tensor)
 
 
-def _candidates(flat: Flat, example: Sequence[Tensor]) -> list[tuple[str, FlatCall]]:
+def _candidates(flat: Flat, example: Sequence[Tensor]) -> Iterator[tuple[str, FlatCall]]:
+    """TorchScript programs of the model; those that cannot be made are left out."""
     inputs = tuple(spread(example, 2))
-    with torch.no_grad(), warnings.catch_warnings():
-        # TorchScript is deprecated upstream without a replacement that runs without the GIL on a
-        # CPU and needs no C++ compilation for each model; tracer warnings are answered by _agrees.
-        warnings.simplefilter("ignore")
-        jit: Any = torch.jit  # untyped in PyTorch
-        frozen = jit.freeze(jit.trace(flat, inputs, check_trace=False))
-        fast = jit.optimize_for_inference(jit.trace(flat, inputs, check_trace=False))
-        # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
-        ways = [
-            ("TorchScript, oneDNN layouts", fast.forward),
-            ("TorchScript, frozen", frozen.forward),
-        ]
-        if onednn.available and _mostly_linear(flat):
-            with _OneDnnProducts():
-                traced = jit.trace(flat, inputs, check_trace=False)
-            ways.append(("TorchScript, oneDNN products", jit.freeze(traced).forward))
-    return ways
+    jit: Any = torch.jit  # untyped in PyTorch
+
+    def traced() -> Any:
+        return jit.trace(flat, inputs, check_trace=False)
+
+    def with_products() -> Any:
+        with _OneDnnProducts():
+            return jit.freeze(traced())
+
+    ways = {
+        "TorchScript, oneDNN layouts": lambda: jit.optimize_for_inference(traced()),
+        "TorchScript, frozen": lambda: jit.freeze(traced()),
+    }
+    if onednn.available and _mostly_linear(flat):
+        ways["TorchScript, oneDNN products"] = with_products
+    for how, made in ways.items():
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.suppress(Exception):
+            # TorchScript is deprecated upstream without a replacement that runs without the GIL on
+            # a CPU and needs no C++ compilation for each model; what tracing warns of, or fails
+            # with, is answered by _agrees, or by running the model eagerly.
+            warnings.simplefilter("ignore")
+            # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
+            yield how, made().forward
 
 
 def _mostly_linear(flat: Flat) -> bool:
@@ -198,15 +296,18 @@ class _OneDnnProducts(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _agrees(flat: Flat, call: FlatCall, example: Sequence[Tensor]) -> bool:
-    """Same answers as the module at the batch sizes tracing could have baked in, and others."""
+def _agrees(flat: Flat, call: FlatCall, trial: Trial, buckets: Sequence[int]) -> bool:
+    """Same answers as the module, alone and at every bucket, or at any size where there is none."""
+    if buckets:
+        return not trial.fault(call, buckets)
     with torch.no_grad():
-        for rows in (1, 2, 5):
-            inputs = spread(example, rows)
+        for rows in (1, 2, 3):
+            inputs, _ = trial.rows(range(rows))
             try:
-                if not close(call(*inputs), flat(*inputs)):
-                    return False
+                got = call(*(x.clone() for x in inputs))
             except RuntimeError:
+                return False
+            if not same_rows(got, flat(*inputs)):
                 return False
     return True
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from spacetime import _native
 from spacetime.capture import Capturer
 from spacetime.fusion import SlotGraph
-from spacetime.program import Outputs
+from spacetime.program import Flat, Outputs
 from spacetime.runner import Entry, Work
 from spacetime.signature import Signature
 from spacetime.units import ms_from_ns
@@ -54,7 +55,7 @@ class ResidentFamily:
     tails: tuple[tuple[torch.Size, torch.dtype], ...]  # of each output, without the batch
     graph: SlotGraph | None  # over slots; None for a family of one
     weights: Weights
-    module: nn.Module | None  # of a family of one, over its row of the weights
+    module: Flat | None  # of a family of one, over its row of the weights
     why: str
     buckets: tuple[int, ...] = (1,)
     runners: list[_native.Runner] = field(default_factory=list)  # by lane
@@ -143,8 +144,12 @@ class ResidentFamily:
         assert module is not None
         answers = []
         for work in batch:
-            flat = module(*(x.to(device) for x in work.leaves))
-            answers.append(self.outputs.build([y.to(work.leaves[0].device) for y in flat]))
+            args, kwargs = pytree.tree_unflatten(
+                [x.to(device) for x in work.leaves], self.signature.spec
+            )
+            # The model's own answer, whatever stands in it beside tensors.
+            there, back = module.model(*args, **kwargs), work.leaves[0].device
+            answers.append(pytree.tree_map_only(Tensor, lambda y, to=back: y.to(to), there))
         self.place.capturer.settle()  # whoever gets an answer may be on another stream
         return answers
 

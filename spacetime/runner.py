@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from spacetime.program import FlatCall, Outputs
+from spacetime.program import Outputs
+from spacetime.trial import FlatCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Runner:
     buckets: tuple[int, ...]
     alone: dict[int, FlatCall] = field(default_factory=dict)  # by member number
     shares: bool = True  # False: every request runs exactly as it was submitted
+    whole: bool = False  # what a member returns is its model's own answer, passed on as it is
     fused: FlatCall | None = None  # (index [S], *leaves) -> flat outputs
     alone_ns: dict[int, int] = field(default_factory=dict)  # by bucket
     fused_ns: dict[int, int] = field(default_factory=dict)
@@ -92,10 +94,11 @@ class Runner:
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """Answers in the order of `batch`, each in the model's own return structure."""
         if not self.shares:
-            return [self.outputs.build(list(self.alone[w.member](*w.leaves))) for w in batch]
+            answers = [self.alone[work.member](*work.leaves) for work in batch]
+            return answers if self.whole else [self.outputs.build(list(y)) for y in answers]
         # By member: the loop needs its rows together, and the super-kernel is faster so.
         order = sorted(range(len(batch)), key=lambda i: batch[i].member)
-        answers: list[Any] = [None] * len(batch)
+        answers = [None] * len(batch)
         for i, answer in zip(order, self._run_sorted([batch[i] for i in order]), strict=True):
             answers[i] = answer
         return answers

@@ -6,13 +6,14 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime.admission import exported_of, resident_family
+from spacetime.admission import resident_family
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
@@ -20,10 +21,10 @@ from spacetime.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
-from spacetime.family import Family, family_of
+from spacetime.family import Family, exported_of, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
-from spacetime.proc.family import ProcessFamily, hosted
+from spacetime.proc.family import Asked, ProcessFamily, hosted
 from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
@@ -33,6 +34,15 @@ from spacetime.timeline import chrome_events
 from spacetime.units import ns_from_ms
 
 _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the owner of a tenant asks of its family."""
+
+    slo_ms: float | None
+    limit: int | None  # bytes of device memory
+    batchable: bool | None
 
 
 class Session:
@@ -112,6 +122,7 @@ class Session:
         weight: float = 1.0,
         queue_limit: int = 1024,
         memory_limit_mib: float | None = None,
+        batchable: bool | None = None,
     ) -> Tenant:
         """Makes `model` a tenant; others keep running meanwhile. It is measured briefly.
 
@@ -121,6 +132,8 @@ class Session:
         larger goes first under order `priority`. weight: share under order `fair` and inside a
         fused batch. queue_limit: waiting requests; the next submit raises QueueFull.
         memory_limit_mib: of device memory for its weights, on a device with memory of its own.
+        batchable: whether its requests may share a launch, with each other and with its family's:
+        None leaves it to the proof of docs/answers.md, False never, True on its owner's word.
         Raises InvalidInput, ModelError, OutOfMemory, DriverError, ClosedError; the other tenants
         are not disturbed.
         """
@@ -133,7 +146,8 @@ class Session:
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
             limit = _bytes_of(name, memory_limit_mib)
-            family, member = self._joined(model, signature, example, slo_ms, limit)
+            wanted = Wanted(slo_ms, limit, batchable)
+            family, member = self._joined(model, signature, example, wanted)
             try:
                 lane, shares = self._routed(name, family)
             except SpacetimeError:
@@ -236,25 +250,23 @@ class Session:
         model: nn.Module,
         signature: Signature,
         example: Sequence[Tensor],
-        slo_ms: float | None,
-        limit: int | None,
+        wanted: Wanted,
     ) -> tuple[AnyFamily, int]:
         """The family of `model` and its member number there, wherever its weights live."""
         if self._place is not None:
-            return self._resident(model, signature, example, slo_ms, limit)
+            return self._resident(model, signature, example, wanted)
         if self._hosted is None:
-            return self._on_cores(model, signature, example, slo_ms)
-        buckets, bound = self._buckets if self.fuses else [1], self._bound_ns(slo_ms)
-        return self._hosted.add(
-            model, signature, example, buckets, bound, add_family=self._add_family
-        )
+            return self._on_cores(model, signature, example, wanted)
+        buckets, bound = self._buckets if self.fuses else [1], self._bound_ns(wanted.slo_ms)
+        asked = Asked(buckets, bound, wanted.batchable)
+        return self._hosted.add(model, signature, example, asked, add_family=self._add_family)
 
     def _on_cores(
         self,
         model: nn.Module,
         signature: Signature,
         example: Sequence[Tensor],
-        slo_ms: float | None,
+        wanted: Wanted,
     ) -> tuple[Family, int]:
         """The family of `model` on cores, and its member number there."""
         known = {k: f for k, f in self._known.items() if isinstance(f, Family)}
@@ -264,8 +276,9 @@ class Session:
             example,
             known if self.fuses else {},
             buckets=self._buckets if self.fuses else [1],
-            slo_ns=self._bound_ns(slo_ms),
+            slo_ns=self._bound_ns(wanted.slo_ms),
             on_lane=partial(on_cores, self.partitions[0]),
+            batchable=wanted.batchable,
         )
         if family.native < 0:
             self._add_family(family)
@@ -282,18 +295,17 @@ class Session:
         model: nn.Module,
         signature: Signature,
         example: Sequence[Tensor],
-        slo_ms: float | None,
-        limit: int | None,
+        wanted: Wanted,
     ) -> tuple[ResidentFamily, int]:
         """The family of `model` on a device with memory of its own, and its row there."""
         assert self._place is not None
         exported = exported_of(model, signature, example)
         print_ = None
         if self.fuses and isinstance(exported, Exported):
-            print_ = fingerprint(exported)
+            print_ = f"{fingerprint(exported)} {wanted.batchable}"
         known = self._known.get(print_) if print_ is not None else None
         if isinstance(known, ResidentFamily) and known.graph is not None:
-            return known, known.join(signature.tenant, model, limit)
+            return known, known.join(signature.tenant, model, wanted.limit)
         family = resident_family(
             model,
             signature,
@@ -302,9 +314,10 @@ class Session:
             exported,
             buckets=[b for b in self._buckets if b & (b - 1) == 0] if self.fuses else [1],
             share=self.fuses,
-            limit=limit,
+            limit=wanted.limit,
+            batchable=wanted.batchable,
         )
-        family.keep_within(self._bound_ns(slo_ms))
+        family.keep_within(self._bound_ns(wanted.slo_ms))
         family.native = self._executor.native.add_family(list(family.buckets))
         for lane, runner in enumerate(family.runners):
             self._executor.native.set_native(family.native, runner.function, lane=lane)

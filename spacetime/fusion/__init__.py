@@ -9,8 +9,11 @@ from __future__ import annotations
 from .export import CannotExport, Exported, export
 from .fingerprint import fingerprint
 from .fused import Fused, fuse
+from .graph import draws_random, looks_at_values
 from .layout import CannotFuse
 from .placed import placed
+from .probes import Ranges, ranges, rows_of, with_extremes
+from .proof import Doubt, doubt
 from .report import FusionReport
 from .slot_graph import SlotGraph, slot_graph
 from .tuned import Tuner
@@ -18,14 +21,22 @@ from .tuned import Tuner
 __all__ = [
     "CannotExport",
     "CannotFuse",
+    "Doubt",
     "Exported",
     "Fused",
     "FusionReport",
+    "Ranges",
     "SlotGraph",
     "Tuner",
+    "doubt",
+    "draws_random",
     "export",
     "fingerprint",
     "fuse",
+    "looks_at_values",
     "placed",
+    "ranges",
+    "rows_of",
     "slot_graph",
+    "with_extremes",
 ]

@@ -67,3 +67,25 @@ def operation_name(node: fx.Node) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return str(target._schema.name).removeprefix("aten::")
     return getattr(target, "__name__", str(target))
+
+
+def draws_random(node: fx.Node) -> bool:
+    """draws_random(node): whether a call's result differs from one call to the next."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    # Attention and dropout carry the tag also where they drop nothing.
+    given = bind(node)
+    return not (given.get("dropout_p") == 0 or given.get("train") is False)
+
+
+def looks_at_values(module: fx.GraphModule) -> bool:
+    """looks_at_values(module): whether a number of the graph is known only when it runs."""
+    for node in module.graph.nodes:
+        if node.op == "call_function" and operation_name(node) in {"item", "_local_scalar_dense"}:
+            return True
+        if not isinstance(node.target, torch._ops.OpOverload | str) and "cond" in str(node.target):
+            return True
+    return False

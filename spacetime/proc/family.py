@@ -21,6 +21,15 @@ from spacetime.runner import Entry, Work
 from spacetime.signature import Signature
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a family is to run: its batch sizes, its objective, whether its owner lets it batch."""
+
+    buckets: Sequence[int]
+    slo_ns: int | None
+    batchable: bool | None
+
+
 @dataclass(slots=True, eq=False)
 class ProcessFamily:
     """Members of one architecture, held by the lanes' processes; runs their launches there."""
@@ -93,8 +102,7 @@ class Families:
         model: nn.Module,
         signature: Signature,
         example: Sequence[Tensor],
-        buckets: Sequence[int],
-        slo_ns: int | None,
+        asked: Asked,
         *,
         add_family: Callable[[ProcessFamily], None],
     ) -> tuple[ProcessFamily, int]:
@@ -108,8 +116,10 @@ class Families:
         area = pack(signature.tenant, model, call)
         number = next(self._numbers)
         try:
-            packed = Packed(area, signature.tenant, len(buckets) > 1, buckets)
-            told = self.lanes.add(number, packed, slo_ns)
+            packed = Packed(
+                area, signature.tenant, len(asked.buckets) > 1, asked.buckets, asked.batchable
+            )
+            told = self.lanes.add(number, packed, asked.slo_ns)
         except BaseException:
             area.close()
             raise

@@ -40,7 +40,15 @@ class Hosted:
         self._known: dict[str, Family] = {}
 
     def add(
-        self, fd: int, *, tenant: int, name: str, buckets: list[int], slo_ns: int | None, fuse: bool
+        self,
+        fd: int,
+        *,
+        tenant: int,
+        name: str,
+        buckets: list[int],
+        slo_ns: int | None,
+        fuse: bool,
+        batchable: bool | None,
     ) -> dict[str, Any]:
         """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
         model, (args, kwargs) = unpack(fd)
@@ -53,6 +61,7 @@ class Hosted:
             buckets=buckets,
             slo_ns=slo_ns,
             on_lane=partial(on_cores, self._cores),
+            batchable=batchable,
         )
         outputs = outputs_json(name, family.runner.outputs)
         kin = next((t for t, m in self._members.items() if m.family is family), None)
@@ -85,8 +94,23 @@ class Hosted:
 
     def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
         """Flat output tensors of each request; `tenant` is one of the family's."""
-        answers = self._members[tenant].family.runner.run(batch)
+        runner = self._members[tenant].family.runner
+        answers = runner.run(batch)
+        if runner.whole:
+            for answer in answers:
+                _check_alike(runner.outputs, answer)
         return [tensors_of(answer) for answer in answers]
+
+
+def _check_alike(outputs: Outputs, answer: Any) -> None:
+    """Raises ValueError where an answer is not built as the example's: only its tensors travel."""
+    flat, spec = pytree.tree_flatten(answer)
+    constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
+    if spec != outputs.spec or constants != outputs.constants:
+        raise ValueError(
+            "the structure of this output, or a value in it that is no tensor, differs from the "
+            "example's, which a lane in another process cannot pass on; use isolation='thread'"
+        )
 
 
 def tensors_of(answer: Any) -> list[Tensor]:
@@ -98,6 +122,9 @@ def tensors_of(answer: Any) -> list[Tensor]:
 
 def outputs_json(tenant: str, outputs: Outputs) -> dict[str, Any]:
     """How outputs become what the model returns, as JSON. Raises InvalidInput where it cannot."""
+    expected = "tensors in tuples, lists and dicts, for a lane in another process"
+    if outputs.why_not.startswith("it returns a") or "call to call" in outputs.why_not:
+        raise InvalidInput(tenant, "outputs", expected, outputs.why_not)
     try:
         told = {
             "spec": pytree.treespec_dumps(outputs.spec),
@@ -109,7 +136,6 @@ def outputs_json(tenant: str, outputs: Outputs) -> dict[str, Any]:
         why = "values beside tensors that JSON does not keep"
     except (TypeError, ValueError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
-    expected = "tensors in tuples, lists and dicts, for a lane in another process"
     raise InvalidInput(tenant, "outputs", expected, why)
 
 

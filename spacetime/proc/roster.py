@@ -22,6 +22,7 @@ class Packed:
     name: str
     fuse: bool
     buckets: Sequence[int]
+    batchable: bool | None = None
 
 
 class Roster:
@@ -85,7 +86,7 @@ def at_once(calls: Sequence[Callable[[], None]]) -> None:
 def _tell(child: ChildProcess, tenant: int, packed: Packed, slo_ns: int | None) -> dict[str, Any]:
     return child.tell(
         "add", packed.model.fd, tenant=tenant, name=packed.name, buckets=list(packed.buckets),
-        slo_ns=slo_ns, fuse=packed.fuse,
+        slo_ns=slo_ns, fuse=packed.fuse, batchable=packed.batchable,
     )  # fmt: skip
 
 

@@ -1,0 +1,159 @@
+"""Inputs that would show a fault: rows that differ, the tables' whole range, extreme neighbours.
+
+A proof (`proof/`) is about the graph; these are about what really runs. Examples say little about
+the values a model takes: they may be zeros, or ones, or all alike. So the values are made: floats
+of several magnitudes, numbers below the size of the table they index, masks of different lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from .export import Exported
+from .graph import bind, operation_name
+
+_SPREAD = (1.0, 0.1, 4.0, 1.0, 0.01, 16.0)  # magnitudes of neighbouring rows
+_BYTES = (torch.uint8, torch.int8)  # pictures: their whole range is taken
+# What a number may pass through on its way to a table.
+_PASSED = {
+    "view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "slice", "select", "clone",
+    "contiguous", "_to_copy", "to", "alias", "detach", "transpose", "permute", "split", "chunk",
+    "split_with_sizes", "getitem", "flatten", "unflatten", "type_as", "unbind", "repeat",
+    "repeat_interleave", "lift_fresh_copy",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """For each input the whole numbers it may hold, low and one past high; None where unknown."""
+
+    of: tuple[tuple[int, int] | None, ...]
+
+    def narrowed(self) -> Ranges:
+        """Nothing known: the example's own values only."""
+        return Ranges((None,) * len(self.of))
+
+
+def ranges(example: Sequence[Tensor], exported: Exported | None) -> Ranges:
+    """The numbers each input may hold: below the smallest table it indexes, as the graph shows."""
+    tables = _tables(exported) if exported is not None else [None] * len(example)
+    found: list[tuple[int, int] | None] = []
+    for x, size in zip(example, tables, strict=True):
+        if x.is_floating_point() or x.is_complex() or x.dtype is torch.bool:
+            found.append(None)
+        elif size is not None:
+            found.append((0, size))
+        elif x.dtype in _BYTES:
+            limits = torch.iinfo(x.dtype)
+            found.append((limits.min, limits.max + 1))
+        else:
+            low, high = int(x.min()), int(x.max())
+            found.append((min(low, 1), max(high, 1) + 1) if low >= 0 else (low, high + 1))
+    return Ranges(tuple(found))
+
+
+def rows_of(example: Sequence[Tensor], within: Ranges, count: int, seed: int) -> list[Tensor]:
+    """`count` samples that differ from each other in every input that can differ."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = zip(example, within.of, strict=True)
+    return [_rows(x, bounds, count, generator) for x, bounds in pairs]
+
+
+def with_extremes(inputs: Sequence[Tensor], keep: int) -> list[list[Tensor]]:
+    """The same samples, all but number `keep` extreme: the largest number, infinity, then NaN."""
+    batches = []
+    for extreme in ("max", "inf", "nan"):
+        batch = [x.clone() for x in inputs]
+        for x in batch:
+            if x.is_floating_point():
+                value = torch.finfo(x.dtype).max if extreme == "max" else float(extreme)
+                x[torch.arange(len(x), device=x.device) != keep] = value
+        batches.append(batch)
+    return batches
+
+
+def _rows(
+    x: Tensor, bounds: tuple[int, int] | None, count: int, generator: torch.Generator
+) -> Tensor:
+    shape = (count, *x.shape[1:])
+    if x.is_floating_point() or x.is_complex():
+        return _floats(x, shape, generator)
+    if x.dtype is torch.bool:
+        return _lengths(shape, generator).to(x.dtype)
+    if bounds is None:
+        return x.repeat(-(-count // len(x)), *[1] * (x.dim() - 1))[:count].clone()
+    low, high = bounds
+    # Zeros and ones of two dimensions are masks: the first few places of each row.
+    if (low, high) in {(0, 2), (1, 2)} and x.dim() > 1 and int(x.max()) == 1:
+        return _lengths(shape, generator).to(x.dtype)
+    made = torch.randint(low, high, shape, generator=generator)
+    if made.numel():
+        made.view(-1)[0], made.view(-1)[-1] = high - 1, low
+    return made.to(x.dtype)
+
+
+def _floats(x: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Around the example's values, where it has some, of magnitudes that differ from row to row."""
+    real = torch.float64 if x.dtype in {torch.float64, torch.complex128} else torch.float32
+    finite = torch.nan_to_num(x.detach().abs().to(real), posinf=0.0)
+    scale = float(finite.mean()) if finite.numel() else 0.0
+    noise = torch.randn(shape, generator=generator, dtype=real)
+    steps = torch.tensor(_SPREAD, dtype=real).repeat(-(-shape[0] // len(_SPREAD)))[: shape[0]]
+    return (noise * (scale or 1.0) * steps.view(-1, *[1] * (len(shape) - 1))).to(x.dtype)
+
+
+def _lengths(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Ones up to a length of each row's own, along the last dimension; at least one."""
+    longest = shape[-1] if len(shape) > 1 else 1
+    lengths = torch.randint(1, longest + 1, (*shape[:-1], 1), generator=generator)
+    if len(shape) == 1:
+        return torch.randint(0, 2, shape, generator=generator)
+    return (torch.arange(longest) < lengths).long()
+
+
+def _tables(exported: Exported) -> list[int | None]:
+    """For each input the entries of the smallest table that its numbers index."""
+    sizes: list[int | None] = []
+    nodes = {n.name: n for n in exported.module.graph.nodes if n.op == "placeholder"}
+    for name in exported.inputs:
+        found = _indexed(nodes[name]) if name in nodes else []
+        sizes.append(min(found, default=None))
+    return sizes
+
+
+def _indexed(source: fx.Node) -> list[int]:
+    """The sizes of what a value indexes, unchanged in its numbers."""
+    found: list[int] = []
+    pending, seen = [source], {source}
+    while pending:
+        node = pending.pop()
+        for user in node.users:
+            name = operation_name(user)
+            if name in _PASSED and user not in seen:
+                seen.add(user)
+                pending.append(user)
+            elif isinstance(user.target, torch._ops.OpOverload):
+                found += _entries(user, name, node)
+    return found
+
+
+def _entries(user: fx.Node, name: str, index: fx.Node) -> list[int]:
+    """How many entries `user` looks up among by `index`; none where it does not."""
+    args = bind(user)
+    table: tuple[fx.Node, int] | None = None
+    if name in {"embedding", "_embedding_bag", "_embedding_bag_forward_only", "embedding_bag"}:
+        table = (args["weight"], 0) if args["indices"] is index else None
+    elif name in {"index_select", "gather"}:
+        table = (args["self"], args["dim"]) if args["index"] is index else None
+    elif name in {"index", "_unsafe_index"} and index in args["indices"]:
+        table = (args["self"], args["indices"].index(index))
+    elif name == "one_hot" and isinstance(args["num_classes"], int):
+        return [args["num_classes"]] if args["num_classes"] > 0 else []
+    if table is None:
+        return []
+    size = table[0].meta["val"].shape[table[1]]
+    return [size] if isinstance(size, int) else []

@@ -1,0 +1,11 @@
+"""The proof that a model keeps the samples of a batch apart, from its graph.
+
+May import: fusion's graphs and layouts. Start reading in walk.py; the rules by kind of operation
+are in shapes.py, indexing.py and computing.py.
+"""
+
+from __future__ import annotations
+
+from .walk import Doubt, doubt
+
+__all__ = ["Doubt", "doubt"]

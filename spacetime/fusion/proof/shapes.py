@@ -1,0 +1,311 @@
+"""Rules of operations that move, repeat, join and cut, or make tensors of a given size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from torch import fx
+
+from spacetime.fusion.layout import Layout
+
+from .values import (
+    Call,
+    Mixed,
+    Numbers,
+    Rule,
+    Size,
+    Value,
+    aligned,
+    away,
+    batch_dims,
+    normal,
+    tensors,
+    without,
+)
+
+_END = 2**62  # no dimension is as long
+
+
+def same(call: Call) -> Value:
+    """A copy, a cast or an element by element function of the first operand."""
+    return call.raw(call.node.args[0])
+
+
+def reshaped(call: Call) -> Value:
+    """The same elements in the same order: where the samples come to lie follows from sizes."""
+    source = call.node.args[0]
+    assert isinstance(source, fx.Node)
+    old, grows = call.raw(source), batch_dims(call.result(), call.symbol)
+    if old is None:
+        return None
+    assert isinstance(old, (Layout, Numbers))
+    layout = Layout(old.dim) if isinstance(old, Numbers) else old
+    if len(grows) != 1:
+        raise Mixed("it takes the batch apart")
+    (dim, copies), shape = grows[0], call.shape(source)
+    new = call.shape(call.node)
+    before, after = prod(shape[: layout.dim]), prod(shape[layout.dim + 1 :])
+    outer, left = divmod(before * layout.outer, prod(new[:dim]))
+    inner, right = divmod(after * layout.inner, prod(new[dim + 1 :]))
+    if left or right or outer * inner != copies:
+        raise Mixed("it changes the order of the samples")
+    if isinstance(old, Numbers):
+        return Numbers(dim, old.step)
+    return Layout(dim, outer, inner)
+
+
+def _permuted(order: Callable[[Call, int], Sequence[int]]) -> Rule:
+    def rule(call: Call) -> Value:
+        source = call["self"]
+        value, rank = call.raw(source), call.rank(source)
+        if value is None:
+            return None
+        assert isinstance(value, (Layout, Numbers))
+        return replace(value, dim=[normal(d, rank) for d in order(call, rank)].index(value.dim))
+
+    return rule
+
+
+def _swapped(rank: int, one: int, other: int) -> list[int]:
+    order = list(range(rank))
+    a, b = normal(one, rank), normal(other, rank)
+    order[a], order[b] = order[b], order[a]
+    return order
+
+
+def expand(call: Call) -> Value:
+    """Dimensions of size one repeated; a constant repeated for each sample is one of each."""
+    source, rank = call["self"], len(call.result().shape)
+    value = call.raw(source)
+    if value is None:
+        return _uniform(call)
+    assert isinstance(value, (Layout, Numbers))
+    return replace(value, dim=value.dim + rank - call.rank(source))
+
+
+def repeat(call: Call) -> Value:
+    """Whole copies one after another along each dimension."""
+    source, repeats = call["self"], call["repeats"]
+    layout = call.of(source)
+    if layout is None:
+        grows = _one(call)
+        missing = len(repeats) - call.rank(source)
+        own = 1 if grows[0] < missing else call.shape(source)[grows[0] - missing]
+        return Layout(grows[0], grows[1] // own, own) if grows[1] == own else _refuse()
+    dim = layout.dim + len(repeats) - call.rank(source)
+    times = repeats[dim]
+    if not isinstance(times, int):
+        raise Mixed("it repeats the batch by its own size")
+    return replace(layout, dim=dim, outer=layout.outer * times)
+
+
+def _refuse() -> Value:
+    raise Mixed("it repeats in an order without a rule")
+
+
+def repeat_interleave(call: Call) -> Value:
+    """Every entry repeated in its place."""
+    layout, times, dim = call.of(call["self"]), call["repeats"], call["dim"]
+    if not isinstance(times, int) or not isinstance(dim, int):
+        raise Mixed("how often it repeats depends on values")
+    if layout is None or normal(dim, call.rank(call["self"])) != layout.dim:
+        return layout
+    return replace(layout, inner=layout.inner * times)
+
+
+def cat(call: Call) -> Value:
+    """Joined along a dimension other than the batch's."""
+    listed = tensors(call["tensors"])
+    ranks = {call.rank(n) for n in listed}
+    if len(ranks) != 1:
+        raise Mixed("it joins tensors of different rank")
+    rank = ranks.pop()
+    layout = aligned(call, listed, rank)
+    away(layout, call["dim"], rank)
+    return layout
+
+
+def stack(call: Call) -> Value:
+    """Joined along a new dimension."""
+    rank = call.rank(tensors(call["tensors"])[0])
+    layout = aligned(call, call["tensors"], rank)
+    at = normal(call["dim"], rank + 1)
+    return layout and replace(layout, dim=layout.dim + (at <= layout.dim))
+
+
+def cut(call: Call) -> Value:
+    """Pieces along a dimension other than the batch's."""
+    layout = call.of(call["self"])
+    away(layout, call.args.get("dim", 0), call.rank(call["self"]))
+    return layout
+
+
+def taken(call: Call) -> Value:
+    """One entry of a dimension, which goes."""
+    layout, rank = call.of(call["self"]), call.rank(call["self"])
+    return without(layout, away(layout, call.args.get("dim", 0), rank))
+
+
+def cut_evenly(call: Call) -> Value:
+    """A slice; along the batch only the whole of it."""
+    value, rank = call.raw(call["self"]), call.rank(call["self"])
+    if value is None:
+        if any(isinstance(call.raw(call[name]), Size) for name in ("start", "end")):
+            raise Mixed("what it cuts out depends on the size of the batch")
+        return None
+    assert isinstance(value, (Layout, Numbers))
+    start, end, step = call["start"], call["end"], call["step"]
+    if normal(call["dim"], rank) != value.dim:
+        if any(isinstance(n, fx.Node) for n in (start, end, step)):
+            raise Mixed("what it cuts out depends on the size of the batch")
+        return value
+    whole = start in {0, None} and step == 1 and (end is None or _at_the_end(call, end, value))
+    if not whole:
+        raise Mixed("it takes some of the samples by their place in the batch")
+    return value
+
+
+def _at_the_end(call: Call, end: Any, value: Layout | Numbers) -> bool:
+    """Whether a slice of the batch ends where the batch does."""
+    if isinstance(end, int):
+        return end >= _END
+    size = call["self"].meta["val"].shape[value.dim]
+    return bool(str(end.meta.get("val")) == str(size))
+
+
+def padded(call: Call) -> Value:
+    """Padding of the last dimensions."""
+    layout, rank = call.of(call["self"]), call.rank(call["self"])
+    amounts = call.args.get("pad", call.args.get("padding"))
+    assert isinstance(amounts, (list, tuple))
+    if any(isinstance(n, fx.Node) for n in amounts):
+        raise Mixed("how much it pads depends on the size of the batch")
+    touched = [rank - 1 - i // 2 for i, n in enumerate(amounts) if n]
+    away(layout, touched, rank)
+    return layout
+
+
+def made(call: Call) -> Value:
+    """A tensor of a given size, the same everywhere."""
+    if isinstance(call.raw(call.args.get("fill_value")), Size):
+        raise Mixed("it computes with the size of the batch")
+    if call.of(call.args.get("fill_value")) is not None:
+        raise Mixed("it spreads a value of one sample over all")
+    return _uniform(call)
+
+
+def made_alike(call: Call) -> Value:
+    """A tensor of an operand's size, the same everywhere."""
+    fill = call.args.get("fill_value")
+    if call.raw(fill) is not None:
+        raise Mixed("it computes with the size or a value of the batch")
+    source = call.raw(call["self"])
+    return Layout(source.dim) if isinstance(source, Numbers) else source
+
+
+def arange(call: Call) -> Value:
+    """The numbers of the samples, where it counts as many as there are."""
+    start, step = call.args.get("start", 0), call.args.get("step", 1)
+    dim, copies = _one(call)
+    if start != 0 or not isinstance(step, int) or copies != 1:
+        raise Mixed("it counts what is not the samples")
+    return Numbers(dim, step)
+
+
+def copied(call: Call) -> Value:
+    """Another value, broadcast to the first operand's shape."""
+    return aligned(call, [*call.args.values()], len(call.result().shape))
+
+
+def scattered(call: Call) -> Value:
+    """A value laid over a slice or an entry of the first operand."""
+    source, rank = call["self"], call.rank(call["self"])
+    layout, over = call.of(source), call.of(call["src"])
+    if any(isinstance(call.args.get(name), fx.Node) for name in ("start", "end", "step", "index")):
+        raise Mixed("where it writes depends on the size of the batch")
+    if layout is not None and normal(call["dim"], rank) == layout.dim and _everywhere(call):
+        return aligned(call, [source, call["src"]], rank)
+    away(layout, call["dim"], rank)
+    inside = (
+        layout if call.rank(call["src"]) == rank else without(layout, [normal(call["dim"], rank)])
+    )
+    if over != inside:
+        raise Mixed("it writes a value of one sample over others")
+    return layout
+
+
+def _everywhere(call: Call) -> bool:
+    """Whether a slice that is written to is the whole dimension."""
+    start, end, step = (call.args.get(name) for name in ("start", "end", "step"))
+    return start in {0, None} and step == 1 and (end is None or end >= _END)
+
+
+def triangle(call: Call) -> Value:
+    """What lies on one side of the diagonal of the last two dimensions."""
+    layout = call.of(call["self"])
+    away(layout, [-1, -2], call.rank(call["self"]))
+    return layout
+
+
+def _uniform(call: Call) -> Value:
+    """A constant repeated for every sample; None where the batch has no part in its shape."""
+    grows = batch_dims(call.result(), call.symbol)
+    if not grows:
+        return None
+    dim, copies = _one(call)
+    return Layout(dim, 1, copies)
+
+
+def _one(call: Call) -> tuple[int, int]:
+    """The one dimension that grows with the batch, and its entries for each sample."""
+    grows = batch_dims(call.result(), call.symbol)
+    if len(grows) != 1:
+        raise Mixed("its shape holds the batch twice" if grows else "it takes the batch's size")
+    return grows[0]
+
+
+RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze",
+            "view_as", "reshape_as", "_reshape_alias")  # fmt: skip
+MAKERS = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
+ALIKE = ("zeros_like", "ones_like", "full_like", "empty_like")
+SAME = ("clone", "contiguous", "detach", "alias", "_to_copy", "to", "type_as", "dropout",
+        "lift_fresh_copy", "view_as_real", "feature_dropout", "alpha_dropout")  # fmt: skip
+CUTS = ("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk",
+        "unsafe_split_with_sizes", "narrow")  # fmt: skip
+PADS = ("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+        "replication_pad1d", "replication_pad2d", "replication_pad3d")  # fmt: skip
+
+TAKE_SIZES = {
+    *RESHAPES, *MAKERS, "expand", "repeat", "arange", "slice", "native_group_norm",
+    "affine_grid_generator", "full_like",
+}  # fmt: skip
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(RESHAPES, reshaped),
+    **dict.fromkeys(MAKERS, made),
+    **dict.fromkeys(ALIKE, made_alike),
+    **dict.fromkeys(SAME, same),
+    **dict.fromkeys(CUTS, cut),
+    **dict.fromkeys(PADS, padded),
+    "permute": _permuted(lambda call, rank: call["dims"]),
+    "transpose": _permuted(lambda call, rank: _swapped(rank, call["dim0"], call["dim1"])),
+    "swapaxes": _permuted(lambda call, rank: _swapped(rank, call["axis0"], call["axis1"])),
+    "t": _permuted(lambda call, rank: _swapped(rank, 0, rank - 1)),
+    "expand": expand,
+    "repeat": repeat,
+    "repeat_interleave": repeat_interleave,
+    "cat": cat,
+    "stack": stack,
+    "select": taken,
+    "unbind": taken,
+    "slice": cut_evenly,
+    "arange": arange,
+    "copy": copied,
+    "fill": copied,
+    "select_scatter": scattered,
+    "slice_scatter": scattered,
+    "tril": triangle,
+    "triu": triangle,
+}

@@ -1,0 +1,144 @@
+"""Where the samples are in a value, what a rule knows of one call, and how operands combine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from spacetime.fusion.layout import Layout, shape_at
+
+_SLOTS = (2, 3, 5)  # batch sizes at which shapes are compared
+
+
+class Mixed(Exception):
+    """A value of one sample may depend on another sample, or on how many there are: why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Along `dim` the numbers of the samples, 0, step, 2 * step, …: what arange makes of a batch.
+
+    An index into the batch may be one; anything computed from it would depend on the others.
+    """
+
+    dim: int
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """No tensor: the number of samples, or what was computed from it."""
+
+
+# None is a value that is the same whatever the batch holds: weights, constants, and their kin.
+Value = Layout | Numbers | Size | None
+Rule = Callable[["Call"], Any]  # to a Value, or a tuple of them for an operation with many results
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call in a graph: its arguments by the names in the operation's schema."""
+
+    node: fx.Node
+    args: Mapping[str, Any]
+    values: Mapping[fx.Node, Any]
+    symbol: Any
+
+    def of(self, argument: Any) -> Layout | None:
+        """Where the samples are in an argument; numbers of samples are refused."""
+        value = self.values[argument] if isinstance(argument, fx.Node) else None
+        if isinstance(value, Numbers):
+            raise Mixed("it computes with the number of a sample in its batch")
+        if isinstance(value, Size):
+            raise Mixed("it computes with the size of the batch")
+        assert value is None or isinstance(value, Layout), value
+        return value
+
+    def raw(self, argument: Any) -> Value:
+        """The same, numbers of samples among them."""
+        value: Value = self.values[argument] if isinstance(argument, fx.Node) else None
+        return value
+
+    def shape(self, argument: fx.Node) -> tuple[int, ...]:
+        """The shape of an argument in a batch of two."""
+        return shape_at(argument.meta["val"], self.symbol, _SLOTS[0])
+
+    def rank(self, argument: fx.Node) -> int:
+        """How many dimensions an argument has."""
+        return len(argument.meta["val"].shape)
+
+    def result(self, position: int = 0) -> Tensor:
+        """What the operation returns, or the first of what it returns, as a tensor without data."""
+        value = self.node.meta["val"]
+        chosen: Tensor = value if isinstance(value, Tensor) else value[position]
+        return chosen
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args[name]
+
+
+def tensors(argument: Any) -> list[fx.Node]:
+    """The nodes of tensors in an argument."""
+    found: list[fx.Node] = []
+    fx.map_arg(argument, found.append)
+    return [n for n in found if isinstance(n.meta.get("val"), Tensor)]
+
+
+def batch_dims(value: Tensor, symbol: Any) -> list[tuple[int, int]]:
+    """The dimensions that grow with the batch, and how many entries each sample has there.
+
+    Raises Mixed where a size is no multiple of the batch's.
+    """
+    if not any(isinstance(size, torch.SymInt) for size in value.shape):
+        return []
+    shapes = [shape_at(value, symbol, slots) for slots in _SLOTS]
+    found = []
+    for dim, sizes in enumerate(zip(*shapes, strict=True)):
+        if len(set(sizes)) > 1:
+            each = sizes[0] // _SLOTS[0]
+            if any(size != each * slots for size, slots in zip(sizes, _SLOTS, strict=True)):
+                raise Mixed(f"its size {value.shape[dim]} is no multiple of the batch")
+            found.append((dim, each))
+    return found
+
+
+def normal(dim: int, rank: int) -> int:
+    """A dimension counted from the front."""
+    return dim + rank if dim < 0 else dim
+
+
+def aligned(call: Call, operands: Sequence[Any], rank: int) -> Layout | None:
+    """Where the samples are after broadcasting; Mixed where operands hold them at other places."""
+    common: Layout | None = None
+    for operand in tensors(operands):
+        layout = call.of(operand)
+        if layout is None:
+            continue
+        layout = replace(layout, dim=layout.dim + rank - call.rank(operand))
+        if common is not None and layout != common:
+            raise Mixed("it combines each sample with others")
+        common = layout
+    return common
+
+
+def away(layout: Layout | None, dims: Sequence[int] | int | None, rank: int) -> list[int]:
+    """The dimensions, counted from the front; Mixed where the batch's is among them.
+
+    None means all of them, as it does in PyTorch's reductions.
+    """
+    given = range(rank) if dims is None else [dims] if isinstance(dims, int) else dims
+    counted = [normal(dim, rank) for dim in given]
+    if layout is not None and layout.dim in counted:
+        raise Mixed("it works over the batch")
+    return counted
+
+
+def without(layout: Layout | None, dims: Sequence[int]) -> Layout | None:
+    """The layout after those dimensions, none of them the batch's, have gone."""
+    if layout is None:
+        return None
+    return replace(layout, dim=layout.dim - sum(dim < layout.dim for dim in dims))

@@ -1,0 +1,187 @@
+"""From a graph to the proof that its samples are apart, or to the first operation that is none.
+
+Every operation says where the samples are in what it returns, given where they are in what it
+takes. An operation without a rule proves nothing, and neither does one whose rule does not cover
+the case at hand. What a rule claims is compared with how the shapes grow with the batch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from spacetime.fusion.export import Exported
+from spacetime.fusion.graph import bind, draws_random, operation_name
+from spacetime.fusion.layout import Layout
+
+from .computing import RULES as COMPUTING
+from .indexing import RULES as INDEXING
+from .shapes import RULES as SHAPES
+from .shapes import TAKE_SIZES
+from .values import Call, Mixed, Numbers, Rule, Size, aligned, batch_dims, tensors
+
+RULES: dict[str, Rule] = {**COMPUTING, **INDEXING, **SHAPES}
+_SIZES = {"sym_size", "sym_numel", "sym_stride"}
+_WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}  # where their graph stands
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The operation at which the proof ended, where in the model it stands, and why it ended."""
+
+    operation: str
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = f" in {self.where}" if self.where else ""
+        return f"{self.operation}{place}: {self.reason}"
+
+
+class _Ended(Exception):
+    """Carries the doubt out of nested graphs."""
+
+    def __init__(self, doubt: Doubt) -> None:
+        self.doubt = doubt
+
+
+def doubt(exported: Exported) -> Doubt | None:
+    """Why the samples of a batch may not be independent; None where the graph proves they are.
+
+    Proven means: row i of every output depends on row i of the inputs alone, and on neither the
+    number of rows nor the place among them. Rounding may differ, as it does between batch sizes.
+    """
+    values: dict[fx.Node, Any] = {}
+    inputs = [n for n in exported.module.graph.nodes if n.op == "placeholder"]
+    for node in inputs:
+        values[node] = Layout(0) if node.name in exported.inputs else None
+    try:
+        returned = _walk(exported.module, values, exported.symbol)
+    except _Ended as ended:
+        return ended.doubt
+    for node, value in returned:
+        if value != Layout(0):
+            return Doubt(_name(node), _where(node), "an output has no sample in each row")
+    return None
+
+
+def _walk(
+    module: fx.GraphModule, values: dict[fx.Node, Any], symbol: Any
+) -> list[tuple[fx.Node, Any]]:
+    """Fills in `values`; what the graph returns, with where the samples are in it."""
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = None
+        elif node.op == "call_function":
+            try:
+                values[node] = _value(module, node, values, symbol)
+            except Mixed as why:
+                raise _Ended(Doubt(_name(node), _where(node), str(why))) from None
+        elif node.op == "output":
+            return [(n, values[n]) for n in tensors(node.args)]
+    return []
+
+
+def _value(
+    module: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any], symbol: Any
+) -> Any:
+    """Where the samples are in what a call returns."""
+    name = _name(node)
+    if node.target is operator.getitem:
+        source, position = node.args
+        made = values[source]  # type: ignore[index]
+        return made[position] if isinstance(made, tuple) else made
+    if name in _WRAPPERS:
+        return _wrapped(module, node, values, symbol)
+    sized = [values[n] for n in node.all_input_nodes if isinstance(values[n], Size)]
+    if name in _SIZES or (sized and len(sized) == len(node.all_input_nodes) and _scalar(node)):
+        return Size()
+    if name == "_assert_tensor_metadata":
+        return None
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
+        raise Mixed("no rule says that it keeps samples apart")
+    if draws_random(node):
+        raise Mixed("it draws random numbers")
+    constant = not sized and all(values[n] is None for n in node.all_input_nodes)
+    if _scalar(node):
+        if not constant:
+            raise Mixed("it looks at values of the whole batch")
+        return None
+    call = Call(node, bind(node), values, symbol)
+    value = None if constant else _ruled(call, name, sized=bool(sized))
+    _check(call, value)
+    return value
+
+
+def _ruled(call: Call, name: str, *, sized: bool) -> Any:
+    target = call.node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    if sized and name not in TAKE_SIZES:
+        raise Mixed("it computes with the size of the batch")
+    if torch.Tag.pointwise in target.tags:
+        return aligned(call, [*call.args.values()], len(call.result().shape))
+    if name not in RULES:
+        raise Mixed("no rule says that it keeps samples apart")
+    try:
+        return RULES[name](call)
+    except (KeyError, IndexError, TypeError, ValueError, AssertionError):
+        raise Mixed("no rule covers this form of it") from None  # of its overloads
+
+
+def _wrapped(
+    module: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any], symbol: Any
+) -> Any:
+    """A block under torch.no_grad or autocast, which export keeps as a graph of its own."""
+    at = _WRAPPERS[_name(node)]
+    part = module.get_submodule(str(node.args[at].target))  # type: ignore[union-attr]
+    assert isinstance(part, fx.GraphModule)
+    places = [n for n in part.graph.nodes if n.op == "placeholder"]
+    own = {
+        place: values[given] if isinstance(given, fx.Node) else None
+        for place, given in zip(places, node.args[at + 1 :], strict=True)
+    }
+    return tuple(value for _, value in _walk(part, own, symbol))
+
+
+def _check(call: Call, value: Any) -> None:
+    """What a rule claims, against how the shapes grow; Mixed where they disagree."""
+    made = call.node.meta.get("val")
+    shaped = [made] if isinstance(made, Tensor) else made
+    claimed = value if isinstance(value, tuple) else [value] * len(shaped or [])
+    if not isinstance(shaped, (list, tuple)) or len(claimed) != len(shaped):
+        raise Mixed("no rule covers what it returns")
+    for tensor, claim in zip(shaped, claimed, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise Mixed("it returns what is no tensor")
+        grows = batch_dims(tensor, call.symbol)
+        if isinstance(claim, Layout):
+            expected = [(claim.dim, claim.outer * claim.inner)]
+        else:
+            expected = [(claim.dim, 1)] if isinstance(claim, Numbers) else []
+        if grows != expected:
+            raise Mixed("what it returns does not hold every sample once")
+
+
+def _scalar(node: fx.Node) -> bool:
+    """Whether a call returns no tensor, but a number that is known only when it runs."""
+    value = node.meta.get("val")
+    return value is None or isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int))
+
+
+def _name(node: fx.Node) -> str:
+    return operation_name(node).rpartition("::")[2]
+
+
+def _where(node: fx.Node) -> str:
+    """The module that holds a call: `'encoder.layer.0' (BertLayer)`."""
+    stack = [*(node.meta.get("nn_module_stack") or {}).values()]
+    if not stack:
+        return ""
+    path, kind = stack[-1]
+    name = kind if isinstance(kind, str) else kind.__name__
+    return f"'{path}' ({name.rpartition('.')[2]})" if path else f"the model ({name})"
