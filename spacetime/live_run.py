@@ -209,6 +209,7 @@ def admit(session: Session, load: Workload, models: Mapping[str, LiveModel]) -> 
             rate_rps=each.rate_rps,
             priority=each.priority,
             weight=each.weight,
+            batchable=each.batchable,
         )
 
 

@@ -127,7 +127,7 @@ class PlannedSession(Session):
             raise InvalidInput(str(name), "name", expected, repr(name))
         given = {
             "slo_ms": asked.slo_ms, "rate_rps": asked.rate_rps,
-            "priority": asked.priority, "weight": asked.weight,
+            "priority": asked.priority, "weight": asked.weight, "batchable": asked.batchable,
         }  # fmt: skip
         tenant = super().add(model, example_inputs=example_inputs, name=name, **(given | options))
         with self._changing:

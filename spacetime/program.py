@@ -206,18 +206,18 @@ def outputs_of(
 
     It is asked three times more, with other inputs, to see whether the rest stays the same.
     """
-    flat, spec, single = _returned(model, signature, example)
+    flat, spec, kind = _returned(model, signature, example)
     constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
     tensors = [x for x in flat if isinstance(x, Tensor)]
     if not tensors or any(not x.dim() or x.shape[0] != len(example[0]) for x in tensors):
-        got = ", ".join(str(list(x.shape)) for x in tensors) or spec.type.__name__
+        got = ", ".join(str(list(x.shape)) for x in tensors) or kind.__name__
         expected = "tensors with the leading batch dimension of the inputs"
         raise InvalidInput(signature.tenant, "outputs", expected, got)
     strange = next((type(x).__name__ for _, x in constants if not isinstance(x, PLAIN)), None)
     why_not = f"it returns a {strange}, which every caller gets as the model made it"
     if strange is None:
         why_not = _changing(model, signature, example, within, (spec, constants))
-    return Outputs(spec, constants, single, why_not)
+    return Outputs(spec, constants, issubclass(kind, Tensor), why_not)
 
 
 def _changing(
@@ -243,12 +243,13 @@ def _changing(
 
 def _returned(
     model: nn.Module, signature: Signature, leaves: Sequence[Tensor]
-) -> tuple[list[Any], pytree.TreeSpec, bool]:
+) -> tuple[list[Any], pytree.TreeSpec, type]:
+    """The leaves of what the model returns, their structure, and the type of the whole."""
     args, kwargs = pytree.tree_unflatten([x.clone() for x in leaves], signature.spec)
     with torch.no_grad():
         out = model(*args, **kwargs)
     flat, spec = pytree.tree_flatten(out)
-    return flat, spec, isinstance(out, Tensor)
+    return flat, spec, type(out)
 
 
 def _candidates(flat: Flat, example: Sequence[Tensor]) -> Iterator[tuple[str, FlatCall]]:

@@ -139,7 +139,7 @@ def _same(got: Tensor, expected: Tensor, tolerance: float) -> bool:
     tolerance = max(tolerance, 16 * torch.finfo(got.dtype).eps)
     size = torch.where(b.isfinite(), b.abs(), 0.0).amax(1, keepdim=True)
     size = torch.maximum(size, _SMALL * size.median())
-    near = (a - b).abs() <= tolerance * (size + b.abs())
+    near = a.isfinite() & b.isfinite() & ((a - b).abs() <= tolerance * (size + b.abs()))
     return bool((near | (a == b) | (a.isnan() & b.isnan())).all())
 
 

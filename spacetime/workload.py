@@ -128,6 +128,8 @@ class Tenant:
     `batch_mix`: requests that are batches already, as in PARIS (DAC'22): each holds one of these
     (inputs, weight), drawn in proportion to its weight, and is launched whole. `rate_rps` counts
     inputs all the same, as profiles do. Empty: one input a request.
+
+    `batchable`: whether requests may share a launch: as Session.add takes it.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Tenant:
     example_inputs: tuple[InputSpec, ...] = ()
     weights: str | None = None
     batch_mix: tuple[tuple[int, float], ...] = ()
+    batchable: bool | None = None
 
     def __post_init__(self) -> None:
         _text("name", self.name)
@@ -155,6 +158,8 @@ class Tenant:
             raise WorkloadError("example_inputs", "give each input a name of its own")
         if self.weights is not None:
             _text("weights", self.weights)
+        if self.batchable is not None and not isinstance(self.batchable, bool):
+            raise WorkloadError("batchable", f"must be true or false, got {shown(self.batchable)}")
         for size, weight in self.batch_mix:
             _whole("batch_mix", size, 1, LARGEST_REQUEST)
             _number("batch_mix", weight, 1e9)

@@ -1,12 +1,14 @@
 """Reading workload files: YAML or JSON, and CSV traces. Every refusal names file, line and field.
 
     tenants: [{name, model, slo_ms, rate_rps, priority?, weight?, batch_sizes?,
-               example_inputs?: [{shape, datatype, name?}], weights?, batch_mix?}]
+               example_inputs?: [{shape, datatype, name?}], weights?, batch_mix?,
+               batchable?}]
     arrivals: {process: poisson|constant|gamma|trace, cv?, file?, form?}
     seed: 0
 
 `batch_mix` says that requests are batches: `{inputs: weight, ...}`, such as `{1: 3, 8: 1}`, or
-`{lognormal: {largest: 32, variance: 0.9}}`; `rate_rps` counts inputs in any case.
+`{lognormal: {largest: 32, variance: 0.9}}`; `rate_rps` counts inputs in any case. `batchable` is
+whether requests may share a launch, where the owner knows better than the proof.
 
 A trace is CSV with the header `time_ms,tenant`, in order of time, or another `form` of `recorded`,
 then with `time_scale`, `rate_scale` and `rates: recorded|tenants`; its path is relative to the

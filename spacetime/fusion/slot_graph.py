@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ from .fold import simplify
 from .generic import generic
 from .layout import CannotFuse
 from .lower import Lowered, lower
+from .probes import ranges, rows_of
+from .proof import doubt
 from .rules import rule_of
-from .stacks import empty
+from .stacks import Stacks, empty
 
 CHECK_SLOTS = 3
 
@@ -57,6 +60,8 @@ def slot_graph(
     module = simplify(copy, frozenset(exported.weights), fold=fold)
     plain = extract(exported, module)
     lowered = lower(exported, plain, rule_of, generic)
+    if (doubted := doubt(exported)) is not None:
+        raise CannotFuse(doubted.operation, f"not proven that samples are apart: {doubted.reason}")
     _check(exported, plain, lowered, weights[0])
     return SlotGraph(exported, plain, lowered)
 
@@ -74,7 +79,7 @@ def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[st
     generator = torch.Generator().manual_seed(0)
     states = [_varied(exported, state, generator) for _ in range(CHECK_SLOTS)]
     stacks = empty(plain.entries).with_tenants(states)
-    inputs = [_varied_input(t, generator) for t in exported.samples(CHECK_SLOTS)]
+    inputs = _inputs(exported, plain, [v[0] for v in stacks.values])
     rows = torch.tensor([2, 0, 1])
     try:
         qualify(lowered.module, (rows, run_of(rows), *stacks.values, *inputs))
@@ -89,6 +94,27 @@ def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[st
             for name, a, b in zip(_output_names(plain), got, expected, strict=True):
                 if not close(a[slot : slot + 1], b):
                     raise CannotFuse(name, "a sample's result depends on the others in its batch")
+    _check_apart(plain, lowered, stacks, inputs, got)
+
+
+def _check_apart(
+    plain: Plain,
+    lowered: Lowered,
+    stacks: Stacks,
+    inputs: Sequence[Tensor],
+    expected: Sequence[Tensor],
+) -> None:
+    """One tenant's weights may be NaN: the others' answers stay what they were."""
+    spoilt = [v.clone() for v in stacks.values]
+    for value in spoilt:
+        if value.is_floating_point():
+            value[0] = float("nan")
+    rows = torch.tensor([2, 0, 1])  # row 0 is slot 1's
+    with torch.no_grad():
+        got = lowered.module(rows, run_of(rows), *spoilt, *inputs)
+    for name, a, b in zip(_output_names(plain), got, expected, strict=True):
+        if not (close(a[:1], b[:1]) and close(a[2:], b[2:])):
+            raise CannotFuse(name, "a tenant's answer depends on another's weights")
 
 
 def _output_names(plain: Plain) -> list[str]:
@@ -109,10 +135,12 @@ def _varied(
     return {key: vary(state[key]) for key in exported.shapes}
 
 
-def _varied_input(sample: Tensor, generator: torch.Generator) -> Tensor:
-    """Samples that differ from each other, with values that the example has."""
-    if sample[0].numel() < 2:
-        return sample
-    flat = sample.flatten(1)
-    moved = [row[torch.randperm(row.numel(), generator=generator)] for row in flat]
-    return torch.stack(moved).reshape(sample.shape)
+def _inputs(exported: Exported, plain: Plain, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Samples that differ from each other; the example's own where the model takes no others."""
+    known = ranges(exported.example, exported)
+    for within in (known, known.narrowed()):
+        made = rows_of(exported.example, within, CHECK_SLOTS, seed=0)
+        with torch.no_grad(), suppress(Exception):  # whatever a model raises on such values
+            plain.module.forward(*weights, *made)
+            return made
+    return exported.samples(CHECK_SLOTS)

@@ -153,6 +153,7 @@ class Repository:
             rate_rps=declared.rate_rps,
             priority=declared.priority,
             weight=declared.weight,
+            batchable=declared.batchable,
             queue_limit=self._queue_limit,
         )
         return served(tenant, declared, live.example_inputs)

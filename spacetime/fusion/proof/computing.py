@@ -317,7 +317,8 @@ ELEMENTWISE = (
     "__and__", "__or__", "__xor__", "masked_fill", "hardswish", "log_sigmoid_forward",
     "_prelu_kernel", "floor_divide", "polar", "complex", "real", "imag", "conj", "_conj",
     "resolve_conj", "resolve_neg", "rsub", "true_divide", "divide", "multiply", "subtract",
-    "log_sigmoid", "special_expit", "special_erf", "special_log1p", "ldexp", "isclose", "absolute", "isreal",
+    "special_expit", "special_erf", "special_log1p", "ldexp", "isclose", "absolute", "isreal",
+    "log_sigmoid",
 )  # fmt: skip
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
                 "conv_transpose3d", "convolution")  # fmt: skip

@@ -183,5 +183,5 @@ def _where(node: fx.Node) -> str:
     if not stack:
         return ""
     path, kind = stack[-1]
-    name = kind if isinstance(kind, str) else kind.__name__
-    return f"'{path}' ({name.rpartition('.')[2]})" if path else f"the model ({name})"
+    name = (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+    return f"'{path}' ({name})" if path else f"the model ({name})"
