@@ -174,7 +174,8 @@ def _named(error: BaseException, family: ResidentFamily, *, captured: bool) -> B
         free, _ = family.place.native.memory()
         needed = family.weights.row_bytes + family.block_bytes
         return OutOfMemory(tenant, needed, free, "its graphs' buffers aside the device")
-    if isinstance(error, (SpacetimeError, CannotCapture)) or not isinstance(error, Exception):
+    named = isinstance(error, (SpacetimeError, CannotCapture)) and not isinstance(error, CannotFuse)
+    if named or not isinstance(error, Exception):
         return error
     try:
         family.place.native.synchronize()  # PyTorch's error may be the device's

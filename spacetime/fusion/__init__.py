@@ -6,10 +6,11 @@ y = fused(batch, index=torch.tensor([2, 0, 2]))      # row s with the weights of
 
 from __future__ import annotations
 
-from .export import CannotExport, Exported, export
+from spacetime.errors import CannotExport, CannotFuse
+
+from .export import Exported, export
 from .fingerprint import fingerprint
 from .fused import Fused, fuse
-from .layout import CannotFuse
 from .placed import placed
 from .report import FusionReport
 from .slot_graph import SlotGraph, slot_graph

@@ -24,11 +24,9 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
+from spacetime.errors import CannotExport
+
 from .confine import confined, shell
-
-
-class CannotExport(Exception):
-    """The model has no graph that serves any number of slots; the message is one line, why."""
 
 
 @dataclass(frozen=True, slots=True)
