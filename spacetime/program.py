@@ -9,7 +9,6 @@ side of a data-dependent branch the example took.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from torch.utils import _pytree as pytree
 from spacetime.errors import InvalidInput, ModelError
 from spacetime.kernels import onednn
 from spacetime.signature import Signature
+from spacetime.tracing import tracing
 
 FlatCall = Callable[..., Sequence[Tensor]]  # leaves in, tensor leaves out, in the model's order
 
@@ -162,10 +162,9 @@ def rows_are_independent(flat: Flat, example: Sequence[Tensor]) -> bool:
 
 def _candidates(flat: Flat, example: Sequence[Tensor]) -> list[tuple[str, FlatCall]]:
     inputs = tuple(spread(example, 2))
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), tracing():
         # TorchScript is deprecated upstream without a replacement that runs without the GIL on a
         # CPU and needs no C++ compilation for each model; tracer warnings are answered by _agrees.
-        warnings.simplefilter("ignore")
         jit: Any = torch.jit  # untyped in PyTorch
         frozen = jit.freeze(jit.trace(flat, inputs, check_trace=False))
         fast = jit.optimize_for_inference(jit.trace(flat, inputs, check_trace=False))

@@ -16,32 +16,28 @@ from typing import Any
 from torch import nn
 from torch.fx import _symbolic_trace as fx_trace
 
-_one_at_a_time = threading.RLock()
-
 
 @contextmanager
 def confined() -> Iterator[None]:
-    """What torch.fx patches inside the block is seen by this thread only; one thread at a time."""
+    """What torch.fx patches inside the block is seen by this thread only. Inside `tracing`."""
     patcher: Any = fx_trace._Patcher
     patch_method = patcher.patch_method
-    owner = threading.get_ident()
 
     def patch_confined(
         self: Any, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True
     ) -> None:
-        old = getattr(cls, name)
+        old, owner = getattr(cls, name), threading.get_ident()
 
         def chosen(*args: Any, **kwargs: Any) -> Any:
             return (new if threading.get_ident() == owner else old)(*args, **kwargs)
 
         patch_method(self, cls, name, chosen, deduplicate)
 
-    with _one_at_a_time:
-        patcher.patch_method = patch_confined
-        try:
-            yield
-        finally:
-            patcher.patch_method = patch_method
+    patcher.patch_method = patch_confined
+    try:
+        yield
+    finally:
+        patcher.patch_method = patch_method
 
 
 def shell(model: nn.Module) -> nn.Module:

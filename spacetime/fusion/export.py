@@ -7,16 +7,11 @@ the caller's tensors. The result keeps no weight of the model alive.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import io
-import logging
-import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +20,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgu
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import CannotExport
+from spacetime.tracing import tracing, unprinted
 
 from .confine import confined, shell
 
@@ -157,13 +153,8 @@ def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
     slots = Dim("slots", min=1)
     dynamic = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, args)
     named = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, kwargs)
-    noise = logging.getLogger("torch")
-    level = noise.level
     try:
-        noise.setLevel(logging.CRITICAL)  # the reason is in the exception we raise
-        quiet = contextlib.redirect_stderr(_WithoutGraphs(sys.stderr))
-        with confined(), warnings.catch_warnings(), quiet:
-            warnings.simplefilter("ignore")
+        with tracing(), unprinted(), confined():
             shapes = _by_parameter(model, dynamic, named)
             program = torch.export.export(own, args, kwargs, dynamic_shapes=shapes, strict=False)
             functional: ExportedProgram = program.run_decompositions({})
@@ -171,18 +162,6 @@ def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
     except Exception as error:
         # torch.export raises whatever the model or the tracer raises: all mean "no graph".
         raise CannotExport(_reason(error)) from error
-    finally:
-        noise.setLevel(level)
-
-
-class _WithoutGraphs(io.TextIOBase):
-    """A stream without the half-made graphs that torch.export prints when it fails."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return len(text) if "def forward(" in text else self._stream.write(text)
 
 
 def _by_parameter(model: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
