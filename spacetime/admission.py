@@ -7,7 +7,6 @@ and is timed, before any request reaches it.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +34,7 @@ from spacetime.fusion import (
     slot_graph,
 )
 from spacetime.measure import elapsed_ns
+from spacetime.modules import copied
 from spacetime.program import Flat, Outputs, close, outputs_of, rows_are_independent, spread
 from spacetime.resident import Place, ResidentFamily, tensors_of
 from spacetime.runner import Work
@@ -105,7 +105,7 @@ def exported_of(
 def _on_device(model: nn.Module, signature: Signature, place: Place) -> Flat:
     """A copy of the model where its graphs will run; OutOfMemory where it does not fit."""
     try:
-        return Flat(copy.deepcopy(model), signature).to(place.capturer.device).eval()
+        return Flat(copied(signature.tenant, model), signature).to(place.capturer.device)
     except torch.OutOfMemoryError as error:
         needed = sum(tensor.nbytes for tensor in tensors_of(model))
         free, _ = place.native.memory()
@@ -132,7 +132,7 @@ def _seen(
     try:
         outputs = outputs_of(reference.model, signature, example)
         with torch.no_grad():
-            sample = reference(*[x[:1] for x in example])
+            sample = reference(*example)
         independent = rows_are_independent(reference, example)
     except SpacetimeError:
         raise
@@ -232,10 +232,10 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
 
 def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> nn.Module:
     """The model over its weights on the device."""
-    own = copy.deepcopy(model)
+    own = copied(signature.tenant, model)
     for tensor, held in zip(tensors_of(own), views, strict=True):
         tensor.data = held
-    return Flat(own, signature).eval()
+    return Flat(own, signature)
 
 
 def _program_of(
@@ -332,7 +332,7 @@ def _tolerance(expected: Sequence[Tensor]) -> float:
 
 
 def _time_eagerly(family: ResidentFamily, example: Sequence[Tensor]) -> None:
-    work = Work(0, [x[:1] for x in example], 1)
+    work = Work(0, list(example), len(example[0]))
     for lane, partition in enumerate(family.place.partitions):
         with family.place.capturer.lane(partition):
             times = [elapsed_ns(family.run, [[work]]) for _ in range(_TIMINGS)]

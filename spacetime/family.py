@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spacetime.fusion import CannotExport, CannotFuse, Fused, fingerprint, fuse
-from spacetime.measure import bucket_ns
+from spacetime.measure import bucket_ns, elapsed_ns
 from spacetime.program import Program, close, program_of, spread
 from spacetime.runner import Entry, Runner
 from spacetime.signature import Signature
@@ -179,12 +179,21 @@ def family_of(
     made = partial(program_of, model, signature, example, refused=refused, rows=rows)
     program = on_lane(made)
     usable = tuple(buckets) if program.batches else (1,)
-    measured = on_lane(lambda: bucket_ns(program.call, example, usable))
+    measured = on_lane(partial(_measured, program, example, usable))
     fitting = tuple(b for b in usable if b == 1 or slo_ns is None or 2 * measured[b] <= slo_ns)
     runner = Runner(program.outputs, fitting, {0: program.call}, shares=program.batches)
     runner.alone_ns = {b: measured[b] for b in fitting}
     family = Family(signature, example, program, runner, refused, on_lane, model)
     return family, print_ if program.batches else None
+
+
+def _measured(
+    program: Program, example: Sequence[Tensor], buckets: Sequence[int]
+) -> dict[int, int]:
+    if program.batches:
+        return bucket_ns(program.call, example, buckets)
+    # It may take no batch but its example's.
+    return {1: min(elapsed_ns(program.call, example) for _ in range(3))}
 
 
 def _fingerprint(model: nn.Module, args: Any, kwargs: Any) -> tuple[str | None, str | None]:

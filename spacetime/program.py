@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from spacetime.errors import InvalidInput, ModelError
+from spacetime.errors import InvalidInput, ModelError, reason_of
 from spacetime.kernels import onednn
 from spacetime.signature import Signature
 from spacetime.tracing import tracing
@@ -42,6 +42,11 @@ class Outputs:
         leaves: list[Any] = list(tensors)
         for position, value in self.constants:
             leaves.insert(position, value)
+        if len(leaves) != self.spec.num_leaves:
+            raise ValueError(
+                f"the output's structure differs from the example's: {len(tensors)} tensors where "
+                f"it had {self.spec.num_leaves - len(self.constants)}"
+            )
         return pytree.tree_unflatten(leaves, self.spec)
 
 
@@ -63,6 +68,7 @@ class Flat(nn.Module):
         super().__init__()
         self.model = model
         self._spec = signature.spec
+        self.training = False  # as the model is; eval() would be refused by an exported one
 
     def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = pytree.tree_unflatten(list(leaves), self._spec)
@@ -83,10 +89,10 @@ def program_of(
     `refused` is the reason `torch.export` gave for not taking the model, None if it took it.
     Raises ModelError when the model fails on its own example inputs.
     """
-    flat = Flat(model, signature).eval()
+    flat = Flat(model, signature)
     try:
         outputs = outputs_of(model, signature, example)
-        independent = rows_are_independent(flat, example)
+        independent = refused is None and rows_are_independent(flat, example)
     except InvalidInput:
         raise
     except Exception as cause:
@@ -95,7 +101,11 @@ def program_of(
         why = f"not exported, so it holds the GIL and runs each request alone: {refused}"
         return Program(flat, outputs, "eager", why, batches=False)
     why = "" if independent else "rows depend on each other, so requests never share a call"
-    ways = [(how, call) for how, call in _candidates(flat, example) if _agrees(flat, call, example)]
+    try:
+        found = _candidates(flat, example)
+    except Exception as reason:  # whatever the tracer raises, such as for what is compiled inside
+        found, why = [], why or f"not traced: {type(reason).__name__}: {reason_of(reason)}"
+    ways = [(how, call) for how, call in found if _agrees(flat, call, example)]
     how, call = (
         min(ways, key=lambda way: _seconds(way[1], example, rows)) if ways else ("eager", flat)
     )
@@ -153,9 +163,12 @@ def outputs_of(model: nn.Module, signature: Signature, example: Sequence[Tensor]
 def rows_are_independent(flat: Flat, example: Sequence[Tensor]) -> bool:
     """Whether a sample's answer is the same in a batch as alone, tried with three."""
     inputs = spread(example, 3)
-    with torch.no_grad():
-        together = flat(*inputs)
-        alone = [flat(*[x[i : i + 1] for x in inputs]) for i in range(3)]
+    try:
+        with torch.no_grad():
+            together = flat(*inputs)
+            alone = [flat(*[x[i : i + 1] for x in inputs]) for i in range(3)]
+    except Exception:  # it takes no batch but its example's
+        return False
     rows = [torch.cat(parts) for parts in zip(*alone, strict=True)]
     return close(together, rows, tolerance=1e-3)
 
@@ -205,7 +218,7 @@ def _agrees(flat: Flat, call: FlatCall, example: Sequence[Tensor]) -> bool:
             try:
                 if not close(call(*inputs), flat(*inputs)):
                     return False
-            except RuntimeError:
+            except Exception:  # of the program, or of the module, which takes no such batch
                 return False
     return True
 

@@ -8,12 +8,15 @@ graphs on standard error) is dropped for the tracing thread alone; other threads
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+import torch
 
 _one_at_a_time = threading.RLock()
 
@@ -23,6 +26,24 @@ def tracing() -> Iterator[None]:
     """Everything of PyTorch that traces, exports or compiles to TorchScript runs inside."""
     with _one_at_a_time, _unheard():
         yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Random numbers of the caller come as if nothing inside had drawn any."""
+    numpy: Any = sys.modules.get("numpy.random")
+    before = torch.get_rng_state(), random.getstate()
+    drawn = None if numpy is None else numpy.get_state()
+    try:
+        yield
+    finally:
+        # Only what has moved: a number that another thread drew meanwhile would come again.
+        if not torch.equal(torch.get_rng_state(), before[0]):
+            torch.set_rng_state(before[0])
+        if random.getstate() != before[1]:
+            random.setstate(before[1])
+        if drawn is not None and repr(numpy.get_state()) != repr(drawn):
+            numpy.set_state(drawn)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgu
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import CannotExport
+from spacetime.modules import part_in_training
 from spacetime.tracing import tracing, unprinted
 
 from .confine import confined, shell
@@ -120,9 +121,12 @@ def export(
     Every example tensor needs the same leading (batch) size. Raises CannotExport with one line.
     Source: torch.export, functionalised and otherwise left at its own operator level.
     """
-    training = next((name for name, m in model.named_modules() if m.training), None)
+    training = part_in_training(model)
     if training is not None:
         raise CannotExport(f"module '{training}' is in training mode: call model.eval()")
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise CannotExport(f"module '{name}' is TorchScript already")
     args, kwargs = widen((tuple(example_inputs), dict(example_kwargs or {})))
     program = _program(model, args, kwargs)
     mutated = [*program.graph_signature.buffers_to_mutate.values()]
@@ -132,6 +136,9 @@ def export(
         raise CannotExport("the model writes to its input")
     leaves = pytree.tree_leaves((args, kwargs))
     example = tuple(t[:1].detach().clone() for t in leaves if isinstance(t, Tensor))
+    for node in program.graph.nodes:
+        if node.op == "get_attr":
+            raise CannotExport(f"its graph holds another, '{node.target}', as torch.cond's does")
     return _sort(program, example)
 
 
