@@ -10,11 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spacetime.core import Policy as Policy
+    from spacetime.errors import CannotExport as CannotExport
+    from spacetime.errors import CannotFuse as CannotFuse
     from spacetime.errors import ClosedError as ClosedError
     from spacetime.errors import DeadlineExceeded as DeadlineExceeded
+    from spacetime.errors import DriverError as DriverError
+    from spacetime.errors import InfeasibleError as InfeasibleError
     from spacetime.errors import InvalidInput as InvalidInput
+    from spacetime.errors import LaneLost as LaneLost
+    from spacetime.errors import MigError as MigError
     from spacetime.errors import ModelError as ModelError
+    from spacetime.errors import MpsError as MpsError
+    from spacetime.errors import OutOfMemory as OutOfMemory
+    from spacetime.errors import PlanError as PlanError
+    from spacetime.errors import ProfileError as ProfileError
     from spacetime.errors import QueueFull as QueueFull
+    from spacetime.errors import RecordingError as RecordingError
+    from spacetime.errors import ReplayError as ReplayError
     from spacetime.errors import SpacetimeError as SpacetimeError
     from spacetime.errors import UnsupportedError as UnsupportedError
     from spacetime.fusion import Fused as Fused
@@ -25,16 +37,33 @@ if TYPE_CHECKING:
     from spacetime.session import Session as Session
     from spacetime.simulator import simulate as simulate
     from spacetime.tenant import Tenant as Tenant
+    from spacetime.workload import WorkloadError as WorkloadError
 
+_ERRORS = (
+    "CannotExport",
+    "CannotFuse",
+    "ClosedError",
+    "DeadlineExceeded",
+    "DriverError",
+    "InfeasibleError",
+    "InvalidInput",
+    "LaneLost",
+    "MigError",
+    "ModelError",
+    "MpsError",
+    "OutOfMemory",
+    "PlanError",
+    "ProfileError",
+    "QueueFull",
+    "RecordingError",
+    "ReplayError",
+    "SpacetimeError",
+    "UnsupportedError",
+)
 _HOME = {
     "Policy": "core",
-    "ClosedError": "errors",
-    "DeadlineExceeded": "errors",
-    "InvalidInput": "errors",
-    "ModelError": "errors",
-    "QueueFull": "errors",
-    "SpacetimeError": "errors",
-    "UnsupportedError": "errors",
+    **dict.fromkeys(_ERRORS, "errors"),
+    "WorkloadError": "workload",
     "Fused": "fusion",
     "fuse": "fusion",
     "PlannedSession": "planned_session",

@@ -7,7 +7,6 @@ and is timed, before any request reaches it.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +36,7 @@ from spacetime.fusion import (
     slot_graph,
 )
 from spacetime.measure import elapsed_ns
+from spacetime.modules import copied
 from spacetime.program import Flat, Outputs, apart, outputs_of
 from spacetime.resident import Place, ResidentFamily, tensors_of
 from spacetime.runner import Work
@@ -100,7 +100,7 @@ def resident_family(
 def _on_device(model: nn.Module, signature: Signature, place: Place) -> Flat:
     """A copy of the model where its graphs will run; OutOfMemory where it does not fit."""
     try:
-        return Flat(copy.deepcopy(model), signature).to(place.capturer.device).eval()
+        return Flat(copied(signature.tenant, model), signature).to(place.capturer.device)
     except torch.OutOfMemoryError as error:
         needed = sum(tensor.nbytes for tensor in tensors_of(model))
         free, _ = place.native.memory()
@@ -196,7 +196,8 @@ def _named(error: BaseException, family: ResidentFamily, *, captured: bool) -> B
         free, _ = family.place.native.memory()
         needed = family.weights.row_bytes + family.block_bytes
         return OutOfMemory(tenant, needed, free, "its graphs' buffers aside the device")
-    if isinstance(error, (SpacetimeError, CannotCapture)) or not isinstance(error, Exception):
+    named = isinstance(error, (SpacetimeError, CannotCapture)) and not isinstance(error, CannotFuse)
+    if named or not isinstance(error, Exception):
         return error
     try:
         family.place.native.synchronize()  # PyTorch's error may be the device's
@@ -235,10 +236,10 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
 
 def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> Flat:
     """The model over its weights on the device."""
-    own = copy.deepcopy(model)
+    own = copied(signature.tenant, model)
     for tensor, held in zip(tensors_of(own), views, strict=True):
         tensor.data = held
-    return Flat(own, signature).eval()
+    return Flat(own, signature)
 
 
 def _program_of(
@@ -335,7 +336,7 @@ def _tolerance(expected: Sequence[Tensor]) -> float:
 
 
 def _time_eagerly(family: ResidentFamily, example: Sequence[Tensor]) -> None:
-    work = Work(0, [x[:1] for x in example], 1)
+    work = Work(0, list(example), len(example[0]))
     for lane, partition in enumerate(family.place.partitions):
         with family.place.capturer.lane(partition):
             times = [elapsed_ns(family.run, [[work]]) for _ in range(_TIMINGS)]

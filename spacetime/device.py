@@ -64,6 +64,9 @@ def open_device(name: str = "auto") -> Device:
     "auto" takes cuda:0 where PyTorch can use it, else the CPU. Raises UnsupportedError for a device
     that cannot be driven; nothing falls back silently.
     """
+    if not isinstance(name, str):
+        expected = "'cpu', 'cuda:0', 'fake:h200', 'auto' or what device.open_device returned"
+        raise InvalidInput("-", "device", expected, f"{name!r:.60}")
     kind, _, which = name.partition(":")
     if name == "cpu":
         return _cpu("asked for")

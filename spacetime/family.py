@@ -28,7 +28,7 @@ from spacetime.fusion import (
     fuse,
     ranges,
 )
-from spacetime.measure import bucket_ns
+from spacetime.measure import bucket_ns, elapsed_ns
 from spacetime.program import Flat, Program, program_of
 from spacetime.runner import Entry, Runner
 from spacetime.signature import Signature
@@ -149,7 +149,7 @@ class Family:
 
     def _answers_agree(self, fused: Fused, number: int, model: nn.Module) -> bool:
         """Whether the stack answers as the member does, alone and in a mixture of both."""
-        flat, buckets = Flat(model, self.signature).eval(), self.runner.buckets
+        flat, buckets = Flat(model, self.signature), self.runner.buckets
         within = ranges(self.example, fused.exported)
         trial = tried(flat, self.example, within, max(buckets[-1], 3))
         alone, mixed = fused.alone(number), fused.script()
@@ -205,7 +205,7 @@ def family_of(
     made = partial(program_of, model, signature, example, exported)
     program = on_lane(partial(made, batchable=batchable, buckets=buckets))
     usable = tuple(buckets) if program.batches else (1,)
-    measured = on_lane(lambda: bucket_ns(program.call, example, usable))
+    measured = on_lane(partial(_measured, program, example, usable))
     fitting = tuple(b for b in usable if b == 1 or slo_ns is None or 2 * measured[b] <= slo_ns)
     runner = Runner(
         program.outputs, fitting, {0: program.call}, shares=program.batches, whole=program.whole
@@ -213,6 +213,15 @@ def family_of(
     runner.alone_ns = {b: measured[b] for b in fitting}
     family = Family(signature, example, program, runner, exported, on_lane, model)
     return family, key if program.batches else None
+
+
+def _measured(
+    program: Program, example: Sequence[Tensor], buckets: Sequence[int]
+) -> dict[int, int]:
+    if program.batches:
+        return bucket_ns(program.call, example, buckets)
+    # It may take no batch but its example's.
+    return {1: min(elapsed_ns(program.call, example) for _ in range(3))}
 
 
 def exported_of(

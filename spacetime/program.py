@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -26,6 +25,7 @@ from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.fusion import Exported, Ranges, doubt, looks_at_values, ranges, rows_of
 from spacetime.kernels import onednn
 from spacetime.signature import Signature
+from spacetime.tracing import tracing
 from spacetime.trial import (
     FlatCall,
     Trial,
@@ -59,6 +59,11 @@ class Outputs:
         leaves: list[Any] = list(tensors)
         for position, value in self.constants:
             leaves.insert(position, value)
+        if len(leaves) != self.spec.num_leaves:
+            raise ValueError(
+                f"the output's structure differs from the example's: {len(tensors)} tensors where "
+                f"it had {self.spec.num_leaves - len(self.constants)}"
+            )
         return pytree.tree_unflatten(leaves, self.spec)
 
 
@@ -84,6 +89,7 @@ class Flat(nn.Module):
         super().__init__()
         self.model = model
         self._spec = signature.spec
+        self.training = False  # as the model is; eval() would be refused by an exported one
 
     def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = pytree.tree_unflatten(list(leaves), self._spec)
@@ -106,7 +112,7 @@ def program_of(
     says of it; None leaves it to the proof. Raises ModelError when the model fails on its own
     example inputs, InvalidInput when `batchable=True` is refuted.
     """
-    flat = Flat(model, signature).eval()
+    flat = Flat(model, signature)
     within = ranges(example, exported if isinstance(exported, Exported) else None)
     try:
         outputs = outputs_of(model, signature, example, within)
@@ -271,13 +277,15 @@ def _candidates(flat: Flat, example: Sequence[Tensor]) -> Iterator[tuple[str, Fl
     if onednn.available and _mostly_linear(flat):
         ways["TorchScript, oneDNN products"] = with_products
     for how, made in ways.items():
-        with torch.no_grad(), warnings.catch_warnings(), contextlib.suppress(Exception):
+        program: Any = None
+        with torch.no_grad(), contextlib.suppress(Exception), tracing():
             # TorchScript is deprecated upstream without a replacement that runs without the GIL on
             # a CPU and needs no C++ compilation for each model; what tracing warns of, or fails
             # with, is answered by _agrees, or by running the model eagerly.
-            warnings.simplefilter("ignore")
+            program = made()
+        if program is not None:
             # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
-            yield how, made().forward
+            yield how, program.forward
 
 
 def _mostly_linear(flat: Flat) -> bool:
@@ -305,10 +313,10 @@ def _agrees(flat: Flat, call: FlatCall, trial: Trial, buckets: Sequence[int]) ->
         for rows in (1, 2, 3):
             inputs, _ = trial.rows(range(rows))
             try:
-                got = call(*(x.clone() for x in inputs))
-            except RuntimeError:
+                same = same_rows(call(*(x.clone() for x in inputs)), flat(*inputs))
+            except Exception:  # of the program, or of the module, which takes no such batch
                 return False
-            if not same_rows(got, flat(*inputs)):
+            if not same:
                 return False
     return True
 

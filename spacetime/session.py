@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from spacetime.admission import resident_family
+from spacetime.arguments import (
+    MOST_COUNT,
+    MOST_MS,
+    MOST_RATE,
+    check_layout,
+    decided,
+    name_of,
+    optional,
+    policy_of,
+    positive,
+    priority_of,
+    whole,
+)
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
@@ -24,6 +37,7 @@ from spacetime.explain import explain
 from spacetime.family import Family, exported_of, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
+from spacetime.modules import served
 from spacetime.proc.family import Asked, ProcessFamily, hosted
 from spacetime.recording import Recording
 from spacetime.report import session_report
@@ -31,6 +45,7 @@ from spacetime.resident import Place, ResidentFamily
 from spacetime.signature import Signature, signature_of
 from spacetime.tenant import AnyFamily, Tenant
 from spacetime.timeline import chrome_events
+from spacetime.tracing import undisturbed
 from spacetime.units import ns_from_ms
 
 _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -75,11 +90,11 @@ class Session:
         record: bool = False,
         isolation: str = "thread",
     ) -> None:
-        if not 1 <= max_batch <= _BUCKETS[-1]:
-            raise InvalidInput("-", "max_batch", f"from 1 to {_BUCKETS[-1]}", str(max_batch))
-        self.policy = Policy.named(policy) if isinstance(policy, str) else policy
+        max_batch = whole("-", "max_batch", max_batch, 1, _BUCKETS[-1])
+        check_layout(lanes, sizes, priorities)
+        self.policy = policy_of(policy)
         self.policy_name = policy if isinstance(policy, str) else "custom"
-        self.device = open_device(device) if isinstance(device, str) else device
+        self.device = device if isinstance(device, Device) else open_device(device)
         self.partitions = laid_out(self.device, lanes, sizes, one=self.policy_name == "time-only")
         self.tenants: dict[str, Tenant] = {}
         self.families: list[AnyFamily] = []
@@ -111,7 +126,7 @@ class Session:
 
     def add(
         self,
-        model: nn.Module,
+        model: nn.Module | ExportedProgram,
         *,
         example_inputs: Sequence[Any],
         example_kwargs: Mapping[str, Any] | None = None,
@@ -140,14 +155,20 @@ class Session:
         self._executor.check_open()
         with self._changing:
             name = self._free_name(name)
-            _check_options(name, slo_ms, rate_rps, weight, queue_limit)
-            _check_model(name, model)
+            slo_ms = optional(name, "slo_ms", slo_ms, most=MOST_MS)
+            rate_rps = positive(name, "rate_rps", rate_rps, most=MOST_RATE)
+            weight = positive(name, "weight", weight, most=MOST_RATE)
+            queue_limit = whole(name, "queue_limit", queue_limit, 1, MOST_COUNT)
+            priority = priority_of(name, priority)
+            mib = optional(name, "memory_limit_mib", memory_limit_mib, most=MOST_MS)
+            limit = None if mib is None else int(mib * 2**20)
+            module = served(name, model)
             also = self._place.inputs if self._place is not None else ()
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
-            limit = _bytes_of(name, memory_limit_mib)
-            wanted = Wanted(slo_ms, limit, batchable)
-            family, member = self._joined(model, signature, example, wanted)
+            wanted = Wanted(slo_ms, limit, decided(name, "batchable", batchable))
+            with undisturbed():
+                family, member = self._joined(module, signature, example, wanted)
             try:
                 lane, shares = self._routed(name, family)
             except SpacetimeError:
@@ -354,50 +375,10 @@ class Session:
     def _free_name(self, name: str | None) -> str:
         if name is None:
             return next(n for i in itertools.count() if (n := f"tenant-{i}") not in self.tenants)
-        if not name:
-            raise InvalidInput("-", "name", "a text that is not empty", repr(name))
-        if name in self.tenants:
-            raise InvalidInput(name, "name", "unique in its session", "one already in use")
-        return name
+        return name_of(name, self.tenants)
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
-
-
-def _bytes_of(tenant: str, mib: float | None) -> int | None:
-    if mib is None:
-        return None
-    if not (math.isfinite(mib) and mib > 0):
-        raise InvalidInput(tenant, "memory_limit_mib", "a positive number or None", str(mib))
-    return int(mib * 2**20)
-
-
-def _check_options(
-    name: str, slo_ms: float | None, rate_rps: float, weight: float, queue_limit: int
-) -> None:
-    positive: Callable[[float], bool] = lambda x: math.isfinite(x) and x > 0  # noqa: E731
-    if slo_ms is not None and not positive(slo_ms):
-        raise InvalidInput(name, "slo_ms", "a positive number or None", str(slo_ms))
-    if not positive(rate_rps):
-        raise InvalidInput(name, "rate_rps", "a positive number", str(rate_rps))
-    if not positive(weight):
-        raise InvalidInput(name, "weight", "a positive number", str(weight))
-    if queue_limit < 1:
-        raise InvalidInput(name, "queue_limit", "at least 1", str(queue_limit))
-
-
-def _check_model(name: str, model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(name, "model", "a torch.nn.Module", type(model).__name__)
-    training = [path for path, part in model.named_modules() if part.training]
-    if training:
-        where = training[0] or "the model itself"
-        expected = "in eval mode (call model.eval())"
-        raise InvalidInput(name, "model", expected, f"training mode in {where}")
-    for path, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-        if tensor.device.type != "cpu":
-            expected = "cpu (the session puts it on its device)"
-            raise InvalidInput(name, f"model.{path} device", expected, str(tensor.device))

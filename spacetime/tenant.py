@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from spacetime.errors import ClosedError, InvalidInput
+from spacetime.arguments import MOST_MS, positive, priority_of
+from spacetime.errors import ClosedError
 from spacetime.executor import Executor
 from spacetime.family import Family
 from spacetime.proc.family import ProcessFamily
@@ -50,7 +50,11 @@ class Tenant:
         ModelError, ClosedError or is cancelled.
         """
         leaves, samples = self._signature.check(args, kwargs)
-        limit = self.slo_ms if deadline_ms is None else self._deadline(deadline_ms)
+        if priority or type(priority) is not int:  # nothing is asked of the usual 0
+            priority = priority_of(self.name, priority)
+        limit = self.slo_ms
+        if deadline_ms is not None:
+            limit = positive(self.name, "deadline_ms", deadline_ms, most=MOST_MS)
         if self.removed:
             raise ClosedError(f"tenant {self.name}: removed from the session")
         entry = self.family.entry(self.name, self.member, leaves, samples)
@@ -67,8 +71,3 @@ class Tenant:
     def report(self) -> dict[str, Any]:
         """This tenant's part of Session.report()."""
         return tenant_report(self._executor.observed(), self.number)
-
-    def _deadline(self, deadline_ms: float) -> float:
-        if not (math.isfinite(deadline_ms) and deadline_ms > 0):
-            raise InvalidInput(self.name, "deadline_ms", "a positive number", str(deadline_ms))
-        return deadline_ms

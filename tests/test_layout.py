@@ -66,10 +66,19 @@ LAYERS: list[set[str]] = [
     {"plan_moves", "rate_trace"},
     {"plan", "interference_file", "profile_import", "recorded", "cost"},
     {"profile_file", "interference", "monotone"},
-    {"signature", "workload", "profile", "devices", "mps_control", "mps_probe"},
+    {
+        "arguments",
+        "modules",
+        "signature",
+        "workload",
+        "profile",
+        "devices",
+        "mps_control",
+        "mps_probe",
+    },
     {"kernels"},
     {"mig"},
-    {"core", "errors", "interruption", "interval", "units"},
+    {"core", "errors", "interruption", "interval", "tracing", "units"},
     {"_native"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -6,11 +6,12 @@ y = fused(batch, index=torch.tensor([2, 0, 2]))      # row s with the weights of
 
 from __future__ import annotations
 
-from .export import CannotExport, Exported, export
+from spacetime.errors import CannotExport, CannotFuse
+
+from .export import Exported, export
 from .fingerprint import fingerprint
 from .fused import Fused, fuse
 from .graph import draws_random, looks_at_values
-from .layout import CannotFuse
 from .placed import placed
 from .probes import Ranges, ranges, rows_of, with_extremes
 from .proof import Doubt, doubt

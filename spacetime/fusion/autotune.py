@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .layout import CannotFuse
+from spacetime.errors import CannotFuse
+
 from .operation import SlotOperation
 
 TOLERANCE = 1e-3  # between implementations; far above rounding, far below a wrong weight

@@ -8,6 +8,7 @@ fake tensors into the module it is given, so it is given a shell of it.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,32 +17,30 @@ from typing import Any
 from torch import nn
 from torch.fx import _symbolic_trace as fx_trace
 
-_one_at_a_time = threading.RLock()
+_GROWS = (list, dict, set)  # what a forward may leave fake tensors in
 
 
 @contextmanager
 def confined() -> Iterator[None]:
-    """What torch.fx patches inside the block is seen by this thread only; one thread at a time."""
+    """What torch.fx patches inside the block is seen by this thread only. Inside `tracing`."""
     patcher: Any = fx_trace._Patcher
     patch_method = patcher.patch_method
-    owner = threading.get_ident()
 
     def patch_confined(
         self: Any, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True
     ) -> None:
-        old = getattr(cls, name)
+        old, owner = getattr(cls, name), threading.get_ident()
 
         def chosen(*args: Any, **kwargs: Any) -> Any:
             return (new if threading.get_ident() == owner else old)(*args, **kwargs)
 
         patch_method(self, cls, name, chosen, deduplicate)
 
-    with _one_at_a_time:
-        patcher.patch_method = patch_confined
-        try:
-            yield
-        finally:
-            patcher.patch_method = patch_method
+    patcher.patch_method = patch_confined
+    try:
+        yield
+    finally:
+        patcher.patch_method = patch_method
 
 
 def shell(model: nn.Module) -> nn.Module:
@@ -51,8 +50,10 @@ def shell(model: nn.Module) -> nn.Module:
 
 def _shell(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
     if module not in made:
-        made[module] = twin = type(module).__new__(type(module))
-        twin.__dict__ = module.__dict__ | {
+        # Not the class's own __new__: a graph module's makes a class without its forward.
+        made[module] = twin = object.__new__(type(module))
+        kept = {k: copy.copy(v) if type(v) in _GROWS else v for k, v in vars(module).items()}
+        twin.__dict__ = kept | {
             "_parameters": dict(module._parameters),
             "_buffers": dict(module._buffers),
         }

@@ -7,16 +7,11 @@ the caller's tensors. The result keeps no weight of the model alive.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import io
-import logging
-import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,11 +19,11 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
+from spacetime.errors import CannotExport
+from spacetime.modules import part_in_training
+from spacetime.tracing import tracing, unprinted
+
 from .confine import confined, shell
-
-
-class CannotExport(Exception):
-    """The model has no graph that serves any number of slots; the message is one line, why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +121,12 @@ def export(
     Every example tensor needs the same leading (batch) size. Raises CannotExport with one line.
     Source: torch.export, functionalised and otherwise left at its own operator level.
     """
-    training = next((name for name, m in model.named_modules() if m.training), None)
+    training = part_in_training(model)
     if training is not None:
         raise CannotExport(f"module '{training}' is in training mode: call model.eval()")
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise CannotExport(f"module '{name}' is TorchScript already")
     args, kwargs = widen((tuple(example_inputs), dict(example_kwargs or {})))
     program = _program(model, args, kwargs)
     mutated = [*program.graph_signature.buffers_to_mutate.values()]
@@ -138,6 +136,9 @@ def export(
         raise CannotExport("the model writes to its input")
     leaves = pytree.tree_leaves((args, kwargs))
     example = tuple(t[:1].detach().clone() for t in leaves if isinstance(t, Tensor))
+    for node in program.graph.nodes:
+        if node.op == "get_attr":
+            raise CannotExport(f"its graph holds another, '{node.target}', as torch.cond's does")
     return _sort(program, example)
 
 
@@ -159,13 +160,8 @@ def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
     slots = Dim("slots", min=1)
     dynamic = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, args)
     named = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, kwargs)
-    noise = logging.getLogger("torch")
-    level = noise.level
     try:
-        noise.setLevel(logging.CRITICAL)  # the reason is in the exception we raise
-        quiet = contextlib.redirect_stderr(_WithoutGraphs(sys.stderr))
-        with confined(), warnings.catch_warnings(), quiet:
-            warnings.simplefilter("ignore")
+        with tracing(), unprinted(), confined():
             shapes = _by_parameter(model, dynamic, named)
             program = torch.export.export(own, args, kwargs, dynamic_shapes=shapes, strict=False)
             functional: ExportedProgram = program.run_decompositions({})
@@ -173,18 +169,6 @@ def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
     except Exception as error:
         # torch.export raises whatever the model or the tracer raises: all mean "no graph".
         raise CannotExport(_reason(error)) from error
-    finally:
-        noise.setLevel(level)
-
-
-class _WithoutGraphs(io.TextIOBase):
-    """A stream without the half-made graphs that torch.export prints when it fails."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return len(text) if "def forward(" in text else self._stream.write(text)
 
 
 def _by_parameter(model: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:

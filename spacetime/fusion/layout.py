@@ -13,17 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from spacetime.errors import CannotFuse
+
 aten = torch.ops.aten
 RESHAPES = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default})
-
-
-class CannotFuse(Exception):
-    """No fused form exists; the message names the node and the reason in one line."""
-
-    def __init__(self, node: str, reason: str) -> None:
-        super().__init__(f"{node}: {reason}")
-        self.node = node
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

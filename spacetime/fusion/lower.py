@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from spacetime.errors import CannotFuse
 from spacetime.kernels.slots import spread
 
 from .entries import Plain
 from .export import Exported
 from .graph import Kind, kinds, operation_name
-from .layout import CannotFuse, Layout, Layouts
+from .layout import Layout, Layouts
 from .operation import Implementation, SlotOperation
 from .report import Row
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
+from spacetime.errors import CannotFuse
+
 from .epilogues import with_epilogues
 from .generic import PerSlot
-from .layout import CannotFuse
 from .operation import Implementation, SlotOperation
 from .slot_graph import SlotGraph
 

@@ -7,7 +7,6 @@ When all slots name the same tenant it runs that tenant's plain graph, else the 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from spacetime.kernels import onednn
 from spacetime.kernels.slots import locate, run_of
+from spacetime.tracing import tracing
 
 WARM_UPS, ROUNDS = 2, 4  # TorchScript optimises during its first calls
 
@@ -97,16 +97,14 @@ def trace_mixed(
 
 def dispatch(plain: Any, mixed: Any) -> Callable[..., list[Tensor]]:
     """dispatch(plain, mixed): (index, table, weights, inputs) -> outputs, compiled."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # see kernels/scripted.py
+    with tracing():
         compiled: Callable[..., list[Tensor]] = torch.jit.script(_Mixed(plain, mixed))
     return compiled
 
 
 def _trace(function: Callable[..., Any], example: tuple[Any, ...]) -> Callable[..., list[Tensor]]:
-    with warnings.catch_warnings(), torch.no_grad():
+    with tracing(), torch.no_grad():
         # The tracer warns that sizes become constants, which is what we want.
-        warnings.simplefilter("ignore")
         tracer: Any = torch.jit.trace  # untyped in PyTorch
         traced: Callable[..., list[Tensor]] = tracer(
             function, example, check_trace=False, strict=False

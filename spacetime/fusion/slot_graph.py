@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from spacetime.errors import CannotFuse
 from spacetime.kernels.slots import run_of
 
 from .autotune import close, qualify
@@ -17,7 +18,6 @@ from .entries import Plain, extract
 from .export import Exported, export
 from .fold import simplify
 from .generic import generic
-from .layout import CannotFuse
 from .lower import Lowered, lower
 from .probes import ranges, rows_of
 from .proof import doubt

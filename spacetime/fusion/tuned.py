@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, fx
 
+from spacetime.errors import CannotFuse
+
 from .autotune import Visit
-from .layout import CannotFuse
 from .operation import Implementation, SlotOperation
 from .super_kernels import super_kernel, super_kernels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from spacetime.errors import (
+    Carried,
     ClosedError,
     DeadlineExceeded,
     InvalidInput,
@@ -44,7 +45,7 @@ class Kind(Enum):
 _LONGEST = 500  # characters; a gRPC status travels in a header
 
 
-class Refusal(Exception):
+class Refusal(Carried):
     """A request that is refused or failed; the text, cut short, is one line for the client."""
 
     def __init__(self, kind: Kind, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
