@@ -36,7 +36,7 @@ from spacetime.fusion import (
 )
 from spacetime.measure import elapsed_ns
 from spacetime.program import Flat, Outputs, close, outputs_of, rows_are_independent, spread
-from spacetime.resident import Place, ResidentFamily, tensors_of
+from spacetime.resident import Place, ResidentFamily, bound, tensors_of
 from spacetime.runner import Work
 from spacetime.signature import Signature
 from spacetime.weights import OUT_OF_MEMORY, Weights, slabs
@@ -82,7 +82,9 @@ def resident_family(
             ways.insert(0, (graph, True))
     for over_slots, in_graph in ways:
         weights = _weights(place, model, over_slots)
-        family = ResidentFamily(place, signature, outputs, tails, over_slots, weights, None, why)
+        family = ResidentFamily(
+            place, signature, outputs, tails, over_slots, weights, example, None, why
+        )
         member = Member(model, reference, example, limit)
         try:
             return _admitted(family, member, buckets if in_graph else ())
@@ -128,7 +130,7 @@ def _seen(
     """What the model returns, the shape and type of a row of each output, and whether a sample's
     answer is the same in a batch as alone."""
     device = next((t.device for t in tensors_of(reference)), torch.device("cpu"))
-    example = [x.to(device) for x in example]
+    example = [x.to(device, copy=True) for x in example]  # a model may write to its inputs
     try:
         outputs = outputs_of(reference.model, signature, example)
         with torch.no_grad():
@@ -146,7 +148,7 @@ def _admitted(family: ResidentFamily, member: Member, buckets: Sequence[int]) ->
     family.join(family.signature.tenant, member.model, member.limit)
     try:
         if family.graph is None:
-            family.module = _bound(member.model, family.signature, family.weights.of(0))
+            family.module = bound(member.model, family.signature, family.weights.of(0))
         if buckets:
             _capture(family, member, buckets)
         else:
@@ -227,14 +229,6 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
         specs = [(e.shape, e.dtype, e.channels_last) for e in graph.plain.entries]
     layout, row_bytes = slabs(specs)
     return Weights(place.native, place.capturer, layout, row_bytes)
-
-
-def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> nn.Module:
-    """The model over its weights on the device."""
-    own = copy.deepcopy(model)
-    for tensor, held in zip(tensors_of(own), views, strict=True):
-        tensor.data = held
-    return Flat(own, signature).eval()
 
 
 def _program_of(

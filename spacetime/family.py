@@ -9,17 +9,19 @@ weights are never held twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import exp, log
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from spacetime.errors import InvalidInput
 from spacetime.fusion import CannotExport, CannotFuse, Fused, fingerprint, fuse
 from spacetime.measure import bucket_ns
-from spacetime.program import Program, close, program_of, spread
+from spacetime.program import Flat, Program, close, program_of, spread
 from spacetime.runner import Entry, Runner
 from spacetime.signature import Signature
 from spacetime.units import ms_from_ns
@@ -27,7 +29,7 @@ from spacetime.units import ms_from_ns
 Measured = Callable[[Callable[[], Any]], Any]  # runs a measurement on a lane's cores
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Family:
     """Members of one architecture and the runner that serves any mixture of them."""
 
@@ -37,7 +39,7 @@ class Family:
     runner: Runner
     refused: str | None  # why torch.export did not take the model
     on_lane: Measured
-    first: nn.Module | None  # the first member's module, until it is stacked or a second one joins
+    first: nn.Module | None  # member 0's, until it is stacked, leaves or a second one joins
     fused: Fused | None = None
     why: str = "one member"  # why it is fused or not
     native: int = -1  # its number in the executor
@@ -45,7 +47,10 @@ class Family:
     members: set[int] = field(default_factory=set)
 
     def join(self, model: nn.Module) -> int:
-        """The member number of `model`, which has this family's fingerprint, or is its first."""
+        """The member number of `model`, which has this family's fingerprint, or is its first.
+
+        The model is the family's from now on: nobody else may hold it.
+        """
         if self.fused is not None:
             return self._append(model)
         if self.first is not None and self.members:
@@ -53,18 +58,42 @@ class Family:
             self.first = None
             if self.fused is not None:
                 return self._admit(1)
+        if not self.members:
+            self.first, self.next_member = model, 0
         number = self.next_member
-        if number:
-            rows = sorted({1, self.runner.buckets[-1]})
-            made = partial(program_of, model, self.signature, self.example)
-            program = self.on_lane(partial(made, refused=self.refused, rows=rows))
+        if number not in self.runner.alone:  # the one that opened the family has its program
+            program = self._programmed(model, self.signature.tenant)
             self.runner.alone[number] = program.call
+            self.program = self.program if number else program
         return self._admit(number)
+
+    def update(self, tenant: str, number: int, model: nn.Module) -> None:
+        """Gives member `number`, a tenant, the weights of `model`, which is the family's now.
+
+        What runs finishes with the old ones; every launch that starts later has the new ones.
+        Raises ModelError, InvalidInput, and nothing has changed.
+        """
+        if self.fused is not None and self._restack(number, model):
+            return
+        program = self._programmed(model, tenant)
+        if self.runner.outputs != program.outputs:
+            expected = "tensors, and values beside them that no weight changes"
+            raise InvalidInput(tenant, "outputs", expected, "other values")
+        if not program.batches:
+            self.runner.shares = False  # before the program: the old one serves either way
+        self.runner.alone[number] = program.call
+        if self.fused is not None:
+            self.runner.apart |= {number}
+        if self.first is not None:
+            self.first, self.program = model, program
 
     def leave(self, number: int) -> None:
         """Forgets a member; its weights are released."""
         self.members.discard(number)
         del self.runner.alone[number]
+        self.runner.apart -= {number}
+        if not self.members:
+            self.first = None
         if self.fused is not None:
             self.fused.remove(number)
 
@@ -105,6 +134,30 @@ class Family:
         """Why it runs so: what was measured, and what stood in the way of something faster."""
         return [reason for reason in (self.program.why, self.why) if reason]
 
+    def _programmed(self, model: nn.Module, tenant: str) -> Program:
+        rows = sorted({1, self.runner.buckets[-1]})
+        signature = replace(self.signature, tenant=tenant)
+        made = partial(program_of, model, signature, self.example)
+        program: Program = self.on_lane(partial(made, refused=self.refused, rows=rows))
+        return program
+
+    def _restack(self, number: int, model: nn.Module) -> bool:
+        """Puts the weights into the stack; False where something differs that its members share,
+        such as a table of integers, or what a state dict brings that is no tensor."""
+        assert self.fused is not None
+        state = model.state_dict()
+        inputs = spread(self.example, 2)
+        try:
+            self.fused.exported.check(state)
+        except ValueError:
+            return False
+        if not _answers_as(model, self.signature, self.fused.plain.answers(state, inputs), inputs):
+            return False
+        self.fused.update(number, state)
+        self.runner.apart -= {number}
+        self.runner.alone[number] = self.fused.alone(number)
+        return True
+
     def _admit(self, number: int) -> int:
         self.members.add(number)
         self.next_member = max(self.next_member, number + 1)
@@ -128,18 +181,19 @@ class Family:
                 example_inputs=args,
                 example_kwargs=kwargs,
             )
-        except CannotFuse as reason:
+        except (CannotFuse, ValueError) as reason:  # an update may have changed what is shared
             self.why = f"not fused: {reason}"
             return
-        if not self._answers_agree(fused):
+        if not self._answers_agree(fused, second):
             self.why = "not fused: the super-kernel's answers differ from the model's"
             return
         self.on_lane(lambda: self._measure(fused))
 
-    def _answers_agree(self, fused: Fused) -> bool:
+    def _answers_agree(self, fused: Fused, second: nn.Module) -> bool:
         inputs = spread(self.example, 2)
-        together = fused.alone(0)(*inputs)
-        return close(together, self.program.call(*inputs), tolerance=1e-3)
+        if not _answers_as(second, self.signature, fused.alone(1)(*inputs), inputs):
+            return False
+        return close(fused.alone(0)(*inputs), self.program.call(*inputs), tolerance=1e-3)
 
     def _measure(self, fused: Fused) -> None:
         """Keeps the stack if mixtures and single tenants together run faster from it."""
@@ -158,6 +212,13 @@ class Family:
         runner.alone_ns, runner.fused_ns = stacked, mixed
         runner.alone = {i: fused.alone(i) for i in range(2)}
         runner.fused = fused.script()
+
+
+def _answers_as(
+    model: nn.Module, signature: Signature, got: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> bool:
+    with torch.no_grad():
+        return close(got, Flat(model, signature)(*inputs), tolerance=1e-3)
 
 
 def family_of(

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from spacetime.errors import InvalidInput, ModelError
 from spacetime.kernels import onednn
 from spacetime.signature import Signature
+from spacetime.snapshot import alone
 
 FlatCall = Callable[..., Sequence[Tensor]]  # leaves in, tensor leaves out, in the model's order
 
@@ -85,7 +86,7 @@ def program_of(
     """
     flat = Flat(model, signature).eval()
     try:
-        outputs = outputs_of(model, signature, example)
+        outputs = outputs_of(model, signature, [alone(x) for x in example])
         independent = rows_are_independent(flat, example)
     except InvalidInput:
         raise
@@ -93,13 +94,18 @@ def program_of(
         raise ModelError(signature.tenant, cause) from cause
     if refused is not None:
         why = f"not exported, so it holds the GIL and runs each request alone: {refused}"
-        return Program(flat, outputs, "eager", why, batches=False)
+        return Program(_on_copies(flat), outputs, "eager", why, batches=False)
     why = "" if independent else "rows depend on each other, so requests never share a call"
     ways = [(how, call) for how, call in _candidates(flat, example) if _agrees(flat, call, example)]
     how, call = (
         min(ways, key=lambda way: _seconds(way[1], example, rows)) if ways else ("eager", flat)
     )
     return Program(call, outputs, how, why, batches=independent)
+
+
+def _on_copies(flat: Flat) -> FlatCall:
+    """The model on copies of its inputs: one that torch.export does not take may write to them."""
+    return lambda *leaves: flat(*[x.clone() for x in leaves])
 
 
 def spread(example: Sequence[Tensor], rows: int) -> list[Tensor]:

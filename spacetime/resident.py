@@ -8,8 +8,9 @@ numbers) runs eagerly on the lane's stream.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.capture import Capturer
+from spacetime.errors import InvalidInput
 from spacetime.fusion import SlotGraph
-from spacetime.program import Outputs
-from spacetime.runner import Entry, Work
+from spacetime.program import Flat, Outputs, close, spread
+from spacetime.runner import Entry, Work, own
 from spacetime.signature import Signature
 from spacetime.units import ms_from_ns
 from spacetime.weights import Weights
@@ -44,7 +46,7 @@ class Place:
         return isinstance(self.native, _native.FakeCudaDevice)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ResidentFamily:
     """Members of one architecture on a device; `runners` are empty where it runs eagerly."""
 
@@ -54,6 +56,7 @@ class ResidentFamily:
     tails: tuple[tuple[torch.Size, torch.dtype], ...]  # of each output, without the batch
     graph: SlotGraph | None  # over slots; None for a family of one
     weights: Weights
+    example: Sequence[Tensor]
     module: nn.Module | None  # of a family of one, over its row of the weights
     why: str
     buckets: tuple[int, ...] = (1,)
@@ -88,6 +91,41 @@ class ResidentFamily:
         self.members.add(row)
         return row
 
+    def update(self, tenant: str, model: nn.Module, limit: int | None) -> int:
+        """Another row, with the weights of `model`; whoever had one before gives it back once no
+        request names it. A family of one that is captured cannot: its graphs name their row.
+
+        Raises OutOfMemory, or InvalidInput where the graphs would not answer as the model does.
+        """
+        if self.graph is not None:
+            self._check(tenant, model, self.graph)
+        row = self.join(tenant, model, limit)
+        if self.graph is None:
+            self.module = bound(model, self.signature, self.weights.of(row))
+        return row
+
+    def _check(self, tenant: str, model: nn.Module, graph: SlotGraph) -> None:
+        state, inputs = model.state_dict(), spread(self.example, 2)
+        why = "answers that its graphs do not give"
+        try:
+            graph.exported.check(state)
+            with torch.no_grad():
+                expected = Flat(model, self.signature)(*inputs)
+            if close(graph.plain.answers(state, inputs), expected, tolerance=1e-3):
+                return
+        except ValueError as error:
+            why = str(error)
+        fix = "of the family's constants on this device (else remove the tenant and add it anew)"
+        raise InvalidInput(tenant, "state_dict", fix, why)
+
+    def become(self, other: ResidentFamily) -> ResidentFamily:
+        """Takes the weights and graphs of another one of the same model, and what was measured of
+        them; its number stays. What it was until now."""
+        before = replace(self, runners=self.runners, members=set(self.members))
+        self.weights, self.module, self.runners = other.weights, other.module, other.runners
+        self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
+        return before
+
     def leave(self, row: int) -> None:
         """Gives a member's memory back, and with the last one's that of the graphs."""
         self.members.discard(row)
@@ -115,7 +153,8 @@ class ResidentFamily:
             if leaves[0].device.type == "cuda":  # run() is on another stream
                 torch.cuda.current_stream(leaves[0].device).synchronize()
             return Entry(tenant, member, self, leaves, samples)
-        inputs = [x.contiguous() for x in leaves]
+        # Native code reads bytes as they lie there, where a view may only be said to be negated.
+        inputs = [x.resolve_conj().resolve_neg().contiguous() for x in leaves]
         payload, outputs, event = self.payload(member, inputs, samples)
         build, kept = self.outputs.build, (payload, event)
         return Entry(tenant, member, self, inputs, samples, payload.token, outputs, build, kept)
@@ -143,8 +182,8 @@ class ResidentFamily:
         assert module is not None
         answers = []
         for work in batch:
-            flat = module(*(x.to(device) for x in work.leaves))
-            answers.append(self.outputs.build([y.to(work.leaves[0].device) for y in flat]))
+            flat = module(*(x.to(device, copy=True) for x in work.leaves))
+            answers.append(self.outputs.build([own(y.to(work.leaves[0].device)) for y in flat]))
         self.place.capturer.settle()  # whoever gets an answer may be on another stream
         return answers
 
@@ -173,6 +212,14 @@ class ResidentFamily:
         if self.graph is None:
             return [t.detach() for t in tensors_of(model)]
         return [entry.compute(model.state_dict()) for entry in self.graph.plain.entries]
+
+
+def bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> nn.Module:
+    """The model over its weights on the device."""
+    own = copy.deepcopy(model)
+    for tensor, held in zip(tensors_of(own), views, strict=True):
+        tensor.data = held
+    return Flat(own, signature).eval()
 
 
 def tensors_of(model: nn.Module) -> list[Tensor]:

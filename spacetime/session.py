@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,14 +22,17 @@ from spacetime.explain import explain
 from spacetime.family import Family, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
+from spacetime.options import bytes_of, check_options
 from spacetime.proc.family import ProcessFamily, hosted
 from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
 from spacetime.signature import Signature, signature_of
+from spacetime.snapshot import Mould, copied, snapshot
 from spacetime.tenant import AnyFamily, Tenant
 from spacetime.timeline import chrome_events
 from spacetime.units import ns_from_ms
+from spacetime.update import Updates
 
 _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
@@ -74,13 +76,14 @@ class Session:
         self.tenants: dict[str, Tenant] = {}
         self.families: list[AnyFamily] = []
         self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint
-        self._changing = threading.Lock()  # tenants and families
+        self._changing = threading.RLock()  # tenants and families
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
         native = self.device.native
         capturer = capturer_of(native, self.device.name) if native is not None else None
         # Before the executor, so that without a close() the processes end after its last launch.
         self._hosted = hosted(isolation, self.device, self.partitions)
         self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
+        self._updates = Updates(self._changing, self._executor, self.tenants)
         self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
         for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
             on = self.device.dispatched_on(units)
@@ -115,6 +118,9 @@ class Session:
     ) -> Tenant:
         """Makes `model` a tenant; others keep running meanwhile. It is measured briefly.
 
+        The tenant is a snapshot: weights, buffers and attributes are copied as they are now, and
+        what is done to the module later changes no answer. `update` gives it other weights.
+
         example_inputs: one call's positional inputs: tensors, or tuples, lists and dicts of them,
         with a leading batch dimension. slo_ms: latency objective; a request that has not started
         by then is dropped, None never drops. rate_rps: expected rate, for placing. priority:
@@ -127,12 +133,15 @@ class Session:
         self._executor.check_open()
         with self._changing:
             name = self._free_name(name)
-            _check_options(name, slo_ms, rate_rps, weight, queue_limit)
+            check_options(name, slo_ms, rate_rps, weight, queue_limit)
             _check_model(name, model)
             also = self._place.inputs if self._place is not None else ()
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
-            example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
-            limit = _bytes_of(name, memory_limit_mib)
+            example: list[Tensor] = pytree.tree_leaves(
+                copied((example_inputs, example_kwargs or {}))
+            )
+            mould = Mould(name, model)
+            limit = bytes_of(name, memory_limit_mib)
             family, member = self._joined(model, signature, example, slo_ms, limit)
             try:
                 lane, shares = self._routed(name, family)
@@ -148,8 +157,9 @@ class Session:
                 lane_weights=shares,
             )
             tenant = Tenant(
-                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor
-            )
+                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor,
+                mould, limit, self._updates.update,
+            )  # fmt: skip
             self.tenants[name] = tenant
             return tenant
 
@@ -160,7 +170,12 @@ class Session:
                 raise InvalidInput(tenant.name, "tenant", "one of this session's", "a stranger")
             del self.tenants[tenant.name]
             tenant.removed = True
-            self._executor.remove(tenant.number, tenant.name, then=partial(self._leave, tenant))
+        # Without the lock: the requests it waits for may have callbacks that want it.
+        self._executor.remove(tenant.number, tenant.name, then=partial(self._leave, tenant))
+
+    def update(self, tenant: Tenant, state_dict: Mapping[str, Any]) -> None:
+        """Gives a tenant new weights while it is served. See Tenant.update."""
+        self._updates.update(tenant, state_dict)
 
     def move_lane(self, lane: int, cores: Sequence[int]) -> None:
         """Moves a lane in a process to other cores: a new process takes its models beside the old
@@ -240,6 +255,8 @@ class Session:
         limit: int | None,
     ) -> tuple[AnyFamily, int]:
         """The family of `model` and its member number there, wherever its weights live."""
+        if self._hosted is None:  # a process gets a copy in any case
+            model = snapshot(signature.tenant, model)
         if self._place is not None:
             return self._resident(model, signature, example, slo_ms, limit)
         if self._hosted is None:
@@ -292,7 +309,7 @@ class Session:
         if self.fuses and isinstance(exported, Exported):
             print_ = fingerprint(exported)
         known = self._known.get(print_) if print_ is not None else None
-        if isinstance(known, ResidentFamily) and known.graph is not None:
+        if isinstance(known, ResidentFamily) and known.graph is not None and known.members:
             return known, known.join(signature.tenant, model, limit)
         family = resident_family(
             model,
@@ -315,11 +332,12 @@ class Session:
 
     def _leave(self, tenant: Tenant) -> None:
         """After the last launch of a removed tenant: its memory goes."""
-        family = tenant.family
-        family.leave(tenant.member)
-        if isinstance(family, ResidentFamily) and not family.members:
-            self._known = {k: f for k, f in self._known.items() if f is not family}
-            self.families = [f for f in self.families if f is not family]
+        with self._changing:
+            family = tenant.family
+            family.leave(tenant.member)
+            gone = [f for f in self.families if isinstance(f, ResidentFamily) and not f.members]
+            self._known = {k: f for k, f in self._known.items() if f not in gone}
+            self.families = [f for f in self.families if f not in gone]
 
     def _bound_ns(self, slo_ms: float | None) -> int | None:
         """The objective that bounds a family's batches."""
@@ -352,28 +370,6 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
-
-
-def _bytes_of(tenant: str, mib: float | None) -> int | None:
-    if mib is None:
-        return None
-    if not (math.isfinite(mib) and mib > 0):
-        raise InvalidInput(tenant, "memory_limit_mib", "a positive number or None", str(mib))
-    return int(mib * 2**20)
-
-
-def _check_options(
-    name: str, slo_ms: float | None, rate_rps: float, weight: float, queue_limit: int
-) -> None:
-    positive: Callable[[float], bool] = lambda x: math.isfinite(x) and x > 0  # noqa: E731
-    if slo_ms is not None and not positive(slo_ms):
-        raise InvalidInput(name, "slo_ms", "a positive number or None", str(slo_ms))
-    if not positive(rate_rps):
-        raise InvalidInput(name, "rate_rps", "a positive number", str(rate_rps))
-    if not positive(weight):
-        raise InvalidInput(name, "weight", "a positive number", str(weight))
-    if queue_limit < 1:
-        raise InvalidInput(name, "queue_limit", "at least 1", str(queue_limit))
 
 
 def _check_model(name: str, model: nn.Module) -> None:
