@@ -38,7 +38,7 @@ from spacetime.fusion import (
 from spacetime.measure import elapsed_ns
 from spacetime.modules import copied
 from spacetime.program import Flat, Outputs, apart, outputs_of
-from spacetime.resident import Place, ResidentFamily, tensors_of
+from spacetime.resident import Place, ResidentFamily, bound, tensors_of
 from spacetime.runner import Work
 from spacetime.signature import Signature
 from spacetime.trial import same_rows, tried
@@ -87,7 +87,7 @@ def resident_family(
     for over_slots, in_graph in ways:
         weights = _weights(place, model, over_slots)
         family = ResidentFamily(
-            place, signature, seen.outputs, seen.tails, over_slots, weights, None, why
+            place, signature, seen.outputs, seen.tails, over_slots, weights, example, None, why
         )
         member = Member(model, reference, example, seen.within, limit)
         try:
@@ -144,10 +144,13 @@ def _seen(
     within = ranges(example, graph)
 
     def there(*leaves: Tensor) -> list[Tensor]:
-        return [y.cpu() for y in reference(*(x.to(device) for x in leaves))]
+        return [y.cpu() for y in reference(*(x.to(device, copy=True) for x in leaves))]
 
     try:
-        outputs = outputs_of(reference.model, signature, [x.to(device) for x in example], within)
+        # On copies: a model may write to its inputs.
+        outputs = outputs_of(
+            reference.model, signature, [x.to(device, copy=True) for x in example], within
+        )
         with torch.no_grad():
             sample = there(*[x[:1] for x in example])
         mixed = "" if graph is None else apart(graph, batchable)
@@ -168,7 +171,7 @@ def _admitted(family: ResidentFamily, member: Member, buckets: Sequence[int]) ->
     family.join(family.signature.tenant, member.model, member.limit)
     try:
         if family.graph is None:
-            family.module = _bound(member.model, family.signature, family.weights.of(0))
+            family.module = bound(member.model, family.signature, family.weights.of(0))
         if buckets:
             _capture(family, member, buckets)
         else:
@@ -232,14 +235,6 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
         specs = [(e.shape, e.dtype, e.channels_last) for e in graph.plain.entries]
     layout, row_bytes = slabs(specs)
     return Weights(place.native, place.capturer, layout, row_bytes)
-
-
-def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> Flat:
-    """The model over its weights on the device."""
-    own = copied(signature.tenant, model)
-    for tensor, held in zip(tensors_of(own), views, strict=True):
-        tensor.data = held
-    return Flat(own, signature)
 
 
 def _program_of(

@@ -17,7 +17,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from spacetime import _native, recording
 from spacetime.capture import Capturer
@@ -37,6 +37,8 @@ from spacetime.runner import Entry, Work
 
 _KEPT_HAPPENINGS = 1 << 20  # launches and drops held until timeline() fetches them
 
+ENDED_POLL_S = 0.0005  # between two looks at a cancelled request that runs
+
 # What a sticky error leaves: the driver serves this process no more (docs/cuda.md).
 _FIX = "close the session and open one in a new process"
 
@@ -45,6 +47,16 @@ _DROPPED: dict[str, Callable[[str], SpacetimeError]] = {
     "removed": lambda name: ClosedError(f"tenant {name}: removed while the request waited"),
     "closed": lambda name: ClosedError(f"tenant {name}: the session closed while it waited"),
 }
+
+
+class Holder(Protocol):
+    """A tenant, as far as its number in its family goes, which an update may change."""
+
+    member: int
+
+
+class Superseded(Exception):
+    """The entry's weights were replaced before it was accepted."""
 
 
 class Executor:
@@ -97,9 +109,18 @@ class Executor:
         return [_native.partition_of(lane) for lane in self.lanes]
 
     def submit(
-        self, number: int, entry: Entry, deadline_ns: int | None, priority: int
+        self,
+        number: int,
+        entry: Entry,
+        deadline_ns: int | None,
+        priority: int,
+        holder: Holder | None = None,
     ) -> Future[Any]:
-        """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing."""
+        """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing.
+
+        holder: whose entry it is. Raises Superseded where it names another member by now, whose
+        weights may have gone: make the entry anew.
+        """
         if self._device is not None and self._device.lost is not None:
             self.check_open()
         now_ns = time.monotonic_ns()
@@ -107,7 +128,10 @@ class Executor:
             self._first_ns = now_ns
         entry.until_ns = None if deadline_ns is None else now_ns + deadline_ns
         token = next(self._tokens) if entry.token is None else entry.token
-        self._entries[token] = entry
+        self._entries[token] = entry  # whoever waits for a member's requests sees it from here on
+        if entry.token is not None and holder is not None and holder.member != entry.member:
+            del self._entries[token]
+            raise Superseded
         try:
             request = self.native.submit(
                 number, token, samples=entry.samples, deadline_ns=deadline_ns, priority=priority
@@ -125,14 +149,28 @@ class Executor:
         Called from a request's callback it does not wait for what runs, which would never end.
         """
         self.native.remove_tenant(number)
-        left = [e.future for e in [*self._entries.values()] if e.tenant == name]
+        self.after(name, None, then)
+
+    def after(self, tenant: str, member: int | None, then: Callable[[], None]) -> None:
+        """Calls `then` once the tenant's requests accepted so far have ended; of one member only
+        unless that is None. It waits for them, but in a request's callback, where they could not
+        end: there another thread does."""
+        left = [
+            (token, entry)
+            for token, entry in self._entries.copy().items()
+            if entry.tenant == tenant and member in {None, entry.member}
+        ]
 
         def finish() -> None:
-            wait(left)
+            wait([entry.future for _, entry in left])
+            pause = threading.Event()
+            # A future that was cancelled is done while its request may still run.
+            while any(self._entries.get(token) is entry for token, entry in left):
+                pause.wait(ENDED_POLL_S)
             then()
 
         if threading.current_thread() in self._threads:
-            _start("spacetime-remove", finish)
+            _start("spacetime-after", finish)
         else:
             finish()
 

@@ -9,7 +9,7 @@ weights are never held twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import exp, log
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from spacetime.errors import InvalidInput
 from spacetime.fusion import (
     CannotExport,
     CannotFuse,
@@ -32,13 +33,13 @@ from spacetime.measure import bucket_ns, elapsed_ns
 from spacetime.program import Flat, Program, program_of
 from spacetime.runner import Entry, Runner
 from spacetime.signature import Signature
-from spacetime.trial import keeps_what_is_no_number, tried
+from spacetime.trial import keeps_what_is_no_number, same_rows, tried
 from spacetime.units import ms_from_ns
 
 Measured = Callable[[Callable[[], Any]], Any]  # runs a measurement on a lane's cores
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Family:
     """Members of one architecture and the runner that serves any mixture of them."""
 
@@ -48,7 +49,8 @@ class Family:
     runner: Runner
     exported: Exported | str  # the graph, or why torch.export did not take the model
     on_lane: Measured
-    first: nn.Module | None  # the first member's module, until it is stacked or a second one joins
+    batchable: bool | None  # its owners' word
+    first: nn.Module | None  # member 0's, until it is stacked, leaves or a second one joins
     fused: Fused | None = None
     why: str = "one member"  # why it is fused or not
     native: int = -1  # its number in the executor
@@ -56,7 +58,10 @@ class Family:
     members: set[int] = field(default_factory=set)
 
     def join(self, model: nn.Module) -> int:
-        """The member number of `model`, which has this family's fingerprint, or is its first."""
+        """The member number of `model`, which has this family's fingerprint, or is its first.
+
+        The model is the family's from now on: nobody else may hold it.
+        """
         if self.fused is not None:
             return self._append(model)
         if self.first is not None and self.members:
@@ -64,17 +69,45 @@ class Family:
             self.first = None
             if self.fused is not None:
                 return self._admit(1)
+        if not self.members:
+            self.first, self.next_member = model, 0
         number = self.next_member
-        if number:
-            made = partial(program_of, model, self.signature, self.example, self.exported)
-            program = self.on_lane(partial(made, batchable=True, buckets=self.runner.buckets))
+        if number not in self.runner.alone:  # the one that opened the family has its program
+            program = self._programmed(model, self.signature.tenant)
+            if not program.batches:
+                self.runner.shares = False
             self.runner.alone[number] = program.call
+            self.program = self.program if number else program
         return self._admit(number)
+
+    def update(self, tenant: str, number: int, model: nn.Module) -> None:
+        """Gives member `number`, a tenant, the weights of `model`, which is the family's now.
+
+        What runs finishes with the old ones; every launch that starts later has the new ones.
+        Raises ModelError, InvalidInput, and nothing has changed.
+        """
+        if self.fused is not None and self._restack(number, model):
+            return
+        program = self._programmed(model, tenant)
+        same = self.runner.whole or self.runner.outputs == program.outputs
+        if not same or self.runner.whole != program.whole:
+            expected = "tensors, and values beside them that no weight changes"
+            raise InvalidInput(tenant, "outputs", expected, "other values")
+        if not program.batches:
+            self.runner.shares = False  # before the program: the old one serves either way
+        self.runner.alone[number] = program.call
+        if self.fused is not None:
+            self.runner.apart |= {number}
+        if self.first is not None:
+            self.first, self.program = model, program
 
     def leave(self, number: int) -> None:
         """Forgets a member; its weights are released."""
         self.members.discard(number)
         del self.runner.alone[number]
+        self.runner.apart -= {number}
+        if not self.members:
+            self.first = None
         if self.fused is not None:
             self.fused.remove(number)
 
@@ -115,6 +148,32 @@ class Family:
         """Why it runs so: what was measured, and what stood in the way of something faster."""
         return [reason for reason in (self.program.why, self.why) if reason]
 
+    def _programmed(self, model: nn.Module, tenant: str) -> Program:
+        signature = replace(self.signature, tenant=tenant)
+        made = partial(program_of, model, signature, self.example, self.exported)
+        program: Program = self.on_lane(
+            partial(made, batchable=self.batchable, buckets=self.runner.buckets)
+        )
+        return program
+
+    def _restack(self, number: int, model: nn.Module) -> bool:
+        """Puts the weights into the stack; False where something differs that its members share,
+        such as a table of integers, or what a state dict brings that is no tensor."""
+        assert self.fused is not None
+        state, exported = model.state_dict(), self.fused.exported
+        try:
+            exported.check(state)
+        except ValueError:
+            return False
+        flat = Flat(model, self.signature)
+        trial = tried(flat, self.example, ranges(self.example, exported), 3)
+        if not same_rows(self.fused.plain.answers(state, trial.inputs), trial.answers):
+            return False
+        self.fused.update(number, state)
+        self.runner.apart -= {number}
+        self.runner.alone[number] = self.fused.alone(number)
+        return True
+
     def _admit(self, number: int) -> int:
         self.members.add(number)
         self.next_member = max(self.next_member, number + 1)
@@ -139,7 +198,7 @@ class Family:
                 example_inputs=args,
                 example_kwargs=kwargs,
             )
-        except CannotFuse as reason:
+        except (CannotFuse, ValueError) as reason:  # an update may have changed what is shared
             self.why = f"not fused: {reason}"
             return
         if not all(self._answers_agree(fused, i, m) for i, m in enumerate((first, second))):
@@ -211,7 +270,7 @@ def family_of(
         program.outputs, fitting, {0: program.call}, shares=program.batches, whole=program.whole
     )
     runner.alone_ns = {b: measured[b] for b in fitting}
-    family = Family(signature, example, program, runner, exported, on_lane, model)
+    family = Family(signature, example, program, runner, exported, on_lane, batchable, model)
     return family, key if program.batches else None
 
 

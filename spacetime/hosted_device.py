@@ -6,6 +6,7 @@ one lane, whole, as they come. Named by `proc.process` and loaded by `proc.child
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class HostedDevice:
         self._session = Session(device, lanes=1)
         self.granted = sum(self._session.device.sizes)
         self._tenants: dict[int, Tenant] = {}
+        self._running = threading.Lock()  # a launch, or new weights: rows change between launches
 
     def add(
         self, fd: int, *, tenant: int, name: str, buckets: list[int], slo_ns: int | None, fuse: bool
@@ -58,6 +60,13 @@ class HostedDevice:
             "outputs": outputs_json(name, family.outputs), "lines": family.lines(),
         }  # fmt: skip
 
+    def update(self, fd: int, *, tenant: int, name: str) -> dict[str, Any]:
+        """Gives a tenant the weights of the model packed in `fd`; launches wait meanwhile."""
+        model, _ = unpack(fd)
+        with self._running:
+            self._tenants[tenant].update(model.state_dict())
+        return {}
+
     def leave(self, *, tenant: int) -> dict[str, Any]:
         """Forgets a tenant; its weights go."""
         if (taken := self._tenants.pop(tenant, None)) is not None:
@@ -69,19 +78,24 @@ class HostedDevice:
         return {"lines": self._tenants[tenant].family.lines()}
 
     def known_as(self, tenant: int) -> tuple[int, Sequence[Leaf]]:
-        """Its number in its family, and the tensors of one of its requests."""
-        taken = self._tenants[tenant]
-        return taken.member, self._family(tenant).signature.leaves
+        """What names it in a batch, for its row changes with its weights, and the tensors of one
+        of its requests."""
+        return tenant, self._family(tenant).signature.leaves
 
     def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
         """Flat output tensors of each request, from one launch; `tenant` is one of the family's."""
-        family = self._family(tenant)
-        if not family.captured:
-            with family.place.capturer.lane(family.place.partitions[0]):
-                return [tensors_of(answer) for answer in family.run(batch)]
-        made = [family.payload(work.member, work.leaves, work.samples) for work in batch]
-        family.runners[0].time([payload for payload, _, _ in made])
-        return [outputs for _, outputs, _ in made]
+        with self._running:
+            family = self._family(tenant)
+            if not family.captured:
+                with family.place.capturer.lane(family.place.partitions[0]):
+                    return [tensors_of(answer) for answer in family.run(batch)]
+            rows = [self._tenants[work.member].member for work in batch]
+            made = [
+                family.payload(row, work.leaves, work.samples)
+                for row, work in zip(rows, batch, strict=True)
+            ]
+            family.runners[0].time([payload for payload, _, _ in made])
+            return [outputs for _, outputs, _ in made]
 
     def _family(self, tenant: int) -> ResidentFamily:
         family = self._tenants[tenant].family

@@ -146,7 +146,8 @@ def _whole(model: nn.Module, signature: Signature, outputs: Outputs, why: str) -
     """The module itself, each request alone, whose answer is passed on as it is."""
 
     def call(*leaves: Tensor) -> Any:
-        args, kwargs = pytree.tree_unflatten(list(leaves), signature.spec)
+        # On copies: one that torch.export does not take may write to its inputs.
+        args, kwargs = pytree.tree_unflatten([x.clone() for x in leaves], signature.spec)
         return model(*args, **kwargs)
 
     why = f"it holds the GIL and runs each request alone: {why}"

@@ -9,7 +9,7 @@ numbers) runs eagerly on the lane's stream.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,10 +18,13 @@ from torch.utils import _pytree as pytree
 
 from spacetime import _native
 from spacetime.capture import Capturer
-from spacetime.fusion import SlotGraph
+from spacetime.errors import InvalidInput
+from spacetime.fusion import SlotGraph, ranges
+from spacetime.modules import copied
 from spacetime.program import Flat, Outputs
-from spacetime.runner import Entry, Work
+from spacetime.runner import Entry, Work, own
 from spacetime.signature import Signature
+from spacetime.trial import same_rows, tried
 from spacetime.units import ms_from_ns
 from spacetime.weights import Weights
 
@@ -45,7 +48,7 @@ class Place:
         return isinstance(self.native, _native.FakeCudaDevice)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ResidentFamily:
     """Members of one architecture on a device; `runners` are empty where it runs eagerly."""
 
@@ -55,6 +58,7 @@ class ResidentFamily:
     tails: tuple[tuple[torch.Size, torch.dtype], ...]  # of each output, without the batch
     graph: SlotGraph | None  # over slots; None for a family of one
     weights: Weights
+    example: Sequence[Tensor]
     module: Flat | None  # of a family of one, over its row of the weights
     why: str
     buckets: tuple[int, ...] = (1,)
@@ -89,6 +93,40 @@ class ResidentFamily:
         self.members.add(row)
         return row
 
+    def update(self, tenant: str, model: nn.Module, limit: int | None) -> int:
+        """Another row, with the weights of `model`; whoever had one before gives it back once no
+        request names it. A family of one that is captured cannot: its graphs name their row.
+
+        Raises OutOfMemory, or InvalidInput where the graphs would not answer as the model does.
+        """
+        if self.graph is not None:
+            self._check(tenant, model, self.graph)
+        row = self.join(tenant, model, limit)
+        if self.graph is None:
+            self.module = bound(model, self.signature, self.weights.of(row))
+        return row
+
+    def _check(self, tenant: str, model: nn.Module, graph: SlotGraph) -> None:
+        state, within = model.state_dict(), ranges(self.example, graph.exported)
+        why = "answers that its graphs do not give"
+        try:
+            graph.exported.check(state)
+            trial = tried(Flat(model, self.signature), self.example, within, 3)
+            if same_rows(graph.plain.answers(state, trial.inputs), trial.answers):
+                return
+        except ValueError as error:
+            why = str(error)
+        fix = "of the family's constants on this device (else remove the tenant and add it anew)"
+        raise InvalidInput(tenant, "state_dict", fix, why)
+
+    def become(self, other: ResidentFamily) -> ResidentFamily:
+        """Takes the weights and graphs of another one of the same model, and what was measured of
+        them; its number stays. What it was until now."""
+        before = replace(self, runners=self.runners, members=set(self.members))
+        self.weights, self.module, self.runners = other.weights, other.module, other.runners
+        self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
+        return before
+
     def leave(self, row: int) -> None:
         """Gives a member's memory back, and with the last one's that of the graphs."""
         self.members.discard(row)
@@ -116,7 +154,8 @@ class ResidentFamily:
             if leaves[0].device.type == "cuda":  # run() is on another stream
                 torch.cuda.current_stream(leaves[0].device).synchronize()
             return Entry(tenant, member, self, leaves, samples)
-        inputs = [x.contiguous() for x in leaves]
+        # Native code reads bytes as they lie there, where a view may only be said to be negated.
+        inputs = [x.resolve_conj().resolve_neg().contiguous() for x in leaves]
         payload, outputs, event = self.payload(member, inputs, samples)
         build, kept = self.outputs.build, (payload, event)
         return Entry(tenant, member, self, inputs, samples, payload.token, outputs, build, kept)
@@ -145,11 +184,11 @@ class ResidentFamily:
         answers = []
         for work in batch:
             args, kwargs = pytree.tree_unflatten(
-                [x.to(device) for x in work.leaves], self.signature.spec
+                [x.to(device, copy=True) for x in work.leaves], self.signature.spec
             )
             # The model's own answer, whatever stands in it beside tensors.
             there, back = module.model(*args, **kwargs), work.leaves[0].device
-            answers.append(pytree.tree_map_only(Tensor, lambda y, to=back: y.to(to), there))
+            answers.append(pytree.tree_map_only(Tensor, lambda y, to=back: own(y.to(to)), there))
         self.place.capturer.settle()  # whoever gets an answer may be on another stream
         return answers
 
@@ -178,6 +217,14 @@ class ResidentFamily:
         if self.graph is None:
             return [t.detach() for t in tensors_of(model)]
         return [entry.compute(model.state_dict()) for entry in self.graph.plain.entries]
+
+
+def bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> Flat:
+    """The model over its weights on the device."""
+    there = copied(signature.tenant, model)
+    for tensor, held in zip(tensors_of(there), views, strict=True):
+        tensor.data = held
+    return Flat(there, signature)
 
 
 def tensors_of(model: nn.Module) -> list[Tensor]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from spacetime.program import Outputs
 from spacetime.trial import FlatCall
@@ -89,17 +90,23 @@ class Runner:
     fused: FlatCall | None = None  # (index [S], *leaves) -> flat outputs
     alone_ns: dict[int, int] = field(default_factory=dict)  # by bucket
     fused_ns: dict[int, int] = field(default_factory=dict)
+    apart: frozenset[int] = frozenset()  # members that the fused call does not know
     _buffers: threading.local = field(default_factory=threading.local)
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """Answers in the order of `batch`, each in the model's own return structure."""
         if not self.shares:
-            answers = [self.alone[work.member](*work.leaves) for work in batch]
-            return answers if self.whole else [self.outputs.build(list(y)) for y in answers]
+            calls = [self.alone[w.member](*w.leaves) for w in batch]
+            if self.whole:
+                return [pytree.tree_map_only(Tensor, own, answer) for answer in calls]
+            return [self.outputs.build(list(map(own, outputs))) for outputs in calls]
         # By member: the loop needs its rows together, and the super-kernel is faster so.
         order = sorted(range(len(batch)), key=lambda i: batch[i].member)
-        answers = [None] * len(batch)
-        for i, answer in zip(order, self._run_sorted([batch[i] for i in order]), strict=True):
+        if apart := self.apart:
+            order.sort(key=lambda i: batch[i].member in apart)
+        answers: list[Any] = [None] * len(batch)
+        ordered = [batch[i] for i in order]
+        for i, answer in zip(order, self._run_sorted(ordered, apart), strict=True):
             answers[i] = answer
         return answers
 
@@ -130,24 +137,28 @@ class Runner:
         at = bisect_left(self.buckets, rows)
         return self.buckets[at] if at < len(self.buckets) else rows
 
-    def _run_sorted(self, batch: Sequence[Work]) -> list[Any]:
+    def _run_sorted(self, batch: Sequence[Work], apart: frozenset[int]) -> list[Any]:
+        """`batch` by member, those that are apart last."""
         parts = [list(same) for _, same in groupby(batch, key=lambda work: work.member)]
-        rows = [sum(work.samples for work in part) for part in parts]
-        if self.fused is not None and self.prefers_fused(rows):
-            index = torch.tensor([w.member for w in batch for _ in range(w.samples)])
-            return self._split(batch, self._call(self.fused, batch, index))
         answers: list[Any] = []
+        if self.fused is not None:
+            fusing = [part for part in parts if part[0].member not in apart]
+            if fusing and self.prefers_fused([_rows(part) for part in fusing]):
+                together = [work for part in fusing for work in part]
+                index = torch.tensor([w.member for w in together for _ in range(w.samples)])
+                answers = self._split(together, self._call(self.fused, together, index))
+                parts = parts[len(fusing) :]
         for part in parts:
             answers += self._split(part, self._call(self.alone[part[0].member], part, None))
         return answers
 
     def _call(self, call: FlatCall, batch: Sequence[Work], index: Tensor | None) -> list[Tensor]:
-        rows = sum(work.samples for work in batch)
+        rows = _rows(batch)
         if rows > self.buckets[-1]:
             return self._in_chunks(call, batch, rows)
-        inputs, buffered = self._gather(batch, rows)
+        inputs = self._gather(batch, rows)
         outputs = call(*inputs) if index is None else call(_padded(index, len(inputs[0])), *inputs)
-        return [_owned(out, buffered)[:rows] for out in outputs]
+        return [out[:rows] for out in outputs]
 
     def _in_chunks(self, call: FlatCall, batch: Sequence[Work], rows: int) -> list[Tensor]:
         whole = [torch.cat(parts) for parts in zip(*(work.leaves for work in batch), strict=True)]
@@ -155,18 +166,18 @@ class Runner:
         parts = [call(*[x[at : at + step] for x in whole]) for at in range(0, rows, step)]
         return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
 
-    def _gather(self, batch: Sequence[Work], rows: int) -> tuple[Sequence[Tensor], list[Tensor]]:
+    def _gather(self, batch: Sequence[Work], rows: int) -> Sequence[Tensor]:
         """Inputs padded to a bucket; a lone request that fills one is used where it lies."""
         bucket = self.bucket(rows)
         if len(batch) == 1 and rows == bucket:
-            return batch[0].leaves, []
+            return batch[0].leaves
         buffers = self._buffers_for(bucket, batch[0].leaves)
         for position, buffer in enumerate(buffers):
             parts = [work.leaves[position] for work in batch]
             # Padding repeats the first row: always a value the model accepts.
             parts += [parts[0][:1]] * (bucket - rows)
             torch.cat(parts, out=buffer)
-        return buffers, buffers
+        return buffers
 
     def _buffers_for(self, bucket: int, like: Sequence[Tensor]) -> list[Tensor]:
         held: dict[int, list[Tensor]] = self._buffers.__dict__.setdefault("by_bucket", {})
@@ -175,20 +186,42 @@ class Runner:
         return held[bucket]
 
     def _split(self, batch: Sequence[Work], outputs: list[Tensor]) -> list[Any]:
+        """Each request's rows in memory of their own: no answer keeps or shows another's."""
         if len(batch) == 1:
-            return [self.outputs.build(outputs)]
+            return [self.outputs.build(list(map(own, outputs)))]
         sizes = [work.samples for work in batch]
-        parts = zip(*(torch.split_with_sizes(out, sizes) for out in outputs), strict=True)
+        parts = zip(*(_rows_apart(out, sizes) for out in outputs), strict=True)
         return [self.outputs.build(tensors) for tensors in parts]
+
+
+def own(out: Tensor) -> Tensor:
+    """`out` in memory that holds it alone and that nothing else holds; copied where it is not so.
+
+    What else could hold it: inputs, weights, a program's constants, buffers of launches, another
+    output, the model itself. All of them count as users of a storage.
+    """
+    if out.layout is not torch.strided or out.requires_grad:
+        return out.detach().clone()
+    storage = out.untyped_storage()
+    alone = torch._C._storage_Use_Count(storage._cdata) == _ONE_USER  # untyped in PyTorch
+    # Memory that PyTorch did not allocate, such as an array of NumPy, has owners it cannot count.
+    fresh = alone and storage.resizable() and storage.nbytes() == out.nbytes
+    return out if fresh else out.clone()
+
+
+def _users_of_new() -> int:
+    new = torch.empty(1)
+    return int(torch._C._storage_Use_Count(new.untyped_storage()._cdata))
+
+
+_rows_apart: Any = torch.split_with_sizes_copy  # typed as if it returned nothing
+_ONE_USER = _users_of_new()  # the tensor, and the object through which Python asks
+
+
+def _rows(batch: Sequence[Work]) -> int:
+    return sum(work.samples for work in batch)
 
 
 def _padded(index: Tensor, rows: int) -> Tensor:
     missing = rows - len(index)
     return torch.cat([index, index[:1].expand(missing)]) if missing else index
-
-
-def _owned(out: Tensor, buffers: Sequence[Tensor]) -> Tensor:
-    """`out`, copied where it is a view of an input buffer that the next launch overwrites."""
-    storage = out.untyped_storage().data_ptr()
-    held = any(storage == buffer.untyped_storage().data_ptr() for buffer in buffers)
-    return out.clone() if held else out

@@ -43,10 +43,12 @@ from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
 from spacetime.signature import Signature, signature_of
+from spacetime.snapshot import Mould, copied, snapshot
 from spacetime.tenant import AnyFamily, Tenant
 from spacetime.timeline import chrome_events
 from spacetime.tracing import undisturbed
 from spacetime.units import ns_from_ms
+from spacetime.update import Updates
 
 _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
@@ -99,13 +101,14 @@ class Session:
         self.tenants: dict[str, Tenant] = {}
         self.families: list[AnyFamily] = []
         self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint
-        self._changing = threading.Lock()  # tenants and families
+        self._changing = threading.RLock()  # tenants and families
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
         native = self.device.native
         capturer = capturer_of(native, self.device.name) if native is not None else None
         # Before the executor, so that without a close() the processes end after its last launch.
         self._hosted = hosted(isolation, self.device, self.partitions)
         self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
+        self._updates = Updates(self._changing, self._executor, self.tenants)
         self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
         for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
             on = self.device.dispatched_on(units)
@@ -141,6 +144,9 @@ class Session:
     ) -> Tenant:
         """Makes `model` a tenant; others keep running meanwhile. It is measured briefly.
 
+        The tenant is a snapshot: weights, buffers and attributes are copied as they are now, and
+        what is done to the module later changes no answer. `update` gives it other weights.
+
         example_inputs: one call's positional inputs: tensors, or tuples, lists and dicts of them,
         with a leading batch dimension. slo_ms: latency objective; a request that has not started
         by then is dropped, None never drops. rate_rps: expected rate, for placing. priority:
@@ -165,7 +171,10 @@ class Session:
             module = served(name, model)
             also = self._place.inputs if self._place is not None else ()
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
-            example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
+            example: list[Tensor] = pytree.tree_leaves(
+                copied((example_inputs, example_kwargs or {}))
+            )
+            mould = Mould(name, module)
             wanted = Wanted(slo_ms, limit, decided(name, "batchable", batchable))
             with undisturbed():
                 family, member = self._joined(module, signature, example, wanted)
@@ -183,8 +192,9 @@ class Session:
                 lane_weights=shares,
             )
             tenant = Tenant(
-                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor
-            )
+                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor,
+                mould, limit, self._updates.update,
+            )  # fmt: skip
             self.tenants[name] = tenant
             return tenant
 
@@ -195,7 +205,12 @@ class Session:
                 raise InvalidInput(tenant.name, "tenant", "one of this session's", "a stranger")
             del self.tenants[tenant.name]
             tenant.removed = True
-            self._executor.remove(tenant.number, tenant.name, then=partial(self._leave, tenant))
+        # Without the lock: the requests it waits for may have callbacks that want it.
+        self._executor.remove(tenant.number, tenant.name, then=partial(self._leave, tenant))
+
+    def update(self, tenant: Tenant, state_dict: Mapping[str, Any]) -> None:
+        """Gives a tenant new weights while it is served. See Tenant.update."""
+        self._updates.update(tenant, state_dict)
 
     def move_lane(self, lane: int, cores: Sequence[int]) -> None:
         """Moves a lane in a process to other cores: a new process takes its models beside the old
@@ -274,6 +289,8 @@ class Session:
         wanted: Wanted,
     ) -> tuple[AnyFamily, int]:
         """The family of `model` and its member number there, wherever its weights live."""
+        if self._hosted is None:  # a process gets a copy in any case
+            model = snapshot(signature.tenant, model)
         if self._place is not None:
             return self._resident(model, signature, example, wanted)
         if self._hosted is None:
@@ -349,11 +366,12 @@ class Session:
 
     def _leave(self, tenant: Tenant) -> None:
         """After the last launch of a removed tenant: its memory goes."""
-        family = tenant.family
-        family.leave(tenant.member)
-        if isinstance(family, ResidentFamily) and not family.members:
-            self._known = {k: f for k, f in self._known.items() if f is not family}
-            self.families = [f for f in self.families if f is not family]
+        with self._changing:
+            family = tenant.family
+            family.leave(tenant.member)
+            gone = [f for f in self.families if isinstance(f, ResidentFamily) and not f.members]
+            self._known = {k: f for k, f in self._known.items() if f not in gone}
+            self.families = [f for f in self.families if f not in gone]
 
     def _bound_ns(self, slo_ms: float | None) -> int | None:
         """The objective that bounds a family's batches."""
@@ -382,3 +400,17 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
+
+
+def _check_model(name: str, model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(name, "model", "a torch.nn.Module", type(model).__name__)
+    training = [path for path, part in model.named_modules() if part.training]
+    if training:
+        where = training[0] or "the model itself"
+        expected = "in eval mode (call model.eval())"
+        raise InvalidInput(name, "model", expected, f"training mode in {where}")
+    for path, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if tensor.device.type != "cpu":
+            expected = "cpu (the session puts it on its device)"
+            raise InvalidInput(name, f"model.{path} device", expected, str(tensor.device))

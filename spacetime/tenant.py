@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from spacetime.arguments import MOST_MS, positive, priority_of
 from spacetime.errors import ClosedError
-from spacetime.executor import Executor
+from spacetime.executor import Executor, Superseded
 from spacetime.family import Family
 from spacetime.proc.family import ProcessFamily
 from spacetime.report import tenant_report
 from spacetime.resident import ResidentFamily
 from spacetime.signature import Signature
+from spacetime.snapshot import Mould
 from spacetime.units import ns_from_ms
 
 AnyFamily = Family | ResidentFamily | ProcessFamily
@@ -33,6 +35,9 @@ class Tenant:
     lane: int  # where a pinned route queues it
     _signature: Signature
     _executor: Executor
+    mould: Mould  # its model without the weights, for update()
+    memory_limit: int | None  # bytes
+    _update: Callable[[Tenant, Mapping[str, Any]], None]
     removed: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,9 +62,25 @@ class Tenant:
             limit = positive(self.name, "deadline_ms", deadline_ms, most=MOST_MS)
         if self.removed:
             raise ClosedError(f"tenant {self.name}: removed from the session")
-        entry = self.family.entry(self.name, self.member, leaves, samples)
         deadline_ns = None if limit is None else ns_from_ms(limit)
-        return self._executor.submit(self.number, entry, deadline_ns, priority)
+        while True:
+            entry = self.family.entry(self.name, self.member, leaves, samples)
+            try:
+                return self._executor.submit(self.number, entry, deadline_ns, priority, self)
+            except Superseded:  # an update came between: once more, with the new weights
+                continue
+
+    def update(self, state_dict: Mapping[str, Any]) -> None:
+        """Gives the tenant new weights while it is served: a state dict of the model it was made
+        of. It is copied, so the caller may go on training.
+
+        Every answer is computed with the old weights or with the new ones, never with some of
+        each; what is submitted after this has returned is answered with the new ones, and no
+        request is lost. The whole state dict is checked first: what raises leaves the old weights
+        in force. Any thread may call it; a few seconds may pass, while programs are prepared.
+        Raises InvalidInput naming the key, ModelError, OutOfMemory, LaneLost, ClosedError.
+        """
+        self._update(self, state_dict)
 
     async def infer(
         self, *args: Any, deadline_ms: float | None = None, priority: int = 0, **kwargs: Any

@@ -6,7 +6,7 @@ position table): evaluated when a tenant joins, never per call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,14 @@ class Plain:
 
     module: fx.GraphModule
     entries: tuple[Entry, ...]
+
+    def answers(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """answers(state, inputs): the flat outputs of a tenant that has these weights."""
+        with torch.no_grad():
+            weights = [entry.compute(state) for entry in self.entries]
+            # Not the module's own call: that prints the generated code when an operation fails.
+            outputs: Sequence[Tensor] = self.module.forward(*weights, *inputs)
+        return outputs
 
 
 def extract(exported: Exported, module: fx.GraphModule) -> Plain:

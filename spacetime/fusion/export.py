@@ -77,7 +77,8 @@ class Exported:
                     f"weights: '{key}' is {tuple(got.shape)} {got.dtype}, expected {shape} {dtype}"
                 )
             for other in self.aliases.get(key, ()):
-                if not torch.equal(state[other], got):
+                tied = state[other].data_ptr() == got.data_ptr()  # also where it is not a number
+                if not (tied or torch.equal(state[other], got)):
                     raise ValueError(f"weights: '{other}' and '{key}' are tied but differ")
         for attribute, key in self.shared_keys.items():
             if key not in state or not torch.equal(state[key], self.shared[attribute]):
@@ -132,6 +133,9 @@ def export(
     mutated = [*program.graph_signature.buffers_to_mutate.values()]
     if mutated:
         raise CannotExport(f"the model writes to its buffer '{mutated[0]}'")
+    written = [*program.graph_signature.parameters_to_mutate.values()]
+    if written:
+        raise CannotExport(f"the model writes to its parameter '{written[0]}'")
     if program.graph_signature.user_inputs_to_mutate:
         raise CannotExport("the model writes to its input")
     leaves = pytree.tree_leaves((args, kwargs))

@@ -32,8 +32,8 @@ class Fused:
     `fused(*inputs, index=numbers)` takes what the template takes, with S samples, and a LongTensor
     [S]; it returns what the template returns, row s computed with the weights of index[s].
 
-    *Thread safety*: calls, `append` and `remove` may run at the same time from any threads. A call
-    sees the tenants that were there when it began.
+    *Thread safety*: calls, `append`, `update` and `remove` may run at the same time from any
+    threads. A call sees the tenants and weights that were there when it began.
     """
 
     def __init__(self, exported: Exported, plain: Plain, lowered: Lowered, stacks: Stacks) -> None:
@@ -60,6 +60,11 @@ class Fused:
     def exported(self) -> Exported:
         """The template's graph; its `flatten` and `unflatten` serve callers of `script`."""
         return self._exported
+
+    @property
+    def plain(self) -> Plain:
+        """The graph as one tenant runs it."""
+        return self._plain
 
     @property
     def report(self) -> FusionReport:
@@ -93,6 +98,15 @@ class Fused:
             stacks = self._stacks.with_tenants([state])
             self._stacks = stacks
             return len(stacks.table) - 1
+
+    def update(self, number: int, state: Mapping[str, Tensor]) -> None:
+        """update(number, state): gives a tenant other weights. ValueError when they do not fit.
+
+        A call that began before computes with the old ones, all of them.
+        """
+        self._exported.check(state)
+        with self._changes:
+            self._stacks = self._stacks.with_state(number, state)
 
     def remove(self, number: int) -> None:
         """remove(number): drop a tenant and its memory; other numbers stay. IndexError if absent.

@@ -72,6 +72,17 @@ class Stacks:
         table = torch.cat([self.table, torch.arange(self.used_rows, count)])
         return _snapshot(self.entries, storage, table, count)
 
+    def with_state(self, number: int, state: Mapping[str, Tensor]) -> Stacks:
+        """with_state(number, state): a snapshot in which that tenant has these weights.
+
+        All rows are copied: calls that began with this snapshot go on reading it.
+        """
+        row = self.row(number)
+        storage = tuple(s.clone() for s in self.storage)
+        for entry, stack in zip(self.entries, storage, strict=True):
+            _in_order(entry, stack)[row].copy_(entry.compute(state))
+        return _snapshot(self.entries, storage, self.table, self.used_rows)
+
     def without(self, number: int) -> Stacks:
         """without(number): a snapshot in which that tenant's memory is given back."""
         gone = self.row(number)

@@ -85,6 +85,7 @@ class _Lane:
 
         verbs: dict[str, Callable[..., dict[str, Any]]] = {
             "add": partial(self.hosted.add, *fds),
+            "update": partial(self.hosted.update, *fds),
             "leave": self.hosted.leave,
             "lines": self.hosted.lines,
         }

@@ -40,6 +40,7 @@ class ProcessFamily:
     ns: dict[int, dict[int, int]] = field(default_factory=dict)  # measured, by lane and bucket
     native: int = -1  # its number in the executor
     members: set[int] = field(default_factory=set)
+    calls: dict[int, Any] = field(default_factory=dict)  # what each was tried with
     of: dict[int, ProcessFamily] = field(default_factory=dict)  # every family, by member
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
@@ -54,9 +55,20 @@ class ProcessFamily:
         """A request as the executor takes it."""
         return Entry(tenant, member, self, leaves, samples)
 
+    def update(self, tenant: str, member: int, model: nn.Module) -> None:
+        """Gives a member the weights of `model`, in every process. Raises InvalidInput, ModelError,
+        and nothing has changed."""
+        area = pack(tenant, model, self.calls[member])
+        try:
+            self.lanes.update(member, area)
+        except BaseException:
+            area.close()
+            raise
+
     def leave(self, member: int) -> None:
         """Forgets a member, in every process."""
         self.members.discard(member)
+        self.calls.pop(member, None)
         self.of.pop(member, None)
         self.lanes.leave(member)
 
@@ -133,5 +145,6 @@ class Families:
         for lane, found in told.items():
             family.ns[lane] = {int(bucket): int(ns) for bucket, ns in found["ns"].items()}
         family.members.add(number)
+        family.calls[number] = call
         self._of[number] = family
         return family, number

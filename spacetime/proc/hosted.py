@@ -74,6 +74,13 @@ class Hosted:
             "lines": family.lines(),
         }  # fmt: skip
 
+    def update(self, fd: int, *, tenant: int, name: str) -> dict[str, Any]:
+        """Gives a tenant the weights of the model packed in `fd`."""
+        model, _ = unpack(fd)
+        member = self._members[tenant]
+        member.family.update(name, member.number, model)
+        return {}
+
     def leave(self, *, tenant: int) -> dict[str, Any]:
         """Forgets a tenant; its weights go."""
         member = self._members.pop(tenant, None)

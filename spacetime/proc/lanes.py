@@ -16,6 +16,7 @@ from typing import Any
 
 from spacetime.errors import LaneLost
 from spacetime.measure import lane_threads
+from spacetime.proc.area import Area
 from spacetime.proc.keeper import Keeping, KeptLane, end_all, move, rest, wake
 from spacetime.proc.process import COMMAND, Answers, ChildProcess
 from spacetime.proc.roster import Packed
@@ -122,6 +123,13 @@ class Lanes:
                 if self._serves(first):
                     others = [child for child in self._keeping.children if child is not first]
                     return roster.add(first, others, tenant, packed, slo_ns)
+
+    def update(self, tenant: int, model: Area) -> None:
+        """Sends a tenant's model with other weights to every process. Raises ModelError,
+        InvalidInput, and all have the old ones."""
+        roster = self._keeping.roster
+        with roster.changing:
+            roster.update(self._keeping.children, tenant, model)
 
     def leave(self, tenant: int) -> None:
         """Takes a tenant from every process."""

@@ -56,6 +56,24 @@ class Roster:
         self._tenants[tenant] = fitting
         return told
 
+    def update(self, children: Sequence[ChildProcess], tenant: int, model: Area) -> None:
+        """Sends a tenant's model with other weights to one process, then to the others at once.
+
+        Another one that dies is told again with its lane's next process. Raises InvalidInput,
+        ModelError, or LaneLost of the first, and then every process has the old weights.
+        """
+        old = self._tenants[tenant]
+        new = replace(old, model=model)
+        try:
+            for first in children[:1]:  # one that the new weights end is not followed by others
+                _update(first, tenant, new)
+            _at_once(children[1:], partial(_update, tenant=tenant, packed=new))
+        except BaseException:
+            _at_once(children, partial(_update, tenant=tenant, packed=old))
+            raise
+        self._tenants[tenant] = new
+        old.model.close()
+
     def leave(self, children: Sequence[ChildProcess], tenant: int) -> None:
         """Takes a tenant from every process."""
         if (packed := self._tenants.pop(tenant, None)) is not None:
@@ -93,21 +111,32 @@ def _tell(child: ChildProcess, tenant: int, packed: Packed, slo_ns: int | None) 
 def _told_at_once(
     children: Sequence[ChildProcess], tenant: int, packed: Packed
 ) -> dict[int, dict[str, Any]]:
+    return _at_once(children, partial(_tell, tenant=tenant, packed=packed, slo_ns=None))
+
+
+def _at_once(
+    children: Sequence[ChildProcess], tell: Callable[[ChildProcess], dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """What each answered, by lane; raises what one of them raised, when all have been told."""
     told: dict[int, dict[str, Any]] = {}
     failed: list[Exception] = []
 
-    def tell(child: ChildProcess) -> None:
+    def one(child: ChildProcess) -> None:
         try:
-            told[child.lane] = _tell(child, tenant, packed, None)
+            told[child.lane] = tell(child)
         except LaneLost:
             pass  # its lane's next process is told
         except Exception as why:
             failed.append(why)
 
-    at_once([partial(tell, child) for child in children])
+    at_once([partial(one, child) for child in children])
     if failed:
         raise failed[0]
     return told
+
+
+def _update(child: ChildProcess, tenant: int, packed: Packed) -> dict[str, Any]:
+    return child.tell("update", packed.model.fd, tenant=tenant, name=packed.name)
 
 
 def _leave(children: Sequence[ChildProcess], tenant: int) -> None:

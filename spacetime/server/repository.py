@@ -13,7 +13,7 @@ from typing import Any
 
 from spacetime import workload
 from spacetime.errors import SpacetimeError
-from spacetime.live_model import live_model
+from spacetime.live_model import LiveModel, live_model
 from spacetime.server.model import VERSION, ServedModel, served, unknown
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
 from spacetime.session import Session
@@ -82,15 +82,17 @@ class Repository:
         return future
 
     def load(self, name: str) -> None:
-        """Adds the workload's tenant to the session, unless it is there. Raises Refusal."""
+        """Adds the workload's tenant to the session. One that is there gets the weights its factory
+        and its file give now, while it is served. Raises Refusal; what is there then stays."""
         declared = self._declaration(name)
         with self._changing:
-            if name in self._loaded:
-                return
             if self.closing:
                 raise Refusal(Kind.CLOSING, "the server is stopping", RETRY)
             try:
-                self._loaded[name] = self._add(declared)
+                if (loaded := self._loaded.get(name)) is not None:
+                    loaded.tenant.update(self._made(declared).module.state_dict())
+                else:
+                    self._loaded[name] = self._add(declared)
             except SpacetimeError as error:
                 self._reasons[name] = str(error)
                 raise refusal_of(error) from error
@@ -143,8 +145,11 @@ class Repository:
         with self._ended:
             return self._ended.wait_for(lambda: not self._accepted, timeout_s)
 
+    def _made(self, declared: workload.Tenant) -> LiveModel:
+        return live_model(declared, self._folder, seed=self._seeds[declared.name])
+
     def _add(self, declared: workload.Tenant) -> ServedModel:
-        live = live_model(declared, self._folder, seed=self._seeds[declared.name])
+        live = self._made(declared)
         tenant = self.session.add(
             live.module,
             example_inputs=live.example_inputs,
