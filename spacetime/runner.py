@@ -87,10 +87,13 @@ class Runner:
     fused: FlatCall | None = None  # (index [S], *leaves) -> flat outputs
     alone_ns: dict[int, int] = field(default_factory=dict)  # by bucket
     fused_ns: dict[int, int] = field(default_factory=dict)
+    instead: Runs | None = None  # answers everything, once the family was taken apart
     _buffers: threading.local = field(default_factory=threading.local)
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """Answers in the order of `batch`, each in the model's own return structure."""
+        if self.instead is not None:
+            return self.instead.run(batch)
         if not self.shares:
             return [self.outputs.build(list(self.alone[w.member](*w.leaves))) for w in batch]
         # By member: the loop needs its rows together, and the super-kernel is faster so.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from spacetime import audit as audits
 from spacetime.admission import exported_of, resident_family
+from spacetime.apart import Alone, add_audits, alone_of, take_apart, with_audits
+from spacetime.asked import bytes_of, check_options, free_name, priorities_of
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
@@ -45,6 +47,9 @@ class Session:
     streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
     one launch may hold. timeline, record: keep what happened, for timeline() and recording().
     isolation: "process" gives each lane of cores a process of its own (docs/isolation.md).
+    audit: the part of each tenant's answers, from 0 to 1, that are compared with its module run
+    alone; a copy of every module is held for it. audit_stop: a difference takes its family apart:
+    from then on the modules themselves answer, one request a launch (docs/serving.md).
     Any thread may call any method.
 
     >>> with Session("cpu") as session:
@@ -64,6 +69,8 @@ class Session:
         timeline: bool = False,
         record: bool = False,
         isolation: str = "thread",
+        audit: float = 0.0,
+        audit_stop: bool = False,
     ) -> None:
         if not 1 <= max_batch <= _BUCKETS[-1]:
             raise InvalidInput("-", "max_batch", f"from 1 to {_BUCKETS[-1]}", str(max_batch))
@@ -78,11 +85,16 @@ class Session:
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
         native = self.device.native
         capturer = capturer_of(native, self.device.name) if native is not None else None
+        self.auditor = audits.opened(audit, stop=audit_stop, differed=self._take_apart)
         # Before the executor, so that without a close() the processes end after its last launch.
         self._hosted = hosted(isolation, self.device, self.partitions)
-        self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
+        self._executor = Executor(
+            self.policy, timeline=timeline, record=record, device=native,
+            noted=audits.note_launches if self.auditor is not None else None,
+        )  # fmt: skip
         self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
-        for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
+        given = priorities_of(priorities, len(self.partitions), native)
+        for units, priority in zip(self.partitions, given, strict=True):
             on = self.device.dispatched_on(units)
             self._executor.add_lane(on, self._around, priority=priority)
         self._place: Place | None = None
@@ -126,13 +138,13 @@ class Session:
         """
         self._executor.check_open()
         with self._changing:
-            name = self._free_name(name)
-            _check_options(name, slo_ms, rate_rps, weight, queue_limit)
+            name = free_name(name, self.tenants)
+            check_options(name, slo_ms, rate_rps, weight, queue_limit)
             _check_model(name, model)
             also = self._place.inputs if self._place is not None else ()
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
-            limit = _bytes_of(name, memory_limit_mib)
+            limit = bytes_of(name, memory_limit_mib)
             family, member = self._joined(model, signature, example, slo_ms, limit)
             try:
                 lane, shares = self._routed(name, family)
@@ -150,6 +162,7 @@ class Session:
             tenant = Tenant(
                 name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor
             )
+            self._audit(tenant, model, example)
             self.tenants[name] = tenant
             return tenant
 
@@ -175,14 +188,18 @@ class Session:
 
     def report(self) -> dict[str, Any]:
         """What happened since the session opened (design §9, format spacetime.report/1)."""
-        numbers = {name: tenant.number for name, tenant in self.tenants.items()}
-        return session_report(self._executor.observed(), numbers, self.partitions)
+        tenants = self.tenants.copy()
+        numbers = {name: tenant.number for name, tenant in tenants.items()}
+        report = session_report(self._executor.observed(), numbers, self.partitions)
+        add_audits(report, tenants)
+        return report
 
     def counters(self) -> Counters:
         """The sums behind report(), which only grow: for metrics."""
-        numbers = {name: tenant.number for name, tenant in self.tenants.copy().items()}
+        tenants = self.tenants.copy()
+        numbers = {name: tenant.number for name, tenant in tenants.items()}
         sizes = [lane.size for lane in self._executor.lanes]
-        return counters(self._executor.native.stats(), numbers, sizes)
+        return with_audits(counters(self._executor.native.stats(), numbers, sizes), tenants)
 
     def timeline(self) -> list[dict[str, Any]]:
         """Chrome trace events since the last call, one track a lane; needs timeline=True."""
@@ -210,6 +227,7 @@ class Session:
             lanes=lanes,
             families=self.families,
             tenants=[*self.tenants.values()],
+            audit=self.auditor.lines() if self.auditor is not None else [],
         )
 
     def close(self, *, drain: bool = True) -> None:
@@ -220,16 +238,8 @@ class Session:
         self._executor.close(drain=drain)
         if self._hosted is not None:
             self._hosted.lanes.close()
-
-    def _priorities(self, given: Sequence[int] | None) -> Sequence[int]:
-        if given is None:
-            return [0] * len(self.partitions)
-        native = self.device.native
-        most = 0 if native is None else native.priorities
-        if len(given) != len(self.partitions) or not all(0 <= p <= most for p in given):
-            expected = f"one for each of {len(self.partitions)} lanes, from 0 to {most}"
-            raise InvalidInput("-", "priorities", expected, str(list(given)))
-        return given
+        if self.auditor is not None:
+            self.auditor.close(drain=drain)
 
     def _joined(
         self,
@@ -317,9 +327,33 @@ class Session:
         """After the last launch of a removed tenant: its memory goes."""
         family = tenant.family
         family.leave(tenant.member)
+        if self.auditor is not None and tenant.watch is not None:
+            self.auditor.forget(tenant.watch)
         if isinstance(family, ResidentFamily) and not family.members:
             self._known = {k: f for k, f in self._known.items() if f is not family}
             self.families = [f for f in self.families if f is not family]
+
+    def _audit(self, tenant: Tenant, model: nn.Module, example: Sequence[Tensor]) -> None:
+        if self.auditor is None:
+            return
+        watch = self.auditor.watch(
+            model, tenant._signature, example, family=tenant.family, member=tenant.member
+        )
+        tenant.watch = watch
+        if (alone := alone_of(tenant.family)) is not None:
+            alone.watches[tenant.member] = watch
+
+    def _take_apart(self, watch: audits.Watch, why: str) -> None:
+        """What audit_stop does with the family of a tenant whose answer was wrong."""
+        family = next((f for f in [*self.families] if f is watch.family), None)
+        if family is not None and self.auditor is not None and alone_of(family) is None:
+            alone = Alone(f"tenant {watch.tenant}: {why}", self.auditor.members(family))
+            take_apart(family, alone, self._executor, self._lanes_of(family))
+            alone.watches.update(self.auditor.members(family))  # and who came meanwhile
+
+    def _lanes_of(self, family: AnyFamily) -> Iterable[int]:
+        """The lanes that run a family's launches."""
+        return range(len(self.partitions))
 
     def _bound_ns(self, slo_ms: float | None) -> int | None:
         """The objective that bounds a family's batches."""
@@ -338,42 +372,11 @@ class Session:
             load[tenant.lane] += tenant.rate_rps
         return load.index(min(load)), []
 
-    def _free_name(self, name: str | None) -> str:
-        if name is None:
-            return next(n for i in itertools.count() if (n := f"tenant-{i}") not in self.tenants)
-        if not name:
-            raise InvalidInput("-", "name", "a text that is not empty", repr(name))
-        if name in self.tenants:
-            raise InvalidInput(name, "name", "unique in its session", "one already in use")
-        return name
-
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
-
-
-def _bytes_of(tenant: str, mib: float | None) -> int | None:
-    if mib is None:
-        return None
-    if not (math.isfinite(mib) and mib > 0):
-        raise InvalidInput(tenant, "memory_limit_mib", "a positive number or None", str(mib))
-    return int(mib * 2**20)
-
-
-def _check_options(
-    name: str, slo_ms: float | None, rate_rps: float, weight: float, queue_limit: int
-) -> None:
-    positive: Callable[[float], bool] = lambda x: math.isfinite(x) and x > 0  # noqa: E731
-    if slo_ms is not None and not positive(slo_ms):
-        raise InvalidInput(name, "slo_ms", "a positive number or None", str(slo_ms))
-    if not positive(rate_rps):
-        raise InvalidInput(name, "rate_rps", "a positive number", str(rate_rps))
-    if not positive(weight):
-        raise InvalidInput(name, "weight", "a positive number", str(weight))
-    if queue_limit < 1:
-        raise InvalidInput(name, "queue_limit", "at least 1", str(queue_limit))
 
 
 def _check_model(name: str, model: nn.Module) -> None:

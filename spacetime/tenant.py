@@ -8,11 +8,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from spacetime.audit import Watch
 from spacetime.errors import ClosedError, InvalidInput
 from spacetime.executor import Executor
 from spacetime.family import Family
 from spacetime.proc.family import ProcessFamily
-from spacetime.report import tenant_report
+from spacetime.report import audited, tenant_report
 from spacetime.resident import ResidentFamily
 from spacetime.signature import Signature
 from spacetime.units import ns_from_ms
@@ -34,6 +35,7 @@ class Tenant:
     _signature: Signature
     _executor: Executor
     removed: bool = False
+    watch: Watch | None = None  # its audit
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns for these inputs; blocks. Raises what submit's future would."""
@@ -54,6 +56,8 @@ class Tenant:
         if self.removed:
             raise ClosedError(f"tenant {self.name}: removed from the session")
         entry = self.family.entry(self.name, self.member, leaves, samples)
+        if self.watch is not None and (sampled := self.watch.sampled(leaves)) is not None:
+            entry.future = sampled
         deadline_ns = None if limit is None else ns_from_ms(limit)
         return self._executor.submit(self.number, entry, deadline_ns, priority)
 
@@ -66,7 +70,8 @@ class Tenant:
 
     def report(self) -> dict[str, Any]:
         """This tenant's part of Session.report()."""
-        return tenant_report(self._executor.observed(), self.number)
+        audit = {} if self.watch is None else audited(self.watch.counts)
+        return tenant_report(self._executor.observed(), self.number) | audit
 
     def _deadline(self, deadline_ms: float) -> float:
         if not (math.isfinite(deadline_ms) and deadline_ms > 0):
