@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import threading
 import weakref
@@ -218,13 +219,14 @@ class Auditor:
         self.part = part
         self._watches: list[Watch] = []
         self._waiting = Waiting()
+        self._pid = os.getpid()
         # The thread keeps neither the auditor nor its session alive.
         told = None if differed is None else weakref.WeakMethod(differed)
         self._thread = threading.Thread(
             target=_judge_all, args=(self._waiting, told), name="spacetime-audit", daemon=True
         )
         self._thread.start()
-        weakref.finalize(self, _end, self._waiting, self._thread, within_s=0.0)
+        weakref.finalize(self, _end, self._waiting, self._thread, self._pid, within_s=0.0)
 
     def watch(
         self,
@@ -234,9 +236,13 @@ class Auditor:
         *,
         family: object,
         member: int,
+        least: float = 0.0,
     ) -> Watch:
-        """Begins a tenant's audit, with a reference of its model as it is now."""
-        reference, why = reference_of(model, signature, example)
+        """Begins a tenant's audit, with a reference of its model as it is now.
+
+        least: a tolerance that is allowed in any case.
+        """
+        reference, why = reference_of(model, signature, example, least)
         watch = Watch(signature.tenant, family, member, reference, why, self.part, self._waiting)
         self._watches.append(watch)
         return watch
@@ -266,7 +272,7 @@ class Auditor:
 
     def close(self, *, drain: bool) -> None:
         """Ends the thread; drain judges what waits, for a second at most. Idempotent."""
-        _end(self._waiting, self._thread, within_s=CLOSE_S if drain else 0.0)
+        _end(self._waiting, self._thread, self._pid, within_s=CLOSE_S if drain else 0.0)
 
 
 def opened(part: float, *, stop: bool, differed: Differed) -> Auditor | None:
@@ -305,7 +311,9 @@ def _judge_all(waiting: Waiting, told: Callable[[], Differed | None] | None) -> 
             del sample  # its tensors and its tenant go before the next is waited for
 
 
-def _end(waiting: Waiting, thread: threading.Thread, *, within_s: float) -> None:
+def _end(waiting: Waiting, thread: threading.Thread, pid: int, *, within_s: float) -> None:
+    if pid != os.getpid():  # a fork has the queue, perhaps locked, and no thread
+        return
     waiting.close(within_s=within_s)
     if threading.current_thread() is not thread:
         thread.join()

@@ -36,6 +36,12 @@ def tolerance_of(tensors: Iterable[Tensor]) -> float:
     return max((TOLERANCES.get(dtype, COARSEST) for dtype in floats), default=0.0)
 
 
+def coarse_on_device() -> float:
+    """What a real CUDA device's floats may differ by, as PyTorch is told to compute on it."""
+    tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return COARSEST if tf32 else 0.0
+
+
 def difference(got: Any, expected: Any) -> float:
     """The largest |got - expected| relative to |expected| and its tensor's largest finite value.
 

@@ -88,18 +88,20 @@ class Reference:
 
 
 def reference_of(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor]
+    model: nn.Module, signature: Signature, example: Sequence[Tensor], least: float = 0.0
 ) -> tuple[Reference, str]:
     """A reference of `model`, and why its answers cannot be audited; empty where they can.
 
-    A model that cannot be copied is its own reference.
+    least: a tolerance that is allowed in any case. A model that cannot be copied is its own
+    reference.
     """
+    allowed = max(least, tolerance_of(_weights(model)))
     try:
-        module = copy.deepcopy(model).eval()
+        module = copy.deepcopy(model)
     except Exception as error:
-        own = Reference(model, signature.spec, tolerance_of(_weights(model)))
+        own = Reference(model, signature.spec, allowed)
         return own, f"the module cannot be copied: {_first_line(error)}"
-    found = Reference(module, signature.spec, tolerance_of(_weights(module)))
+    found = Reference(module, signature.spec, allowed)
     inputs = [x.detach().cpu() for x in example]
     # The last call has another before it: a model with a state may answer by what came before.
     tried = (inputs, inputs, _another(inputs), inputs)

@@ -19,6 +19,7 @@ from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
 from spacetime.device import Device, chosen, laid_out, open_device
+from spacetime.difference import coarse_on_device
 from spacetime.errors import InvalidInput, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
@@ -336,9 +337,11 @@ class Session:
     def _audit(self, tenant: Tenant, model: nn.Module, example: Sequence[Tensor]) -> None:
         if self.auditor is None:
             return
+        real = self.device.kind != "cores" and not self.device.fake
         watch = self.auditor.watch(
-            model, tenant._signature, example, family=tenant.family, member=tenant.member
-        )
+            model, tenant._signature, example, family=tenant.family, member=tenant.member,
+            least=coarse_on_device() if real else 0.0,
+        )  # fmt: skip
         tenant.watch = watch
         if (alone := alone_of(tenant.family)) is not None:
             alone.watches[tenant.member] = watch

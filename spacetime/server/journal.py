@@ -14,8 +14,8 @@ from spacetime.server.trace import REQUEST_ID, Trace
 
 _MOST = 200  # characters of what a client chose
 _FAULTS = 500
-LIBRARIES = ("asyncio", "grpc", "uvicorn")  # warn of what clients send
-AUDIT = "spacetime.audit"  # tells of answers that are not their models'
+# The first three warn of what clients send, the last of answers that are not their models'.
+LIBRARIES = ("asyncio", "grpc", "uvicorn", "spacetime.audit")
 log = logging.getLogger("spacetime.server")
 
 
@@ -62,7 +62,7 @@ def write_to(stream: IO[str] = sys.stderr) -> None:
     logging.raiseExceptions = False
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    for heard in (log, *map(logging.getLogger, (*LIBRARIES, AUDIT))):
+    for heard in (log, *map(logging.getLogger, LIBRARIES)):
         heard.handlers[:] = [handler]
         heard.propagate = False
     log.setLevel(logging.INFO)
