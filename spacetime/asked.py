@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from spacetime._native import CudaDevice
 from spacetime.errors import InvalidInput
 
 
@@ -45,13 +44,13 @@ def free_name(name: str | None, taken: Collection[str]) -> str:
     return name
 
 
-def priorities_of(
-    given: Sequence[int] | None, lanes: int, native: CudaDevice | None
-) -> Sequence[int]:
-    """The priority of each lane's streams, 0 where none is given. Raises InvalidInput."""
+def priorities_of(given: Sequence[int] | None, lanes: int, most: int) -> Sequence[int]:
+    """The priority of each lane's streams, `most` the highest, 0 where none is given.
+
+    Raises InvalidInput.
+    """
     if given is None:
         return [0] * lanes
-    most = 0 if native is None else native.priorities
     if len(given) != lanes or not all(0 <= p <= most for p in given):
         expected = f"one for each of {lanes} lanes, from 0 to {most}"
         raise InvalidInput("-", "priorities", expected, str(list(given)))

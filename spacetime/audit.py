@@ -18,12 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime._native import Completion
 from spacetime.errors import InvalidInput, ModelError
 from spacetime.measure import lane_threads
 from spacetime.reference import Judgement, Reference, owned, reference_of
@@ -292,7 +291,18 @@ def updating(watch: Watch | None, state_dict: Mapping[str, Any]) -> AbstractCont
     return nullcontext() if watch is None else watch.updating(state_dict)
 
 
-def note_launches(records: Sequence[Completion], entries: Mapping[int, Entry]) -> None:
+class Ended(Protocol):
+    """How a request ended; `launch` and `lane` are None where it never started."""
+
+    @property
+    def token(self) -> int: ...
+    @property
+    def launch(self) -> int | None: ...
+    @property
+    def lane(self) -> int | None: ...
+
+
+def note_launches(records: Sequence[Ended], entries: Mapping[int, Entry]) -> None:
     """Writes into samples that are about to end on which lane they ran, and beside whom."""
     for record in records:
         future = entries[record.token].future

@@ -94,7 +94,8 @@ class Session:
             noted=audits.note_launches if self.auditor is not None else None,
         )  # fmt: skip
         self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
-        given = priorities_of(priorities, len(self.partitions), native)
+        most = 0 if native is None else native.priorities
+        given = priorities_of(priorities, len(self.partitions), most)
         for units, priority in zip(self.partitions, given, strict=True):
             on = self.device.dispatched_on(units)
             self._executor.add_lane(on, self._around, priority=priority)

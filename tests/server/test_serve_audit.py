@@ -48,9 +48,8 @@ def test_a_wrong_answer_is_a_metric_and_a_line_with_tenant_lane_and_request(
         assert infer(own, "affine", ONE)[1]["outputs"][0]["data"] == [3, 5, 7]
         settle(own)
         before = values(own)
-        assert (
-            before["spacetime_audit_checked_total", "affine", ""] == 2
-        )  # one to learn its outputs
+        # The first was asked to learn the model's outputs.
+        assert before["spacetime_audit_checked_total", "affine", ""] == 2
         assert before["spacetime_audit_differences_total", "affine", ""] == 0
         spoil(own, "affine")
         assert infer(own, "affine", ONE, id="seven")[1]["outputs"][0]["data"] == [0, 0, 0]
