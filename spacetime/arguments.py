@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -37,11 +39,11 @@ def whole(tenant: str, field: str, value: Any, least: int, most: int) -> int:
     raise InvalidInput(tenant, field, f"a whole number from {least} to {most}", _shown(value))
 
 
-def decided(tenant: str, field: str, value: Any) -> bool | None:
-    """True, False, or None where it is left open."""
+def decided(tenant: str, value: Any) -> bool | None:
+    """`batchable`: True, False, or None where it is left open."""
     if value is None or isinstance(value, bool):
         return value
-    raise InvalidInput(tenant, field, "True, False or None", _shown(value))
+    raise InvalidInput(tenant, "batchable", "True, False or None", _shown(value))
 
 
 def priority_of(tenant: str, value: Any) -> int:
@@ -49,13 +51,54 @@ def priority_of(tenant: str, value: Any) -> int:
     return whole(tenant, "priority", value, -MOST_COUNT, MOST_COUNT)
 
 
-def name_of(value: Any, taken: Any) -> str:
-    """A tenant's name: one line of text that no other tenant has."""
+def free_name(value: Any, taken: Any) -> str:
+    """A tenant's name: one line of text that no other tenant has; made up where it is None."""
+    if value is None:
+        return next(n for i in itertools.count() if (n := f"tenant-{i}") not in taken)
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise InvalidInput("-", "name", "a text of one line that is not empty", _shown(value))
     if value in taken:
         raise InvalidInput(value, "name", "unique in its session", "one already in use")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class TenantOptions:
+    """What `Session.add` is told besides the model and its inputs, checked."""
+
+    name: str
+    slo_ms: float | None
+    rate_rps: float
+    priority: int
+    weight: float
+    queue_limit: int
+    limit: int | None  # bytes of device memory
+    batchable: bool | None
+
+
+def tenant_options(
+    name: str,
+    *,
+    slo_ms: Any,
+    rate_rps: Any,
+    priority: Any,
+    weight: Any,
+    queue_limit: Any,
+    memory_limit_mib: Any,
+    batchable: Any,
+) -> TenantOptions:
+    """The options of a new tenant; InvalidInput names the first that does not fit."""
+    mib = optional(name, "memory_limit_mib", memory_limit_mib, most=MOST_MS)
+    return TenantOptions(
+        name,
+        optional(name, "slo_ms", slo_ms, most=MOST_MS),
+        positive(name, "rate_rps", rate_rps, most=MOST_RATE),
+        priority_of(name, priority),
+        positive(name, "weight", weight, most=MOST_RATE),
+        whole(name, "queue_limit", queue_limit, 1, MOST_COUNT),
+        None if mib is None else int(mib * 2**20),
+        decided(name, batchable),
+    )
 
 
 def policy_of(value: Any) -> Policy:
@@ -75,6 +118,16 @@ def check_layout(lanes: Any, sizes: Any, priorities: Any) -> None:
     for field, value in (("sizes", sizes), ("priorities", priorities)):
         if value is not None and not _list(value):
             raise InvalidInput("-", field, "a list of whole numbers", _shown(value))
+
+
+def priorities_of(given: Sequence[int] | None, lanes: int, most: int) -> Sequence[int]:
+    """The priority of each lane's streams, `most` the highest, 0 where none is given."""
+    if given is None:
+        return [0] * lanes
+    if len(given) != lanes or not all(0 <= p <= most for p in given):
+        expected = f"one for each of {lanes} lanes, from 0 to {most}"
+        raise InvalidInput("-", "priorities", expected, str(list(given)))
+    return given
 
 
 def _integers(*values: Any) -> bool:

@@ -62,6 +62,10 @@ def top(**options: Any) -> None:
               help="Waiting requests of a tenant; more are refused.")  # fmt: skip
 @click.option("--read-timeout", type=Number(0.01, 3600), default=30, show_default=True,
               help="Seconds in which a request must arrive.")  # fmt: skip
+@click.option("--audit", type=float, default=0.0, show_default=True,
+              help="Part of the answers, 0 to 1, compared with the model run alone.")  # fmt: skip
+@click.option("--audit-stop", is_flag=True,
+              help="Where one differs, its family's models answer alone from then on.")  # fmt: skip
 @click.option("--log-requests", is_flag=True, help="A line of JSON for each request.")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
 def serve(**options: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from spacetime.report import Counts, LaneCounts, Latencies
+from spacetime.report import NOT_AUDITED, AuditCounts, Counts, LaneCounts, Latencies
 
 
 class Durations(Latencies, Protocol):
@@ -73,6 +73,8 @@ class TenantCounters:
     wait_ns: int  # of completed requests, arrival to start
     latency_ns: int  # of completed requests, arrival to end
     p99_ns: int
+    audit: AuditCounts = NOT_AUDITED
+    apart: bool = False  # each request runs alone, since an audit found a difference
 
     @property
     def pending(self) -> int:

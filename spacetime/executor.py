@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -42,6 +42,7 @@ ENDED_POLL_S = 0.0005  # between two looks at a cancelled request that runs
 # What a sticky error leaves: the driver serves this process no more (docs/cuda.md).
 _FIX = "close the session and open one in a new process"
 
+Noted = Callable[[Sequence[_native.Completion], Mapping[int, Entry]], None]
 _DROPPED: dict[str, Callable[[str], SpacetimeError]] = {
     "deadline": lambda name: DeadlineExceeded(f"tenant {name}: dropped at its deadline, unstarted"),
     "removed": lambda name: ClosedError(f"tenant {name}: removed while the request waited"),
@@ -69,7 +70,9 @@ class Executor:
         timeline: bool,
         record: bool = False,
         device: _native.CudaDevice | None = None,
+        noted: Noted | None = None,
     ) -> None:
+        """noted: sees every record of a request that has ended, before its future is resolved."""
         kept = _KEPT_HAPPENINGS if timeline else 0
         native = _native.Policy(**asdict(policy))
         record_bytes = recording.MOST_BYTES if record else 0
@@ -81,7 +84,7 @@ class Executor:
         self._tokens = itertools.count(1)
         self._pid = os.getpid()
         self._closed = False
-        notify = (self.native, self._entries, device)
+        notify = (self.native, self._entries, device, noted)
         self._threads = [_start("spacetime-notifier", _notify, *notify)]
         # An interpreter that exits with work in flight must not tear threads down in mid-launch.
         self._finalizer = weakref.finalize(self, _abandon, self.native, self._threads, self._pid)
@@ -253,13 +256,18 @@ def _serve(
 
 
 def _notify(
-    native: _native.Executor, entries: dict[int, Entry], device: _native.CudaDevice | None
+    native: _native.Executor,
+    entries: dict[int, Entry],
+    device: _native.CudaDevice | None,
+    noted: Noted | None,
 ) -> None:
     """Body of the notifier: resolves every request exactly once, until the executor is drained."""
     while (records := native.completions()) is not None:
+        if noted is not None:
+            noted(records, entries)
         for record in records:
             entry = entries.pop(record.token)
-            if entry.token is not None and record.code:
+            if entry.token is not None and record.code and entry.error is None:
                 entry.error = _driver_error(entry.tenant, record.code, device)
             _resolve(entry, record.outcome)
 
@@ -309,7 +317,7 @@ def _resolve(entry: Entry, status: str) -> None:
         future.set_exception(_DROPPED[status](entry.tenant))
     elif entry.error is not None:
         future.set_exception(entry.error)
-    elif entry.build is not None and entry.token is not None:
+    elif entry.build is not None and entry.answer is None:  # not answered by a Python runner
         future.set_result(entry.build(entry.outputs))
     else:
         future.set_result(entry.answer)

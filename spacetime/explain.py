@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from spacetime.apart import lines_of
 from spacetime.core import Policy
 from spacetime.device import Device
 from spacetime.family import Family
@@ -20,6 +21,7 @@ def explain(
     lanes: Iterable[tuple[Sequence[int], int]],
     families: Iterable[Family | ResidentFamily | ProcessFamily],
     tenants: Sequence[Tenant],
+    audit: Sequence[str] = (),
 ) -> str:
     """Device, partitions (asked, granted), families, buckets and runners, with the reasons."""
     lines = [
@@ -37,8 +39,9 @@ def explain(
     for family in families:
         names = [tenant.name for tenant in tenants if tenant.family is family]
         if names:
-            lines += [f"family of {len(names)}: {', '.join(names)}", *family.lines()]
-    return "\n".join(lines)
+            lines += [f"family of {len(names)}: {', '.join(names)}", *lines_of(family)]
+            lines += family.lines()
+    return "\n".join([*lines, *audit])
 
 
 def mechanism(device: Device) -> list[str]:

@@ -141,9 +141,10 @@ def opened(
     max_batch: int | None = None,
     timeline: bool = True,
     record: bool = False,
+    **audit: Any,
 ) -> Session:
     """A session of the plan; of one made now, where there are only profiles; of a policy, where
-    there is neither."""
+    there is neither. audit: Session's options of that name."""
     if profiles is None:
         if plan is not None:
             raise PlanError("--plan: give --profiles too: the plan is checked against them")
@@ -156,13 +157,14 @@ def opened(
             timeline=timeline,
             record=record,
             isolation=isolation,
+            **audit,
         )
     points = profile_file.read(profiles)
     made = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
         made, load, points, device=device, gpu=gpu, policy=policy,
         options=replace(options, gpus=None), max_batch=max_batch or _largest(points, load, made),
-        timeline=timeline, record=record, isolation=isolation,
+        timeline=timeline, record=record, isolation=isolation, **audit,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -162,3 +162,22 @@ def _named(found: Deployment, names: Sequence[str]) -> dict[int, tuple[tuple[str
         lane: tuple((names[tenant], batch) for tenant, batch in turns)
         for lane, turns in found.duty.items()
     }
+
+
+def largest_batch(placement: Placement) -> int:
+    """Of any tenant on any lane."""
+    return max(on.batch for lanes in placement.served.values() for on in lanes.values())
+
+
+def buckets_of(placements: Iterable[Placement], largest: int) -> list[int]:
+    """Powers of two that hold every batch, and whatever the profiles measured below."""
+    powers = [2**n for n in range((largest - 1).bit_length() + 1)]
+    measured = {
+        bucket
+        for placement in placements
+        for lanes in placement.served.values()
+        for served in lanes.values()
+        for bucket in served.latency_ns
+        if bucket <= largest
+    }
+    return sorted({*powers, *measured})

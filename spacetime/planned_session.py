@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from spacetime import devices
+from spacetime.apart import alone_of
 from spacetime.core import Policy
 from spacetime.counters import Counters
 from spacetime.deployment import Served
@@ -26,7 +27,7 @@ from spacetime.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
 from spacetime.family import Family
 from spacetime.measure import on_cores
-from spacetime.placement import LaneKey, Placement, place
+from spacetime.placement import LaneKey, Placement, buckets_of, largest_batch, place
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan_simulator import own_policy
 from spacetime.profile import Profiles
@@ -64,7 +65,7 @@ class PlannedSession(Session):
     there are several. policy: a preset or Policy instead of the plan's own. max_batch: the largest
     batch a later plan may have. ladder: plans to come, whose lanes are opened now; a device whose
     graphs are captured lane by lane moves to no others. isolation: as Session's; each process of a
-    partition is then one. Tenants are added by name, see add().
+    partition is then one. audit, audit_stop: as Session's. Tenants are added by name, see add().
     Raises PlanError for a plan that breaks a bound, or that no session can drive.
 
     >>> with PlannedSession(plan, workload, profiles, device="cpu") as session:
@@ -86,6 +87,8 @@ class PlannedSession(Session):
         timeline: bool = False,
         record: bool = False,
         isolation: str = "thread",
+        audit: float = 0.0,
+        audit_stop: bool = False,
     ) -> None:
         self.profiles, self.options = profiles, options or PlanOptions()
         for each in (plan, *ladder):
@@ -94,25 +97,26 @@ class PlannedSession(Session):
         self.plan, self.workload = plan, workload
         self.placement = place(plan, workload, profiles, opened, gpu)
         rungs = [place(each, workload, profiles, opened, gpu) for each in ladder]
-        largest = max(map(_largest, (self.placement, *rungs)))
+        largest = max(map(largest_batch, (self.placement, *rungs)))
         most = max_batch or max(largest, LEAST_BATCH)
         self._own = policy is None
         super().__init__(
             opened, policy=policy or _policy(plan, workload),
             lanes=[],  # opened below, with the pools of the plan
             max_batch=most, timeline=timeline, record=record, isolation=isolation,
+            audit=audit, audit_stop=audit_stop,
         )  # fmt: skip
         if policy is None:
             self.policy_name = f"of the plan by {plan.planner}"
-        self._buckets = _buckets([self.placement, *rungs], most)
+        self._buckets = buckets_of([self.placement, *rungs], most)
         self._numbers: dict[LaneKey, int] = {}  # of every open lane
         self._told: set[tuple[int, int]] = set()  # (family, lane) that know latencies
         self._warm: set[tuple[int, int, int]] = set()  # (family, cores, bucket) that have run
         for placement in (self.placement, *rungs):
             self._open(placement.keys)
-        if self._place is not None:
-            capturer, partitions = self._place.capturer, self._executor.sm_partitions()
-            self._place = Place(self._place.native, capturer, partitions)
+        if (there := self._registry.place) is not None:
+            partitions = self._executor.sm_partitions()
+            self._registry.place = Place(there.native, there.capturer, partitions)
 
     def add(
         self, model: nn.Module, *, example_inputs: Sequence[Any], name: str | None = None,
@@ -261,6 +265,11 @@ class PlannedSession(Session):
             shares[self._numbers[placement.keys[lane]]] += rate
         return shares.index(max(shares)), shares
 
+    def _lanes_of(self, family: AnyFamily) -> Iterable[int]:
+        placement, members = self.placement, [*self.tenants.copy().values()]
+        served = [placement.served[t.name] for t in members if t.family is family]
+        return {self._numbers[placement.keys[lane]] for lanes in served for lane in lanes}
+
     def _batch(self, name: str, family: AnyFamily, placement: Placement) -> None:
         most = max(on.batch for on in placement.served[name].values())
         if self.fuses and family.buckets[-1] < most:
@@ -280,7 +289,8 @@ class PlannedSession(Session):
                     ns = _latency_ns(served, bucket)
                     native.set_latency(family.native, number, bucket, ns)
                 key = (family.native, number)
-                limits[key] = max(limits.get(key, 0), _limit(family.buckets, served.batch))
+                most = 1 if alone_of(family) else _limit(family.buckets, served.batch)
+                limits[key] = max(limits.get(key, 0), most)
         for (number, lane), limit in limits.items():
             native.set_batch(number, lane, limit)
         for number, lane in self._told - set(limits):
@@ -310,7 +320,7 @@ class PlannedSession(Session):
                 )
             self._batch(tenant.name, tenant.family, new)
         missing = [key for key in new.keys if key not in self._numbers]
-        if self._place is not None and missing:
+        if self._registry.place is not None and missing:
             raise PlanError(
                 f"lanes: no graph was captured on units {list(missing[0].units)} of "
                 f"{self.device.name}; open the session with this plan in its ladder"
@@ -367,24 +377,6 @@ def _run_once(family: Family, member: int, buckets: Sequence[int]) -> None:
         runner.alone[member](*inputs)
         if runner.fused is not None:
             runner.fused(torch.full((bucket,), member), *inputs)
-
-
-def _largest(placement: Placement) -> int:
-    return max(on.batch for lanes in placement.served.values() for on in lanes.values())
-
-
-def _buckets(placements: Iterable[Placement], largest: int) -> list[int]:
-    """Powers of two that hold every batch, and whatever the profiles measured below."""
-    powers = [2**n for n in range((largest - 1).bit_length() + 1)]
-    measured = {
-        bucket
-        for placement in placements
-        for lanes in placement.served.values()
-        for served in lanes.values()
-        for bucket in served.latency_ns
-        if bucket <= largest
-    }
-    return sorted({*powers, *measured})
 
 
 def _limit(buckets: Sequence[int], batch: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from spacetime.units import SECOND, ms_from_ns
@@ -108,6 +109,38 @@ class Observed:
     overall: Counts
     tenants: Sequence[Counts]  # by number
     lanes: Sequence[LaneCounts]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditCounts:
+    """Audited answers of one tenant; `worst` is the largest relative difference among those that
+    were compared, infinite where something else than a number differed."""
+
+    checked: int = 0
+    differences: int = 0
+    unsure: int = 0  # not compared: the model differs from itself by rounding alone
+    skipped: int = 0  # not compared: the audit was behind
+    worst: float = 0.0
+
+    def with_one(self, worst: float, *, differs: bool, unsure: bool) -> AuditCounts:
+        """With one more answer that was looked at."""
+        return AuditCounts(
+            self.checked + (not unsure),
+            self.differences + differs,
+            self.unsure + unsure,
+            self.skipped,
+            self.worst if unsure else max(self.worst, worst),
+        )
+
+
+NOT_AUDITED = AuditCounts()
+
+
+def audited(counts: AuditCounts) -> dict[str, Any]:
+    """The audit's part of a tenant's report; `worst_difference` is null where it is infinite."""
+    found = asdict(counts)
+    worst = found.pop("worst")
+    return {"audit": found | {"worst_difference": worst if math.isfinite(worst) else None}}
 
 
 def session_report(

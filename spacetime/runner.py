@@ -91,10 +91,13 @@ class Runner:
     alone_ns: dict[int, int] = field(default_factory=dict)  # by bucket
     fused_ns: dict[int, int] = field(default_factory=dict)
     apart: frozenset[int] = frozenset()  # members that the fused call does not know
+    instead: Runs | None = None  # answers everything, once the family was taken apart
     _buffers: threading.local = field(default_factory=threading.local)
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """Answers in the order of `batch`, each in the model's own return structure."""
+        if self.instead is not None:
+            return self.instead.run(batch)
         if not self.shares:
             calls = [self.alone[w.member](*w.leaves) for w in batch]
             if self.whole:

@@ -40,6 +40,8 @@ def from_options(
     controller: bool,
     period: float,
     queue_limit: int,
+    audit: float,
+    audit_stop: bool,
     as_json: bool,
     **network: Any,
 ) -> None:
@@ -50,6 +52,7 @@ def from_options(
     with opened(
         declared, plan=plan, profiles=profiles, gpu=gpu, policy=policy, device=device,
         isolation=isolation, options=planning, max_batch=max_batch, timeline=False,
+        audit=audit, audit_stop=audit_stop,
     ) as session:  # fmt: skip
         here = share_of(declared, session)
         watch = watching(session, period_s=period, tell=_replanned) if controller else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,37 +12,33 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from spacetime.admission import resident_family
+from spacetime import audit as audits
+from spacetime.apart import Alone, add_audits, alone_of, take_apart, with_audits
 from spacetime.arguments import (
-    MOST_COUNT,
-    MOST_MS,
-    MOST_RATE,
+    TenantOptions,
     check_layout,
-    decided,
-    name_of,
-    optional,
+    free_name,
     policy_of,
-    positive,
-    priority_of,
+    priorities_of,
+    tenant_options,
     whole,
 )
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
 from spacetime.device import Device, chosen, laid_out, open_device
+from spacetime.difference import coarse_on_device
 from spacetime.errors import InvalidInput, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
-from spacetime.family import Family, exported_of, family_of
-from spacetime.fusion import Exported, fingerprint
-from spacetime.measure import on_cores
 from spacetime.modules import served
-from spacetime.proc.family import Asked, ProcessFamily, hosted
+from spacetime.proc.family import Asked, hosted
 from spacetime.recording import Recording
+from spacetime.registry import Registry
 from spacetime.report import session_report
-from spacetime.resident import Place, ResidentFamily
-from spacetime.signature import Signature, signature_of
-from spacetime.snapshot import Mould, copied, snapshot
+from spacetime.resident import Place
+from spacetime.signature import signature_of
+from spacetime.snapshot import Mould, copied
 from spacetime.tenant import AnyFamily, Tenant
 from spacetime.timeline import chrome_events
 from spacetime.tracing import undisturbed
@@ -51,15 +46,6 @@ from spacetime.units import ns_from_ms
 from spacetime.update import Updates
 
 _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the owner of a tenant asks of its family."""
-
-    slo_ms: float | None
-    limit: int | None  # bytes of device memory
-    batchable: bool | None
 
 
 class Session:
@@ -72,6 +58,9 @@ class Session:
     streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
     one launch may hold. timeline, record: keep what happened, for timeline() and recording().
     isolation: "process" gives each lane of cores a process of its own (docs/isolation.md).
+    audit: the part of each tenant's answers, from 0 to 1, that are compared with its module run
+    alone; a copy of every module is held for it. audit_stop: a difference takes its family apart:
+    from then on the modules themselves answer, one request a launch (docs/serving.md).
     Any thread may call any method.
 
     >>> with Session("cpu") as session:
@@ -91,6 +80,8 @@ class Session:
         timeline: bool = False,
         record: bool = False,
         isolation: str = "thread",
+        audit: float = 0.0,
+        audit_stop: bool = False,
     ) -> None:
         max_batch = whole("-", "max_batch", max_batch, 1, _BUCKETS[-1])
         check_layout(lanes, sizes, priorities)
@@ -99,23 +90,34 @@ class Session:
         self.device = device if isinstance(device, Device) else open_device(device)
         self.partitions = laid_out(self.device, lanes, sizes, one=self.policy_name == "time-only")
         self.tenants: dict[str, Tenant] = {}
-        self.families: list[AnyFamily] = []
-        self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint
         self._changing = threading.RLock()  # tenants and families
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
         native = self.device.native
         capturer = capturer_of(native, self.device.name) if native is not None else None
+        self.auditor = audits.opened(audit, stop=audit_stop, differed=self._take_apart)
         # Before the executor, so that without a close() the processes end after its last launch.
         self._hosted = hosted(isolation, self.device, self.partitions)
-        self._executor = Executor(self.policy, timeline=timeline, record=record, device=native)
+        self._executor = Executor(
+            self.policy, timeline=timeline, record=record, device=native,
+            noted=audits.note_launches if self.auditor is not None else None,
+        )  # fmt: skip
+        self._registry = Registry(
+            self._executor, self._hosted, fuses=self.fuses, cores=self.partitions[0]
+        )
         self._updates = Updates(self._changing, self._executor, self.tenants)
         self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
-        for units, priority in zip(self.partitions, self._priorities(priorities), strict=True):
+        most = 0 if native is None else native.priorities
+        given = priorities_of(priorities, len(self.partitions), most)
+        for units, priority in zip(self.partitions, given, strict=True):
             on = self.device.dispatched_on(units)
             self._executor.add_lane(on, self._around, priority=priority)
-        self._place: Place | None = None
         if native is not None and capturer is not None:
-            self._place = Place(native, capturer, self._executor.sm_partitions())
+            self._registry.place = Place(native, capturer, self._executor.sm_partitions())
+
+    @property
+    def families(self) -> list[AnyFamily]:
+        """Tenants that may share launches, each family once."""
+        return self._registry.families
 
     @property
     def fuses(self) -> bool:
@@ -160,43 +162,12 @@ class Session:
         """
         self._executor.check_open()
         with self._changing:
-            name = self._free_name(name)
-            slo_ms = optional(name, "slo_ms", slo_ms, most=MOST_MS)
-            rate_rps = positive(name, "rate_rps", rate_rps, most=MOST_RATE)
-            weight = positive(name, "weight", weight, most=MOST_RATE)
-            queue_limit = whole(name, "queue_limit", queue_limit, 1, MOST_COUNT)
-            priority = priority_of(name, priority)
-            mib = optional(name, "memory_limit_mib", memory_limit_mib, most=MOST_MS)
-            limit = None if mib is None else int(mib * 2**20)
-            module = served(name, model)
-            also = self._place.inputs if self._place is not None else ()
-            signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
-            example: list[Tensor] = pytree.tree_leaves(
-                copied((example_inputs, example_kwargs or {}))
-            )
-            mould = Mould(name, module)
-            wanted = Wanted(slo_ms, limit, decided(name, "batchable", batchable))
-            with undisturbed():
-                family, member = self._joined(module, signature, example, wanted)
-            try:
-                lane, shares = self._routed(name, family)
-            except SpacetimeError:
-                family.leave(member)
-                raise
-            number = self._executor.native.add_tenant(
-                family=family.native,
-                priority=priority,
-                weight=weight,
-                queue_limit=queue_limit,
-                lane=lane,
-                lane_weights=shares,
-            )
-            tenant = Tenant(
-                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor,
-                mould, limit, self._updates.update,
+            options = tenant_options(
+                free_name(name, self.tenants), slo_ms=slo_ms, rate_rps=rate_rps, priority=priority,
+                weight=weight, queue_limit=queue_limit, memory_limit_mib=memory_limit_mib,
+                batchable=batchable,
             )  # fmt: skip
-            self.tenants[name] = tenant
-            return tenant
+            return self._admitted(model, options, example_inputs, example_kwargs or {})
 
     def remove(self, tenant: Tenant) -> None:
         """Takes a tenant out: what waits gets ClosedError, what runs finishes, weights go."""
@@ -225,14 +196,18 @@ class Session:
 
     def report(self) -> dict[str, Any]:
         """What happened since the session opened (design §9, format spacetime.report/1)."""
-        numbers = {name: tenant.number for name, tenant in self.tenants.items()}
-        return session_report(self._executor.observed(), numbers, self.partitions)
+        tenants = self.tenants.copy()
+        numbers = {name: tenant.number for name, tenant in tenants.items()}
+        report = session_report(self._executor.observed(), numbers, self.partitions)
+        add_audits(report, tenants)
+        return report
 
     def counters(self) -> Counters:
         """The sums behind report(), which only grow: for metrics."""
-        numbers = {name: tenant.number for name, tenant in self.tenants.copy().items()}
+        tenants = self.tenants.copy()
+        numbers = {name: tenant.number for name, tenant in tenants.items()}
         sizes = [lane.size for lane in self._executor.lanes]
-        return counters(self._executor.native.stats(), numbers, sizes)
+        return with_audits(counters(self._executor.native.stats(), numbers, sizes), tenants)
 
     def timeline(self) -> list[dict[str, Any]]:
         """Chrome trace events since the last call, one track a lane; needs timeline=True."""
@@ -260,6 +235,7 @@ class Session:
             lanes=lanes,
             families=self.families,
             tenants=[*self.tenants.values()],
+            audit=self.auditor.lines() if self.auditor is not None else [],
         )
 
     def close(self, *, drain: bool = True) -> None:
@@ -270,108 +246,76 @@ class Session:
         self._executor.close(drain=drain)
         if self._hosted is not None:
             self._hosted.lanes.close()
+        if self.auditor is not None:
+            self.auditor.close(drain=drain)
 
-    def _priorities(self, given: Sequence[int] | None) -> Sequence[int]:
-        if given is None:
-            return [0] * len(self.partitions)
-        native = self.device.native
-        most = 0 if native is None else native.priorities
-        if len(given) != len(self.partitions) or not all(0 <= p <= most for p in given):
-            expected = f"one for each of {len(self.partitions)} lanes, from 0 to {most}"
-            raise InvalidInput("-", "priorities", expected, str(list(given)))
-        return given
-
-    def _joined(
+    def _admitted(
         self,
-        model: nn.Module,
-        signature: Signature,
-        example: Sequence[Tensor],
-        wanted: Wanted,
-    ) -> tuple[AnyFamily, int]:
-        """The family of `model` and its member number there, wherever its weights live."""
-        if self._hosted is None:  # a process gets a copy in any case
-            model = snapshot(signature.tenant, model)
-        if self._place is not None:
-            return self._resident(model, signature, example, wanted)
-        if self._hosted is None:
-            return self._on_cores(model, signature, example, wanted)
-        buckets, bound = self._buckets if self.fuses else [1], self._bound_ns(wanted.slo_ms)
-        asked = Asked(buckets, bound, wanted.batchable)
-        return self._hosted.add(model, signature, example, asked, add_family=self._add_family)
-
-    def _on_cores(
-        self,
-        model: nn.Module,
-        signature: Signature,
-        example: Sequence[Tensor],
-        wanted: Wanted,
-    ) -> tuple[Family, int]:
-        """The family of `model` on cores, and its member number there."""
-        known = {k: f for k, f in self._known.items() if isinstance(f, Family)}
-        family, fingerprint = family_of(
-            model,
-            signature,
-            example,
-            known if self.fuses else {},
-            buckets=self._buckets if self.fuses else [1],
-            slo_ns=self._bound_ns(wanted.slo_ms),
-            on_lane=partial(on_cores, self.partitions[0]),
-            batchable=wanted.batchable,
+        model: nn.Module | ExportedProgram,
+        options: TenantOptions,
+        example_inputs: Sequence[Any],
+        example_kwargs: Mapping[str, Any],
+    ) -> Tenant:
+        name, module, place = options.name, served(options.name, model), self._registry.place
+        also = place.inputs if place is not None else ()
+        signature = signature_of(name, example_inputs, example_kwargs, also=also)
+        example: list[Tensor] = pytree.tree_leaves(copied((example_inputs, example_kwargs)))
+        mould, buckets = Mould(name, module), self._buckets if self.fuses else [1]
+        bound = self._bound_ns(options.slo_ms)
+        asked = Asked(buckets, bound, options.batchable, options.limit)
+        with undisturbed():
+            family, member = self._registry.join(module, signature, example, asked)
+        try:
+            lane, shares = self._routed(name, family)
+        except SpacetimeError:
+            family.leave(member)
+            raise
+        number = self._executor.native.add_tenant(
+            family=family.native,
+            priority=options.priority,
+            weight=options.weight,
+            queue_limit=options.queue_limit,
+            lane=lane,
+            lane_weights=shares,
         )
-        if family.native < 0:
-            self._add_family(family)
-            if fingerprint is not None and self.fuses:
-                self._known[fingerprint] = family
-        return family, family.join(model)
-
-    def _add_family(self, family: Family | ProcessFamily) -> None:
-        family.native = self._executor.native.add_family(list(family.buckets))
-        self.families.append(family)
-
-    def _resident(
-        self,
-        model: nn.Module,
-        signature: Signature,
-        example: Sequence[Tensor],
-        wanted: Wanted,
-    ) -> tuple[ResidentFamily, int]:
-        """The family of `model` on a device with memory of its own, and its row there."""
-        assert self._place is not None
-        exported = exported_of(model, signature, example)
-        print_ = None
-        if self.fuses and isinstance(exported, Exported):
-            print_ = f"{fingerprint(exported)} {wanted.batchable}"
-        known = self._known.get(print_) if print_ is not None else None
-        if isinstance(known, ResidentFamily) and known.graph is not None:
-            return known, known.join(signature.tenant, model, wanted.limit)
-        family = resident_family(
-            model,
-            signature,
-            example,
-            self._place,
-            exported,
-            buckets=[b for b in self._buckets if b & (b - 1) == 0] if self.fuses else [1],
-            share=self.fuses,
-            limit=wanted.limit,
-            batchable=wanted.batchable,
-        )
-        family.keep_within(self._bound_ns(wanted.slo_ms))
-        family.native = self._executor.native.add_family(list(family.buckets))
-        for lane, runner in enumerate(family.runners):
-            self._executor.native.set_native(family.native, runner.function, lane=lane)
-        self.families.append(family)
-        if print_ is not None:
-            self._known[print_] = family
-        return family, 0
+        tenant = Tenant(
+            name, options.slo_ms, options.rate_rps, family, member, number, lane, signature,
+            self._executor, mould, options.limit, self._updates.update,
+        )  # fmt: skip
+        self._audit(tenant, module, example)
+        self.tenants[name] = tenant
+        return tenant
 
     def _leave(self, tenant: Tenant) -> None:
         """After the last launch of a removed tenant: its memory goes."""
         with self._changing:
-            family = tenant.family
-            family.leave(tenant.member)
-            gone = [f for f in self.families if isinstance(f, ResidentFamily) and not f.members]
-            self._known = {k: f for k, f in self._known.items() if f not in gone}
-            self.families = [f for f in self.families if f not in gone]
+            self._registry.leave(tenant.family, tenant.member)
+            if self.auditor is not None and tenant.watch is not None:
+                self.auditor.forget(tenant.watch)
+
+    def _audit(self, tenant: Tenant, model: nn.Module, example: Sequence[Tensor]) -> None:
+        if self.auditor is None:
+            return
+        real = self.device.kind != "cores" and not self.device.fake
+        watch = self.auditor.watch(
+            model, tenant._signature, example, family=tenant.family, member=tenant.member,
+            least=coarse_on_device() if real else 0.0,
+        )  # fmt: skip
+        tenant.watch = watch
+        if (alone := alone_of(tenant.family)) is not None:
+            alone.watches[tenant.member] = watch
+
+    def _take_apart(self, watch: audits.Watch, why: str) -> None:
+        """What audit_stop does with the family of a tenant whose answer was wrong."""
+        family = next((f for f in [*self.families] if f is watch.family), None)
+        if family is not None and self.auditor is not None and alone_of(family) is None:
+            alone = Alone(f"tenant {watch.tenant}: {why}", self.auditor.members(family))
+            take_apart(family, alone, self._executor, self._lanes_of(family))
+            alone.watches.update(self.auditor.members(family))  # and who came meanwhile
+
+    def _lanes_of(self, family: AnyFamily) -> Iterable[int]:
+        """The lanes that run a family's launches."""
+        return range(len(self.partitions))
 
     def _bound_ns(self, slo_ms: float | None) -> int | None:
         """The objective that bounds a family's batches."""
@@ -390,27 +334,8 @@ class Session:
             load[tenant.lane] += tenant.rate_rps
         return load.index(min(load)), []
 
-    def _free_name(self, name: str | None) -> str:
-        if name is None:
-            return next(n for i in itertools.count() if (n := f"tenant-{i}") not in self.tenants)
-        return name_of(name, self.tenants)
-
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
-
-
-def _check_model(name: str, model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(name, "model", "a torch.nn.Module", type(model).__name__)
-    training = [path for path, part in model.named_modules() if part.training]
-    if training:
-        where = training[0] or "the model itself"
-        expected = "in eval mode (call model.eval())"
-        raise InvalidInput(name, "model", expected, f"training mode in {where}")
-    for path, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-        if tensor.device.type != "cpu":
-            expected = "cpu (the session puts it on its device)"
-            raise InvalidInput(name, f"model.{path} device", expected, str(tensor.device))

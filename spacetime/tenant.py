@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacetime.arguments import MOST_MS, positive, priority_of
+from spacetime.audit import Watch
 from spacetime.errors import ClosedError
 from spacetime.executor import Executor, Superseded
 from spacetime.family import Family
 from spacetime.proc.family import ProcessFamily
-from spacetime.report import tenant_report
+from spacetime.report import audited, tenant_report
 from spacetime.resident import ResidentFamily
 from spacetime.signature import Signature
 from spacetime.snapshot import Mould
@@ -39,6 +40,7 @@ class Tenant:
     memory_limit: int | None  # bytes
     _update: Callable[[Tenant, Mapping[str, Any]], None]
     removed: bool = False
+    watch: Watch | None = None  # its audit
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns for these inputs; blocks. Raises what submit's future would."""
@@ -65,6 +67,8 @@ class Tenant:
         deadline_ns = None if limit is None else ns_from_ms(limit)
         while True:
             entry = self.family.entry(self.name, self.member, leaves, samples)
+            if self.watch is not None and (sampled := self.watch.sampled(leaves)) is not None:
+                entry.future = sampled
             try:
                 return self._executor.submit(self.number, entry, deadline_ns, priority, self)
             except Superseded:  # an update came between: once more, with the new weights
@@ -91,4 +95,5 @@ class Tenant:
 
     def report(self) -> dict[str, Any]:
         """This tenant's part of Session.report()."""
-        return tenant_report(self._executor.observed(), self.number)
+        audit = {} if self.watch is None else audited(self.watch.counts)
+        return tenant_report(self._executor.observed(), self.number) | audit

@@ -15,11 +15,13 @@ from typing import Any
 from torch import nn
 
 from spacetime.admission import resident_family
+from spacetime.apart import alone_of
+from spacetime.audit import updating
 from spacetime.errors import ClosedError, InvalidInput, UnsupportedError
 from spacetime.executor import Executor
 from spacetime.family import exported_of
 from spacetime.resident import ResidentFamily
-from spacetime.tenant import Tenant
+from spacetime.tenant import AnyFamily, Tenant
 from spacetime.tracing import undisturbed
 
 Listener = Callable[[Tenant, nn.Module], None]  # the tenant, and its model with the new weights
@@ -47,18 +49,28 @@ class Updates:
             if self._tenants.get(tenant.name) is not tenant:
                 raise InvalidInput(tenant.name, "tenant", "one of this session's", "a stranger")
             model = tenant.mould.cast(state_dict)
-            family, old = tenant.family, tenant.member
-            if not isinstance(family, ResidentFamily):
-                family.update(tenant.name, old, model)
-            elif family.captured and family.graph is None:
-                family = self._recaptured(tenant, family, model)
-            else:
-                tenant.member = family.update(tenant.name, model, tenant.memory_limit)
+            with updating(tenant.watch, model.state_dict()):
+                family, old = self._put(tenant, model)
             for listener in self.listeners:
                 listener(tenant, model)
         # Without the lock: the requests it waits for may have callbacks that want it.
         if isinstance(family, ResidentFamily):
             self._executor.after(tenant.name, old, partial(self._leave, family, old))
+
+    def _put(self, tenant: Tenant, model: nn.Module) -> tuple[AnyFamily, int]:
+        """Puts the new weights into force; which family and member held the old ones."""
+        family, old = tenant.family, tenant.member
+        if not isinstance(family, ResidentFamily):
+            family.update(tenant.name, old, model)
+        elif family.captured and family.graph is None:
+            family = self._recaptured(tenant, family, model)
+        else:
+            tenant.member = family.update(tenant.name, model, tenant.memory_limit)
+        if tenant.watch is not None:
+            tenant.watch.member = tenant.member
+            if (alone := alone_of(tenant.family)) is not None:
+                alone.watches[tenant.member] = tenant.watch
+        return family, old
 
     def _recaptured(
         self, tenant: Tenant, family: ResidentFamily, model: nn.Module

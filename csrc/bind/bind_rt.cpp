@@ -183,11 +183,11 @@ TenantId add_tenant(const Owner& owner, FamilyId family, std::int32_t priority, 
       {family, priority, weight, queue_limit, lane.value_or(kNone), std::move(lane_weights)});
 }
 
-void set_native(const Owner& owner, FamilyId family, const Native& function,
+void set_native(const Owner& owner, FamilyId family, const Native* function,
                 std::optional<LaneId> lane) {
   Executor& executor = owner();
   const py::gil_scoped_release release;
-  executor.set_native(family, function, lane.value_or(kNone));
+  executor.set_native(family, function == nullptr ? Native{} : *function, lane.value_or(kNone));
 }
 
 void set_duty(const Owner& owner, LaneId lane,

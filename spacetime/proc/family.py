@@ -17,17 +17,19 @@ from spacetime.proc.lanes import Lanes
 from spacetime.proc.packed import pack
 from spacetime.proc.roster import Packed
 from spacetime.program import Outputs
-from spacetime.runner import Entry, Work
+from spacetime.runner import Entry, Runs, Work
 from spacetime.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a family is to run: its batch sizes, its objective, whether its owner lets it batch."""
+    """How a family is to run: its batch sizes, its objective, whether its owner lets it batch, and
+    how many bytes of a device a member's weights may take."""
 
     buckets: Sequence[int]
     slo_ns: int | None
     batchable: bool | None
+    limit: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -42,9 +44,12 @@ class ProcessFamily:
     members: set[int] = field(default_factory=set)
     calls: dict[int, Any] = field(default_factory=dict)  # what each was tried with
     of: dict[int, ProcessFamily] = field(default_factory=dict)  # every family, by member
+    instead: Runs | None = None  # answers everything, once the family was taken apart
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """Answers in the order of `batch`, from this thread's lane's process."""
+        if self.instead is not None:
+            return self.instead.run(batch)
         return [self.outputs.build(tensors) for tensors in self.lanes.run(batch)]
 
     def predicted_ns(self, lane: int, bucket: int) -> int:

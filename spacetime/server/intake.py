@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from spacetime.audit import Sampled
 from spacetime.errors import SpacetimeError
 from spacetime.server import http_messages
 from spacetime.server.answers import Answers, Ended
 from spacetime.server.body import Body, Receive
 from spacetime.server.http_messages import Headers, Inference, Pieces, encode
-from spacetime.server.journal import Journal
+from spacetime.server.journal import Journal, named
 from spacetime.server.limits import Limits
 from spacetime.server.model import ServedModel
 from spacetime.server.refusal import Kind, Refusal, refusal_of
@@ -75,7 +76,10 @@ class Intake:
         except Refusal:
             self.count_refusal(call)
             raise
-        return self._repository.submit(model, asked.tensors, **asked.options), asked
+        future = self._repository.submit(model, asked.tensors, **asked.options)
+        if isinstance(future, Sampled):
+            future.request = named(call)
+        return future, asked
 
     def count_refusal(self, call: Call) -> None:
         """The request was wrong in itself."""

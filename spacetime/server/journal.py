@@ -14,7 +14,8 @@ from spacetime.server.trace import REQUEST_ID, Trace
 
 _MOST = 200  # characters of what a client chose
 _FAULTS = 500
-LIBRARIES = ("asyncio", "grpc", "uvicorn")  # warn of what clients send
+# The first three warn of what clients send, the last of answers that are not their models'.
+LIBRARIES = ("asyncio", "grpc", "uvicorn", "spacetime.audit")
 log = logging.getLogger("spacetime.server")
 
 
@@ -33,6 +34,12 @@ class Logged(Protocol):
     def trace(self) -> Trace | None: ...
 
 
+def named(call: Logged) -> str:
+    """A request's id, the protocol's or the header's, as far as a line has room for it."""
+    asked = call.request or call.headers.get(REQUEST_ID, b"").decode("latin-1")
+    return asked[:_MOST]
+
+
 class JsonLines(logging.Formatter):
     """A record as a line of JSON: time, level, event, and the fields given with it."""
 
@@ -42,7 +49,7 @@ class JsonLines(logging.Formatter):
         line = {
             "time": moment.isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": getattr(record, "event", None) or record.getMessage(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -87,9 +94,8 @@ class Journal:
         fields = {"method": call.method, "path": ("/" + "/".join(call.parts))[:_MOST]}
         if call.model:
             fields["model"] = call.model[:_MOST]
-        asked = call.request or call.headers.get(REQUEST_ID, b"").decode("latin-1")
-        if asked:
-            fields["request_id"] = asked[:_MOST]
+        if asked := named(call):
+            fields["request_id"] = asked
         if (traced := call.trace) is not None:
             fields |= {
                 "trace_id": traced.trace, "parent_id": traced.parent, "span_id": traced.span,

@@ -58,6 +58,7 @@ def exposition(repository: Repository, controller: LiveController | None = None)
         Metric("spacetime_ready", "gauge", "Whether new requests are taken.",
                [({}, repository.ready)]),
         *_by_model(repository, counted),
+        *([] if session.auditor is None else _audits(counted.tenants)),
         *_by_lane(counted.lanes, kind),
         *([] if controller is None else _replans(controller)),
     ]  # fmt: skip
@@ -85,6 +86,28 @@ def _by_model(repository: Repository, counted: Counters) -> Iterable[Metric]:
             for reason, count in misses(counts).items()
         ],
     )  # fmt: skip
+
+
+def _audits(tenants: Mapping[str, TenantCounters]) -> Iterable[Metric]:
+    """What an audit found of every tenant; see docs/serving.md."""
+    for name, of, text, value in _PER_AUDIT:
+        yield Metric(name, of, text, [({"model": m}, value(c)) for m, c in tenants.items()])
+
+
+_PER_AUDIT: tuple[tuple[str, str, str, Any], ...] = (
+    ("spacetime_audit_checked_total", "counter", "Answers compared with the model run alone.",
+     lambda c: c.audit.checked),
+    ("spacetime_audit_differences_total", "counter", "Of them, those beyond the tolerance.",
+     lambda c: c.audit.differences),
+    ("spacetime_audit_skipped_total", "counter", "Not compared: the audit was behind.",
+     lambda c: c.audit.skipped),
+    ("spacetime_audit_unsure_total", "counter", "Not compared: rounding decides the answer.",
+     lambda c: c.audit.unsure),
+    ("spacetime_audit_worst_difference", "gauge", "The largest relative difference so far.",
+     lambda c: c.audit.worst),
+    ("spacetime_apart", "gauge", "Whether its requests run alone since an audit's difference.",
+     lambda c: int(c.apart)),
+)  # fmt: skip
 
 
 def _us(ns: float) -> float:

@@ -10,11 +10,12 @@ from typing import Any
 import grpc
 
 from spacetime import __version__
+from spacetime.audit import Sampled
 from spacetime.errors import SpacetimeError
 from spacetime.server import rpc_tensors
 from spacetime.server.answers import Answers
 from spacetime.server.facts import EXTENSIONS, refuse_code
-from spacetime.server.journal import Journal
+from spacetime.server.journal import Journal, named
 from spacetime.server.limits import Limits
 from spacetime.server.model import MAX_TIMEOUT_US, VERSION
 from spacetime.server.parameters import submission
@@ -154,6 +155,8 @@ class Service:
             self._repository.refused(request.model_name)
             raise
         future = self._repository.submit(model, given, **options)
+        if isinstance(future, Sampled):
+            future.request = named(call)
         try:
             answer = await self._answers.result(future)
         except SpacetimeError as error:

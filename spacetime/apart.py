@@ -1,0 +1,104 @@
+"""A family taken apart: every request of it is answered by its tenant's module alone, eagerly.
+
+It is what `audit_stop` does with a family in which an audit has found a difference. What answers
+wrongly is not asked any more, on any lane; what was accepted is answered all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from spacetime.audit import Watch
+from spacetime.counters import Counters
+from spacetime.executor import Executor
+from spacetime.family import Family
+from spacetime.proc.family import ProcessFamily
+from spacetime.reference import owned
+from spacetime.report import audited
+from spacetime.resident import ResidentFamily
+from spacetime.runner import Runner, Work
+from spacetime.tenant import AnyFamily, Tenant
+
+log = logging.getLogger("spacetime.audit")
+
+
+@dataclass(eq=False)
+class Alone:
+    """Runs each request of a family by itself, as the copy that its tenant's audit holds does.
+
+    It runs on the lane's thread in this process, on the CPU, also where the family's own launches
+    ran in other processes or on a device.
+    """
+
+    why: str
+    watches: dict[int, Watch]  # by member
+
+    def run(self, batch: Sequence[Work]) -> list[Any]:
+        """Answers in the order of `batch`; raises what the module raises."""
+        return [self._answer(work) for work in batch]
+
+    def _answer(self, work: Work) -> Any:
+        reference = self.watches[work.member].reference
+        on = work.leaves[0].device
+        if on.type == "cpu":
+            return owned(reference.answer(work.leaves))
+        torch.cuda.synchronize(on)  # the inputs may come from another stream
+        answer = reference.answer([x.cpu() for x in work.leaves])
+        moved = pytree.tree_map_only(Tensor, lambda x: x.to(on), answer)
+        torch.cuda.synchronize(on)
+        return moved
+
+
+def alone_of(family: AnyFamily) -> Alone | None:
+    """What runs a family that was taken apart; None where it was not."""
+    found = _runs(family).instead
+    return found if isinstance(found, Alone) else None
+
+
+def take_apart(family: AnyFamily, alone: Alone, executor: Executor, lanes: Iterable[int]) -> None:
+    """From now on `alone` answers, also what waits already; one request a launch on `lanes`."""
+    _runs(family).instead = alone  # first: what native code leaves then finds it
+    for lane in lanes:
+        executor.native.set_batch(family.native, lane, 1)
+        if isinstance(family, ResidentFamily) and family.captured:
+            executor.native.set_native(family.native, None, lane=lane)
+    names = [watch.tenant for watch in alone.watches.values()]
+    fields = {"family": names, "why": alone.why}
+    extra = {"event": "apart", "fields": fields}
+    log.warning("family of %s taken apart: %s", ", ".join(names), alone.why, extra=extra)
+
+
+def with_audits(counters: Counters, tenants: Mapping[str, Tenant]) -> Counters:
+    """The counters with what the tenants' audits have found."""
+    return replace(counters, tenants={
+        name: replace(
+            counted, audit=watch.counts, apart=alone_of(tenants[name].family) is not None
+        ) if (watch := tenants[name].watch) is not None else counted
+        for name, counted in counters.tenants.items()
+    })  # fmt: skip
+
+
+def add_audits(report: Mapping[str, Any], tenants: Mapping[str, Tenant]) -> None:
+    """Writes into a report what the tenants' audits have found."""
+    for name, row in report["tenants"].items():
+        if (watch := tenants[name].watch) is not None:
+            row.update(audited(watch.counts))
+
+
+def lines_of(family: AnyFamily) -> list[str]:
+    """For explain(): that a family was taken apart, and why; nothing where it was not."""
+    alone = alone_of(family)
+    if alone is None:
+        return []
+    return [f"  taken apart: each request runs alone, by the module itself, eagerly: {alone.why}"]
+
+
+def _runs(family: AnyFamily) -> Runner | ResidentFamily | ProcessFamily:
+    return family.runner if isinstance(family, Family) else family
