@@ -31,7 +31,9 @@ from spacetime.fusion import (
     Exported,
     SlotGraph,
     export,
+    guards_of,
     placed,
+    placed_alone,
     slot_graph,
 )
 from spacetime.measure import elapsed_ns
@@ -83,7 +85,7 @@ def resident_family(
     for over_slots, in_graph in ways:
         weights = _weights(place, model, over_slots)
         family = ResidentFamily(place, signature, outputs, tails, over_slots, weights, None, why)
-        member = Member(model, reference, example, limit)
+        member = Member(model, reference, example, limit, exported)
         try:
             return _admitted(family, member, buckets if in_graph else ())
         except CannotCapture as reason:
@@ -120,6 +122,7 @@ class Member:
     reference: Flat
     example: Sequence[Tensor]
     limit: int | None
+    exported: Exported | str
 
 
 def _seen(
@@ -238,13 +241,12 @@ def _bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> n
 
 
 def _program_of(
-    family: ResidentFamily, partition: _native.SmPartition
+    family: ResidentFamily, partition: _native.SmPartition, alone: Program | None
 ) -> tuple[Program, Callable[..., None]]:
     """What a launch computes, and what has to be called before it is captured."""
-    if family.graph is None:
-        module = family.module
-        assert module is not None
-        return (lambda rows, *inputs: module(*inputs)), (lambda *operands: None)
+    if alone is not None:
+        return alone, (lambda *operands: None)
+    assert family.graph is not None
     slots = placed(family.graph, family.place.capturer.device)
     stacks = family.weights.stacks
     tune = family.place.capturer.tune
@@ -259,21 +261,44 @@ def _program_of(
     return run, prepare
 
 
+def _guarded(family: ResidentFamily, exported: Exported | str) -> Program | None:
+    """What runs a family of one, None over slots; and the family's guards, from its graph.
+
+    A model that indexes runs as its exported graph, where no index leaves its bounds.
+    """
+    if family.graph is not None:
+        family.guards = guards_of(family.graph.lowered.module)
+        return None
+    module = family.module
+    assert isinstance(module, Flat)
+    assert isinstance(exported, Exported)
+    graph, family.guards = placed_alone(exported, family.place.capturer.device)
+    if not family.guards:
+        return lambda rows, *inputs: module(*inputs)
+    held = {
+        **dict(module.model.named_parameters(remove_duplicate=False)),
+        **dict(module.model.named_buffers(remove_duplicate=False)),
+    }
+    weights = [held[key].detach() for key in exported.weights.values()]
+    return lambda rows, *inputs: graph.forward(rows, *weights, *inputs)
+
+
 def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
     inputs = [(x.shape[1:], x.dtype) for x in member.example]
     family.buckets = tuple(buckets)
+    alone = _guarded(family, member.exported)
     for lane, partition in enumerate(family.place.partitions):
         runner = _native.Runner(
             family.place.native,
             partition,
             inputs=[_bytes(*spec) for spec in inputs],
-            outputs=[_bytes(*spec) for spec in family.tails],
+            outputs=[_bytes(*spec) for spec in family.written],
             buckets=list(buckets),
             spin_ns=SPIN_NS,
         )
         family.runners.append(runner)
-        program, prepare = _program_of(family, partition)
+        program, prepare = _program_of(family, partition, alone)
         for bucket in sorted(buckets, reverse=True):  # the largest sizes the pool for the others
             sources, bound = _over_blocks(family, runner, program, bucket, inputs)
             prepare(*sources)
@@ -297,7 +322,7 @@ def _over_blocks(
         return [view(block, at, (bucket, *tail), dtype, host=host) for at, (tail, dtype) in pairs]
 
     sources = views(runner.input_block, runner.input_offsets(bucket), specs)
-    results = views(runner.output_block, runner.output_offsets(bucket), family.tails)
+    results = views(runner.output_block, runner.output_offsets(bucket), family.written)
     for source in sources:
         source.zero_()  # rows that are there, for the warm-up
 
@@ -310,7 +335,7 @@ def _over_blocks(
 
 def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: int) -> None:
     inputs = spread(member.example, bucket)
-    payload, outputs, _ = family.payload(0, inputs, bucket)
+    payload, written, _ = family.payload(0, inputs, bucket)
     times = [family.runners[lane].time([payload]) for _ in range(_TIMINGS)]
     family.latency_ns[lane, bucket] = min(wall for wall, _ in times)
     family.device_ns[lane, bucket] = min(device for _, device in times)
@@ -318,7 +343,7 @@ def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: i
     with torch.no_grad():
         # The device's own arithmetic is what a graph has to repeat, not the CPU's.
         expected = [y.cpu() for y in member.reference(*[x.to(device) for x in inputs])]
-    if not close(outputs, expected, tolerance=_tolerance(expected)):
+    if not close(family.answered(written), expected, tolerance=_tolerance(expected)):
         raise CannotCapture(f"its graph for bucket {bucket} on lane {lane} answered differently")
 
 

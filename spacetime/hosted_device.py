@@ -81,7 +81,7 @@ class HostedDevice:
                 return [tensors_of(answer) for answer in family.run(batch)]
         made = [family.payload(work.member, work.leaves, work.samples) for work in batch]
         family.runners[0].time([payload for payload, _, _ in made])
-        return [outputs for _, outputs, _ in made]
+        return [list(family.answered(written)) for _, written, _ in made]
 
     def _family(self, tenant: int) -> ResidentFamily:
         family = self._tenants[tenant].family

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.capture import Capturer
-from spacetime.fusion import SlotGraph
+from spacetime.fusion import Guard, SlotGraph, within_bounds
 from spacetime.program import Outputs
 from spacetime.runner import Entry, Work
 from spacetime.signature import Signature
@@ -62,6 +62,23 @@ class ResidentFamily:
     device_ns: dict[tuple[int, int], int] = field(default_factory=dict)
     members: set[int] = field(default_factory=set)
     native: int = -1  # its number in the executor
+    guards: tuple[Guard, ...] = ()  # of its graphs, whose last output then is each row's code
+
+    @property
+    def written(self) -> tuple[tuple[torch.Size, torch.dtype], ...]:
+        """A row of everything that its graphs write: the outputs, then the code."""
+        return (*self.tails, (torch.Size(()), torch.int64)) if self.guards else self.tails
+
+    def answered(self, written: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A request's outputs, of all its rows that the graphs wrote. Raises what the model's
+        operation does where an index in it was out of bounds."""
+        if not self.guards:
+            return written
+        *outputs, codes = written
+        code = int(codes.max())
+        if code:
+            raise self.guards[code - 1].raised()
+        return outputs
 
     @property
     def block_bytes(self) -> int:
@@ -117,15 +134,19 @@ class ResidentFamily:
             return Entry(tenant, member, self, leaves, samples)
         inputs = [x.contiguous() for x in leaves]
         payload, outputs, event = self.payload(member, inputs, samples)
-        build, kept = self.outputs.build, (payload, event)
+        build, kept = self._built, (payload, event)
         return Entry(tenant, member, self, inputs, samples, payload.token, outputs, build, kept)
+
+    def _built(self, written: Sequence[Tensor]) -> Any:
+        return self.outputs.build(self.answered(written))
 
     def payload(
         self, member: int, inputs: Sequence[Tensor], samples: int
     ) -> tuple[_native.Payload, list[Tensor], torch.cuda.Event | None]:
-        """What a native runner takes for a request, its outputs, and the event it waits for."""
+        """What a native runner takes for a request, what it writes (`answered` makes outputs of
+        it), and the event it waits for."""
         on = inputs[0].device
-        outputs = [torch.empty((samples, *tail), dtype=t, device=on) for tail, t in self.tails]
+        outputs = [torch.empty((samples, *tail), dtype=t, device=on) for tail, t in self.written]
         event = torch.cuda.current_stream(on).record_event() if on.type == "cuda" else None
         payload = _native.Payload(
             member,
@@ -143,7 +164,8 @@ class ResidentFamily:
         assert module is not None
         answers = []
         for work in batch:
-            flat = module(*(x.to(device) for x in work.leaves))
+            inputs = [x.to(device) for x in work.leaves]
+            flat = within_bounds(module, inputs) if device.type == "cuda" else module(*inputs)
             answers.append(self.outputs.build([y.to(work.leaves[0].device) for y in flat]))
         self.place.capturer.settle()  # whoever gets an answer may be on another stream
         return answers

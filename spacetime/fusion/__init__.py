@@ -9,11 +9,13 @@ from __future__ import annotations
 from .export import CannotExport, Exported, export
 from .fingerprint import fingerprint
 from .fused import Fused, fuse
+from .guards import Guard, guards_of
 from .layout import CannotFuse
-from .placed import placed
+from .placed import placed, placed_alone
 from .report import FusionReport
 from .slot_graph import SlotGraph, slot_graph
 from .tuned import Tuner
+from .watched import within_bounds
 
 __all__ = [
     "CannotExport",
@@ -21,11 +23,15 @@ __all__ = [
     "Exported",
     "Fused",
     "FusionReport",
+    "Guard",
     "SlotGraph",
     "Tuner",
     "export",
     "fingerprint",
     "fuse",
+    "guards_of",
     "placed",
+    "placed_alone",
     "slot_graph",
+    "within_bounds",
 ]
