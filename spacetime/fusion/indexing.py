@@ -32,6 +32,7 @@ LOSSES = {
     "nll_loss", "nll_loss_nd", "nll_loss2d", "nll_loss_forward", "nll_loss2d_forward",
     "cross_entropy_loss",
 }  # fmt: skip
+ASSERT = "_assert_async"
 UNPOOLED = {"max_unpool2d", "max_unpool3d"}
 INDEX_ERRORS = {  # raised by these; a RuntimeError by the others
     *BY_LIST, *LOSSES, "embedding", "index_select", "index_fill", "index_copy", "take", "put",

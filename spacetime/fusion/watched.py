@@ -17,9 +17,8 @@ from spacetime.kernels import bounds as kernel
 
 from .graph import named
 from .guards import Guard
-from .indexing import BY_LIST, FLAT, LOSSES, TABLES, UNPOOLED, WRAPS, base_name, bounds
+from .indexing import ASSERT, BY_LIST, FLAT, LOSSES, TABLES, UNPOOLED, WRAPS, base_name, bounds
 
-ASSERT = "_assert_async"
 RAISING = {*BY_LIST, *FLAT, *LOSSES, *TABLES, *UNPOOLED, *WRAPS, ASSERT}
 
 
@@ -33,6 +32,13 @@ class Raising(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += base_name(func) in RAISING
         return func(*args, **(kwargs or {}))
+
+
+def raising(call: Callable[[], object]) -> int:
+    """raising(call): how many operations of a call raise by what values they are given."""
+    with Raising() as seen:
+        call()
+    return seen.count
 
 
 class Within(TorchDispatchMode):
