@@ -34,6 +34,7 @@ from spacetime.fusion import (
     guards_of,
     placed,
     placed_alone,
+    raises_otherwise,
     slot_graph,
 )
 from spacetime.measure import elapsed_ns
@@ -196,6 +197,8 @@ def _graph_of(
         return None, False, f"not exported: {exported}"
     if _draws_random(exported.module):
         return None, False, "it draws random numbers, which a captured graph would repeat"
+    if name := raises_otherwise(exported.module):
+        return None, False, f"{name} raises by the values it is given: a captured graph must not"
     if not share:
         return None, True, "the policy never lets tenants share a launch"
     try:

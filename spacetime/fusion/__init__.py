@@ -9,7 +9,7 @@ from __future__ import annotations
 from .export import CannotExport, Exported, export
 from .fingerprint import fingerprint
 from .fused import Fused, fuse
-from .guards import Guard, guards_of
+from .guards import Guard, guards_of, raises_otherwise
 from .layout import CannotFuse
 from .placed import placed, placed_alone
 from .report import FusionReport
@@ -32,6 +32,7 @@ __all__ = [
     "guards_of",
     "placed",
     "placed_alone",
+    "raises_otherwise",
     "slot_graph",
     "within_bounds",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from spacetime.kernels import bounds as kernel
 
 from .graph import bind
-from .indexing import INDEX_ERRORS, Bound, base_name, bounds
+from .indexing import DIVISIONS, INDEX_ERRORS, SOLVERS, Bound, base_name, bounds
 from .layout import CannotFuse
 
 # A graph's nodes name functions of Python, not compiled ones.
@@ -83,6 +83,21 @@ def indexes(node: fx.Node) -> list[Bound]:
     if node.op != "call_function" or not base_name(node.target):
         return []
     return bounds(node.target, bind(node), _value)
+
+
+def raises_otherwise(module: fx.GraphModule) -> str:
+    """raises_otherwise(module): the name of an operation that raises by values which have no
+    bounds: a singular matrix, an integer divided by 0. "" where there is none."""
+    return next((base_name(n.target) for n in module.graph.nodes if _raises(n)), "")
+
+
+def _raises(node: fx.Node) -> bool:
+    name = base_name(node.target)
+    if name not in DIVISIONS:
+        return name in SOLVERS
+    value = node.meta.get("val")
+    whole = isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
+    return whole and len(node.args) > 1 and isinstance(node.args[1], fx.Node)
 
 
 def hides_indexes(module: Any) -> bool:

@@ -34,6 +34,13 @@ LOSSES = {
 }  # fmt: skip
 ASSERT = "_assert_async"
 UNPOOLED = {"max_unpool2d", "max_unpool3d"}
+SOLVERS = {
+    "linalg_inv", "linalg_solve", "linalg_cholesky", "linalg_eigh", "linalg_eig", "linalg_eigvals",
+    "linalg_eigvalsh", "linalg_svd", "linalg_svdvals", "linalg_lstsq", "linalg_lu_factor",
+    "linalg_ldl_factor", "linalg_pinv", "linalg_tensorinv", "linalg_tensorsolve", "inverse",
+    "cholesky",
+}  # fmt: skip
+DIVISIONS = {"div", "divide", "floor_divide", "remainder", "fmod"}
 INDEX_ERRORS = {  # raised by these; a RuntimeError by the others
     *BY_LIST, *LOSSES, "embedding", "index_select", "index_fill", "index_copy", "take", "put",
 }  # fmt: skip
