@@ -5,13 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .bounds import check
 from .scripted import scripted
 
 
 @scripted
 def embed_table(rows: Tensor, run: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
-    """One look-up in all tenants' tables: only the rows used are read."""
+    """One look-up in all tenants' tables: only the rows used are read.
+
+    An id beyond a tenant's own table is an IndexError, as in the module: laid end to end, it would
+    be the next tenant's row. On a CUDA device, where looking at ids would stop the stream, nothing
+    is laid end to end: such an id cannot leave its own table.
+    """
     slots = rows.view([-1] + [1] * (ids.dim() - 1))
+    if weight.is_cuda:
+        return weight[slots.expand_as(ids), ids]
+    check(ids, 0, weight.size(1), None)
     if weight.is_contiguous():  # laid end to end, for which a CPU is twice as fast
         return torch.embedding(weight.flatten(0, 1), ids + slots * weight.size(1))
     return weight[slots.expand_as(ids), ids]

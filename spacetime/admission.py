@@ -30,7 +30,10 @@ from spacetime.fusion import (
     Ranges,
     SlotGraph,
     draws_random,
+    guards_of,
     placed,
+    placed_alone,
+    raises_otherwise,
     ranges,
     rows_of,
     slot_graph,
@@ -89,7 +92,7 @@ def resident_family(
         family = ResidentFamily(
             place, signature, seen.outputs, seen.tails, over_slots, weights, example, None, why
         )
-        member = Member(model, reference, example, seen.within, limit)
+        member = Member(model, reference, example, seen.within, limit, exported)
         try:
             return _admitted(family, member, buckets if in_graph else ())
         except CannotCapture as reason:
@@ -117,6 +120,7 @@ class Member:
     example: Sequence[Tensor]
     within: Ranges
     limit: int | None
+    exported: Exported | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,8 @@ def _graph_of(
         return None, False, f"not exported: {exported}"
     if any(draws_random(node) for node in exported.module.graph.nodes):
         return None, False, "it draws random numbers, which a captured graph would repeat"
+    if name := raises_otherwise(exported.module):
+        return None, False, f"{name} raises by the values it is given: a captured graph must not"
     if not share:
         return None, True, "the policy never lets tenants share a launch"
     try:
@@ -238,13 +244,12 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
 
 
 def _program_of(
-    family: ResidentFamily, partition: _native.SmPartition
+    family: ResidentFamily, partition: _native.SmPartition, alone: Program | None
 ) -> tuple[Program, Callable[..., None]]:
     """What a launch computes, and what has to be called before it is captured."""
-    if family.graph is None:
-        module = family.module
-        assert module is not None
-        return (lambda rows, *inputs: module(*inputs)), (lambda *operands: None)
+    if alone is not None:
+        return alone, (lambda *operands: None)
+    assert family.graph is not None
     slots = placed(family.graph, family.place.capturer.device)
     stacks = family.weights.stacks
     tune = family.place.capturer.tune
@@ -259,21 +264,44 @@ def _program_of(
     return run, prepare
 
 
+def _guarded(family: ResidentFamily, exported: Exported | str) -> Program | None:
+    """What runs a family of one, None over slots; and the family's guards, from its graph.
+
+    A model that indexes runs as its exported graph, where no index leaves its bounds.
+    """
+    if family.graph is not None:
+        family.guards = guards_of(family.graph.lowered.module)
+        return None
+    module = family.module
+    assert isinstance(module, Flat)
+    assert isinstance(exported, Exported)
+    graph, family.guards = placed_alone(exported, family.place.capturer.device)
+    if not family.guards:
+        return lambda rows, *inputs: module(*inputs)
+    held = {
+        **dict(module.model.named_parameters(remove_duplicate=False)),
+        **dict(module.model.named_buffers(remove_duplicate=False)),
+    }
+    weights = [held[key].detach() for key in exported.weights.values()]
+    return lambda rows, *inputs: graph.forward(rows, *weights, *inputs)
+
+
 def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
     inputs = [(x.shape[1:], x.dtype) for x in member.example]
     family.buckets = tuple(buckets)
+    alone = _guarded(family, member.exported)
     for lane, partition in enumerate(family.place.partitions):
         runner = _native.Runner(
             family.place.native,
             partition,
             inputs=[_bytes(*spec) for spec in inputs],
-            outputs=[_bytes(*spec) for spec in family.tails],
+            outputs=[_bytes(*spec) for spec in family.written],
             buckets=list(buckets),
             spin_ns=SPIN_NS,
         )
         family.runners.append(runner)
-        program, prepare = _program_of(family, partition)
+        program, prepare = _program_of(family, partition, alone)
         for bucket in sorted(buckets, reverse=True):  # the largest sizes the pool for the others
             sources, bound = _over_blocks(family, runner, program, bucket, inputs)
             prepare(*sources)
@@ -297,7 +325,7 @@ def _over_blocks(
         return [view(block, at, (bucket, *tail), dtype, host=host) for at, (tail, dtype) in pairs]
 
     sources = views(runner.input_block, runner.input_offsets(bucket), specs)
-    results = views(runner.output_block, runner.output_offsets(bucket), family.tails)
+    results = views(runner.output_block, runner.output_offsets(bucket), family.written)
     for source in sources:
         source.zero_()  # rows that are there, for the warm-up
 
@@ -310,7 +338,7 @@ def _over_blocks(
 
 def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: int) -> None:
     inputs = rows_of(member.example, member.within, bucket, seed=bucket)
-    payload, outputs, _ = family.payload(0, inputs, bucket)
+    payload, written, _ = family.payload(0, inputs, bucket)
     times = [family.runners[lane].time([payload]) for _ in range(_TIMINGS)]
     family.latency_ns[lane, bucket] = min(wall for wall, _ in times)
     family.device_ns[lane, bucket] = min(device for _, device in times)
@@ -318,7 +346,7 @@ def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: i
     with torch.no_grad():
         # The device's own arithmetic is what a graph has to repeat, not the CPU's.
         expected = [y.cpu() for y in member.reference(*[x.to(device) for x in inputs])]
-    if not same_rows(outputs, expected, _tolerance(expected)):
+    if not same_rows(family.answered(written), expected, _tolerance(expected)):
         raise CannotCapture(f"its graph for bucket {bucket} on lane {lane} answered differently")
 
 

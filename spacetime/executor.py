@@ -19,8 +19,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from spacetime import _native, recording
 from spacetime.capture import Capturer
+from spacetime.compiled_error import as_raised
 from spacetime.core import Policy
 from spacetime.errors import (
     ClosedError,
@@ -300,13 +303,23 @@ def _run(batch: list[Entry], *, again: bool = False) -> None:
         return
     except BaseException as error:
         if len(batch) == 1:
-            batch[0].error = ModelError(batch[0].tenant, error)
+            batch[0].error = ModelError(batch[0].tenant, as_raised(error))
             return
         for entry in batch:
             _run([entry], again=again)
         return
     for entry, answer in zip(batch, answers, strict=True):
         entry.answer = answer
+
+
+def _resolve_built(entry: Entry, build: Callable[[Sequence[Tensor]], Any]) -> None:
+    """The answer of what native code wrote, or the error that it stands for."""
+    try:
+        answer = build(entry.outputs)
+    except Exception as error:
+        entry.future.set_exception(ModelError(entry.tenant, error))
+    else:
+        entry.future.set_result(answer)
 
 
 def _resolve(entry: Entry, status: str) -> None:
@@ -318,6 +331,6 @@ def _resolve(entry: Entry, status: str) -> None:
     elif entry.error is not None:
         future.set_exception(entry.error)
     elif entry.build is not None and entry.answer is None:  # not answered by a Python runner
-        future.set_result(entry.build(entry.outputs))
+        _resolve_built(entry, entry.build)
     else:
         future.set_result(entry.answer)

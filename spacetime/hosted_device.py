@@ -95,7 +95,7 @@ class HostedDevice:
                 for row, work in zip(rows, batch, strict=True)
             ]
             family.runners[0].time([payload for payload, _, _ in made])
-            return [outputs for _, outputs, _ in made]
+            return [list(family.answered(written)) for _, written, _ in made]
 
     def _family(self, tenant: int) -> ResidentFamily:
         family = self._tenants[tenant].family

@@ -8,8 +8,9 @@ numbers) runs eagerly on the lane's stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.utils import _pytree as pytree
 from spacetime import _native
 from spacetime.capture import Capturer
 from spacetime.errors import InvalidInput
-from spacetime.fusion import SlotGraph, ranges
+from spacetime.fusion import Guard, SlotGraph, ranges, within_bounds
 from spacetime.modules import copied
 from spacetime.program import Flat, Outputs
 from spacetime.runner import Entry, Runs, Work, own
@@ -68,6 +69,23 @@ class ResidentFamily:
     members: set[int] = field(default_factory=set)
     native: int = -1  # its number in the executor
     instead: Runs | None = None  # answers everything, once the family was taken apart
+    guards: tuple[Guard, ...] = ()  # of its graphs, whose last output then is each row's code
+
+    @property
+    def written(self) -> tuple[tuple[torch.Size, torch.dtype], ...]:
+        """A row of everything that its graphs write: the outputs, then the code."""
+        return (*self.tails, (torch.Size(()), torch.int64)) if self.guards else self.tails
+
+    def answered(self, written: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A request's outputs, of all its rows that the graphs wrote. Raises what the model's
+        operation does where an index in it was out of bounds."""
+        if not self.guards:
+            return written
+        *outputs, codes = written
+        code = int(codes.max())
+        if code:
+            raise self.guards[code - 1].raised()
+        return outputs
 
     @property
     def block_bytes(self) -> int:
@@ -126,6 +144,7 @@ class ResidentFamily:
         before = replace(self, runners=self.runners, members=set(self.members))
         self.weights, self.module, self.runners = other.weights, other.module, other.runners
         self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
+        self.guards = other.guards
         return before
 
     def leave(self, row: int) -> None:
@@ -158,15 +177,19 @@ class ResidentFamily:
         # Native code reads bytes as they lie there, where a view may only be said to be negated.
         inputs = [x.resolve_conj().resolve_neg().contiguous() for x in leaves]
         payload, outputs, event = self.payload(member, inputs, samples)
-        build, kept = self.outputs.build, (payload, event)
+        build, kept = self._built, (payload, event)
         return Entry(tenant, member, self, inputs, samples, payload.token, outputs, build, kept)
+
+    def _built(self, written: Sequence[Tensor]) -> Any:
+        return self.outputs.build(self.answered(written))
 
     def payload(
         self, member: int, inputs: Sequence[Tensor], samples: int
     ) -> tuple[_native.Payload, list[Tensor], torch.cuda.Event | None]:
-        """What a native runner takes for a request, its outputs, and the event it waits for."""
+        """What a native runner takes for a request, what it writes (`answered` makes outputs of
+        it), and the event it waits for."""
         on = inputs[0].device
-        outputs = [torch.empty((samples, *tail), dtype=t, device=on) for tail, t in self.tails]
+        outputs = [torch.empty((samples, *tail), dtype=t, device=on) for tail, t in self.written]
         event = torch.cuda.current_stream(on).record_event() if on.type == "cuda" else None
         payload = _native.Payload(
             member,
@@ -190,7 +213,8 @@ class ResidentFamily:
                 [x.to(device, copy=True) for x in work.leaves], self.signature.spec
             )
             # The model's own answer, whatever stands in it beside tensors.
-            there, back = module.model(*args, **kwargs), work.leaves[0].device
+            there = _within(device, partial(module.model, *args, **kwargs))
+            back = work.leaves[0].device
             answers.append(pytree.tree_map_only(Tensor, lambda y, to=back: own(y.to(to)), there))
         self.place.capturer.settle()  # whoever gets an answer may be on another stream
         return answers
@@ -220,6 +244,11 @@ class ResidentFamily:
         if self.graph is None:
             return [t.detach() for t in tensors_of(model)]
         return [entry.compute(model.state_dict()) for entry in self.graph.plain.entries]
+
+
+def _within(device: torch.device, call: Callable[[], Any]) -> Any:
+    """An index beyond its bounds would end a real device; the caller gets its error instead."""
+    return within_bounds(call, ()) if device.type == "cuda" else call()
 
 
 def bound(model: nn.Module, signature: Signature, views: Sequence[Tensor]) -> Flat:

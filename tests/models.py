@@ -6,6 +6,7 @@ import threading
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 X = torch.zeros(1, 6)
 
@@ -53,6 +54,32 @@ class Picky(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.table(ids)
+
+
+class LookUp(nn.Module):
+    """Rows of its own table, in one of PyTorch's ways; an id beyond raises in all of them."""
+
+    WAYS = ("embedding", "index", "index_select", "gather", "bag", "one hot")
+
+    def __init__(self, seed: int, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.way = way
+        self.table = nn.Parameter(torch.randn(10, 4))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        table = self.table
+        if self.way == "embedding":
+            return functional.embedding(ids, table)
+        if self.way == "index":
+            return table[ids]
+        if self.way == "index_select":
+            return table.index_select(0, ids.flatten()).view(ids.shape[0], -1, 4)
+        if self.way == "gather":
+            return table.gather(0, ids[:, :1].expand(-1, 4)) + ids.sum(1, keepdim=True)
+        if self.way == "bag":
+            return functional.embedding_bag(ids, table, mode="sum")
+        return functional.one_hot(ids, 10).float() @ table
 
 
 class Branch(nn.Module):

@@ -295,15 +295,37 @@ def test_a_lost_device_fails_each_caller_once_and_refuses_the_rest() -> None:
         assert again.add(net(0), example_inputs=(X,))(X).shape == (1, 5)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_model_that_asserts_on_the_device_loses_it() -> None:
-    with Session("fake:h200", max_batch=2) as session:
-        model = nn.Sequential(nn.Embedding(4, 3)).eval()
-        ids = torch.tensor([[1, 2]])
-        tenant = session.add(model, example_inputs=(ids,))
-        with pytest.raises(DriverError) as lost:
-            tenant(torch.tensor([[1, 99]]))
-        assert lost.value.code == ASSERT
+class Inverse(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.inv(x)
+
+
+class Quotient(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 6 // x
+
+
+@pytest.mark.parametrize(
+    ("model", "good", "bad"),
+    [
+        (nn.Sequential(nn.Embedding(4, 3)), torch.tensor([[1, 2]]), torch.tensor([[1, 99]])),
+        (nn.EmbeddingBag(4, 3, mode="max"), torch.tensor([[1, 2]]), torch.tensor([[-1, 2]])),
+        (Inverse(), torch.eye(3)[None], torch.zeros(1, 3, 3)),
+        (Quotient(), torch.tensor([[1, 2]]), torch.tensor([[1, 0]])),
+    ],
+)
+def test_what_a_model_raises_is_its_callers_and_loses_no_device(
+    session: Session, model: nn.Module, good: Tensor, bad: Tensor
+) -> None:
+    tenants = [session.add(model.eval(), example_inputs=(good,)) for _ in range(2)]
+    futures = [tenants[i % 2].submit(bad if i % 5 == 2 else good) for i in range(12)]
+    for i, future in enumerate(futures):
+        if i % 5 == 2:
+            with pytest.raises(ModelError):
+                future.result(timeout=20)
+        else:
+            assert torch.equal(future.result(timeout=20), model(good))
+    assert fake(session).lost is None
 
 
 def test_driver_versions_decide_the_mechanism() -> None:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fuse_models import tenants_of
@@ -201,14 +202,45 @@ def test_inputs_of_another_shape_or_dtype_are_refused(fused: Fused) -> None:
 
 def test_bad_indices_are_refused(fused: Fused) -> None:
     x = torch.randn(2, 3, 4, 4)
-    with pytest.raises(ValueError, match="S ="):
-        fused(x, index=torch.tensor([0]))
-    with pytest.raises(ValueError, match="int64"):
-        fused(x, index=torch.tensor([0.0, 1.0]))
+    others: list[Any] = [
+        torch.tensor([0]), torch.tensor([0.0, 1.0]), torch.tensor([False, True]), torch.tensor(0),
+        torch.tensor([[0, 1]]), [0], [0, 1.0], [True, False], [0, 1 << 70], "01", 0, None, {0, 1},
+    ]  # fmt: skip
+    for index in others:
+        for call in (lambda i: fused(x, index=i), lambda i: fused.script()(i, x)):
+            with pytest.raises(ValueError, match="one whole number for each of 2 samples") as told:
+                call(index)
+            assert "\n" not in str(told.value)
     with pytest.raises(ValueError, match="at least one"):
         fused(x[:0], index=torch.empty(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least one state dict"):
         fuse(small().eval(), [], example_inputs=(x,))
+
+
+def test_an_index_may_be_any_vector_of_whole_numbers(fused: Fused) -> None:
+    x = torch.randn(2, 3, 4, 4)
+    expected = fused(x, index=torch.tensor([2, 0]))
+    others: list[Any] = [
+        [2, 0], (2, 0), range(2, -1, -2), np.array([2, 0], np.uint8), [np.int64(2), 0],
+        torch.tensor([2, 0], dtype=torch.int32),
+    ]  # fmt: skip
+    for index in others:
+        assert torch.equal(fused(x, index=index), expected)
+
+
+def test_a_tenant_that_is_not_there_is_named(models: list[nn.Module]) -> None:
+    x = torch.randn(2, 3, 4, 4)
+    fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=(x,))
+    fused.remove(1)
+    for number in (1, -1, len(models), 1 << 62):
+        for call in (
+            lambda n: fused(x, index=[0, n]),
+            lambda n: fused.script()(torch.tensor([0, n]), x),
+            lambda n: fused.script()(torch.tensor([n]), x[:1]),
+            fused.alone,
+        ):
+            with pytest.raises(IndexError, match=f" {number}[ :].*not in this family"):
+                call(number)
 
 
 def test_weights_may_be_nan(models: list[nn.Module]) -> None:

@@ -80,7 +80,7 @@ LAYERS: list[set[str]] = [
     },
     {"kernels"},
     {"mig"},
-    {"core", "errors", "interruption", "interval", "tracing", "units"},
+    {"compiled_error", "core", "errors", "interruption", "interval", "tracing", "units"},
     {"_native"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -12,12 +12,14 @@ from .export import Exported, export
 from .fingerprint import fingerprint
 from .fused import Fused, fuse
 from .graph import draws_random, looks_at_values
-from .placed import placed
+from .guards import Guard, guards_of, raises_otherwise
+from .placed import placed, placed_alone
 from .probes import Ranges, ranges, rows_of, with_extremes
 from .proof import Doubt, doubt
 from .report import FusionReport
 from .slot_graph import SlotGraph, slot_graph
 from .tuned import Tuner
+from .watched import within_bounds
 
 __all__ = [
     "CannotExport",
@@ -26,6 +28,7 @@ __all__ = [
     "Exported",
     "Fused",
     "FusionReport",
+    "Guard",
     "Ranges",
     "SlotGraph",
     "Tuner",
@@ -34,10 +37,14 @@ __all__ = [
     "export",
     "fingerprint",
     "fuse",
+    "guards_of",
     "looks_at_values",
     "placed",
+    "placed_alone",
+    "raises_otherwise",
     "ranges",
     "rows_of",
     "slot_graph",
     "with_extremes",
+    "within_bounds",
 ]

@@ -24,6 +24,8 @@ from spacetime.modules import part_in_training
 from spacetime.tracing import tracing, unprinted
 
 from .confine import confined, shell
+from .indexing import ASSERT, base_name
+from .watched import raising
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,26 @@ def export(
     for node in program.graph.nodes:
         if node.op == "get_attr":
             raise CannotExport(f"its graph holds another, '{node.target}', as torch.cond's does")
-    return _sort(program, example)
+    exported = _sort(program, example)
+    _check_errors(exported, model, args, kwargs)
+    return exported
+
+
+def _check_errors(exported: Exported, model: nn.Module, args: Any, kwargs: Any) -> None:
+    """The graph has to make every check of values that its module makes, such as a look-up's."""
+    state = model.state_dict()
+    weights = [state[key].detach() for key in exported.weights.values()]
+    with torch.no_grad():
+        if not (made := raising(lambda: model(*args, **kwargs))):
+            return
+        inputs = exported.flatten(args, kwargs)
+        kept = raising(lambda: exported.module.forward(*weights, *inputs))
+    if kept < made:
+        raise CannotExport(
+            "the model looks something up and does not use it: a graph would not raise its error"
+        )
+    if any(base_name(node.target) == ASSERT for node in exported.module.graph.nodes):
+        raise CannotExport("the model asserts something about values: compiled code would not")
 
 
 def widen(inputs: Any) -> Any:

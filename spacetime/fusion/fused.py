@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from .autotune import tune
 from .entries import Plain
 from .export import Exported
 from .lower import Lowered
+from .numbers import numbers_of
 from .report import FusionReport, Row
-from .script import dispatch, trace_mixed, trace_plain
+from .script import dispatch, trace_mixed, trace_plain, without_weights
 from .slot_graph import slot_graph
 from .stacks import Stacks, empty
 
@@ -29,8 +31,10 @@ Compiled = Callable[..., list[Tensor]]
 class Fused:
     """R models of one architecture, called on a batch whose slots each name a tenant.
 
-    `fused(*inputs, index=numbers)` takes what the template takes, with S samples, and a LongTensor
-    [S]; it returns what the template returns, row s computed with the weights of index[s].
+    `fused(*inputs, index=numbers)` takes what the template takes, with S samples, and S numbers of
+    tenants; it returns what the template returns, row s computed with the weights of index[s]. What
+    a tenant's own module raises for its row, such as IndexError for an id beyond its table, is
+    raised here; so do the functions of `script` and `alone`.
 
     *Thread safety*: calls, `append`, `update` and `remove` may run at the same time from any
     threads. A call sees the tenants and weights that were there when it began.
@@ -81,15 +85,16 @@ class Fused:
             template_bytes=self._exported.shared_bytes,
         )
 
-    def __call__(self, *args: Any, index: Tensor, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, index: Tensor | Sequence[int], **kwargs: Any) -> Any:
         inputs = self._exported.flatten(args, kwargs)
         stacks = self._stacks
-        _check_index(index, inputs, stacks)
-        rows = locate(stacks.table, index)
-        with torch.no_grad():
+        numbers = numbers_of(index, inputs, stacks)
+        rows = locate(stacks.table, numbers)
+        with torch.no_grad(), suppress(Exception):
             # Not the module's own call: that prints the generated code when an operation fails.
             outputs = self._lowered.module.forward(rows, run_of(rows), *stacks.values, *inputs)
-        return self._exported.unflatten(outputs)
+            return self._exported.unflatten(outputs)
+        return self._exported.unflatten(self._one_by_one(stacks, numbers, inputs))
 
     def append(self, state: Mapping[str, Tensor]) -> int:
         """append(state): add a tenant; its number. ValueError when its state dict does not fit."""
@@ -130,12 +135,15 @@ class Fused:
 
         def call(index: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
             stacks = self._stacks
+            if not _fits(index, inputs):
+                index = numbers_of(index, inputs, stacks)
             slots = index.shape[0]
             if slots == 1:
-                plain = self._plain_compiled.get(1) or self._compile_plain(1)
-                return tuple(plain(stacks.views(int(index)), inputs))
+                return self._plainly(stacks.views(int(index)), inputs)
             compiled = self._compiled.get(slots) or self._compile(slots)
-            return tuple(compiled(index, stacks.table, stacks.values, inputs))
+            with suppress(Exception):
+                return tuple(compiled(index, stacks.table, stacks.values, inputs))
+            return tuple(self._one_by_one(stacks, index, inputs))
 
         return call
 
@@ -148,11 +156,31 @@ class Fused:
         self._stacks.row(number)
 
         def call(*inputs: Tensor) -> tuple[Tensor, ...]:
-            samples = inputs[0].shape[0]
-            compiled = self._plain_compiled.get(samples) or self._compile_plain(samples)
-            return tuple(compiled(self._stacks.views(number), inputs))
+            return self._plainly(self._stacks.views(number), inputs)
 
         return call
+
+    def _plainly(self, weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One tenant's samples by the compiled plain graph."""
+        samples = inputs[0].shape[0]
+        compiled = self._plain_compiled.get(samples) or self._compile_plain(samples)
+        with suppress(Exception):
+            return tuple(compiled(weights, inputs))
+        # Compiled code raises its own kind of error: the graph itself raises the module's.
+        with torch.no_grad():
+            return tuple(self._plain.module.forward(*weights, *inputs))
+
+    def _one_by_one(
+        self, stacks: Stacks, numbers: Tensor, inputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Slot after slot by its tenant's own graph, once the super-kernel has raised: raises what
+        the module does for the first slot whose own values are the reason."""
+        with torch.no_grad():
+            rows = [
+                self._plain.module.forward(*stacks.views(n), *(x[s : s + 1] for x in inputs))
+                for s, n in enumerate(numbers.tolist())
+            ]
+        return [torch.cat(parts) for parts in zip(*rows, strict=True)]
 
     def _compile(self, slots: int) -> Compiled:
         plain = self._compile_plain(slots)
@@ -161,8 +189,11 @@ class Fused:
             if slots not in self._compiled:
                 rows, weights = _mixture(slots, self._stacks)
                 inputs = self._exported.samples(slots)
-                mixed = trace_mixed(self._lowered.module, rows, weights, inputs)
-                self._compiled[slots] = dispatch(plain, mixed)
+                if weights:
+                    mixed = trace_mixed(self._lowered.module, rows, weights, inputs)
+                    self._compiled[slots] = dispatch(plain, mixed)
+                else:
+                    self._compiled[slots] = without_weights(plain)
             return self._compiled[slots]
 
     def _compile_plain(self, samples: int) -> Compiled:
@@ -213,23 +244,15 @@ def _mixture(slots: int, stacks: Stacks) -> tuple[Tensor, list[Tensor]]:
     return torch.arange(slots).flip(0) % tenants, weights
 
 
+def _fits(index: Any, inputs: Sequence[Tensor]) -> bool:
+    """Whether an index is one int64 for each sample: what launches give, known without looking."""
+    known = isinstance(index, Tensor) and index.dtype is torch.int64
+    return known and index.shape == inputs[0].shape[:1] and index.shape[0] > 0
+
+
 def _choices(lowered: Lowered, name: str) -> str:
     """'grouped', or '2: unfolded, 8: grouped' when it depends on the number of slots."""
     operation = lowered.operation(name)
     if len(set(operation.chosen.values())) > 1:
         return ", ".join(f"{n}: {c}" for n, c in sorted(operation.chosen.items()))
     return next(iter(operation.chosen.values()), operation.choice(0))
-
-
-def _check_index(index: Tensor, inputs: Sequence[Tensor], stacks: Stacks) -> None:
-    slots = {int(t.shape[0]) for t in inputs}
-    if index.dim() != 1 or index.dtype != torch.int64 or slots != {index.shape[0]}:
-        raise ValueError(
-            f"index: expected int64 [S] with S = {sorted(slots)} samples,"
-            f" got {index.dtype} {list(index.shape)}"
-        )
-    if index.shape[0] == 0:
-        raise ValueError("index: at least one slot is needed")
-    rows = stacks.table
-    if int(index.min()) < 0 or int(index.max()) >= len(rows) or int(rows[index].min()) < 0:
-        raise IndexError(f"index: {index.tolist()} names a tenant that is not in this family")

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from spacetime.kernels.slots import pick, take
 
 from .graph import Kind
+from .guards import checked, hides_indexes, indexes, operand_of, passed
 from .layout import Layout, size_at
 from .linear import slots_back, slots_first
 from .lower import Lowering, NoRule
@@ -105,8 +106,20 @@ def _operation(context: Lowering, node: fx.Node, position: int | None) -> fx.Nod
         _call(context, node, varying, position), layouts, _result(context, node, position)
     )
     choices = {"vmap": per_slot.vmap, "each": per_slot.each}
+    if _indexes_unseen(context, node):
+        del choices["vmap"]  # which may read the next tenant's where an index is out of bounds
+    for operand in node.all_input_nodes:
+        if operand.target is passed:
+            context.made[operand].target = checked
     operands = context.new(tuple(varying))
     return context.operation(f"generic({node.name})", choices, context.slots(), *operands)
+
+
+def _indexes_unseen(context: Lowering, node: fx.Node) -> bool:
+    """Whether it indexes by something that no guard stands before."""
+    if node.op == "call_module":
+        return hides_indexes(context.root.get_submodule(str(node.target)))
+    return any(context.is_weight(operand_of(node, bound)) for bound in indexes(node))
 
 
 def _varies(context: Lowering, node: fx.Node) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -41,16 +41,16 @@ def kinds(graph: fx.Graph, weights: Collection[str]) -> dict[fx.Node, Kind]:
 
 def bind(node: fx.Node) -> dict[str, Any]:
     """bind(node): the arguments of an ATen call by schema name, defaults filled in."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    bound: dict[str, Any] = {}
-    for position, argument in enumerate(node.target._schema.arguments):
-        if position < len(node.args):
-            bound[argument.name] = node.args[position]
-        elif argument.name in node.kwargs:
-            bound[argument.name] = node.kwargs[argument.name]
-        else:
-            bound[argument.name] = argument.default_value
-    return bound
+    return named(node.target, node.args, node.kwargs)
+
+
+def named(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """named(target, args, kwargs): the same of a call that is no node."""
+    assert isinstance(target, torch._ops.OpOverload)
+    schema = target._schema.arguments
+    bound = {argument.name: argument.default_value for argument in schema}
+    bound.update(zip(bound, args, strict=False))
+    return {**bound, **kwargs}
 
 
 def emit(graph: fx.Graph, target: Callable[..., Any], *args: Any) -> fx.Node:

@@ -19,6 +19,7 @@ from spacetime.kernels.slots import spread
 from .entries import Plain
 from .export import Exported
 from .graph import Kind, kinds, operation_name
+from .guards import GUARDS, guarded
 from .layout import Layout, Layouts
 from .operation import Implementation, SlotOperation
 from .report import Row
@@ -103,7 +104,7 @@ def lower(
     exported: Exported, plain: Plain, rule_of: Callable[[Any], Rule | None], generic: Rule
 ) -> Lowered:
     """lower(...): the graph over slots; CannotFuse names the node that prevents it."""
-    source = plain.module
+    source = guarded(plain.module, exported.inputs)
     names = {e.name for e in plain.entries}
     graph = fx.Graph()
     rows, run = graph.placeholder("slot_rows"), graph.placeholder("slot_run")
@@ -126,6 +127,8 @@ def lower(
             _check_independent(context, node)
         if not any(context.is_weight(n) for n in node.all_input_nodes):
             context.made[node] = graph.node_copy(node, lambda n: context.made[n])
+            if node.target in GUARDS:
+                context.made[node].meta["layout"] = context.layouts[node]
             continue
         context.made[node], row = _rewrite(context, node, rule_of, generic)
         report.append(row)

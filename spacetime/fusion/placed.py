@@ -15,8 +15,12 @@ from torch.fx.node import map_aggregate
 
 from spacetime.errors import CannotFuse
 
+from .codes import with_codes
 from .epilogues import with_epilogues
+from .export import Exported
 from .generic import PerSlot
+from .guards import GUARDS, Guard, guarded, guards_of
+from .layout import Layouts
 from .operation import Implementation, SlotOperation
 from .slot_graph import SlotGraph
 
@@ -26,9 +30,27 @@ HOST_ONLY = {"each", "oneDNN", "oneDNN product"}
 def placed(graph: SlotGraph, device: torch.device) -> fx.GraphModule:
     """placed(graph, device): (rows, run, *stacks, *inputs) to outputs, with operations of its own.
 
-    Raises CannotFuse where an operation has no implementation left.
+    Where the graph has guards, one more output is int64 [S]: 0, or the code of a guard that found
+    an index of the slot out of bounds, whose other outputs then mean nothing. Raises CannotFuse
+    where an operation has no implementation left.
     """
-    return with_epilogues(_on(graph.lowered.module, device))
+    return with_epilogues(with_codes(_on(graph.lowered.module, device)))
+
+
+def placed_alone(
+    exported: Exported, device: torch.device
+) -> tuple[fx.GraphModule, tuple[Guard, ...]]:
+    """placed_alone(exported, device): (rows, *weights, *inputs) to outputs and codes, as `placed`,
+    of one tenant's samples; and its guards. Raises CannotFuse where no code can tell samples apart.
+    """
+    module = guarded(exported.module, exported.inputs)
+    with module.graph.inserting_before(next(iter(module.graph.nodes))):
+        module.graph.placeholder("slot_rows")
+    layouts = Layouts(module.graph, exported.symbol)
+    for node in module.graph.nodes:
+        if node.target in GUARDS:
+            node.meta["layout"] = layouts[node]
+    return with_codes(_on(module, device)), guards_of(module)
 
 
 def _on(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:

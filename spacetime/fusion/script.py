@@ -49,6 +49,10 @@ def trace_plain(
     example = (list(weights), list(inputs))
 
     def traced(graph: fx.GraphModule) -> Callable[..., list[Tensor]]:
+        if not weights:  # TorchScript traces no empty list
+            only = _trace(lambda inputs: list(graph(*inputs)), (list(inputs),))
+            return lambda weights, inputs: only(list(inputs))
+
         def run(weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
             return list(graph(*weights, *inputs))
 
@@ -100,6 +104,18 @@ def dispatch(plain: Any, mixed: Any) -> Callable[..., list[Tensor]]:
     with tracing():
         compiled: Callable[..., list[Tensor]] = torch.jit.script(_Mixed(plain, mixed))
     return compiled
+
+
+def without_weights(plain: Any) -> Callable[..., list[Tensor]]:
+    """without_weights(plain): as dispatch, of a graph that uses no tenant's weights."""
+
+    def call(
+        index: Tensor, table: Tensor, weights: list[Tensor], inputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        locate(table, index)
+        return plain(weights, inputs)  # type: ignore[no-any-return]
+
+    return call
 
 
 def _trace(function: Callable[..., Any], example: tuple[Any, ...]) -> Callable[..., list[Tensor]]:

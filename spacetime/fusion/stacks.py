@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .entries import Entry
+from .numbers import is_number
 
 SPARE_PART = 20  # one spare row for this many tenants: appends rarely copy, memory stays flat
 
@@ -46,8 +47,8 @@ class Stacks:
     def row(self, number: int) -> int:
         """row(number): the row of a tenant; IndexError when there is none."""
         rows = self.table.tolist()
-        if not 0 <= number < len(rows) or rows[number] < 0:
-            raise IndexError(f"tenant {number}: not in this family")
+        if not is_number(number) or not 0 <= number < len(rows) or rows[number] < 0:
+            raise IndexError(f"tenant {number!r}: not in this family")
         return int(rows[number])
 
     def views(self, number: int) -> list[Tensor]:

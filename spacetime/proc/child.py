@@ -67,6 +67,7 @@ class _Lane:
 
     def serve(self) -> None:
         """Body of the serving thread: answers every launch, for ever."""
+        from spacetime.compiled_error import as_raised  # noqa: PLC0415
         from spacetime.measure import lane_threads  # noqa: PLC0415
 
         with lane_threads(len(self.cores)):
@@ -75,7 +76,7 @@ class _Lane:
                     batch = self._wire.read_batch(self._inbox, self.hosted.known_as)
                     self._wire.write_answers(self._outbox, self.hosted.run(*batch))
                 except BaseException as error:
-                    self._wire.write_error(self._outbox, error)
+                    self._wire.write_error(self._outbox, as_raised(error))
                     del error
                 self._mailbox.answer()
 

@@ -1,0 +1,64 @@
+"""What a captured graph says about indexes out of bounds: a code for each slot, one more output.
+
+Nothing in a captured graph may raise: on a CUDA device it would end the process's use of it. So
+each guard clamps its index, and notes its number for the slots whose index was beyond.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from spacetime.errors import CannotFuse
+from spacetime.kernels import bounds as kernel
+
+from .guards import GUARDS
+from .layout import Layout
+from .linear import slots_first
+
+
+def with_codes(module: fx.GraphModule) -> fx.GraphModule:
+    """with_codes(module): guards become clamps; the last output says which was beyond. In place.
+
+    A graph without guards stays as it is. Raises CannotFuse where a guard's index has no slots.
+    """
+    graph = module.graph
+    guards = [n for n in graph.nodes if n.target in GUARDS]
+    if not guards:
+        return module
+    rows = next(iter(graph.nodes))
+    with graph.inserting_before(guards[0]):
+        codes = graph.call_function(torch.zeros_like, (rows,))
+    for number, guard in enumerate(guards, 1):
+        layout: Layout | None = guard.meta["layout"]
+        if layout is None:
+            raise CannotFuse(guard.name, "an index that is not each sample's own")
+        with graph.inserting_before(guard):
+            out = graph.call_function(_beyond, guard.args)
+            within = graph.call_function(_clamped, (guard.args[0], out))
+            place = (layout.dim, layout.outer, layout.inner)
+            codes = graph.call_function(_noted, (codes, out, number, *place))
+        within.meta.update(guard.meta)
+        guard.replace_all_uses_with(within)
+        graph.erase_node(guard)
+    output = next(n for n in graph.nodes if n.op == "output")
+    output.args = ((*output.args[0], codes),)
+    module.recompile()
+    return module
+
+
+# A graph's nodes name functions of Python, not compiled ones.
+
+
+def _beyond(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
+    return kernel.beyond(ids, low, high, also)
+
+
+def _clamped(ids: Tensor, out: Tensor) -> Tensor:
+    return kernel.clamped(ids, out)
+
+
+def _noted(  # noqa: PLR0917 - a node's arguments
+    codes: Tensor, out: Tensor, number: int, dim: int, outer: int, inner: int
+) -> Tensor:
+    return kernel.noted(codes, slots_first(out, dim, outer, inner), number)
