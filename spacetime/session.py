@@ -140,6 +140,8 @@ class Session:
         """
         self._executor.check_open()
         with self._changing:
+            if not self.partitions:
+                raise InvalidInput("-", "lanes", "at least one when the session opens", "none")
             name = self._free_name(name)
             slo_ms = optional(name, "slo_ms", slo_ms, most=MOST_MS)
             rate_rps = positive(name, "rate_rps", rate_rps, most=MOST_RATE)
