@@ -43,7 +43,7 @@ class Hosted:
         self, fd: int, *, tenant: int, name: str, buckets: list[int], slo_ns: int | None, fuse: bool
     ) -> dict[str, Any]:
         """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
-        model, (args, kwargs) = unpack(fd)
+        model, (args, kwargs) = unpack(fd, name)
         signature = signature_of(name, args, kwargs)
         family, print_ = family_of(
             model,
