@@ -12,10 +12,10 @@ from typing import Any
 from spacetime.core import PRESETS, Policy
 from spacetime.errors import InvalidInput
 
-LARGEST_BATCH = 256
 MOST_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
 MOST_RATE = 1e9
 MOST_COUNT = 2**31 - 1
+MOST_PRIORITY = 10**9
 
 
 def positive(tenant: str, field: str, value: Any, *, most: float, unit: str = "") -> float:
@@ -48,7 +48,7 @@ def decided(tenant: str, value: Any) -> bool | None:
 
 def priority_of(tenant: str, value: Any) -> int:
     """Larger goes first."""
-    return whole(tenant, "priority", value, -MOST_COUNT, MOST_COUNT)
+    return whole(tenant, "priority", value, -MOST_PRIORITY, MOST_PRIORITY)
 
 
 def free_name(value: Any, taken: Any) -> str:
@@ -116,8 +116,8 @@ def check_layout(lanes: Any, sizes: Any, priorities: Any) -> None:
         expected = "a whole number, or a list of unit ids for each lane"
         raise InvalidInput("-", "lanes", expected, _shown(lanes))
     for field, value in (("sizes", sizes), ("priorities", priorities)):
-        if value is not None and not _list(value):
-            raise InvalidInput("-", field, "a list of whole numbers", _shown(value))
+        if value is not None and not (_list(value) and len(value)):
+            raise InvalidInput("-", field, "a list of whole numbers, one a lane", _shown(value))
 
 
 def priorities_of(given: Sequence[int] | None, lanes: int, most: int) -> Sequence[int]:

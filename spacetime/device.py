@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from numbers import Integral
 
 import torch
 
@@ -130,8 +131,8 @@ def laid_out(
         if lanes is not None:
             raise InvalidInput("-", "sizes", "given without lanes", "both")
         return sized(device, sizes)
-    if isinstance(lanes, int):
-        return divided(device, lanes)
+    if isinstance(lanes, Integral):
+        return divided(device, int(lanes))
     if lanes is not None:
         return chosen(device, lanes)
     return whole(device) if one else divided(device)

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 _LONGEST = 500  # characters of what another library said
+_MOST_TEXT = 4000
 _NAMED = re.compile(r"[\w.]+: ")
 
 
@@ -157,6 +158,12 @@ class OutOfMemory(MemoryError, SpacetimeError):  # in this order Python can make
         self.tenant = tenant
         self.needed = needed
         self.free = free
+
+
+def text_of(cause: BaseException) -> str:
+    """What it says, for another process: of a long text the line that says what was wrong."""
+    text = str(cause)
+    return text if len(text) <= _MOST_TEXT else reason_of(cause)
 
 
 class ModelError(SpacetimeError):

@@ -42,7 +42,7 @@ class HostedDevice:
         self, fd: int, *, tenant: int, name: str, buckets: list[int], slo_ns: int | None, fuse: bool
     ) -> dict[str, Any]:
         """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
-        model, (args, kwargs) = unpack(fd)
+        model, (args, kwargs) = unpack(fd, name)
         slo_ms = None if slo_ns is None else slo_ns / 1e6
         taken = self._session.add(
             model, example_inputs=args, example_kwargs=kwargs, name=f"{name} {tenant}",

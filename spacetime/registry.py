@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,19 +23,19 @@ from spacetime.tenant import AnyFamily
 class Registry:
     """Finds or makes the family of a model, on cores, in processes, or on a device (`place`).
 
-    fuses: whether tenants may share families at all. cores: where programs are measured. Used
-    under the session's lock.
+    fuses: whether tenants may share families at all. lanes: the units of each; programs are
+    measured on the first one's. Used under the session's lock.
     """
 
     def __init__(
-        self, executor: Executor, hosted: Families | None, *, fuses: bool, cores: Sequence[int]
+        self, executor: Executor, hosted: Families | None, *, fuses: bool, lanes: Sequence[Any]
     ) -> None:
         self.families: list[AnyFamily] = []
         self.place: Place | None = None
         self._executor = executor
         self._hosted = hosted
         self._fuses = fuses
-        self._cores = cores
+        self._lanes = lanes
         self._known: dict[str, Family | ResidentFamily] = {}  # by fingerprint and owner's word
 
     def join(
@@ -66,7 +67,7 @@ class Registry:
             known if self._fuses else {},
             buckets=asked.buckets,
             slo_ns=asked.slo_ns,
-            on_lane=partial(on_cores, self._cores),
+            on_lane=partial(on_cores, self._lanes[0]),
             batchable=asked.batchable,
         )
         if family.native < 0:

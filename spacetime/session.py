@@ -102,7 +102,7 @@ class Session:
             noted=audits.note_launches if self.auditor is not None else None,
         )  # fmt: skip
         self._registry = Registry(
-            self._executor, self._hosted, fuses=self.fuses, cores=self.partitions[0]
+            self._executor, self._hosted, fuses=self.fuses, lanes=self.partitions
         )
         self._updates = Updates(self._changing, self._executor, self.tenants)
         self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
@@ -162,6 +162,8 @@ class Session:
         """
         self._executor.check_open()
         with self._changing:
+            if not self.partitions:
+                raise InvalidInput("-", "lanes", "at least one when the session opens", "none")
             options = tenant_options(
                 free_name(name, self.tenants), slo_ms=slo_ms, rate_rps=rate_rps, priority=priority,
                 weight=weight, queue_limit=queue_limit, memory_limit_mib=memory_limit_mib,

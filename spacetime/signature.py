@@ -52,6 +52,7 @@ class Signature:
     ) -> tuple[list[Tensor], int]:
         flat, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
         if spec != self.spec:
+            self._check_keywords(kwargs)
             self._refuse("inputs", f"structured like {_shape(self.spec)}", _shape(spec))
         samples: int | None = None
         for leaf, x in zip(self.leaves, flat, strict=True):
@@ -62,6 +63,16 @@ class Signature:
             if x.device != flat[0].device:
                 self._refuse(f"{leaf.path} device", f"{flat[0].device} as the first", f"{x.device}")
         return flat, samples or 0
+
+    def _check_keywords(self, given: Mapping[str, Any]) -> None:
+        """Refuses a keyword the example had not, such as a misspelt option of submit."""
+        _, known = pytree.tree_unflatten(["*"] * self.spec.num_leaves, self.spec)
+        for name in given.keys() - known.keys():
+            own = f"those of its example ({', '.join(known) or 'none'})"
+            expected = f"left out: the keywords of a call are {own}, deadline_ms and priority"
+            self._refuse(name, expected, f"{name}={given[name]!r:.40}")
+        for name in known.keys() - given.keys():
+            self._refuse(name, "given as a keyword, as in the example", "none")
 
     def _check_leaf(self, leaf: Leaf, x: object) -> None:
         if not isinstance(x, Tensor):
@@ -92,7 +103,11 @@ def signature_of(
     also: devices besides the CPU where a request's tensors may lie.
     """
     if not isinstance(args, (tuple, list)):
-        raise InvalidInput(tenant, "example_inputs", "a tuple of inputs", type(args).__name__)
+        expected = "a tuple of a call's positional inputs, such as (x,)"
+        raise InvalidInput(tenant, "example_inputs", expected, type(args).__name__)
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        expected = "a dict of a call's keywords, such as {'mask': mask}"
+        raise InvalidInput(tenant, "example_kwargs", expected, f"{kwargs!r:.40}")
     pairs, spec = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
     leaves = []
     for path, x in pairs:

@@ -82,7 +82,7 @@ class _Lane:
 
     def obey(self, message: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """What the launching side asks for besides launches; errors as data."""
-        from spacetime.errors import InvalidInput, ModelError  # noqa: PLC0415
+        from spacetime.errors import InvalidInput, ModelError, text_of  # noqa: PLC0415
 
         verbs: dict[str, Callable[..., dict[str, Any]]] = {
             "add": partial(self.hosted.add, *fds),
@@ -96,7 +96,7 @@ class _Lane:
             return {"invalid": [error.tenant, error.field, error.expected, error.got]}
         except BaseException as error:
             cause = error.cause if isinstance(error, ModelError) else error
-            return {"raised": [type(cause).__name__, str(cause)[:4000]]}
+            return {"raised": [type(cause).__name__, text_of(cause)]}
         finally:
             for fd in fds:
                 os.close(fd)

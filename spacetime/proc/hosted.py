@@ -51,7 +51,7 @@ class Hosted:
         batchable: bool | None,
     ) -> dict[str, Any]:
         """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
-        model, (args, kwargs) = unpack(fd)
+        model, (args, kwargs) = unpack(fd, name)
         signature = signature_of(name, args, kwargs)
         family, print_ = family_of(
             model,

@@ -19,12 +19,13 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from spacetime.errors import InvalidInput
+from spacetime.errors import InvalidInput, reason_of
 from spacetime.proc.area import Area, aligned, tensor_at
 
 _HEAD = struct.Struct("=2q")  # bytes of the pickle; where the tensors begin
+IMPORTABLE = "one that another process can import (its class in a module, no lambdas in it)"
 _PLAIN = (Tensor, nn.Parameter)
 
 
@@ -48,7 +49,14 @@ class _Packer(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type) and obj.__module__ == "__main__" and not main_file():
-            raise pickle.PicklingError(f"class {obj.__name__} of an interactive session")
+            where = "an interactive session, standard input or python -c"
+            raise pickle.PicklingError(f"class {obj.__name__} of {where}")
+        if isinstance(obj, torch.jit.ScriptModule):
+            saved = io.BytesIO()
+            torch.jit.save(obj, saved)  # type: ignore[no-untyped-call]
+            return _script, (saved.getvalue(),)
+        if isinstance(obj, fx.GraphModule) and {"train", "eval"} & set(vars(obj)):
+            raise pickle.PicklingError("what torch.export made; add the module it was made of")
         if isinstance(obj, type | FunctionType) and (folder := _folder(obj.__module__)) is not None:
             self.folders[folder] = None
         return NotImplemented
@@ -81,8 +89,7 @@ def pack(tenant: str, model: nn.Module, example: Any) -> Area:
     try:
         packer.dump((model, example))
     except Exception as why:
-        expected = "one that another process can import (its class in a module, no lambdas in it)"
-        raise InvalidInput(tenant, "model", expected, f"{why}") from None
+        raise InvalidInput(tenant, "model", IMPORTABLE, reason_of(why)) from None
     shapes = [(x.dtype, tuple(x.shape)) for x in packer.tensors]
     listed = pickle.dumps((main_file(), [*packer.folders], shapes))
     texts = struct.pack("=q", len(listed)) + listed + file.getvalue()
@@ -100,8 +107,11 @@ def pack(tenant: str, model: nn.Module, example: Any) -> Area:
     return area
 
 
-def unpack(fd: int) -> tuple[nn.Module, Any]:
-    """The model and its example call, its weights mapped, not copied; `fd` stays open."""
+def unpack(fd: int, tenant: str = "-") -> tuple[nn.Module, Any]:
+    """The model and its example call, its weights mapped, not copied; `fd` stays open.
+
+    Raises InvalidInput where this process cannot make it.
+    """
     memory = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE)
     length, at = _HEAD.unpack_from(memory, 0)
     texts = bytes(memory[_HEAD.size : _HEAD.size + length])
@@ -112,8 +122,19 @@ def unpack(fd: int) -> tuple[nn.Module, Any]:
     for dtype, shape in shapes:
         tensors.append(tensor_at(memory, at, dtype, shape))
         at = aligned(at + tensors[-1].numel() * dtype.itemsize)
-    model, example = _Unpacker(io.BytesIO(texts[8 + listed :]), tensors, main).load()
+    try:
+        model, example = _Unpacker(io.BytesIO(texts[8 + listed :]), tensors, main).load()
+    except BaseException as why:  # of the script that is run again, sys.exit() too
+        raise InvalidInput(tenant, "model", IMPORTABLE, _named(why)) from why
     return model, example
+
+
+def _named(why: BaseException) -> str:
+    return f"{type(why).__name__}: {reason_of(why)}"
+
+
+def _script(saved: bytes) -> Any:
+    return torch.jit.load(io.BytesIO(saved))  # type: ignore[no-untyped-call]
 
 
 def _folder(module: str) -> str | None:
@@ -128,7 +149,7 @@ def _folder(module: str) -> str | None:
 def main_file() -> str:
     """The script this process runs; empty where it runs none."""
     file = getattr(sys.modules["__main__"], "__file__", None)
-    return os.path.abspath(file) if file else ""
+    return os.path.abspath(file) if file and os.path.isfile(file) else ""  # `<stdin>` is none
 
 
 @lru_cache(maxsize=1)

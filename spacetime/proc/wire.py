@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spacetime.errors import text_of
 from spacetime.proc.area import Area, aligned
 from spacetime.runner import Work
 from spacetime.signature import Leaf
@@ -90,7 +91,7 @@ def write_answers(area: Area, answers: Sequence[Sequence[Tensor]]) -> None:
 def write_error(area: Area, error: BaseException) -> None:
     """Leaves what was raised: the name of its class and its text."""
     name = type(error).__name__.encode()[:200]
-    text = str(error).encode(errors="replace")[:4000]
+    text = text_of(error).encode(errors="replace")[:4000]
     numbers = [RAISED, len(name), len(text)]
     at = _HEAD.size + WORD * len(numbers)
     said = _packed(numbers, at + len(name) + len(text)) + name + text
