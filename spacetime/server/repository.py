@@ -15,13 +15,17 @@ from spacetime import workload
 from spacetime.errors import SpacetimeError
 from spacetime.live_model import live_model
 from spacetime.server.model import VERSION, ServedModel, served, unknown
+from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
 from spacetime.session import Session
 from spacetime.workload import Workload
 
 
 class Repository:
-    """Owns the session of a server. Loading and unloading block; any thread may call."""
+    """Owns the session of a server. Loading and unloading block; any thread may call.
+
+    Raises WorkloadError for a tenant whose name no path can carry.
+    """
 
     def __init__(
         self,
@@ -31,6 +35,7 @@ class Repository:
         *,
         queue_limit: int = 1024,
     ) -> None:
+        check_names(tenant.name for tenant in declared.tenants)
         self.session = session
         self.closing = False
         self._declared = {tenant.name: tenant for tenant in declared.tenants}

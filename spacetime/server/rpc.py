@@ -37,7 +37,7 @@ class Call:
 
     def __init__(self, name: str, context: Any) -> None:
         self.method = "gRPC"
-        self.parts = [SERVICE, name]
+        self.path = f"/{SERVICE}/{name}"
         self.model = ""
         self.request = ""
         self._context = context

@@ -28,6 +28,7 @@ from spacetime.server.journal import Journal, log
 from spacetime.server.limits import Limits
 from spacetime.server.listener import GRACE_SECONDS, Listener, bind
 from spacetime.server.metrics import MetricsApplication
+from spacetime.server.page import Ports
 from spacetime.server.repository import Repository
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
@@ -104,6 +105,10 @@ class Server:
             "metrics": f"{scheme}://{host}:{self.metrics_port}/metrics",
         }
 
+    def _ports(self) -> Ports:
+        scheme = "http" if self.options.tls is None else "https"
+        return Ports(scheme, grpc=self.grpc_port, metrics=self.metrics_port)
+
     async def run(self, started: Callable[[], object] = lambda: None) -> None:
         """Serves until stop(); then ready turns false and what was accepted finishes."""
         self._loop = asyncio.get_running_loop()
@@ -114,7 +119,7 @@ class Server:
         journal = Journal(every=self.options.log_requests)
         answers = Answers(self._loop)
         intake = Intake(self.repository, limits, journal, answers)
-        app = Application(self.repository, intake, tokens)
+        app = Application(self.repository, intake, tokens, self._ports())
         metrics = MetricsApplication(self.repository, tokens, self._controller)
         listeners = [
             Listener(app, self._http, limits, self.options.tls, app.exchange),

@@ -125,8 +125,8 @@ def test_a_wrong_body_is_a_400_that_names_the_field(server: Server, body: Any, s
         ("POST", "/v2/models/nobody/infer", 404, None),
         ("POST", "/v2/models/affine/ready/infer", 404, None),
         ("GET", "/nowhere", 404, None),
-        ("GET", "/v2/models/affine/infer", 405, "POST"),
-        ("DELETE", "/v2", 405, "GET"),
+        ("GET", "/v2/models/affine/infer", 405, "POST, OPTIONS"),
+        ("DELETE", "/v2", 405, "GET, HEAD, OPTIONS"),
         ("POST", "/v2/repository/models/nobody/load", 404, None),
     ],
 )
