@@ -148,8 +148,8 @@ class Application:
         return 200, JSON, [encode(statistics(self._repository, [name]))]
 
     async def _index(self, call: Call) -> Answer:
-        message = http_messages.index_message(await self._body(call))
-        return 200, JSON, [encode(self._repository.index(ready=message.ready))]
+        ready = http_messages.ready_only(await self._body(call))
+        return 200, JSON, [encode(self._repository.index(ready=ready))]
 
     async def _load(self, call: Call) -> Answer:
         await self._change(call, self._repository.load)
@@ -160,8 +160,7 @@ class Application:
         return 200, JSON, [b"{}"]
 
     async def _change(self, call: Call, change: Callable[[str], None]) -> None:
-        message = http_messages.load_message(await self._body(call))
-        refuse_code(message.parameters)
+        refuse_code(http_messages.load_parameters(await self._body(call)))
         await asyncio.get_running_loop().run_in_executor(None, change, call.model)
 
     async def _openapi(self, call: Call) -> Answer:

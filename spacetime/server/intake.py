@@ -68,7 +68,7 @@ class Intake:
         try:
             head, binary = body.parts()
             message = http_messages.infer_message(head)
-            call.request = message.id
+            call.request = message.id or ""
             asked = http_messages.inference(model, message, binary, most=self.limits.tensors)
         except Refusal:
             self.count_refusal(call)

@@ -38,6 +38,13 @@ class Gate(nn.Module):
         return x + 1
 
 
+class Same(nn.Module):
+    """What comes is what goes, under a name that tells nothing of its type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 class FileGate(nn.Module):
     """The same between processes: says through one file that it holds, waits for another."""
 
@@ -73,6 +80,10 @@ def affine() -> nn.Module:
 
 def two() -> nn.Module:
     return Two()
+
+
+def same() -> nn.Module:
+    return Same()
 
 
 def gate() -> nn.Module:

@@ -91,7 +91,7 @@ def change(**fields: Any) -> dict[str, Any]:
         ({"inputs": []}, "inputs: input_0 is missing"),
         ({"inputs": [ONE, ONE]}, "inputs[1].name: input_0 is given twice"),
         ({"inputs": [change(data=[1, 2])]}, "inputs[0].data: must be 3 values"),
-        ({"inputs": [change(data=[[1, 2], [3]])]}, "inputs[0].data: must be numbers"),
+        ({"inputs": [change(data=[[1, 2], [3]])]}, "inputs[0].data: must be values, flat"),
         ({"inputs": [change(data=["1", "2", "3"])]}, "inputs[0].data[0]: must be a number"),
         ({"inputs": [change(data=[1, {}, 3])]}, "inputs[0].data[1]: must be a number"),
         ({"inputs": [change(data=[1, 2, 1e39])]}, "inputs[0].data: holds a number that FP32"),

@@ -89,7 +89,7 @@ def test_the_page_runs_and_fetches_nothing(shown: Server) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("host", ['evil"><b>', "evil b", "evil<", "evil/../y", "evil@x", "evil:b:c"])
+@pytest.mark.parametrize("host", ['evil"><b>', "evil b", "evil<", "evil/../y", "evil@x", "evil:b"])
 def test_a_host_that_is_none_is_not_shown(shown: Server, host: str) -> None:
     text, _ = page(shown, Host=host)
     assert "evil" not in text
