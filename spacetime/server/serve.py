@@ -22,6 +22,7 @@ from spacetime.interruption import SIGNALS
 from spacetime.live_controller import LiveController
 from spacetime.server import rpc
 from spacetime.server.answers import Answers
+from spacetime.server.health import Health
 from spacetime.server.http import Application
 from spacetime.server.intake import Intake
 from spacetime.server.journal import Journal, log
@@ -126,9 +127,9 @@ class Server:
             Listener(metrics, self._metrics, limits, self.options.tls),
         ]
         running = [asyncio.ensure_future(one.run_until_told()) for one in listeners]
-        calls = await self._answer_calls(
-            rpc.Service(self.repository, limits, tokens, journal, answers)
-        )
+        service = rpc.Service(self.repository, limits, tokens, journal, answers)
+        health = Health(self.repository, tokens, service)
+        calls = await self._answer_calls(service, health)
         while not all(one.started for one in listeners):
             await asyncio.sleep(0.001)
         try:
@@ -136,16 +137,17 @@ class Server:
             stopped = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.repository.closing = True
+            self.repository.close()
             await self._loop.run_in_executor(None, self.repository.drain)
+            health.end()
             for one in listeners:
                 one.should_exit = True
             await asyncio.gather(*running, calls.stop(GRACE_SECONDS))
 
-    async def _answer_calls(self, service: rpc.Service) -> Any:
+    async def _answer_calls(self, *services: rpc.Service | Health) -> Any:
         """A gRPC server, started. It binds by itself, so the port that was held is let go first."""
         self._grpc.close()
-        made = rpc.server(service, self.options.limits)
+        made = rpc.server([one.handler() for one in services], self.options.limits)
         address = f"{self._host()}:{self.grpc_port}"
         if not rpc.add_port(made, address, self.options.tls):
             expected = f"free on {self.options.host} (another --grpc-port, or 0 for any)"
