@@ -78,6 +78,7 @@ class ModelError(SpacetimeError):
         reason = (str(cause).strip() or "no message").splitlines()[-1]
         super().__init__(f"tenant {tenant}: the model raised {type(cause).__name__}: {reason}")
         self.tenant = tenant
+        self.reason = reason
         self.cause = cause
         self.__cause__ = cause
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from spacetime import workload
 from spacetime.errors import SpacetimeError
-from spacetime.live_model import live_model
+from spacetime.live_model import live_model, tried
 from spacetime.server.model import VERSION, ServedModel, served, unknown
 from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
@@ -167,17 +167,18 @@ class Repository:
 
     def _add(self, declared: workload.Tenant) -> ServedModel:
         live = live_model(declared, self._folder, seed=self._seeds[declared.name])
-        tenant = self.session.add(
-            live.module,
-            example_inputs=live.example_inputs,
-            name=declared.name,
-            slo_ms=declared.slo_ms,
-            rate_rps=declared.rate_rps,
-            priority=declared.priority,
-            weight=declared.weight,
-            queue_limit=self._queue_limit,
-        )
-        return served(tenant, declared, live.example_inputs)
+        with tried(declared):
+            tenant = self.session.add(
+                live.module,
+                example_inputs=live.example_inputs,
+                name=declared.name,
+                slo_ms=declared.slo_ms,
+                rate_rps=declared.rate_rps,
+                priority=declared.priority,
+                weight=declared.weight,
+                queue_limit=self._queue_limit,
+            )
+            return served(tenant, declared, live.example_inputs)
 
     def _declaration(self, name: str) -> workload.Tenant:
         if name not in self._declared:
