@@ -173,6 +173,7 @@ class ModelError(SpacetimeError):
         raised = f"{type(cause).__name__}: {reason_of(cause)}"
         super().__init__(f"tenant {tenant}: the model raised {raised}")
         self.tenant = tenant
+        self.reason = reason
         self.cause = cause
         self.__cause__ = cause
 

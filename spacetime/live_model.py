@@ -19,17 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spacetime import example_rows
 from spacetime.errors import ModelError, UnsupportedError
 from spacetime.workload import InputSpec, Tenant, Workload, WorkloadError
 
 REQUESTS = 4  # different ones, sent in turn
 MIXED_REQUESTS = 64  # where their sizes are drawn
-DTYPES = {
-    "BOOL": torch.bool,
-    "UINT8": torch.uint8, "UINT16": torch.uint16, "UINT32": torch.uint32, "UINT64": torch.uint64,
-    "INT8": torch.int8, "INT16": torch.int16, "INT32": torch.int32, "INT64": torch.int64,
-    "FP16": torch.float16, "FP32": torch.float32, "FP64": torch.float64, "BF16": torch.bfloat16,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +62,9 @@ def live_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> LiveM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _made(tenant, _factory(tenant, folder))
-        requests = tuple(
-            tuple(_random(spec, size) for spec in tenant.example_inputs)
-            for size in _sizes(tenant, seed)
-        )
     if tenant.weights is not None:
         _load_weights(tenant, module, folder / tenant.weights)
+    requests = example_rows.requests(tenant, folder, _sizes(tenant, seed), seed=seed)
     return LiveModel(module.eval(), requests)
 
 
@@ -98,6 +90,32 @@ def _factory(tenant: Tenant, folder: Path) -> Callable[[], Any]:
         raise _wrong(tenant, "model", f"{tenant.model}: {place} has no function {name}")
     made: Callable[[], Any] = found
     return made
+
+
+@contextmanager
+def tried(tenant: Tenant) -> Iterator[None]:
+    """Around what runs a tenant's own example: says where its values can be declared.
+
+    Raises WorkloadError where the model raises and has whole numbers, or rows of a file.
+    """
+    try:
+        yield
+    except ModelError as error:
+        for place, spec in enumerate(tenant.example_inputs):
+            if "INT" in spec.datatype or spec.file is not None:
+                raise _wrong(
+                    tenant, f"example_inputs[{place}]",
+                    f"the model raised {type(error.cause).__name__} for its own example, of "
+                    f"{_values(spec)}: {error.reason:.200}; say which it takes by range: "
+                    "[low, high], or give a file of inputs",
+                ) from error  # fmt: skip
+        raise
+
+
+def _values(spec: InputSpec) -> str:
+    if spec.file is not None:
+        return f"the rows of {spec.file}"
+    return "values 0 and 1" if spec.range is None else "values {} to {}".format(*spec.range)
 
 
 @contextmanager
@@ -130,14 +148,6 @@ def _sizes(tenant: Tenant, seed: int) -> list[int | None]:
         return [None] * REQUESTS
     sizes, weights = zip(*tenant.batch_mix, strict=True)
     return [*random.Random(seed).choices(sizes, weights, k=MIXED_REQUESTS)]
-
-
-def _random(spec: InputSpec, size: int | None) -> Tensor:
-    dtype = DTYPES[spec.datatype]
-    shape = spec.shape if size is None else (size, *spec.shape[1:])
-    if dtype.is_floating_point:
-        return torch.randn(shape).to(dtype)
-    return torch.ones(shape, dtype=dtype)  # a token any table has, a mask that hides nothing
 
 
 def _load_weights(tenant: Tenant, module: nn.Module, path: Path) -> None:

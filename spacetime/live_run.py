@@ -25,7 +25,7 @@ from spacetime import devices, profile_file, workload_file
 from spacetime.errors import PlanError
 from spacetime.interruption import Interruption
 from spacetime.live_controller import LiveController, summary
-from spacetime.live_model import LiveModel, live_models
+from spacetime.live_model import LiveModel, live_models, tried
 from spacetime.openloop import Sent, Target, drive
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
@@ -203,16 +203,17 @@ def share_of(load: Workload, session: Session) -> Workload:
 def admit(session: Session, load: Workload, models: Mapping[str, LiveModel]) -> None:
     """Makes every tenant of the workload a tenant of the session."""
     for each in load.tenants:
-        session.add(
-            models[each.name].module,
-            example_inputs=models[each.name].example_inputs,
-            name=each.name,
-            slo_ms=each.slo_ms,
-            rate_rps=each.rate_rps,
-            priority=each.priority,
-            weight=each.weight,
-            batchable=each.batchable,
-        )
+        with tried(each):
+            session.add(
+                models[each.name].module,
+                example_inputs=models[each.name].example_inputs,
+                name=each.name,
+                slo_ms=each.slo_ms,
+                rate_rps=each.rate_rps,
+                priority=each.priority,
+                weight=each.weight,
+                batchable=each.batchable,
+            )
 
 
 def run_live(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
@@ -21,6 +22,10 @@ DATATYPES = (
     *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
     *("FP16", "FP32", "FP64", "BF16"),
 )
+LARGEST_FLOAT = {
+    "FP16": 65504.0, "BF16": (2 - 2**-7) * 2.0**127,
+    "FP32": (2 - 2**-23) * 2.0**127, "FP64": sys.float_info.max,
+}  # fmt: skip
 TRACE_FORMS = ("csv", "azure-functions-2019", "azure-functions-2021", "azure-llm", "twitter")
 MAX_SCALE = 1e9
 MAX_RATE_RPS = 1e9  # one request a nanosecond: the clock's own resolution
@@ -102,11 +107,15 @@ class InputSpec:
     """One input tensor: its shape, first dimension the batch, and its Open Inference datatype.
 
     `name` is what clients of a server call it; without one it is input_0, input_1, ...
+    `range` bounds the values of examples, both ends included; `file` holds rows of them (.npy,
+    .npz, .safetensors, or the protocol's JSON). Without either see `example_rows`.
     """
 
     shape: tuple[int, ...]
     datatype: str
     name: str | None = None
+    range: tuple[float, float] | None = None
+    file: str | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -116,6 +125,36 @@ class InputSpec:
         for size in self.shape:
             _whole("shape", size, 1, MAX_COUNT)
         _one_of("datatype", self.datatype, DATATYPES)
+        if self.file is not None:
+            _text("file", self.file)
+        if self.range is not None:
+            self._check_range(self.range)
+
+    def _check_range(self, given: Sequence[Any]) -> None:
+        if self.file is not None:
+            raise WorkloadError("range", "is of no use with a file; leave one of them out")
+        if self.datatype == "BOOL":
+            raise WorkloadError("range", "is for numbers; BOOL is true and false")
+        if len(given) != 2:
+            raise WorkloadError("range", f"must be [low, high], got {shown(list(given))}")
+        lowest, highest = limits(self.datatype)
+        for end in given:
+            if self.datatype in LARGEST_FLOAT:
+                _number("range", end, highest, lowest)
+            else:
+                _whole("range", end, int(lowest), int(highest))
+        if given[0] > given[1]:
+            raise WorkloadError("range", f"must be [low, high], got {shown(list(given))}")
+
+
+def limits(datatype: str) -> tuple[float, float]:
+    """The least and the largest finite number of a datatype."""
+    if datatype in LARGEST_FLOAT:
+        return -LARGEST_FLOAT[datatype], LARGEST_FLOAT[datatype]
+    bits = int(datatype.partition("INT")[2])
+    if datatype.startswith("U"):
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Reading workload files: YAML or JSON, and CSV traces. Every refusal names file, line and field.
 
     tenants: [{name, model, slo_ms, rate_rps, priority?, weight?, batch_sizes?,
-               example_inputs?: [{shape, datatype, name?}], weights?, batch_mix?,
+               example_inputs?: [{shape, datatype, name?, range?, file?}], weights?, batch_mix?,
                batchable?}]
     arrivals: {process: poisson|constant|gamma|trace, cv?, file?, form?}
     seed: 0
@@ -216,7 +216,9 @@ def _mix(data: object, place: str) -> tuple[tuple[Any, Any], ...]:
 
 def _input(data: object, place: str) -> InputSpec:
     entries = _mapping(InputSpec, data, place)
-    entries["shape"] = _list(entries["shape"], f"{place}.shape")
+    for name in ("shape", "range"):
+        if entries.get(name) is not None:
+            entries[name] = _list(entries[name], f"{place}.{name}")
     return _make(InputSpec, entries, place)
 
 

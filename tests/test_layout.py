@@ -66,7 +66,7 @@ LAYERS: list[set[str]] = [
     {"controller"},
     {"plan_moves", "rate_trace"},
     {"plan", "interference_file", "profile_import", "recorded", "cost"},
-    {"profile_file", "interference", "monotone"},
+    {"example_rows", "profile_file", "interference", "monotone"},
     {
         "arguments",
         "modules",

@@ -11,13 +11,15 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 
 from spacetime import __version__
-from spacetime.server import body, http_messages
+from spacetime.server import body, http_messages, page
 from spacetime.server.answers import Ended
 from spacetime.server.exchange import Exchange
 from spacetime.server.facts import EXTENSIONS, refuse_code
 from spacetime.server.http_messages import Headers, Pieces, encode
 from spacetime.server.intake import JSON, Answer, Call, Intake
 from spacetime.server.openapi import description
+from spacetime.server.page import Ports
+from spacetime.server.paths import INFER
 from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import statistics
@@ -29,16 +31,19 @@ Send = Callable[[body.Message], Awaitable[None]]
 class Application:
     """Answers the protocol's paths from a repository."""
 
-    def __init__(self, repository: Repository, intake: Intake, tokens: Tokens) -> None:
+    def __init__(
+        self, repository: Repository, intake: Intake, tokens: Tokens, ports: Ports
+    ) -> None:
         self._repository = repository
         self._intake = intake
         self._tokens = tokens
+        self._ports = ports
 
     async def __call__(self, scope: body.Message, receive: body.Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         if scope["type"] != "http":
             return
-        call = Call(scope["method"], scope["path"], scope["headers"], receive)
+        call = Call(scope["method"], scope["raw_path"].decode(), scope["headers"], receive)
         journal = self._intake.journal
         start = journal.now()
         try:
@@ -58,12 +63,12 @@ class Application:
 
         A listener asks for every head; what gets None, each refusal among it, takes the long way.
         """
-        if method != b"POST" or not path.endswith(b"/infer") or b"%" in path:
+        if method != b"POST" or not path.endswith(b"/infer"):
             return None
         call = Call("POST", path.decode("latin-1"), headers)
         if b"content-length" not in call.headers:  # it may turn out to be too large
             return None
-        if (found := route(call.parts)) is None or found[1] is not Application._infer:
+        if call.words != INFER:
             return None
         try:
             self._tokens.check(call.headers.get(b"authorization"))
@@ -72,15 +77,14 @@ class Application:
             return None
 
     async def _answer(self, call: Call) -> Answer:
-        found = route(call.parts)
+        found = _ROUTES.get(call.words)
         if found is None:
-            raise Refusal(Kind.UNKNOWN, f"there is nothing at /{'/'.join(call.parts):.200}")
+            raise Refusal(Kind.UNKNOWN, f"there is nothing at {call.path:.200}")
         method, handler, is_open = found
         if not is_open:
             self._tokens.check(call.headers.get(b"authorization"))
-        if call.method != method:
-            allow = ((b"allow", method.encode()),)
-            raise Refusal(Kind.WRONG_METHOD, f"{call.method:.20}: use {method} here", allow)
+        if (told := options(call.method, method)) is not None:
+            return told
         return await handler(self, call)
 
     async def _infer(self, call: Call) -> Answer:
@@ -121,25 +125,31 @@ class Application:
         facts = {"name": "spacetime", "version": __version__, "extensions": EXTENSIONS}
         return 200, JSON, [encode(facts)]
 
+    async def _page(self, call: Call) -> Answer:
+        found = page.facts(self._repository, self._ports, call.headers.get(b"host", b""))
+        headers, text = page.answer(found, call.headers.get(b"accept", b""))
+        return 200, headers, [text]
+
     async def _model(self, call: Call) -> Answer:
-        return 200, JSON, [encode(self._repository.model(*call.versioned()).metadata())]
+        return 200, JSON, [encode(self._intake.model(call).metadata())]
 
     async def _model_ready(self, call: Call) -> Answer:
-        self._repository.model(*call.versioned())
+        self._intake.model(call)
         return await self._ready(call)
 
     async def _config(self, call: Call) -> Answer:
-        return 200, JSON, [encode(self._repository.model(*call.versioned()).config())]
+        return 200, JSON, [encode(self._intake.model(call).config())]
+
+    async def _all_stats(self, call: Call) -> Answer:
+        return 200, JSON, [encode(statistics(self._repository))]
 
     async def _stats(self, call: Call) -> Answer:
-        names = None
-        if call.parts[2] != "stats" or len(call.parts) > 3:
-            names = [self._repository.model(*call.versioned()).tenant.name]
-        return 200, JSON, [encode(statistics(self._repository, names))]
+        name = self._intake.model(call).tenant.name
+        return 200, JSON, [encode(statistics(self._repository, [name]))]
 
     async def _index(self, call: Call) -> Answer:
-        message = http_messages.index_message(await self._body(call))
-        return 200, JSON, [encode(self._repository.index(ready=message.ready))]
+        ready = http_messages.ready_only(await self._body(call))
+        return 200, JSON, [encode(self._repository.index(ready=ready))]
 
     async def _load(self, call: Call) -> Answer:
         await self._change(call, self._repository.load)
@@ -150,9 +160,7 @@ class Application:
         return 200, JSON, [b"{}"]
 
     async def _change(self, call: Call, change: Callable[[str], None]) -> None:
-        message = http_messages.load_message(await self._body(call))
-        refuse_code(message.parameters)
-        call.model = call.parts[3]
+        refuse_code(http_messages.load_parameters(await self._body(call)))
         await asyncio.get_running_loop().run_in_executor(None, change, call.model)
 
     async def _openapi(self, call: Call) -> Answer:
@@ -161,39 +169,36 @@ class Application:
 
 Handler = Callable[[Application, Call], Awaitable[Answer]]
 Route = tuple[str, Handler, bool]  # method, what answers, whether it needs no token
-_FIXED: dict[tuple[str, ...], Route] = {
+_ROUTES: dict[tuple[str, ...], Route] = {
+    ("",): ("GET", Application._page, False),
     ("v2",): ("GET", Application._server, False),
     ("v2", "health", "live"): ("GET", Application._live, True),
     ("v2", "health", "ready"): ("GET", Application._ready, True),
-    ("v2", "models", "stats"): ("GET", Application._stats, False),
+    ("v2", "models", "stats"): ("GET", Application._all_stats, False),
     ("v2", "repository", "index"): ("POST", Application._index, False),
     ("openapi.json",): ("GET", Application._openapi, False),
-}
-_OF_MODEL: dict[tuple[str, ...], Route] = {
-    (): ("GET", Application._model, False),
-    ("ready",): ("GET", Application._model_ready, False),
-    ("config",): ("GET", Application._config, False),
-    ("stats",): ("GET", Application._stats, False),
-    ("infer",): ("POST", Application._infer, False),
-}
-_CHANGES: dict[str, Route] = {
-    "load": ("POST", Application._load, False),
-    "unload": ("POST", Application._unload, False),
+    ("v2", "models", "*"): ("GET", Application._model, False),
+    ("v2", "models", "*", "ready"): ("GET", Application._model_ready, False),
+    ("v2", "models", "*", "config"): ("GET", Application._config, False),
+    ("v2", "models", "*", "stats"): ("GET", Application._stats, False),
+    INFER: ("POST", Application._infer, False),
+    ("v2", "repository", "models", "*", "load"): ("POST", Application._load, False),
+    ("v2", "repository", "models", "*", "unload"): ("POST", Application._unload, False),
 }
 
 
-def route(parts: list[str]) -> Route | None:
-    """What answers a path, given its parts."""
-    if (fixed := _FIXED.get(tuple(parts))) is not None:
-        return fixed
-    if len(parts) == 5 and parts[:3] == ["v2", "repository", "models"]:
-        return _CHANGES.get(parts[4])
-    if len(parts) < 3 or parts[:2] != ["v2", "models"] or not parts[2]:
+def options(asked: str, method: str) -> Answer | None:
+    """What a method other than a path's own gets, HEAD where GET is excepted.
+
+    The listener sends the headers of an answer to HEAD, and not its body. Raises Refusal.
+    """
+    if asked == method or (asked, method) == ("HEAD", "GET"):
         return None
-    rest = parts[3:]
-    if rest[:1] == ["versions"]:
-        rest = rest[2:] if len(rest) > 1 and rest[1] else ["versions"]
-    return _OF_MODEL.get(tuple(rest))
+    allowed = "GET, HEAD, OPTIONS" if method == "GET" else f"{method}, OPTIONS"
+    allow = (b"allow", allowed.encode())
+    if asked == "OPTIONS":
+        return 200, [allow], []
+    raise Refusal(Kind.WRONG_METHOD, f"{asked:.20}: use {method} here", (allow,))
 
 
 async def _disconnected(call: Call, future: Ended) -> None:

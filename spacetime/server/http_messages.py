@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,11 +26,7 @@ from spacetime.server.refusal import Kind, Refusal, invalid
 BINARY_LENGTH = b"inference-header-content-length"
 _JOINED = 1 << 16  # smaller answers go out as one piece
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Number = bool | int | float
-if TYPE_CHECKING:
-    Data = list[Any]
-else:  # nested like tensors; no strings: numpy gives each the room of the longest
-    Data = reduce(lambda inner, _: list[Number | inner], range(15), list[Number])
+Parameters = dict[str, Any]
 
 
 class InputMessage(Struct):
@@ -40,36 +35,36 @@ class InputMessage(Struct):
     name: str
     shape: list[Size]
     datatype: str
-    parameters: dict[str, Any] = {}
-    data: Data | None = None
+    parameters: Parameters | None = None
+    data: tensors.Data | None = None
 
 
 class OutputMessage(Struct):
     """An output that the client asks for."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: Parameters | None = None
 
 
 class InferMessage(Struct):
-    """The body of an inference request."""
+    """The body of an inference request; null is the same as absent in every message."""
 
     inputs: list[InputMessage]
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[OutputMessage] = []
+    id: str | None = None
+    parameters: Parameters | None = None
+    outputs: list[OutputMessage] | None = None
 
 
 class IndexMessage(Struct):
     """The body of a request for the repository's index."""
 
-    ready: bool = False
+    ready: bool | None = None
 
 
 class LoadMessage(Struct):
     """The body of a request to load or unload."""
 
-    parameters: dict[str, Any] = {}
+    parameters: Parameters | None = None
 
 
 _infer = msgspec.json.Decoder(InferMessage)
@@ -78,22 +73,37 @@ _load = msgspec.json.Decoder(LoadMessage)
 encode = msgspec.json.Encoder().encode
 
 
+# What JSON lacks and many write all the same: outside of a text, where a value of a list stands.
+_BARE = re.compile(rb'("(?:[^"\\]|\\.)*")|([\[,]\s*)(NaN|-?Infinity)(?=\s*[,\]])', re.DOTALL)
+
+
 def infer_message(data: Any) -> InferMessage:
     """The JSON part of an inference request. Raises Refusal naming the field."""
-    message: InferMessage = _decoded(_infer, data)
+    try:
+        message: InferMessage = _decoded(_infer, data)
+    except Refusal:
+        text = bytes(data)
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise
+        message = _decoded(_infer, _BARE.sub(_quoted, text))
     return message
 
 
-def index_message(data: Any) -> IndexMessage:
-    """The body of an index request; none at all is the default."""
+def _quoted(found: re.Match[bytes]) -> bytes:
+    text, before, number = found.groups()
+    return text or b'%b"%b"' % (before, number)
+
+
+def ready_only(data: Any) -> bool:
+    """Whether an index request asks for ready models only; no body at all is the default."""
     message: IndexMessage = _decoded(_index, data) if len(data) else IndexMessage()
-    return message
+    return bool(message.ready)
 
 
-def load_message(data: Any) -> LoadMessage:
-    """The body of a load or unload request; none at all is the default."""
+def load_parameters(data: Any) -> Parameters:
+    """The parameters of a load or unload request; no body at all has none."""
     message: LoadMessage = _decoded(_load, data) if len(data) else LoadMessage()
-    return message
+    return message.parameters or {}
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], data: Any) -> Any:
@@ -103,7 +113,7 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: Any) -> Any:
         problem, _, path = str(error).partition(" - at `$.")
         field = path.removesuffix("`")
         if ".data[" in field:
-            problem = "must be a number, true or false, or rows of them; BYTES are not served"
+            problem = tensors.what(problem)
         missing = re.fullmatch("Object missing required field `(.*)`", problem)
         if missing:
             raise invalid(f"{field}.{missing[1]}".lstrip("."), "is missing; add it") from None
@@ -118,7 +128,7 @@ def input_tensors(
     model: ServedModel, message: InferMessage, binary: bytes | memoryview, *, most: int
 ) -> dict[str, Tensor]:
     """The request's tensors by name; those without `data` lie in `binary` in their order."""
-    if len(message.inputs) > most or len(message.outputs) > most:
+    if len(message.inputs) > most or len(message.outputs or ()) > most:
         raise Refusal(Kind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
     found: dict[str, Tensor] = {}
     offset = 0
@@ -128,13 +138,14 @@ def input_tensors(
         if given.name in found:
             raise invalid(f"{field}.name", f"{given.name} is given twice")
         spec.check(field, given.datatype, given.shape)
-        check_parameters(f"{field}.parameters", given.parameters)
+        parameters = _present(given.parameters)
+        check_parameters(f"{field}.parameters", parameters)
         if given.data is not None:
             found[given.name] = tensors.from_numbers(
                 f"{field}.data", given.datatype, given.shape, given.data
             )
             continue
-        length = size(f"{field}.parameters", given.parameters)
+        length = size(f"{field}.parameters", parameters)
         part = binary[offset : offset + length]
         offset += length
         where = f"{field}.parameters.{BINARY_SIZE}"
@@ -144,19 +155,24 @@ def input_tensors(
     return found
 
 
+def _present(parameters: Parameters | None) -> Parameters:
+    """The parameters that have a value; null is none."""
+    if not parameters:
+        return {}
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
 def binary_outputs(model: ServedModel, message: InferMessage) -> tuple[list[str], list[bool]]:
     """The outputs asked for, all where none is named, and whether each goes out as bytes."""
-    default = flag("parameters", message.parameters, "binary_data_output")
-    for place, wanted in enumerate(message.outputs):
-        model.check_output(f"outputs[{place}].name", wanted.name)
-        unserved(f"outputs[{place}].parameters", wanted.parameters)
-    if not message.outputs:
-        return [], [default] * len(model.outputs)
-    binary = [
-        flag(f"outputs[{place}].parameters", wanted.parameters, "binary_data", default)
-        for place, wanted in enumerate(message.outputs)
-    ]
-    return [wanted.name for wanted in message.outputs], binary
+    default = flag("parameters", _present(message.parameters), "binary_data_output")
+    wanted, binary = [], []
+    for place, one in enumerate(message.outputs or ()):
+        model.check_output(f"outputs[{place}].name", one.name)
+        field, parameters = f"outputs[{place}].parameters", _present(one.parameters)
+        unserved(field, parameters)
+        wanted.append(one.name)
+        binary.append(flag(field, parameters, "binary_data", default))
+    return wanted, binary or [default] * len(model.outputs)
 
 
 Pieces = list[bytes | memoryview]
@@ -184,8 +200,8 @@ def inference(model: ServedModel, message: InferMessage, binary: Any, *, most: i
     """A request for `model`, of at most `most` tensors. Raises Refusal naming the field."""
     given = input_tensors(model, message, binary, most=most)
     wanted, as_bytes = binary_outputs(model, message)
-    options = submission(message.parameters)
-    return Inference(model, message.id, given, options, wanted, as_bytes)
+    options = submission(_present(message.parameters))
+    return Inference(model, message.id or "", given, options, wanted, as_bytes)
 
 
 def infer_answer(

@@ -11,6 +11,7 @@ from spacetime.server.http_messages import Headers, Inference, Pieces, encode
 from spacetime.server.journal import Journal, named
 from spacetime.server.limits import Limits
 from spacetime.server.model import ServedModel
+from spacetime.server.paths import place_of
 from spacetime.server.refusal import Kind, Refusal, refusal_of
 from spacetime.server.repository import Repository
 from spacetime.server.trace import echoed, trace_of
@@ -22,23 +23,20 @@ JSON: Headers = [(b"content-type", b"application/json")]
 class Call:
     """One HTTP request on its way through the application."""
 
-    __slots__ = ("headers", "method", "model", "parts", "receive", "request", "trace")
+    __slots__ = (
+        "headers", "method", "model", "path", "receive", "request", "trace", "version", "words",
+    )  # fmt: skip
 
     def __init__(
         self, method: str, path: str, headers: Headers, receive: Receive | None = None
     ) -> None:
         self.method = method
         self.headers = dict(headers)
-        self.parts = path.strip("/").split("/")
+        self.path = path  # as it was sent
+        self.words, self.model, self.version = place_of(path)
         self.receive = receive  # None: its body comes otherwise
-        self.model = ""
         self.request = ""  # its id
         self.trace = trace_of(self.headers)
-
-    def versioned(self) -> tuple[str, str | None]:
-        """The model's name and version in a path v2/models/NAME[/versions/VERSION]/..."""
-        self.model = self.parts[2]
-        return self.model, self.parts[4] if self.parts[3:4] == ["versions"] else None
 
     def signed(self, answer: Answer) -> Answer:
         """The answer with the id and the trace that the request came with."""
@@ -60,7 +58,7 @@ class Intake:
 
     def model(self, call: Call) -> ServedModel:
         """Whom the request is for. Raises Refusal."""
-        return self._repository.model(*call.versioned())
+        return self._repository.model(call.model, call.version)
 
     def body(self, call: Call) -> Body:
         """Where its body goes. Raises Refusal."""
@@ -71,7 +69,7 @@ class Intake:
         try:
             head, binary = body.parts()
             message = http_messages.infer_message(head)
-            call.request = message.id
+            call.request = message.id or ""
             asked = http_messages.inference(model, message, binary, most=self.limits.tensors)
         except Refusal:
             self.count_refusal(call)

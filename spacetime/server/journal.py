@@ -23,13 +23,12 @@ class Logged(Protocol):
     """What is said of a request."""
 
     method: str
+    path: str
     model: str
     request: str
 
     @property
     def headers(self) -> Mapping[bytes, bytes]: ...
-    @property
-    def parts(self) -> list[str]: ...
     @property
     def trace(self) -> Trace | None: ...
 
@@ -91,7 +90,7 @@ class Journal:
         log.exception("fault", extra={"fields": self._fields(call)})
 
     def _fields(self, call: Logged) -> dict[str, Any]:
-        fields = {"method": call.method, "path": ("/" + "/".join(call.parts))[:_MOST]}
+        fields = {"method": call.method, "path": call.path[:_MOST]}
         if call.model:
             fields["model"] = call.model[:_MOST]
         if asked := named(call):

@@ -14,11 +14,12 @@ from spacetime import __version__
 from spacetime.counters import Counters, LaneCounters, TenantCounters
 from spacetime.live_controller import LANES, STEPS, LiveController
 from spacetime.server import body
-from spacetime.server.http import Send, send_answer
+from spacetime.server.http import Send, options, send_answer
 from spacetime.server.intake import Answer, refused
 from spacetime.server.model import VERSION
 from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository
+from spacetime.server.statistics import misses
 from spacetime.server.tokens import Tokens
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -143,13 +144,6 @@ def _failures(counts: TenantCounters, wrong: int) -> dict[str, int]:
     return found
 
 
-def misses(counts: TenantCounters) -> dict[str, int]:
-    """Requests that were not answered in time, by reason; one withdrawn by its client is none."""
-    dropped = {reason: n for reason, n in counts.dropped.items() if reason != "cancelled"}
-    dropped["queue-full"] = dropped.get("queue-full", 0) + counts.refused
-    return dropped | {"late": counts.late, "failed": counts.failed}
-
-
 def _by_lane(lanes: Iterable[LaneCounters], kind: str) -> Iterable[Metric]:
     numbered = list(enumerate(lanes))
     for name, of, text, value in _PER_LANE:
@@ -226,7 +220,7 @@ class MetricsApplication:
         self._tokens.check(dict(scope["headers"]).get(b"authorization"))
         if scope["path"].rstrip("/") != "/metrics":
             raise Refusal(Kind.UNKNOWN, "metrics are at /metrics")
-        if scope["method"] != "GET":
-            raise Refusal(Kind.WRONG_METHOD, "use GET here", ((b"allow", b"GET"),))
+        if (told := options(scope["method"], "GET")) is not None:
+            return told
         text = exposition(self._repository, self._controller).encode()
         return 200, [(b"content-type", CONTENT_TYPE)], [text]

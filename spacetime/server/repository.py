@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from spacetime import workload
 from spacetime.errors import SpacetimeError
-from spacetime.live_model import LiveModel, live_model
+from spacetime.live_model import LiveModel, live_model, tried
 from spacetime.server.model import VERSION, ServedModel, served, unknown
+from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
 from spacetime.session import Session
 from spacetime.workload import Workload
 
 
 class Repository:
-    """Owns the session of a server. Loading and unloading block; any thread may call."""
+    """Owns the session of a server. Loading and unloading block; any thread may call.
+
+    Raises WorkloadError for a tenant whose name no path can carry.
+    """
 
     def __init__(
         self,
@@ -31,6 +36,7 @@ class Repository:
         *,
         queue_limit: int = 1024,
     ) -> None:
+        check_names(tenant.name for tenant in declared.tenants)
         self.session = session
         self.closing = False
         self._declared = {tenant.name: tenant for tenant in declared.tenants}
@@ -39,6 +45,7 @@ class Repository:
         self._queue_limit = queue_limit
         self._loaded: dict[str, ServedModel] = {}
         self._reasons: dict[str, str] = {}  # why a tenant is not loaded
+        self._told: list[Callable[[], object]] = []  # of changes
         self._changing = threading.Lock()
         self._counting = threading.Lock()
         self._ended = threading.Condition(self._counting)
@@ -70,6 +77,19 @@ class Repository:
             raise Refusal(Kind.UNKNOWN, f"model {name!r:.80} has version {VERSION} only")
         return found
 
+    def loaded(self, name: str) -> bool | None:
+        """Whether a tenant of the workload is loaded; None where it has none of that name."""
+        return name in self._loaded if name in self._declared else None
+
+    def on_change(self, then: Callable[[], object]) -> None:
+        """Calls then() whenever a tenant is loaded or taken out, and at the end, in any thread."""
+        self._told.append(then)
+
+    def close(self) -> None:
+        """Refuses what is new from now on; what was accepted goes on."""
+        self.closing = True
+        self._tell()
+
     def submit(self, model: ServedModel, tensors: Any, **options: int) -> Future[Any]:
         """A request's future. Raises Refusal; once closing, of every new request."""
         if self.closing:
@@ -97,6 +117,7 @@ class Repository:
                 self._reasons[name] = str(error)
                 raise refusal_of(error) from error
             self._reasons.pop(name, None)
+        self._tell()
 
     def load_all(self) -> None:
         """Loads every tenant; raises what the first that fails raises, naming it."""
@@ -112,6 +133,7 @@ class Repository:
             if model is not None:
                 self._reasons[name] = "unloaded"
                 self.session.remove(model.tenant)
+        self._tell()
 
     def index(self, *, ready: bool = False) -> list[dict[str, str]]:
         """Every tenant of the workload with its state; with `ready` those that answer only."""
@@ -141,7 +163,7 @@ class Repository:
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Refuses what is new and waits until everything accepted has ended; False: not in time."""
-        self.closing = True
+        self.close()
         with self._ended:
             return self._ended.wait_for(lambda: not self._accepted, timeout_s)
 
@@ -150,24 +172,29 @@ class Repository:
 
     def _add(self, declared: workload.Tenant) -> ServedModel:
         live = self._made(declared)
-        tenant = self.session.add(
-            live.module,
-            example_inputs=live.example_inputs,
-            name=declared.name,
-            slo_ms=declared.slo_ms,
-            rate_rps=declared.rate_rps,
-            priority=declared.priority,
-            weight=declared.weight,
-            batchable=declared.batchable,
-            queue_limit=self._queue_limit,
-        )
-        return served(tenant, declared, live.example_inputs)
+        with tried(declared):
+            tenant = self.session.add(
+                live.module,
+                example_inputs=live.example_inputs,
+                name=declared.name,
+                slo_ms=declared.slo_ms,
+                rate_rps=declared.rate_rps,
+                priority=declared.priority,
+                weight=declared.weight,
+                batchable=declared.batchable,
+                queue_limit=self._queue_limit,
+            )
+            return served(tenant, declared, live.example_inputs)
 
     def _declaration(self, name: str) -> workload.Tenant:
         if name not in self._declared:
             there = ", ".join(self._declared)
             raise Refusal(Kind.UNKNOWN, f"model {name!r:.80} is no tenant of the workload: {there}")
         return self._declared[name]
+
+    def _tell(self) -> None:
+        for then in self._told:
+            then()
 
     def _end(self, _: Future[Any]) -> None:
         with self._counting:

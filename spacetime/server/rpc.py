@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -36,9 +36,9 @@ _IDLE_MS, _GRACE_MS = 30_000, 10_000  # a silent connection is asked whether it 
 class Call:
     """One call, as the journal notes it."""
 
-    def __init__(self, name: str, context: Any) -> None:
+    def __init__(self, path: str, context: Any) -> None:
         self.method = "gRPC"
-        self.parts = [SERVICE, name]
+        self.path = path
         self.model = ""
         self.request = ""
         self._context = context
@@ -53,6 +53,9 @@ class Call:
     def trace(self) -> Trace | None:
         """The trace it belongs to; its span is the same in every line of the journal."""
         return trace_of(self.headers)
+
+
+Method = Callable[[bytes, Call], Awaitable[Any]]
 
 
 class Service:
@@ -88,23 +91,22 @@ class Service:
         async def understood(data: bytes, call: Call) -> Any:
             return await method(parsed(kind, data), call)
 
+        return self.unary(f"/{SERVICE}/{name}", understood, response, is_open=name in _OPEN)
+
+    def unary(self, path: str, method: Method, response: Any, *, is_open: bool) -> Any:
+        """What answers one method's calls with messages of a class; `is_open` needs no token."""
         return grpc.unary_unary_rpc_method_handler(
-            partial(self._answer, name, understood, response),
+            partial(self._answer, path, method, response, is_open=is_open),
             response_serializer=response.SerializeToString,
         )
 
     async def _answer(
-        self,
-        name: str,
-        method: Callable[[bytes, Call], Awaitable[Any]],
-        response: Any,
-        data: bytes,
-        context: Any,
+        self, path: str, method: Method, response: Any, data: bytes, context: Any, *, is_open: bool
     ) -> Any:
-        call = Call(name, context)
+        call = Call(path, context)
         start = self._journal.now()
         try:
-            if name not in _OPEN:
+            if not is_open:
                 self._tokens.check(call.headers.get(b"authorization"))
             answer = await method(data, call)
         except Refusal as refusal:
@@ -122,7 +124,7 @@ class Service:
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the requests, each an error or an answer of its own."""
         kind, response = message("ModelInferRequest"), message("ModelStreamInferResponse")
-        call = Call(STREAM, context)
+        call = Call(f"/{SERVICE}/{STREAM}", context)
         try:
             self._tokens.check(call.headers.get(b"authorization"))
         except Refusal as refusal:
@@ -213,8 +215,8 @@ class Service:
         return {}
 
 
-def server(service: Service, limits: Limits) -> Any:
-    """A gRPC server with the bounds of `limits`, without a port yet."""
+def server(handlers: Sequence[Any], limits: Limits) -> Any:
+    """A gRPC server of these services with the bounds of `limits`, without a port yet."""
     bounds = {
         "grpc.max_receive_message_length": min(limits.body_bytes + _OVERHEAD, _MOST_BYTES),
         "grpc.max_send_message_length": -1,
@@ -224,7 +226,7 @@ def server(service: Service, limits: Limits) -> Any:
         "grpc.so_reuseport": 0,  # a port in use is an error, not shared
     }
     made = grpc.aio.server(options=list(bounds.items()), maximum_concurrent_rpcs=limits.connections)
-    made.add_generic_rpc_handlers((service.handler(),))
+    made.add_generic_rpc_handlers(tuple(handlers))
     return made
 
 

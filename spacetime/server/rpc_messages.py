@@ -18,6 +18,7 @@ from spacetime.server.refusal import invalid
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
+HEALTH = "grpc.health.v1"  # the package of the health checks
 
 # Message: its fields. `name=number type`; `*` repeated; `name?choice` one of several; map<value>.
 _MESSAGES = """
@@ -81,6 +82,12 @@ RepositoryModelUnloadRequest: repository_name=1 string, model_name=2 string,
   parameters=3 map<ModelRepositoryParameter>
 RepositoryModelUnloadResponse:
 """
+_HEALTH_MESSAGES = """
+HealthCheckRequest: service=1 string
+HealthCheckResponse: status=1 int32
+HealthListRequest:
+HealthListResponse: statuses=1 map<HealthCheckResponse>
+"""  # status is an enum, which travels as an int32
 # Each method takes the message NameRequest and answers with NameResponse.
 METHODS = (
     *("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer"),
@@ -93,12 +100,12 @@ Proto = descriptor_pb2.FieldDescriptorProto
 _FIELD = re.compile(r"(\w+)(?:\?(\w+))?=(\d+) (\*?)(map<)?([\w.]+)>?")
 
 
-def _file() -> Any:
+def _file(package: str, messages: str) -> Any:
     found = descriptor_pb2.FileDescriptorProto(
-        name="spacetime/open_inference.proto", package=PACKAGE, syntax="proto3"
+        name=f"spacetime/{package}.proto", package=package, syntax="proto3"
     )
     made: dict[str, Any] = {}
-    for line in re.split(r"\n(?! )", _MESSAGES.strip()):
+    for line in re.split(r"\n(?! )", messages.strip()):
         name, _, fields = line.partition(":")
         outer, _, inner = name.rpartition(".")
         if outer and outer not in made:
@@ -138,16 +145,17 @@ def _set_type(field: Any, kind: str) -> None:
     if plain is not None:
         field.type = plain
     else:
-        field.type, field.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+        field.type, field.type_name = Proto.TYPE_MESSAGE, kind  # of the file's own package
 
 
 _pool = descriptor_pool.DescriptorPool()
-_pool.Add(_file())
+_pool.Add(_file(PACKAGE, _MESSAGES))
+_pool.Add(_file(HEALTH, _HEALTH_MESSAGES))
 
 
-def message(name: str) -> Any:
+def message(name: str, package: str = PACKAGE) -> Any:
     """The class of a message."""
-    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{package}.{name}"))
 
 
 def parsed(kind: Any, data: bytes) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spacetime.live_model import DTYPES
+from spacetime.example_rows import DTYPES
 from spacetime.server import tensors
 from spacetime.server.model import ServedModel, TensorSpec
 from spacetime.server.parameters import check_parameters

@@ -22,12 +22,14 @@ from spacetime.interruption import SIGNALS
 from spacetime.live_controller import LiveController
 from spacetime.server import rpc
 from spacetime.server.answers import Answers
+from spacetime.server.health import Health
 from spacetime.server.http import Application
 from spacetime.server.intake import Intake
 from spacetime.server.journal import Journal, log
 from spacetime.server.limits import Limits
 from spacetime.server.listener import GRACE_SECONDS, Listener, bind
 from spacetime.server.metrics import MetricsApplication
+from spacetime.server.page import Ports
 from spacetime.server.repository import Repository
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
@@ -104,6 +106,10 @@ class Server:
             "metrics": f"{scheme}://{host}:{self.metrics_port}/metrics",
         }
 
+    def _ports(self) -> Ports:
+        scheme = "http" if self.options.tls is None else "https"
+        return Ports(scheme, grpc=self.grpc_port, metrics=self.metrics_port)
+
     async def run(self, started: Callable[[], object] = lambda: None) -> None:
         """Serves until stop(); then ready turns false and what was accepted finishes."""
         self._loop = asyncio.get_running_loop()
@@ -114,16 +120,16 @@ class Server:
         journal = Journal(every=self.options.log_requests)
         answers = Answers(self._loop)
         intake = Intake(self.repository, limits, journal, answers)
-        app = Application(self.repository, intake, tokens)
+        app = Application(self.repository, intake, tokens, self._ports())
         metrics = MetricsApplication(self.repository, tokens, self._controller)
         listeners = [
             Listener(app, self._http, limits, self.options.tls, app.exchange),
             Listener(metrics, self._metrics, limits, self.options.tls),
         ]
         running = [asyncio.ensure_future(one.run_until_told()) for one in listeners]
-        calls = await self._answer_calls(
-            rpc.Service(self.repository, limits, tokens, journal, answers)
-        )
+        service = rpc.Service(self.repository, limits, tokens, journal, answers)
+        health = Health(self.repository, tokens, service)
+        calls = await self._answer_calls(service, health)
         while not all(one.started for one in listeners):
             await asyncio.sleep(0.001)
         try:
@@ -131,16 +137,17 @@ class Server:
             stopped = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.repository.closing = True
+            self.repository.close()
             await self._loop.run_in_executor(None, self.repository.drain)
+            health.end()
             for one in listeners:
                 one.should_exit = True
             await asyncio.gather(*running, calls.stop(GRACE_SECONDS))
 
-    async def _answer_calls(self, service: rpc.Service) -> Any:
+    async def _answer_calls(self, *services: rpc.Service | Health) -> Any:
         """A gRPC server, started. It binds by itself, so the port that was held is let go first."""
         self._grpc.close()
-        made = rpc.server(service, self.options.limits)
+        made = rpc.server([one.handler() for one in services], self.options.limits)
         address = f"{self._host()}:{self.grpc_port}"
         if not rpc.add_port(made, address, self.options.tls):
             expected = f"free on {self.options.host} (another --grpc-port, or 0 for any)"

@@ -50,5 +50,12 @@ def failures(counted: TenantCounters) -> int:
     return counted.failed + counted.refused + sum(counted.dropped.values())
 
 
+def misses(counts: TenantCounters) -> dict[str, int]:
+    """Requests that were not answered in time, by reason; one withdrawn by its client is none."""
+    dropped = {reason: n for reason, n in counts.dropped.items() if reason != "cancelled"}
+    dropped["queue-full"] = dropped.get("queue-full", 0) + counts.refused
+    return dropped | {"late": counts.late, "failed": counts.failed}
+
+
 def _duration(count: int, ns: int) -> dict[str, int]:
     return {"count": count, "ns": ns}

@@ -7,23 +7,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
-from spacetime.live_model import DTYPES
-from spacetime.server.refusal import invalid
+from spacetime.example_rows import DTYPES
+from spacetime.server.refusal import Refusal, invalid
 
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]  # as protobuf writes them in JSON
+
+
+def _nested(kind: Any) -> Any:
+    """A list of these, nested like a tensor's rows."""
+    rows: Any = list[kind]
+    return reduce(lambda inner, _: list[kind | inner], range(15), rows)  # type: ignore[valid-type]
+
+
+if TYPE_CHECKING:
+    Data = list[Any]
+else:  # no other texts: a tensor of BYTES is not served
+    Data = _nested(bool | int | float | NonFinite)
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 _PLAIN = {
     name: np.dtype(str(dtype).removeprefix("torch."))
     for name, dtype in DTYPES.items()
     if name != "BF16"
 }
-_FROM_JSON = _PLAIN | {"BF16": np.dtype(np.float32)}
 _CARRIED = _PLAIN | {"BF16": np.dtype(np.int16), "BOOL": np.dtype(np.uint8)}  # bytes, as numpy sees
+
+
+def what(problem: str) -> str:
+    """What a value of `data` must be, where the parser says only what it is not."""
+    if "out of range" in problem:
+        return "is beyond any number that is served"
+    return 'must be a number, "NaN", "Infinity", true or false, or rows of them; no BYTES'
 
 
 def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Tensor:
@@ -46,37 +67,75 @@ def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Te
 
 def from_numbers(field: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
     """The tensor of JSON numbers, flat or nested as `shape` says."""
+    kind = _kind(datatype)
     try:
-        array = np.array(data)
-    except (ValueError, OverflowError):  # ragged, or nested beyond what numpy holds
-        raise invalid(field, f"must be numbers, flat or nested as {list(shape)}") from None
+        array = np.array(msgspec.convert(data, kind.nested), _wide(datatype))
+    except (msgspec.ValidationError, OverflowError) as error:
+        if kind is _FLOATS and "out of range" in str(error):
+            raise _beyond(field, datatype) from None
+        raise invalid(field, f"{datatype} takes {_range(datatype)}") from None
+    except ValueError:  # ragged
+        raise invalid(field, f"must be values, flat or nested as {list(shape)}") from None
     if array.size != math.prod(shape) or (array.ndim != 1 and array.shape != tuple(shape)):
         raise invalid(
             field, f"must be {math.prod(shape)} values of shape {list(shape)}, got {array.size}"
         )
-    _check_kind(field, datatype, array)
-    try:
-        with np.errstate(over="raise"):
-            array = array.astype(_FROM_JSON[datatype])
-    except FloatingPointError:
-        raise invalid(field, f"holds a number that {datatype} cannot") from None
-    tensor = torch.from_numpy(array.reshape(shape))
-    return tensor.to(torch.bfloat16) if datatype == "BF16" else tensor  # .to() is not free
+    return _narrow(field, datatype, array).reshape(tuple(shape))
 
 
-def _check_kind(field: str, datatype: str, array: np.ndarray[Any, Any]) -> None:
+class _Kind(NamedTuple):
+    """What JSON holds for datatypes of one kind: as a type, and in words."""
+
+    nested: Any
+    words: str
+
+
+_BOOLS = _Kind(_nested(bool), "true or false")
+_WHOLES = _Kind(_nested(int), "whole numbers")
+_FLOATS = _Kind(_nested(float | NonFinite), 'numbers, "NaN", "Infinity" or "-Infinity"')
+
+
+def _kind(datatype: str) -> _Kind:
     if datatype == "BOOL":
-        fits, what = array.dtype.kind == "b", "true or false"
-    elif datatype.startswith(("FP", "BF")):
-        fits, what = array.dtype.kind in "iuf", "numbers"
-    else:
+        return _BOOLS
+    return _FLOATS if datatype.startswith(("FP", "BF")) else _WHOLES
+
+
+def _wide(datatype: str) -> np.dtype[Any]:
+    """Where any number of JSON goes first: it takes each exactly, or as FP64, or raises."""
+    if datatype in {"BOOL", "UINT64"}:
+        return _PLAIN[datatype]
+    return np.dtype(np.float64 if _kind(datatype) is _FLOATS else np.int64)
+
+
+def _range(datatype: str) -> str:
+    words = _kind(datatype).words
+    if _kind(datatype) is not _WHOLES:
+        return words
+    limits = np.iinfo(_PLAIN[datatype])
+    return f"{words} from {limits.min} to {limits.max}"
+
+
+def _narrow(field: str, datatype: str, array: np.ndarray[Any, Any]) -> Tensor:
+    """The values in their own datatype. Raises Refusal where one does not fit."""
+    kind = _kind(datatype)
+    if kind is _WHOLES and datatype != "UINT64":
         limits = np.iinfo(_PLAIN[datatype])
-        what = f"whole numbers from {limits.min} to {limits.max}"
-        fits = array.dtype.kind in "iu" and bool(
-            int(array.min(initial=0)) >= limits.min and int(array.max(initial=0)) <= limits.max
-        )
-    if not fits:
-        raise invalid(field, f"{datatype} takes {what}")
+        if int(array.min(initial=0)) < limits.min or int(array.max(initial=0)) > limits.max:
+            raise invalid(field, f"{datatype} takes {_range(datatype)}")
+    if datatype == "BF16":
+        narrow = torch.from_numpy(array).to(torch.bfloat16)
+    else:
+        with np.errstate(over="ignore"):
+            narrow = torch.from_numpy(array.astype(_PLAIN[datatype], copy=False))
+    # A finite number that becomes an infinity is beyond the datatype.
+    if kind is _FLOATS and np.isfinite(array).sum() != int(narrow.isfinite().sum()):
+        raise _beyond(field, datatype)
+    return narrow
+
+
+def _beyond(field: str, datatype: str) -> Refusal:
+    return invalid(field, f"holds a number that {datatype} cannot")
 
 
 def to_bytes(tensor: Tensor) -> memoryview:
@@ -90,6 +149,14 @@ def to_bytes(tensor: Tensor) -> memoryview:
 
 
 def to_numbers(tensor: Tensor) -> list[Any]:
-    """JSON numbers in row-major order; those that JSON lacks (NaN, infinities) become null."""
+    """JSON numbers in row-major order; the three that JSON lacks become texts."""
     values: list[Any] = tensor.detach().reshape(-1).tolist()
-    return values
+    if not tensor.is_floating_point() or tensor.isfinite().all():
+        return values
+    return [value if math.isfinite(value) else _text(value) for value in values]
+
+
+def _text(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"

@@ -22,7 +22,7 @@ FUZZ = settings(max_examples=10, deadline=None, suppress_health_check=list(Healt
 def test_schemathesis_finds_nothing() -> None:
     schema = schemathesis.openapi.from_dict(description())
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 17
+    assert len(operations) == 31
     with serving(tenant("affine")) as own:
         for operation in operations:
             _fuzz(operation, own)
