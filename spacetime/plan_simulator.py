@@ -122,6 +122,16 @@ class PlanRun:
         }
 
     @property
+    def worst(self) -> tuple[float, str] | None:
+        """The least attainment of a tenant that was asked, and its name; None where none was."""
+        asked = {
+            tenant.name
+            for number, tenant in enumerate(self.workload.tenants)
+            if any(each.tenants[number].offered for each in self.replications)
+        }
+        return min(((self.attainments[name], name) for name in sorted(asked)), default=None)
+
+    @property
     def attainment(self) -> float:
         """Fraction of all requests answered in time, over all replications."""
         return _attainment([tenant for each in self.replications for tenant in each.tenants])
@@ -277,6 +287,8 @@ def _arrivals(workload: Workload, scale: float) -> list[Arrivals]:
             Arrivals(
                 process=how.process, rate_rps=each.rate_rps / each.mean_request * scale, cv=how.cv
             )
+            if each.rate_rps
+            else Arrivals.trace()  # deployed, and nobody asks
             for each in workload.tenants
         ]
     times: list[list[int]] = [[] for _ in workload.tenants]

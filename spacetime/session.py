@@ -368,8 +368,8 @@ def _check_options(
     positive: Callable[[float], bool] = lambda x: math.isfinite(x) and x > 0  # noqa: E731
     if slo_ms is not None and not positive(slo_ms):
         raise InvalidInput(name, "slo_ms", "a positive number or None", str(slo_ms))
-    if not positive(rate_rps):
-        raise InvalidInput(name, "rate_rps", "a positive number", str(rate_rps))
+    if rate_rps != 0 and not positive(rate_rps):
+        raise InvalidInput(name, "rate_rps", "a number from 0", str(rate_rps))
     if not positive(weight):
         raise InvalidInput(name, "weight", "a positive number", str(weight))
     if queue_limit < 1:

@@ -264,7 +264,7 @@ def _of_tenants(partition: PartitionPlan) -> str:
 
 
 def _sharing(partition: PartitionPlan) -> Iterator[Violation]:
-    sharers, cycles = len(partition.tenants), {each.duty_ms for each in partition.tenants}
+    sharers, cycles = len(partition.sharers), {each.duty_ms for each in partition.sharers}
     if cycles <= {None}:
         if partition.procs > 1 and sharers > partition.procs:
             yield Violation(
@@ -280,13 +280,13 @@ def _assignment(
     partition: PartitionPlan, each: Assignment, load: Load, tenant: Tenant
 ) -> Iterator[Violation]:
     where = f"{each.tenant} on {partition.id}"
-    if not each.rate_rps > 0:
+    if not each.rate_rps > 0 and not (each.idle and tenant.rate_rps == 0):
         yield Violation(where, "rate", f"must be above 0, is {each.rate_rps:g}")
     if tenant.batch_sizes and each.batch not in tenant.batch_sizes:
         yield Violation(
             where, "batch", f"{each.batch} is none of {', '.join(map(str, tenant.batch_sizes))}"
         )
-    if _above(load.worst_ms, tenant.slo_ms):
+    if not each.idle and _above(load.worst_ms, tenant.slo_ms):
         bound = "latency" if load.point.latency_ms > tenant.slo_ms else "fill"
         yield Violation(
             where, bound,
@@ -314,8 +314,12 @@ def _utilisation(
             "utilisation",
             f"busy {together:.4g} of the time, the ceiling is {options.max_utilisation:g}",
         )
-    duty_ms = partition.tenants[0].duty_ms if partition.tenants else None
-    turns_ms = sum(load.point.latency_ms for load in found if load is not None)
+    duty_ms = partition.sharers[0].duty_ms if partition.sharers else None
+    turns_ms = sum(
+        load.point.latency_ms
+        for each, load in zip(partition.tenants, found, strict=True)
+        if load is not None and each in partition.sharers
+    )
     if duty_ms is not None and _above(turns_ms, duty_ms):
         yield Violation(
             partition.id, "duty", f"turns take {turns_ms:.4g} ms of a cycle of {duty_ms:.4g} ms"
@@ -363,6 +367,8 @@ def _rates(plan: Plan, workload: Workload) -> Iterator[Violation]:
     for _, _, each in plan:
         served[each.tenant] += each.rate_rps
     for tenant in workload.tenants:
+        if tenant.name not in served and tenant.rate_rps == 0:
+            yield Violation(tenant.name, "place", "is on no partition; at rate 0 it needs one too")
         if _above(tenant.rate_rps, served[tenant.name]):
             yield Violation(
                 tenant.name, "rate",

@@ -17,6 +17,7 @@ from spacetime.errors import InfeasibleError, ProfileError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.baselines import MigOnly, WholeGpu
 from spacetime.plan.demand import Part
+from spacetime.plan.gate import gated
 from spacetime.plan.integer import Column, Program, Row, build, demand_rows
 from spacetime.plan.layouts import Size
 from spacetime.plan.memory import fits, holding
@@ -29,6 +30,7 @@ from spacetime.workload import Workload
 WHOLE = 1e-6  # how far the solver's bound may be from a whole number it means
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exact:
     """`seconds`: how long the solver may search. `most_parts`: partitions a device may have.

@@ -16,6 +16,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.demand import ROUNDING, Part, ceiling_rps, copies, serves, settle, usable
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Plan
@@ -33,6 +34,7 @@ def _single(tenant: Tenant, profiles: Profiles, options: PlanOptions) -> list[Po
     return points
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Homogeneous:
     """MIG instances of one size everywhere; `units` None for the size that needs fewest devices.
@@ -88,6 +90,7 @@ def _of_size(
     return devices.parts
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Random:
     """Maximal MIG layouts drawn at random, the same for the same `seed`."""

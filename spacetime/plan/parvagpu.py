@@ -17,6 +17,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble, never_filling
 from spacetime.plan.demand import Part, at_least, ceiling_rps, serves, usable
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices, slices
 from spacetime.plan.plan import Plan, Reason
@@ -40,6 +41,7 @@ class _Choice:
         return [point for point in self.points if serves(point, rate_rps, tenant.slo_ms, options)]
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParvaGpu:
     """The planner of ParvaGPU over the MIG points of a profile.

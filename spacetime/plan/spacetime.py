@@ -20,6 +20,7 @@ from spacetime.plan.check import check
 from spacetime.plan.consolidate import consolidate
 from spacetime.plan.demand import lower_bound
 from spacetime.plan.fuse import fusions
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import Planner, PlanOptions, planner
@@ -34,6 +35,7 @@ MOST_IMPROVED = 2  # of the plans made, those of fewest devices
 MANY = 300  # tenants, of whom one plan takes seconds to improve
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceTime:
     """`seconds`: how long `exact` may search, which starts from up to `most_exact` tenants."""
