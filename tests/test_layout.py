@@ -64,7 +64,7 @@ LAYERS: list[set[str]] = [
     {"plan_moves", "rate_trace"},
     {"plan", "interference_file", "profile_import", "recorded", "cost"},
     {"profile_file", "interference", "monotone"},
-    {"signature", "workload", "profile", "devices", "mps_control", "mps_probe"},
+    {"signature", "workload", "profile", "devices", "mps_control", "mps_probe", "table_file"},
     {"kernels"},
     {"mig"},
     {"core", "errors", "interruption", "interval", "units"},

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.demand import bound_by_tenant, usable
+from spacetime.plan.demand import at_least, bound_by_tenant, usable
 from spacetime.plan.memory import excesses, fits, held, partition_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
@@ -75,10 +75,11 @@ def within_reach(
     name = max(bounds, key=lambda each: bounds[each])
     (rate,) = (tenant.rate_rps for tenant in workload.tenants if tenant.name == name)
     there = f"there are {most}" if options.gpus == most else f"a plan has at most {most}"
+    unit = "; is rate_rps in requests a second?" if total > 10 * most else ""
     raise InfeasibleError(
         name, "gpus",
-        f"{rate:.6g} req/s take {bounds[name]:.4g} devices at least, {there} "
-        f"(no plan of all tenants needs fewer than {total:.6g}); is rate_rps in requests a second?",
+        f"any plan needs {at_least(total)} devices at least, {there} (no plan needs fewer than "
+        f"{at_least(total)}; its {rate:.6g} req/s alone take {bounds[name]:.4g}){unit}",
     )  # fmt: skip
 
 
