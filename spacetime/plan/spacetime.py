@@ -38,9 +38,9 @@ MANY = 300  # tenants, of whom one plan takes seconds to improve
 @gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceTime:
-    """`seconds`: how long `exact` may search, which starts from up to `most_exact` tenants."""
+    """`nodes`: how much `exact` may search, which starts from up to `most_exact` tenants."""
 
-    seconds: float = 10.0
+    nodes: int = 1000
     most_exact: int = 60
     name: str = "spacetime"
 
@@ -121,7 +121,7 @@ class SpaceTime:
         names: list[tuple[str, dict[str, float]]] = [(name, {}) for name in begin]
         few = len(workload.tenants) <= self.most_exact
         if few and begin is START_FROM and find_spec("scipy") is not None:
-            names += [("exact", {"seconds": self.seconds, "slo_factor": f}) for f in FACTORS]
+            names += [("exact", {"nodes": self.nodes, "slo_factor": f}) for f in FACTORS]
         for name, choices in names:
             found = _attempt(planner(name, **choices), workload, profiles, device, options)
             if isinstance(found, Plan):
