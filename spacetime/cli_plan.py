@@ -55,9 +55,15 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
     help="Measured pairs, or a certificate of verify: what neighbours cost, planned and checked.",
 )
 @click.option(
+    "--steady",
+    is_flag=True,
+    help="Requests come at steady gaps, as papers assume; else the plan is simulated, and planner "
+    "spacetime keeps 99 % of each tenant in time.",
+)
+@click.option(
     "--attainment",
     type=Number(0.01, 1),
-    help="Lower the ceiling until every tenant has this part in time when simulated, such as 0.99.",
+    help="Refuse unless every tenant has this part in time when simulated, such as 0.999.",
 )
 @click.option(
     "--export",

@@ -122,14 +122,18 @@ class PlanRun:
         }
 
     @property
-    def worst(self) -> tuple[float, str] | None:
-        """The least attainment of a tenant that was asked, and its name; None where none was."""
-        asked = {
-            tenant.name
+    def asked(self) -> dict[str, float]:
+        """`attainments` of the tenants that anything was asked of."""
+        return {
+            tenant.name: self.attainments[tenant.name]
             for number, tenant in enumerate(self.workload.tenants)
             if any(each.tenants[number].offered for each in self.replications)
         }
-        return min(((self.attainments[name], name) for name in sorted(asked)), default=None)
+
+    @property
+    def worst(self) -> tuple[float, str] | None:
+        """The least attainment of a tenant that was asked, and its name; None where none was."""
+        return min(((part, name) for name, part in self.asked.items()), default=None)
 
     @property
     def attainment(self) -> float:

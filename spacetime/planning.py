@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
 from spacetime.workload import Workload
 
+OWN = "spacetime"  # the planner that simulates what it proposes
+TARGET = 0.99
+ARRIVALS = {"poisson": "Poisson", "gamma": "gamma", "constant": "constant", "trace": "recorded"}
+
 
 def from_options(
     *,
@@ -44,6 +49,7 @@ def from_options(
     calm: bool,
     guard: bool,
     interference: Path | None,
+    steady: bool,
     attainment: float | None,
     form: str | None,
     explain: bool,
@@ -65,15 +71,14 @@ def from_options(
     if advise:
         if calm or attainment is not None or form is not None or explain or out is not None:
             raise UnsupportedError("--advise: goes with --planner, --gpus, the limits and --json")
+        if planner == OWN and not steady and (keep := _simulator()) is not None:
+            maker = keep.Kept(maker)
         _advise(load, points, facts, options, maker, as_json=as_json)
         return
-    if attainment is not None:  # which needs the native simulator; planning alone does not
-        prove = import_module("spacetime.proven").proven
-        found = prove(maker, load, points, facts, options, target=attainment).plan
-    else:
-        found = maker.plan(load, points, facts, options)
-    if calm and attainment is None:
-        found = calmed(found, load, points, options)
+    if steady and attainment is not None:
+        raise UnsupportedError("--steady: does not go with --attainment, which simulates")
+    ask = _Asked(load, points, facts, options, own=planner == OWN)
+    found, said = ask.plan(maker, steady=steady, calm=calm, attainment=attainment)
     made = require(found, load, points, facts, options, interference=cost)
     if explain and made.planner != "spacetime":  # which says so already
         made = explained(made, load, points, facts, options)
@@ -85,10 +90,86 @@ def from_options(
         print(plan_json.dumps(made), end="")
     else:
         show(made, load, points, facts)
+    ask.say(said, aside=as_json or form is not None)
     if explain:
         Console(stderr=as_json or form is not None).print(
             made.explain(), highlight=False, markup=False, soft_wrap=True
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is planned for. `own`: by our planner, whose plans are to keep what they promise."""
+
+    load: Workload
+    points: Profiles
+    facts: DeviceFacts
+    options: PlanOptions
+    own: bool
+
+    def plan(
+        self, maker: Planner, *, steady: bool, calm: bool, attainment: float | None
+    ) -> tuple[Plan, str]:
+        """The plan, and how sure it is at the workload's own arrivals."""
+        ask = (self.load, self.points, self.facts, self.options)
+        simulator = None if steady else _simulator()
+        if attainment is not None:
+            proven = import_module("spacetime.proven").proven(maker, *ask, target=attainment)
+            return proven.plan, self.kept(proven.worst)
+        if simulator is not None and self.own and not calm:
+            found = simulator.best_of(maker, *ask)
+            return found.plan, self.kept(found.worst)
+        made = maker.plan(*ask)
+        if calm:
+            made = calmed(made, self.load, self.points, self.options)
+        if steady:
+            return made, "At steady arrivals, as papers assume: not simulated."
+        if simulator is None:
+            return made, "Not simulated: this installation is without its compiled part."
+        attained = simulator.simulated(self.load, self.points, TARGET)(made)
+        return made, self.kept(min(((part, name) for name, part in attained.items()), default=None))
+
+    def kept(self, worst: tuple[float, str] | None) -> str:
+        """What was simulated, in a line; a warning begins with the tenant's name."""
+        how = f"Simulated at {ARRIVALS[self.load.arrivals.process]} arrivals"
+        if worst is None:
+            return f"{how}: nobody asks."
+        part, name = worst
+        if part >= TARGET:
+            return f"{how}: every tenant has at least {_percent(part)} of its requests in time."
+        (tenant,) = (each for each in self.load.tenants if each.name == name)
+        fastest = min(point.latency_ms for point in self.points.of(tenant.model))
+        why = (
+            f"its quickest launch takes {fastest:.4g} of {tenant.slo_ms:g} ms, and no plan that "
+            "was tried does better" if self.own
+            else "this is the plan as its paper has it; planner spacetime keeps more"
+        )  # fmt: skip
+        return (
+            f"WARNING: {how.lower()}, tenant {name} has {_percent(part)} of its requests in time, "
+            f"less than {TARGET:.0%}: {why}."
+        )
+
+    def say(self, said: str, *, aside: bool) -> None:
+        """Beside a table always; beside what a program reads only what warns, on stderr."""
+        if not aside:
+            Console().print(said, highlight=False, markup=False, soft_wrap=True)
+        elif said.startswith("WARNING"):
+            print(said, file=sys.stderr)
+
+
+def _percent(part: float) -> str:
+    """Rounded down: 99.996 % is not all."""
+    return f"{math.floor(part * 10_000) / 100:.2f} %"
+
+
+def _simulator() -> Any:
+    """The module that simulates plans, or None where the compiled part is absent."""
+    try:
+        return import_module("spacetime.proven")
+    except ImportError as error:
+        if not (error.name or "").startswith("spacetime._native"):
+            raise
+        return None
 
 
 def _advise(
