@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spacetime.devices import DEVICES
+from spacetime.devices import device
+from spacetime.errors import UnsupportedError
 from spacetime.interval import interval
 from spacetime.plan import PartitionPlan, Plan
 from spacetime.plan_simulator import PlanRun, Replication
@@ -118,8 +119,9 @@ def _use(
 
 def stranded_units(plan: Plan) -> int | None:
     """Units of the plan's devices that are in no partition; None for a device not in the tables."""
-    facts = DEVICES.get(plan.device)
-    if facts is None:
+    try:
+        facts = device(plan.device)
+    except UnsupportedError:
         return None
     found = 0
     for gpu in plan.gpus:

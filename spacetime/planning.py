@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from spacetime import devices, interference_file, profile_file, workload_file
+from spacetime import device_file, interference_file, profile_file, workload_file
 from spacetime.advise import Advice
 from spacetime.advise import advise as right_sized
 from spacetime.devices import DeviceFacts
@@ -64,7 +64,7 @@ def from_options(
     """
     options = PlanOptions(gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation)
     load, points = workload_file.read(workload), profile_file.read(profiles)
-    facts = devices.device(device or points.device)
+    facts = device_file.named(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
     maker, cost = _counting(_maker(planner, parse(choices), guard=guard), interference)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from spacetime import devices, profile_file, scenario_file
+from spacetime import device_file, profile_file, scenario_file
 from spacetime.comparison import DEMAND, Verdict, compare
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.plan_simulator import SimOptions
@@ -47,7 +47,7 @@ def from_options(
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("planning and simulating", total=len(found) * len(names))
         for verdict in compare(
-            found, names, profiles=points, device=devices.device(device or points.device),
+            found, names, profiles=points, device=device_file.named(device or points.device),
             plan_options=PlanOptions(
                 gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation
             ),

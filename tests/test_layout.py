@@ -55,7 +55,7 @@ LAYERS: list[set[str]] = [
     {"runner", "measure", "capture"},
     {"cost_graph"},
     {"fusion"},
-    {"counters", "scenario_file", "profile_rounds", "mig_fake", "nvml"},
+    {"counters", "device_file", "scenario_file", "profile_rounds", "mig_fake", "nvml"},
     {"recording"},
     {"mig_control", "mps"},
     {"embed"},

@@ -63,7 +63,7 @@ class MigOnly:
             points = [p for p in usable(tenant, profiles, options, kind="mig") if p.procs == 1]
             number, point = _smallest(tenant, points, options)
             parts += [Part(tenant, point)] * number
-        devices = Devices(two_threes=True)
+        devices = Devices(two_threes=True, geometry=device.geometry)
         for part in sorted(parts, key=lambda part: -part.point.units):
             devices.place(part)
         return assemble(

@@ -137,7 +137,7 @@ def _geometry(gpu: GpuPlan, device: DeviceFacts) -> Iterator[Violation]:
     for kind in kinds:
         same = [part for part in outer if part.kind == kind]
         yield from _fits(f"gpu {gpu.id}", kind, same, device)
-    yield from _clients(gpu)
+    yield from _clients(gpu, device.geometry.compute)
     yield from _nesting(gpu, device)
 
 
@@ -150,12 +150,12 @@ def _fits(
         yield Violation(where, "kind", str(error))
         return
     if kind == "mig":
-        yield from _mig_fits(where, parts)
+        yield from _mig_fits(where, parts, device.geometry)
     elif (total := sum(part.units for part in parts)) > whole:
         yield Violation(where, "units", f"{total} of {kind}, the device has {whole}")
 
 
-def _clients(gpu: GpuPlan) -> Iterator[Violation]:
+def _clients(gpu: GpuPlan, slices: int) -> Iterator[Violation]:
     """Processes side by side are clients of an MPS server, which takes only so many."""
     beside = [p for p in gpu.partitions if p.kind == "mps" and p.parent is None]
     if (clients := sum(part.procs for part in beside)) > MPS_CLIENTS:
@@ -163,25 +163,28 @@ def _clients(gpu: GpuPlan) -> Iterator[Violation]:
         yield Violation(f"gpu {gpu.id}", "clients", text)
     for outer in (part for part in gpu.partitions if part.kind == "mig"):
         inner = [part for part in gpu.partitions if part.parent == outer.id] or [outer]
-        most = max(1, MPS_CLIENTS * outer.units // mig.COMPUTE_SLICES)
+        most = max(1, MPS_CLIENTS * outer.units // slices)
         if (clients := sum(part.procs for part in inner)) > most:
             text = f"{clients} processes, MPS in {outer.units} slices takes {most}"
             yield Violation(outer.id, "clients", text)
 
 
-def _mig_fits(where: str, parts: list[PartitionPlan]) -> Iterator[Violation]:
+def _mig_fits(
+    where: str, parts: list[PartitionPlan], geometry: mig.Geometry
+) -> Iterator[Violation]:
     placed = []
     for part in parts:
         placement = mig.Placement(part.units, -1 if part.start is None else part.start)
-        if mig.is_legal(placement):
+        if mig.is_legal(placement, geometry):
             placed.append(placement)
         else:
             yield Violation(
                 part.id, "placement", f"{part.units} slices cannot start at {part.start}"
             )
-    if not mig.fits(placed):
+    if not mig.fits(placed, geometry):
         shown = ", ".join(f"{size}@{start}" for size, start in placed)
-        yield Violation(where, "placement", f"{shown} overlap or exceed 7 compute slices")
+        text = f"{shown} overlap or exceed {geometry.compute} compute slices"
+        yield Violation(where, "placement", text)
 
 
 def _nesting(gpu: GpuPlan, device: DeviceFacts) -> Iterator[Violation]:

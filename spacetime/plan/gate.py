@@ -202,8 +202,10 @@ class _Seats:
             fit = sum(part.units for part in parts) <= room
             return replace(gpu, partitions=parts) if fit else None
         taken = [mig.Placement(part.units, part.start or 0) for part in outer]
-        for start in mig.SHAPES[point.units].starts if point.units in mig.SHAPES else ():
-            if mig.fits([*taken, mig.Placement(point.units, start)]):
+        geometry = self._device.geometry
+        shape = geometry.shape(point.units)
+        for start in shape.starts if shape else ():
+            if mig.fits([*taken, mig.Placement(point.units, start)], geometry):
                 return replace(gpu, partitions=(*outer, replace(more, start=start)))
         return None
 

@@ -95,7 +95,7 @@ class Paris:
             wanted += [_Class(tenant, curves[share.units], share) for share in shares]
             reasons.append(Reason(tenant.name, _why(shares)))
         counts = [each.least(options) for each in wanted]
-        devices = Devices(two_threes=True)
+        devices = Devices(two_threes=True, geometry=device.geometry)
         for at in sorted(range(len(wanted)), key=lambda at: -wanted[at].share.units):
             for _ in range(counts[at]):
                 devices.place(wanted[at].part(counts[at], options))

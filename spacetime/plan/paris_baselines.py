@@ -57,9 +57,10 @@ class Homogeneous:
         points = [(tenant, _single(tenant, profiles, options)) for tenant in workload.tenants]
         best: list[list[Part]] | None = None
         refused: InfeasibleError | None = None
-        for units in mig.SIZES if self.units is None else (self.units,):
+        sizes = [shape.units for shape in device.geometry.shapes]
+        for units in sizes if self.units is None else (self.units,):
             try:
-                found = _of_size(units, points, options)
+                found = _of_size(units, points, device, options)
             except InfeasibleError as error:
                 refused = error
                 continue
@@ -74,9 +75,10 @@ class Homogeneous:
 
 
 def _of_size(
-    units: int, points: Sequence[tuple[Tenant, Sequence[Point]]], options: PlanOptions
-) -> list[list[Part]]:
-    devices = Devices(two_threes=True)
+    units: int, points: Sequence[tuple[Tenant, Sequence[Point]]], device: DeviceFacts,
+    options: PlanOptions,
+) -> list[list[Part]]:  # fmt: skip
+    devices = Devices(two_threes=True, geometry=device.geometry)
     for tenant, every in points:
         own = [point for point in every if point.units == units]
         if not own:
@@ -116,7 +118,7 @@ class Random:
             best.append({point.units: point for point in points})
         left = [tenant.rate_rps for tenant in workload.tenants]
         devices: list[list[Part]] = []
-        for layout in self._layouts():
+        for layout in self._layouts(device.geometry):
             if max(left) <= 0:
                 break
             parts: list[Part] = []
@@ -135,10 +137,10 @@ class Random:
             self.name, devices, workload, profiles=profiles, device=device, options=options
         )
 
-    def _layouts(self) -> Iterator[tuple[int, ...]]:
+    def _layouts(self, geometry: mig.Geometry) -> Iterator[tuple[int, ...]]:
         """Sizes of one device after the other, without end."""
         draw = random.Random(f"layouts/{self.seed}")
         while True:
-            layout = [placement.units for placement in draw.choice(mig.maximal_layouts())]
+            layout = [placement.units for placement in draw.choice(mig.maximal_layouts(geometry))]
             draw.shuffle(layout)
             yield tuple(layout)

@@ -77,7 +77,7 @@ class ParvaGpu:
         parts = [
             part for tenant in tenants for part in match(tenant, choices[tenant.name], options)
         ]
-        devices = self._relocate(parts)
+        devices = self._relocate(parts, device)
         if self.optimise:
             smaller = optimise(devices, choices, options, frozenset())
             # Small parts of a slow tenant may never fill a batch: such a tenant is left whole.
@@ -105,9 +105,9 @@ class ParvaGpu:
         limit_ms = tenant.slo_ms * self.slo_factor
         return usable(tenant, profiles, options, kind="mig", under_ms=limit_ms)
 
-    def _relocate(self, parts: Sequence[Part]) -> Devices:
+    def _relocate(self, parts: Sequence[Part], device: DeviceFacts) -> Devices:
         """Largest sizes first, each to the device it leaves least room on."""
-        devices = Devices(two_threes=self.two_threes)
+        devices = Devices(two_threes=self.two_threes, geometry=device.geometry)
         for part in sorted(parts, key=lambda part: -part.point.units):
             devices.place(part)
         return devices
