@@ -61,7 +61,7 @@ class Advice:
     alone_gpus: int | None
     shared_gpus: int
     lower_bound_gpus: int | None
-    headroom: float
+    headroom: float | None
     idle: float
     stranded: float
     limits: dict[str, int]
@@ -97,11 +97,17 @@ def advise(
     reasons = explained(made, workload, profiles, device, options).reasons[len(made.reasons) :]
     told = [why.text for why in reasons]
     cheaper = f"{reasons[-1].tenant}: {told[-1]}" if told else "Nobody asks"
+    parts = list(_outer(made))
+    if len(parts) == 1 and parts[0].units < device.whole(parts[0].kind) and len(needs) > 1:
+        cheaper = (
+            f"All of it fits one partition, {parts[0].kind} {parts[0].units}: share that, and "
+            "leave the rest of the device to others"
+        )
     idle, used = _used(made, workload, profiles, device)
     bound = (word for text in told[:-1] for word in _binding(text))
     return Advice(
         device.name, needs, None if None in wholes else sum(n or 0 for n in wholes),
-        len(made.gpus), made.lower_bound_gpus, made.headroom or 0.0,
+        len(made.gpus), made.lower_bound_gpus, made.headroom,
         idle, round(len(made.gpus) - used, 9), dict(Counter(bound).most_common()),
         cheaper,
     ), made  # fmt: skip

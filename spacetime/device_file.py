@@ -7,7 +7,7 @@
     clock_mhz: 2520
     l2_mib: 96
     tflops: {fp32: 82, fp16: 165}
-    mig:                         # only where it has MIG: a row a size, as `nvidia-smi mig -lgipp` says
+    mig:                         # a row a size, as `nvidia-smi mig -lgipp` says
       - {units: 1, memory_slices: 1, starts: [0, 1, 2, 3], memory_gib: 11, sms: 21}
 
 Every refusal is one line with file and field.

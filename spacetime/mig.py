@@ -1,9 +1,10 @@
 """MIG geometry: which instances fit one device together. Pure data and arithmetic.
 
 An instance takes a run of memory slices that starts where its profile allows, and a number of
-compute slices: of 8 and 7 on most devices (`WIDE`), of 4 and 4 on an A30 (`NARROW`). Placements and sizes: NVIDIA MIG User Guide,
-"Supported MIG Profiles", and `nvidia-smi mig -lgipp` of A100 and H100; H200 has the same, and
-B200 shows the same profiles and counts, its placements being taken as equal.
+compute slices: of 8 and 7 on most devices (`WIDE`), of 4 and 4 on an A30 (`NARROW`). Placements
+and sizes: NVIDIA MIG User Guide, "Supported MIG Profiles", and `nvidia-smi mig -lgipp` of A100 and
+H100; H200 has the same, and B200 shows the same profiles and counts, its placements being taken as
+equal.
 """
 
 from __future__ import annotations

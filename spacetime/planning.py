@@ -26,6 +26,7 @@ from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
 from spacetime.plan.bounds import explained
 from spacetime.plan.export import EXPORTS
+from spacetime.plan.spacetime import solves
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
@@ -33,6 +34,10 @@ from spacetime.workload import Workload
 
 OWN = "spacetime"  # the planner that simulates what it proposes
 TARGET = 0.99
+WEAKER = (
+    "Without scipy planner spacetime is weaker: it does not search exactly, and may take a device "
+    "more; pip install 'spacetime[plan]'"
+)
 ARRIVALS = {"poisson": "Poisson", "gamma": "gamma", "constant": "constant", "trace": "recorded"}
 
 
@@ -67,6 +72,8 @@ def from_options(
     facts = device_file.named(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
+    if planner == OWN and not solves():
+        print(WEAKER, file=sys.stderr)
     maker, cost = _counting(_maker(planner, parse(choices), guard=guard), interference)
     if advise:
         if calm or attainment is not None or form is not None or explain or out is not None:
@@ -80,7 +87,7 @@ def from_options(
     ask = _Asked(load, points, facts, options, own=planner == OWN)
     found, said = ask.plan(maker, steady=steady, calm=calm, attainment=attainment)
     made = require(found, load, points, facts, options, interference=cost)
-    if explain and made.planner != "spacetime":  # which says so already
+    if (explain or planner == OWN) and (planner != OWN or not steady):  # it says so already
         made = explained(made, load, points, facts, options)
     if out is not None:
         out.write_text(plan_json.dumps(made), encoding="utf-8")
@@ -181,7 +188,7 @@ def _advise(
         print(json.dumps(found.to_json(), indent=2))
         return
     table = Table(box=SIMPLE_HEAD)
-    for title in ("tenant", "req/s", "SLO", "alone on", "batch", "procs", "devices", "busy"):
+    for title in ("tenant", "req/s", "SLO", "alone on", "batch", "procs", "devices", "used"):
         table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
     for need in found.needs:
         table.add_row(
@@ -206,13 +213,22 @@ def advice_lines(found: Advice) -> list[str]:
     many = "device" if found.shared_gpus == 1 else "devices"
     limits = ", ".join(f"{name} ({count})" for name, count in found.limits.items())
     return [
-        "Alone on: the smallest partitions that serve a tenant; devices, busy: whole ones for it.",
+        "Alone on: the smallest partitions that serve a tenant; devices, used: whole ones for it.",
         f"{found.device}: {found.shared_gpus} {many} shared (at least "
         f"{found.lower_bound_gpus or 1}), {without}.",
         f"Of the shared devices {found.idle:.2f} are idle in partitions, {found.stranded:.2f} in "
-        f"none; every rate can grow by {found.headroom:.1%}.",
-        f"What limits: {limits}. {found.next_cheaper}.",
+        f"none; {grows(found.headroom)}.",
+        (f"What limits: {limits}. " if limits else "") + f"{found.next_cheaper}.",
     ]
+
+
+def grows(headroom: float | None) -> str:
+    """By how much rates can grow; beyond tenfold the figure says nothing more."""
+    if headroom is None:
+        return "nobody asks"
+    if headroom > 9:
+        return "every rate can grow more than tenfold"
+    return f"every rate can grow by {headroom:.1%}"
 
 
 def _maker(name: str, choices: dict[str, Any], *, guard: bool) -> Planner:
@@ -281,10 +297,11 @@ def show(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> No
         for gpu in plan.gpus for part in gpu.partitions if part.parent is None
     )  # fmt: skip
     console.print(
-        "Each answer comes within ms at steady arrivals; a partition is its units @ its start.\n"
+        "Each answer comes within ms at steady arrivals; a partition is its units @ its start; "
+        "used is the part of what it could serve in such batches.\n"
         f"{plan.planner}: {len(plan.gpus)} × {plan.device} ({' and '.join(sorted(kinds))}), "
         f"at least {plan.lower_bound_gpus or 1} needed; {used / len(plan.gpus):.1%} of their units "
-        f"in partitions; every rate can grow by {plan.headroom or 0:.1%}",
+        f"in partitions; {grows(plan.headroom)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -294,7 +311,7 @@ def _table(plan: Plan, load: Workload, points: Profiles) -> Table:
     tenants = {tenant.name: tenant for tenant in load.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
     table = Table(box=SIMPLE_HEAD)
-    for title in ("gpu", "partition", "procs", "busy", "tenant", "batch", "req/s", "ms", "SLO"):
+    for title in ("gpu", "partition", "procs", "used", "tenant", "batch", "req/s", "ms", "SLO"):
         text = title in {"partition", "tenant"}
         table.add_column(title, justify="left" if text else "right", no_wrap=True)
     for gpu in plan.gpus:
