@@ -1,6 +1,6 @@
 """A controller beside a static plan for the peak and beside an oracle, on a day and on bursts.
 
-    SPACETIME_DATA=... spacetime bench controller [--seconds 1800] [--planner parvagpu] [--out DIR]
+    spacetime bench controller [--seconds 1800] [--planner parvagpu] [--out DIR]
 
 Everything is virtual time: the ParvaGPU artifact's scenario and A100 profiles (with --quick a
 small built-in one), rates that change every 5 s, Poisson arrivals, the same for all.
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spacetime import devices, scenario_file
+from spacetime import devices, profile_file, scenario_file
 from spacetime.benchmarks import record
 from spacetime.controller import Controller, ControllerOptions
 from spacetime.dynamic import (
@@ -32,7 +32,6 @@ from spacetime.dynamic import (
 )
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.profile import Point, Profiles
-from spacetime.profile_import import parvagpu
 from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.units import SECOND
 from spacetime.workload import Tenant, Workload
@@ -77,10 +76,9 @@ def problem(scenario: str, *, quick: bool = False) -> tuple[Workload, Profiles]:
     """A published scenario and profiles, or the built-in ones. Raises UnsupportedError."""
     if quick:
         return built_in()
-    folder = record.published("parvagpu")
-    found = scenario_file.read(folder / "scenarios.csv")
+    found = scenario_file.read(record.a100("scenarios.csv"))
     record.known("scenario", [scenario], found)
-    return found[scenario], parvagpu(folder)
+    return found[scenario], profile_file.read(record.a100("profiles.csv"))
 
 
 def drawn(trace: str, workload: Workload, seconds: float, seed: int) -> RateTrace:

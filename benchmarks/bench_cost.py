@@ -1,6 +1,6 @@
 """Predicted A100 profiles beside ParvaGPU's measured ones: the error of each model, left out.
 
-    SPACETIME_DATA=... spacetime bench cost [--quick] [--out DIR]
+    spacetime bench cost [--quick] [--out DIR]
 
 Three constants of the device are fitted: the part of the peak and of the bandwidth it reaches, and
 µs to launch a kernel (the artifact runs PyTorch eagerly in fp32 with tf32 products; small batches
@@ -21,13 +21,12 @@ from typing import Any
 
 from rich.progress import track
 
-from spacetime import cost
+from spacetime import cost, profile_file
 from spacetime.benchmarks import cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
 from spacetime.cost import Calibration, Layer
 from spacetime.devices import A100_80
 from spacetime.profile import Point
-from spacetime.profile_import import parvagpu
 
 DTYPE = "tf32"
 GOAL = 0.20
@@ -67,10 +66,9 @@ def run(
 ) -> dict[str, Any]:
     """Fit and predict, model by model. quick: a coarse fit on two sizes of the device.
 
-    Raises UnsupportedError without the data.
+    Raises UnsupportedError outside a checkout.
     """
-    folder = record.published("parvagpu")
-    profiles = parvagpu(folder)
+    profiles = profile_file.read(record.a100("profiles.csv"))
     parts = QUICK_PARTS if quick else PARTS
     kept = {1, 7} if quick else {1, 2, 3, 4, 7}
     studied = [
@@ -88,7 +86,7 @@ def run(
         by_name = {each.name: each for each in studied}
         left_out = {row["model"]: row["constants"] for row in result["rows"]}
         result["plans"] = cost_plans.compared(
-            folder, profiles, lambda p: by_name[p.model].predicted_us(p, left_out[p.model])
+            profiles, lambda p: by_name[p.model].predicted_us(p, left_out[p.model])
         )
     result["goal"], result["met"] = GOAL, result["median_left_out"] <= GOAL
     record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_cost")

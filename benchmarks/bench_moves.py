@@ -138,7 +138,7 @@ def _planned(load: Workload, points: Profiles) -> Plan:
 def _devices(load: Workload, points: Profiles) -> int | None:
     """How many such devices a plan for these rates needs; None where there is no plan."""
     try:
-        made = planner("spacetime", seconds=1.0).plan(
+        made = planner("spacetime", nodes=100).plan(
             load, points, devices.device(points.device), PlanOptions()
         )
     except InfeasibleError:

@@ -1,6 +1,6 @@
 """PARIS+ELSA's evaluation: latency-bounded throughput of its layouts and its route, beside others.
 
-    SPACETIME_DATA=... spacetime bench paris [--quick] [--sla 1.5] [--out DIR]
+    spacetime bench paris [--quick] [--sla 1.5] [--out DIR]
 
 Simulated from the published A100-80 profiles, see `paris_study`. Every server has the same number
 of devices. The paper's figures are unconfirmed: what is compared is the order of the servers.

@@ -1,6 +1,6 @@
 """ParvaGPU's evaluation: devices for S1 to S4 and what each step is worth, beside the artifact's.
 
-    SPACETIME_DATA=... spacetime bench parvagpu [--quick] [--out DIR]
+    spacetime bench parvagpu [--quick] [--out DIR]
 
 Planned from the published A100-80 profiles by the paper's own rules (half the objective, no
 utilisation ceiling). Committed in its artifact are the deployments of up to five processes; the
@@ -10,20 +10,20 @@ What the paper does not show is simulated: requests in time at random arrivals, 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from spacetime import profile_file, scenario_file
 from spacetime.benchmarks import record
 from spacetime.devices import device
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Profiles
-from spacetime.profile_import import parvagpu
 from spacetime.units import SECOND
-from spacetime.workload import Tenant, Workload
+from spacetime.workload import Workload
 
 DEVICE = device("a100-80gb")
 SCENARIOS = ("S1", "S2", "S3", "S4")
@@ -44,11 +44,12 @@ USED = {"not optimised, 5 processes": (10, 20, 30, 44), COMMITTED: (10, 20, 33, 
 def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
 ) -> dict[str, Any]:
-    """Every way on every scenario. Raises UnsupportedError without the data."""
-    folder = record.published("parvagpu")
-    known = parvagpu(folder)
+    """Every way on every scenario. Raises UnsupportedError outside a checkout."""
+    known = profile_file.read(record.a100("profiles.csv"))
+    found = scenario_file.read(record.a100("scenarios.csv"))
     result = record.header("parvagpu", seed=seed, quick=quick, chosen={})
-    loads = {name: _workload(folder, name, seed) for name in SCENARIOS[: 2 if quick else None]}
+    chosen = SCENARIOS[: 2 if quick else None]
+    loads = {name: replace(found[name], seed=seed) for name in chosen}
     exact = not quick and find_spec("scipy") is not None
     ways = [way for way in WAYS if exact or not way.startswith("exact")]
     sim = SimOptions(duration_ns=(1 if quick else 10) * SECOND, replications=1 if quick else 3)
@@ -59,16 +60,6 @@ def run(
     ]
     record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_plan")
     return result
-
-
-def _workload(folder: Path, scenario: str, seed: int) -> Workload:
-    with (folder / "scenarios.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["scenario"] == scenario]
-    tenants = (
-        Tenant(row["model"], row["model"], float(row["slo_ms"]), float(row["rate_rps"]))
-        for row in rows
-    )
-    return Workload(tuple(tenants), seed=seed)
 
 
 def _row(

@@ -1,6 +1,6 @@
 """How many devices planners need for many small tenants, and how long they take.
 
-    SPACETIME_DATA=... spacetime bench plan [--tenants 10000] [--out DIR]
+    spacetime bench plan [--tenants 10000] [--out DIR]
 
 Tenants are drawn by `seed`: six of the published models, 2 to 200 requests a second (a tenth for
 bert), objectives of 150 to 600 ms (6 s for bert), on the published A100-80 profiles.
@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spacetime import devices
+from spacetime import devices, profile_file
 from spacetime.benchmarks import record
 from spacetime.plan import PlanOptions, planner, require
 from spacetime.profile import Profiles
-from spacetime.profile_import import parvagpu
 from spacetime.workload import Tenant, Workload
 
 MODELS = ("resnet50", "mobilenetv2", "densenet121", "vgg16", "bert", "inceptionv3")
@@ -29,9 +28,8 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
     tenants: Sequence[int] = (20, 300, 1000),
 ) -> dict[str, Any]:  # fmt: skip
-    """Every planner on every number of tenants. Raises UnsupportedError without the data."""
-    folder = record.published("parvagpu")
-    profiles = parvagpu(folder)
+    """Every planner on every number of tenants. Raises UnsupportedError outside a checkout."""
+    profiles = profile_file.read(record.a100("profiles.csv"))
     tenants = tenants[:1] if quick else tenants
     result = record.header("plan", seed=seed, quick=quick, chosen={"tenants": tenants})
     result["rows"] = [

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from spacetime import scenario_file
+from spacetime.benchmarks import record
 from spacetime.devices import A100_80
 from spacetime.plan import PlanOptions, planner
 from spacetime.plan.check import check
 from spacetime.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
 
-SCENARIOS = ("S1", "S2", "S3", "S4")
 PLANNER = "parvagpu"
 
 
 def compared(
-    folder: Path, measured: Profiles, predicted_us: Callable[[Point], float]
+    measured: Profiles, predicted_us: Callable[[Point], float]
 ) -> list[dict[str, Any]]:
     """Each scenario planned from both: devices, and what the predicted plan breaks when measured.
 
@@ -28,8 +26,7 @@ def compared(
     """
     made = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
     rows = []
-    for name in SCENARIOS:
-        load = _workload(folder / "scenarios.csv", name)
+    for name, load in scenario_file.read(record.a100("scenarios.csv")).items():
         own, other = (
             planner(PLANNER).plan(load, points, A100_80, PlanOptions())
             for points in (measured, made)
@@ -48,12 +45,3 @@ def compared(
 def _with(point: Point, ms: float) -> Point:
     rate = point.batch * point.procs / ms * 1e3
     return replace(point, latency_ms=ms, throughput_rps=rate, source="predicted")
-
-
-def _workload(path: Path, scenario: str) -> Workload:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["scenario"] == scenario]
-    return Workload(tuple(
-        Tenant(row["model"], row["model"], float(row["slo_ms"]), float(row["rate_rps"]))
-        for row in rows
-    ))  # fmt: skip

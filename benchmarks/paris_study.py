@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spacetime import mig
+from spacetime import mig, profile_file
 from spacetime.benchmarks import record
 from spacetime.core import Policy
 from spacetime.devices import device
@@ -21,7 +21,6 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.plan.paris import Paris
 from spacetime.profile import Profiles
-from spacetime.profile_import import parvagpu
 from spacetime.rate_search import highest_scale
 from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
 from spacetime.units import ns_from_ms
@@ -78,8 +77,8 @@ class Setting:
 
 
 def profiles() -> Profiles:
-    """The public profiles. Raises UnsupportedError where they are absent."""
-    return parvagpu(record.published("parvagpu"))
+    """The public profiles. Raises UnsupportedError outside a checkout."""
+    return profile_file.read(record.a100("profiles.csv"))
 
 
 def homogeneous(units: int, gpus: int) -> tuple[int, ...]:

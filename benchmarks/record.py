@@ -66,6 +66,17 @@ def published(name: str) -> Path:
     return path
 
 
+def a100(name: str = "") -> Path:
+    """A file of `examples/a100`, the profiles and scenarios of ParvaGPU, or that folder.
+
+    Raises UnsupportedError outside a checkout of the project, which alone has it.
+    """
+    path = Path(__file__).resolve().parent.parent / "examples" / "a100" / name
+    if not path.exists():
+        raise UnsupportedError(f"{path} is absent; run this in a checkout of the project")
+    return path
+
+
 def cpu_name() -> str:
     """The processor's own name."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -61,7 +61,7 @@ class Advice:
     alone_gpus: int | None
     shared_gpus: int
     lower_bound_gpus: int | None
-    headroom: float
+    headroom: float | None
     idle: float
     stranded: float
     limits: dict[str, int]
@@ -70,7 +70,7 @@ class Advice:
     @property
     def saved(self) -> float | None:
         """The fraction of devices that sharing saves."""
-        return None if self.alone_gpus is None else 1 - self.shared_gpus / self.alone_gpus
+        return 1 - self.shared_gpus / self.alone_gpus if self.alone_gpus else None
 
     @property
     def pays(self) -> bool:
@@ -96,13 +96,20 @@ def advise(
     wholes = [need.devices for need in needs]
     reasons = explained(made, workload, profiles, device, options).reasons[len(made.reasons) :]
     told = [why.text for why in reasons]
+    cheaper = f"{reasons[-1].tenant}: {told[-1]}" if told else "Nobody asks"
+    parts = list(_outer(made))
+    if len(parts) == 1 and parts[0].units < device.whole(parts[0].kind) and len(needs) > 1:
+        cheaper = (
+            f"All of it fits one partition, {parts[0].kind} {parts[0].units}: share that, and "
+            "leave the rest of the device to others"
+        )
     idle, used = _used(made, workload, profiles, device)
     bound = (word for text in told[:-1] for word in _binding(text))
     return Advice(
-        device.name, needs, sum(n for n in wholes if n) if all(wholes) else None,
-        len(made.gpus), made.lower_bound_gpus, made.headroom or 0.0,
+        device.name, needs, None if None in wholes else sum(n or 0 for n in wholes),
+        len(made.gpus), made.lower_bound_gpus, made.headroom,
         idle, round(len(made.gpus) - used, 9), dict(Counter(bound).most_common()),
-        f"{reasons[-1].tenant}: {told[-1]}",
+        cheaper,
     ), made  # fmt: skip
 
 
@@ -114,6 +121,12 @@ def _binding(text: str) -> Iterator[str]:
 
 def _need(tenant: Tenant, profiles: Profiles, device: DeviceFacts, options: PlanOptions) -> Need:
     sizes: dict[tuple[str, int], list[Point]] = defaultdict(list)
+    if not tenant.rate_rps:  # a place beside others, and no capacity
+        least = min(usable(tenant, profiles, options), key=lambda p: (p.units, p.procs, p.batch))
+        return Need(
+            tenant.name, tenant.model, 0.0, tenant.slo_ms,
+            least.kind, least.units, 0, least.batch, least.procs, 0, 0.0,
+        )  # fmt: skip
     for point in usable(tenant, profiles, options):
         sizes[point.kind, point.units].append(point)
     found = []

@@ -27,6 +27,12 @@ def positive(tenant: str, field: str, value: Any, *, most: float, unit: str = ""
     raise InvalidInput(tenant, field, f"a positive number{unit} of at most {most:g}", _shown(value))
 
 
+def rate_of(tenant: str, value: Any) -> float:
+    """A rate in requests a second; 0 of a tenant that is deployed and idle."""
+    idle = isinstance(value, Real) and not isinstance(value, bool) and value == 0
+    return 0.0 if idle else positive(tenant, "rate_rps", value, most=MOST_RATE)
+
+
 def optional(tenant: str, field: str, value: Any, *, most: float, unit: str = "") -> float | None:
     """The same, or None."""
     return None if value is None else positive(tenant, field, value, most=most, unit=unit)
@@ -92,7 +98,7 @@ def tenant_options(
     return TenantOptions(
         name,
         optional(name, "slo_ms", slo_ms, most=MOST_MS),
-        positive(name, "rate_rps", rate_rps, most=MOST_RATE),
+        rate_of(name, rate_rps),
         priority_of(name, priority),
         positive(name, "weight", weight, most=MOST_RATE),
         whole(name, "queue_limit", queue_limit, 1, MOST_COUNT),

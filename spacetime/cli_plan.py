@@ -21,7 +21,7 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 @click.command()
 @click.argument("workload", type=FILE)
 @click.option("--profiles", type=FILE, required=True, help="CSV of what was measured.")
-@click.option("--device", help="Such as a100-80gb. Default: the one of the profiles.")
+@click.option("--device", help="Such as a100-80gb, or a file of facts. Default: the profiles'.")
 @click.option("--planner", default="spacetime", show_default=True, help=", ".join(PLANNERS))
 @click.option("--gpus", type=click.IntRange(1), help="How many devices there are.")
 @click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)
@@ -55,9 +55,15 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
     help="Measured pairs, or a certificate of verify: what neighbours cost, planned and checked.",
 )
 @click.option(
+    "--steady",
+    is_flag=True,
+    help="Requests come at steady gaps, as papers assume; else the plan is simulated, and planner "
+    "spacetime keeps 99 % of each tenant in time.",
+)
+@click.option(
     "--attainment",
     type=Number(0.01, 1),
-    help="Lower the ceiling until every tenant has this part in time when simulated, such as 0.99.",
+    help="Refuse unless every tenant has this part in time when simulated, such as 0.999.",
 )
 @click.option(
     "--export",

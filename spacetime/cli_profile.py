@@ -44,7 +44,11 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
 @click.command()
 @click.argument("path", type=ANY, metavar="WORKLOAD")
 @click.option("--device", help="Measure here: cpu, cuda:0, fake:h200.")
-@click.option("--predict", metavar="DEVICE", help="Predict for a device such as h200-141gb.")
+@click.option(
+    "--predict",
+    metavar="DEVICE",
+    help="Predict for a device such as h200-141gb, or a file with its facts.",
+)
 @click.option("--import", "form", type=click.Choice(FORMATS), help="Whose format WORKLOAD has.")
 @click.option("--out", type=FILE, required=True, help="Where to write the profiles.")
 @click.option("--units", type=Numbers(), default=(), help="Sizes of partitions.")

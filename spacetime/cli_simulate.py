@@ -24,6 +24,7 @@ FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "
 @click.option("--workload", type=FILE, required=True, help="YAML or JSON; its rates may differ.")
 @click.option("--profiles", type=FILE, required=True, help="CSV; where latencies come from.")
 @click.option("--policy", type=click.Choice(list(PRESETS)), help="Default: the plan's own.")
+@click.option("--device", help="A file with its facts, where it is one of your own.")
 @click.option("--duration", type=Number(0.001, 1e6), help="Seconds; default 60, or a whole trace.")
 @click.option("--replications", type=click.IntRange(1, 10_000), default=5, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Default: the workload's.")
@@ -61,7 +62,7 @@ def simulate(*, controller: bool, **options: Any) -> None:
 @click.command()
 @click.argument("scenarios", type=click.Path(path_type=Path))
 @click.option("--profiles", type=FILE, required=True, help="CSV; of one device.")
-@click.option("--device", help="Default: the profiles'.")
+@click.option("--device", help="Such as a100-80gb, or a file. Default: the profiles'.")
 @click.option(
     "--planner",
     "planners",

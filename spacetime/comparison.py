@@ -22,9 +22,9 @@ class Verdict:
     """One planner on one scenario; where it `refused`, why, and nothing else is set.
 
     `attainment` is over all requests, `worst_attainment` that of the tenant served worst, both
-    simulated. `idle_units` are held by tenants while nothing ran, `stranded_units` are in no
-    partition. `violations`: what the checker found. `lower_bound_gpus`: the best bound any planner
-    proved for the scenario.
+    simulated, and None where nobody asks. `idle_units` are held by tenants while nothing ran,
+    `stranded_units` are in no partition. `violations`: what the checker found.
+    `lower_bound_gpus`: the best bound any planner proved for the scenario.
     """
 
     scenario: str
@@ -43,7 +43,8 @@ class Verdict:
     @property
     def keeps(self) -> bool:
         """Whether it made a sound plan that keeps every tenant's objective in simulation."""
-        return not self.violations and (self.worst_attainment or 0.0) >= DEMAND
+        sound = self.refused is None and not self.violations
+        return sound and (self.worst_attainment is None or self.worst_attainment >= DEMAND)
 
 
 def compare(
@@ -92,6 +93,6 @@ class _Judge:
         return replace(
             found,
             idle_units=sum(each["idle_units"] for each in partitions),
-            attainment=run.attainment,
-            worst_attainment=min(run.attainments.values()),
+            attainment=run.attainment if run.worst else None,
+            worst_attainment=run.worst[0] if run.worst else None,
         )

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from spacetime import devices, profile_file, workload_file
+from spacetime import device_file, profile_file, workload_file
 from spacetime.controller import Controller, ControllerOptions
 from spacetime.core import Policy
 from spacetime.dynamic import DynamicOptions, DynamicRun, simulate_dynamic
@@ -27,6 +27,7 @@ def from_options(
     workload: Path,
     profiles: Path,
     policy: str | None,
+    device: str | None,
     duration: float | None,
     seed: int | None,
     rates: str,
@@ -41,7 +42,7 @@ def from_options(
     Raises PlanError, UnsupportedError and what the readers of the files raise.
     """
     load, points = workload_file.read(workload), profile_file.read(profiles)
-    first, facts = read_plan(plan), devices.device(points.device)
+    first, facts = read_plan(plan), device_file.named(device or points.device)
     made = planner(maker)
 
     def planning(asked: Workload) -> Plan:

@@ -3,7 +3,7 @@
 How a partition becomes lanes follows from how its tenants share it (`plan.plan`): a tenant alone
 has a lane for each of the partition's processes, which serve one queue (a pool); tenants that take
 turns, or whose processes the device slices in time, share one lane; tenants side by side have a
-lane each.
+lane each. A tenant of rate 0 runs on lanes that are there, when the others leave room.
 
 A launch takes what the profile says of its batch *with all processes of the partition busy*, so a
 partition of several processes is judged on the safe side. A plan falls into *pieces* that share no
@@ -44,7 +44,8 @@ class PlanLane(NamedTuple):
 class Served:
     """A tenant on one lane: batches up to `batch`, latency by bucket, and the planned rate.
 
-    The rate of a pool is that of its first lane.
+    The rate of a pool is that of its first lane. A tenant that no rate is planned for has 1 where
+    it is to be routed.
     """
 
     batch: int
@@ -121,7 +122,7 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
             first = len(lanes)
             placed = list(_placed(part))
             count = 1 + max((lane for lane, _, _ in placed), default=-1)
-            pool = first if (part.fused or len(part.tenants) == 1) and count > 1 else None
+            pool = first if (part.fused or len(part.sharers) <= 1) and count > 1 else None
             lanes += [PlanLane(gpu.id, part, process, pool) for process in range(count)]
             for lane, each, rate_rps in placed:
                 number = numbers[each.tenant]
@@ -150,14 +151,19 @@ def _families(plan: Plan, numbers: dict[str, int]) -> tuple[int, ...]:
 
 def _placed(part: PartitionPlan) -> Iterator[tuple[int, Assignment, float]]:
     """Each assignment with a lane of the partition it runs on and its rate there."""
-    if part.fused or len(part.tenants) == 1:
-        for each in part.tenants:
+    alone = part.fused or len(part.sharers) <= 1
+    if alone:
+        for each in part.sharers:
             for process in range(part.procs):
                 yield process, each, each.rate_rps if process == 0 else 0.0
     else:
         side_by_side = part.procs > 1
-        for number, each in enumerate(part.tenants):
+        for number, each in enumerate(part.sharers):
             yield (number if side_by_side else 0), each, each.rate_rps
+    for each in part.tenants:
+        if each not in part.sharers:
+            for process in range(part.procs if alone else 1):
+                yield process, each, 1.0 if process == 0 else 0.0
 
 
 def _latencies(

@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from spacetime.errors import UnsupportedError
-from spacetime.mig import DOUBLE_MEMORY, SHAPES, MigProfile
+from spacetime.mig import DOUBLE_MEMORY, NARROW, SHAPES, Geometry, MigProfile, geometry_of
 
 MIB_PER_GIB = 1024
 # nvidia-smi's ids, the same on every device of the User Guide's tables.
@@ -50,9 +50,14 @@ class DeviceFacts:
         Raises UnsupportedError where the device has none of that size.
         """
         for profile in self.mig:
-            if profile.units == units and profile.shape is SHAPES.get(units):
+            if profile.units == units and profile.shape == self.geometry.shape(units):
                 return profile
         raise UnsupportedError(f"{self.name} has no MIG instance of {units} compute slices")
+
+    @property
+    def geometry(self) -> Geometry:
+        """How instances of MIG lie on it."""
+        return geometry_of(self.mig)
 
     def whole(self, kind: str) -> int:
         """The whole device in units of a partition kind: 7 slices, 100 percent, its SMs or cores.
@@ -199,9 +204,86 @@ B200 = DeviceFacts(
     ),
 )  # fmt: skip
 
-DEVICES = MappingProxyType(
-    {facts.name: facts for facts in (V100, RTX_2080_TI, A100_40, A100_80, H100, H200, B200)}
+# The devices below have the profiles of the User Guide's "Supported MIG Profiles" (2025). What an
+# instance can use of its memory is not published for them: it is in proportion to the H100's, but
+# the A30's, which is from a dump. Rates are datasheets', halved where printed with sparsity.
+A30 = DeviceFacts(
+    name="a30-24gb",
+    architecture="ampere",
+    sms=56,  # A30 datasheet
+    clock_mhz=1440,
+    tflops=_rates(fp32=10.3, tf32=82, fp16=165, bf16=165, int8=330),
+    bandwidth_gbs=933,
+    l2_mib=24,
+    memory_gib=24,
+    launch_us=3.0,  # estimate
+    mig=tuple(
+        MigProfile(f"{shape.units}g.{size}gb", number, shape, round(gib * MIB_PER_GIB), sms,
+                   shape.units, 4 // shape.units)
+        for shape, size, number, gib, sms in zip(
+            NARROW.shapes, (6, 12, 24), (14, 5, 0), (5.81, 11.69, 23.44), (14, 28, 56), strict=True
+        )
+    ),
+)  # fmt: skip
+_H100_USABLE = (0.122, 0.245, 0.245, 0.494, 0.494, 0.99)  # of the memory, by profile
+
+
+def _usable(memory_gib: float) -> tuple[int, ...]:
+    return _mib(*(memory_gib * part for part in _H100_USABLE))
+
+
+H100_NVL = replace(
+    H100,
+    name="h100-nvl-94gb",
+    clock_mhz=1785,
+    tflops=_rates(fp32=60, tf32=417, fp16=835, bf16=835, fp8=1671, int8=1671),
+    bandwidth_gbs=3900,  # H100 NVL datasheet
+    memory_gib=94,
+    mig=_mig("12 24 24 47 47 94", _usable(94), _HOPPER_SMS, _HOPPER_ENGINES),
 )
+GH200_96 = replace(
+    H100,
+    name="gh200-96gb",
+    bandwidth_gbs=4000,  # GH200 datasheet, HBM3
+    l2_mib=60,
+    memory_gib=96,
+    mig=_mig("12 24 24 48 48 96", _usable(96), _HOPPER_SMS, _HOPPER_ENGINES),
+)
+GH200_144 = replace(
+    GH200_96,
+    name="gh200-144gb",
+    bandwidth_gbs=4900,  # GH200 datasheet, HBM3e
+    memory_gib=144,
+    mig=_mig("18 36 36 72 72 144", _usable(144), _HOPPER_SMS, _HOPPER_ENGINES),
+)
+GB200 = replace(
+    B200,
+    name="gb200-186gb",
+    sms=152,  # not confirmed by a dump
+    tflops=_rates(fp32=80, tf32=1250, fp16=2500, bf16=2500, fp8=5000, int8=5000),
+    memory_gib=186,
+    mig=_mig("23 47 47 93 93 186", _usable(186), (18, 30, 36, 68, 72, 152), (2, 2, 3, 6, 8, 16)),
+)
+
+DEVICES = MappingProxyType({
+    facts.name: facts
+    for facts in (
+        V100, RTX_2080_TI, A30, A100_40, A100_80, H100, H100_NVL, H200, GH200_96, GH200_144, B200,
+        GB200,
+    )
+})  # fmt: skip
+_OWN: dict[str, DeviceFacts] = {}
+
+
+def learn(facts: DeviceFacts) -> DeviceFacts:
+    """Makes a device of one's own known by its name from here on in this process.
+
+    Raises UnsupportedError for the name of a device that is known with other facts.
+    """
+    if facts.name in DEVICES or _CPU.fullmatch(facts.name):
+        raise UnsupportedError(f"name: {facts.name} is a known device; give yours another name")
+    _OWN[facts.name] = facts
+    return facts
 
 
 MOST_CORES = 4096
@@ -224,6 +306,8 @@ def device(name: str) -> DeviceFacts:
     bare = name.removeprefix("sim:").lower()
     if bare in DEVICES:
         return DEVICES[bare]
+    if (own := _OWN.get(name.removeprefix("sim:"))) is not None:
+        return own
     if (found := _CPU.fullmatch(bare)) and int(found[1]) <= MOST_CORES:
         return cpu(int(found[1]))
     if bare.startswith("cpu"):
@@ -234,5 +318,5 @@ def device(name: str) -> DeviceFacts:
     near = difflib.get_close_matches(bare, DEVICES, n=1, cutoff=0.0)
     raise UnsupportedError(
         f"device: {name!r:.40} is unknown; {near[0]} is the nearest of {', '.join(DEVICES)} "
-        "and cpu-<cores>"
+        "and cpu-<cores>; one of your own is given as a file, --device FILE"
     )

@@ -170,8 +170,8 @@ class ModelError(SpacetimeError):
     """A tenant's model raised while it ran; `cause` is what it raised."""
 
     def __init__(self, tenant: str, cause: BaseException) -> None:
-        raised = f"{type(cause).__name__}: {reason_of(cause)}"
-        super().__init__(f"tenant {tenant}: the model raised {raised}")
+        reason = reason_of(cause)
+        super().__init__(f"tenant {tenant}: the model raised {type(cause).__name__}: {reason}")
         self.tenant = tenant
         self.reason = reason
         self.cause = cause

@@ -22,7 +22,7 @@ from spacetime.profile import Profiles
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 
-PLANNING_SECONDS = 1.0  # that `exact` may search: the load does not wait
+PLANNING_NODES = 100  # that `exact` may search: the load does not wait
 LANES = ("opened", "kept", "drained")  # of Moved
 STEPS = ("prepare", "switch", "drain")
 MOST_EVENTS = 1000  # that are kept, the latest
@@ -199,7 +199,7 @@ def planning_on_one(
     profiles: Profiles, device: str, options: PlanOptions
 ) -> Callable[[Workload], Plan]:
     """The planner `spacetime` on one device of this name, quick enough to run beside a load."""
-    maker = make("spacetime", seconds=PLANNING_SECONDS)
+    maker = make("spacetime", nodes=PLANNING_NODES)
     facts, limits = devices.device(device), replace(options, gpus=1)
     return lambda workload: maker.plan(workload, profiles, facts, limits)
 

@@ -1,9 +1,10 @@
 """MIG geometry: which instances fit one device together. Pure data and arithmetic.
 
-An instance takes a run of memory slices (8 on every device here) that starts where its profile
-allows, and a number of compute slices (7). Placements and sizes: NVIDIA MIG User Guide,
-"Supported MIG Profiles", and `nvidia-smi mig -lgipp` of A100 and H100; H200 has the same, and
-B200 shows the same profiles and counts, its placements being taken as equal.
+An instance takes a run of memory slices that starts where its profile allows, and a number of
+compute slices: of 8 and 7 on most devices (`WIDE`), of 4 and 4 on an A30 (`NARROW`). Placements
+and sizes: NVIDIA MIG User Guide, "Supported MIG Profiles", and `nvidia-smi mig -lgipp` of A100 and
+H100; H200 has the same, and B200 shows the same profiles and counts, its placements being taken as
+equal.
 """
 
 from __future__ import annotations
@@ -62,18 +63,49 @@ class MigProfile:
         return self.shape.units
 
 
-def mask_of(placement: Placement) -> int:
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What a kind of device has to divide, and the shapes of its instances, one a size."""
+
+    compute: int
+    shapes: tuple[Shape, ...]
+
+    def shape(self, units: int) -> Shape | None:
+        """The shape of a size; None where there is none."""
+        return next((shape for shape in self.shapes if shape.units == units), None)
+
+
+WIDE = Geometry(COMPUTE_SLICES, tuple(SHAPES.values()))
+# A30: User Guide, "A30 MIG Profiles".
+NARROW = Geometry(4, (Shape(1, 1, (0, 1, 2, 3)), Shape(2, 2, (0, 2)), Shape(4, 4, (0,))))
+
+
+@lru_cache(maxsize=64)
+def geometry_of(profiles: tuple[MigProfile, ...]) -> Geometry:
+    """Of a device with these profiles: of each size the shape that takes least memory."""
+    least: dict[int, Shape] = {}
+    for profile in profiles:
+        known = least.get(profile.units)
+        if known is None or profile.shape.memory < known.memory:
+            least[profile.units] = profile.shape
+    found = Geometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
+    return next((known for known in (WIDE, NARROW) if known == found), found)
+
+
+def mask_of(placement: Placement, geometry: Geometry = WIDE) -> int:
     """The memory slices a placement takes, as bits. Raises KeyError for a size MIG lacks."""
-    return ((1 << SHAPES[placement.units].memory) - 1) << placement.start
+    if (shape := geometry.shape(placement.units)) is None:
+        raise KeyError(placement.units)
+    return ((1 << shape.memory) - 1) << placement.start
 
 
-def is_legal(placement: Placement) -> bool:
+def is_legal(placement: Placement, geometry: Geometry = WIDE) -> bool:
     """Whether the driver would make this instance on an empty device."""
-    shape = SHAPES.get(placement.units)
+    shape = geometry.shape(placement.units)
     return shape is not None and placement.start in shape.starts
 
 
-def fits(placements: Iterable[Placement]) -> bool:
+def fits(placements: Iterable[Placement], geometry: Geometry = WIDE) -> bool:
     """Whether all placements are legal and can exist on one device at once.
 
     >>> fits([Placement(3, 0), Placement(3, 4)]), fits([Placement(4, 0), Placement(2, 2)])
@@ -81,41 +113,47 @@ def fits(placements: Iterable[Placement]) -> bool:
     """
     taken = compute = 0
     for placement in placements:
-        if not is_legal(placement) or taken & (mask := mask_of(placement)):
+        if not is_legal(placement, geometry):
+            return False
+        if taken & (mask := mask_of(placement, geometry)):
             return False
         taken |= mask
         compute += placement.units
-    return compute <= COMPUTE_SLICES
+    return compute <= geometry.compute
 
 
-def every_placement() -> tuple[Placement, ...]:
+def every_placement(geometry: Geometry = WIDE) -> tuple[Placement, ...]:
     """Each legal instance of an empty device."""
     return tuple(
-        Placement(shape.units, start) for shape in SHAPES.values() for start in shape.starts
+        Placement(shape.units, start) for shape in geometry.shapes for start in shape.starts
     )
 
 
-@lru_cache(maxsize=1)
-def layouts() -> tuple[tuple[Placement, ...], ...]:
-    """Every set of placements, not empty, that fits one device: 297 of them."""
-    return tuple(_extensions((), every_placement()))
+@lru_cache(maxsize=8)
+def layouts(geometry: Geometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
+    """Every set of placements, not empty, that fits one device: 297 of them where it is wide."""
+    return tuple(_extensions((), every_placement(geometry), geometry))
 
 
 def _extensions(
-    chosen: tuple[Placement, ...], rest: tuple[Placement, ...]
+    chosen: tuple[Placement, ...], rest: tuple[Placement, ...], geometry: Geometry
 ) -> Iterator[tuple[Placement, ...]]:
     for number, placement in enumerate(rest):
         longer = (*chosen, placement)
-        if fits(longer):
+        if fits(longer, geometry):
             yield longer
-            yield from _extensions(longer, rest[number + 1 :])
+            yield from _extensions(longer, rest[number + 1 :], geometry)
 
 
-@lru_cache(maxsize=1)
-def maximal_layouts() -> tuple[tuple[Placement, ...], ...]:
+@lru_cache(maxsize=8)
+def maximal_layouts(geometry: Geometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
     """The layouts nothing can be added to: the 19 "configurations" of an A100."""
-    every = every_placement()
-    return tuple(layout for layout in layouts() if not any(fits((*layout, more)) for more in every))
+    every = every_placement(geometry)
+    return tuple(
+        layout
+        for layout in layouts(geometry)
+        if not any(fits((*layout, more), geometry) for more in every)
+    )
 
 
 def sizes_of(layout: Iterable[Placement]) -> tuple[int, ...]:
@@ -123,10 +161,10 @@ def sizes_of(layout: Iterable[Placement]) -> tuple[int, ...]:
     return tuple(sorted((placement.units for placement in layout), reverse=True))
 
 
-@lru_cache(maxsize=1)
-def multisets() -> frozenset[tuple[int, ...]]:
-    """The 37 multisets of sizes that some layout has."""
-    return frozenset(sizes_of(layout) for layout in layouts())
+@lru_cache(maxsize=8)
+def multisets(geometry: Geometry = WIDE) -> frozenset[tuple[int, ...]]:
+    """The multisets of sizes that some layout has: 37 where the device is wide."""
+    return frozenset(sizes_of(layout) for layout in layouts(geometry))
 
 
 @lru_cache(maxsize=1)
@@ -146,27 +184,31 @@ def maximal_multisets() -> tuple[tuple[int, ...], ...]:
 
 
 @lru_cache(maxsize=4096)
-def arrange(sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+def arrange(sizes: tuple[int, ...], geometry: Geometry = WIDE) -> tuple[int, ...] | None:
     """A legal start for each size, in the order given; None where they do not fit together.
 
     >>> arrange((2, 3, 2))
     (0, 4, 2)
     """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    found = _search([sizes[i] for i in order], ())
+    found = _search([sizes[i] for i in order], (), geometry)
     if found is None:
         return None
     starts = dict(zip(order, (placement.start for placement in found), strict=True))
     return tuple(starts[i] for i in range(len(sizes)))
 
 
-def _search(sizes: Sequence[int], chosen: tuple[Placement, ...]) -> tuple[Placement, ...] | None:
+def _search(
+    sizes: Sequence[int], chosen: tuple[Placement, ...], geometry: Geometry
+) -> tuple[Placement, ...] | None:
     if not sizes:
         return chosen
-    if (shape := SHAPES.get(sizes[0])) is None:
+    if (shape := geometry.shape(sizes[0])) is None:
         return None
     for start in shape.starts:
         longer = (*chosen, Placement(sizes[0], start))
-        if fits(longer) and (found := _search(sizes[1:], longer)) is not None:
-            return found
+        if fits(longer, geometry):
+            found = _search(sizes[1:], longer, geometry)
+            if found is not None:
+                return found
     return None

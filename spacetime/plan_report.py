@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spacetime.devices import DEVICES
+from spacetime.devices import device
+from spacetime.errors import UnsupportedError
 from spacetime.interval import interval
 from spacetime.plan import PartitionPlan, Plan
 from spacetime.plan_simulator import PlanRun, Replication
@@ -44,7 +45,9 @@ def plan_report(run: PlanRun) -> dict[str, Any]:
         },
         "overall": counted(overall, seconds) | launched(lanes) | {
             "confidence_95": _intervals(run.replications, {
-                "attainment": lambda each: each.attainment,
+                "attainment": lambda each: (
+                    each.attainment if any(one.offered for one in each.tenants) else None
+                ),
                 "p50_ms": lambda each: ms_from_ns(each.latency_ns(0.5)),
                 "p99_ms": lambda each: ms_from_ns(each.latency_ns(0.99)),
                 "throughput_rps": lambda each: (
@@ -62,11 +65,15 @@ def plan_report(run: PlanRun) -> dict[str, Any]:
 
 
 def _intervals(
-    replications: Sequence[Replication], figures: dict[str, Callable[[Replication], float]]
+    replications: Sequence[Replication], figures: dict[str, Callable[[Replication], float | None]]
 ) -> dict[str, Any]:
-    found = {name: interval([figure(each) for each in replications])
-             for name, figure in figures.items()}  # fmt: skip
-    return {name: {"mean": each.mean, "half": each.half} for name, each in found.items()}
+    """Of a figure that no replication has, such as the attainment of nobody, both are None."""
+    found: dict[str, Any] = {}
+    for name, figure in figures.items():
+        known = [value for each in replications if (value := figure(each)) is not None]
+        over = interval(known) if known else None
+        found[name] = {"mean": over and over.mean, "half": over and over.half}
+    return found
 
 
 def _tenant(run: PlanRun, number: int, seconds: float) -> dict[str, Any]:
@@ -75,7 +82,8 @@ def _tenant(run: PlanRun, number: int, seconds: float) -> dict[str, Any]:
     return {"slo_ms": run.workload.tenants[number].slo_ms} | counted(counts, seconds) | {
         "confidence_95": _intervals(run.replications, {
             "attainment": lambda each: (
-                each.tenants[number].met / max(each.tenants[number].offered, 1)
+                each.tenants[number].met / each.tenants[number].offered
+                if each.tenants[number].offered else None
             ),
             "p99_ms": lambda each: ms_from_ns(each.tenants[number].latency.percentile_ns(0.99)),
         }),
@@ -111,8 +119,9 @@ def _use(
 
 def stranded_units(plan: Plan) -> int | None:
     """Units of the plan's devices that are in no partition; None for a device not in the tables."""
-    facts = DEVICES.get(plan.device)
-    if facts is None:
+    try:
+        facts = device(plan.device)
+    except UnsupportedError:
         return None
     found = 0
     for gpu in plan.gpus:

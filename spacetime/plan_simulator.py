@@ -122,6 +122,20 @@ class PlanRun:
         }
 
     @property
+    def asked(self) -> dict[str, float]:
+        """`attainments` of the tenants that anything was asked of."""
+        return {
+            tenant.name: self.attainments[tenant.name]
+            for number, tenant in enumerate(self.workload.tenants)
+            if any(each.tenants[number].offered for each in self.replications)
+        }
+
+    @property
+    def worst(self) -> tuple[float, str] | None:
+        """The least attainment of a tenant that was asked, and its name; None where none was."""
+        return min(((part, name) for name, part in self.asked.items()), default=None)
+
+    @property
     def attainment(self) -> float:
         """Fraction of all requests answered in time, over all replications."""
         return _attainment([tenant for each in self.replications for tenant in each.tenants])
@@ -277,6 +291,8 @@ def _arrivals(workload: Workload, scale: float) -> list[Arrivals]:
             Arrivals(
                 process=how.process, rate_rps=each.rate_rps / each.mean_request * scale, cv=how.cv
             )
+            if each.rate_rps
+            else Arrivals.trace()  # deployed, and nobody asks
             for each in workload.tenants
         ]
     times: list[list[int]] = [[] for _ in workload.tenants]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from spacetime import devices, interference_file, profile_file, workload_file
+from spacetime import device_file, interference_file, profile_file, workload_file
 from spacetime.advise import Advice
 from spacetime.advise import advise as right_sized
 from spacetime.devices import DeviceFacts
@@ -25,10 +26,19 @@ from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
 from spacetime.plan.bounds import explained
 from spacetime.plan.export import EXPORTS
+from spacetime.plan.spacetime import solves
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
 from spacetime.workload import Workload
+
+OWN = "spacetime"  # the planner that simulates what it proposes
+TARGET = 0.99
+WEAKER = (
+    "Without scipy planner spacetime is weaker: it does not search exactly, and may take a device "
+    "more; pip install 'spacetime[plan]'"
+)
+ARRIVALS = {"poisson": "Poisson", "gamma": "gamma", "constant": "constant", "trace": "recorded"}
 
 
 def from_options(
@@ -44,6 +54,7 @@ def from_options(
     calm: bool,
     guard: bool,
     interference: Path | None,
+    steady: bool,
     attainment: float | None,
     form: str | None,
     explain: bool,
@@ -58,24 +69,25 @@ def from_options(
     """
     options = PlanOptions(gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation)
     load, points = workload_file.read(workload), profile_file.read(profiles)
-    facts = devices.device(device or points.device)
+    facts = device_file.named(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
+    if planner == OWN and not solves():
+        print(WEAKER, file=sys.stderr)
     maker, cost = _counting(_maker(planner, parse(choices), guard=guard), interference)
     if advise:
         if calm or attainment is not None or form is not None or explain or out is not None:
             raise UnsupportedError("--advise: goes with --planner, --gpus, the limits and --json")
+        if planner == OWN and not steady and (keep := _simulator()) is not None:
+            maker = keep.Kept(maker)
         _advise(load, points, facts, options, maker, as_json=as_json)
         return
-    if attainment is not None:  # which needs the native simulator; planning alone does not
-        prove = import_module("spacetime.proven").proven
-        found = prove(maker, load, points, facts, options, target=attainment).plan
-    else:
-        found = maker.plan(load, points, facts, options)
-    if calm and attainment is None:
-        found = calmed(found, load, points, options)
+    if steady and attainment is not None:
+        raise UnsupportedError("--steady: does not go with --attainment, which simulates")
+    ask = _Asked(load, points, facts, options, own=planner == OWN)
+    found, said = ask.plan(maker, steady=steady, calm=calm, attainment=attainment)
     made = require(found, load, points, facts, options, interference=cost)
-    if explain and made.planner != "spacetime":  # which says so already
+    if (explain or planner == OWN) and (planner != OWN or not steady):  # it says so already
         made = explained(made, load, points, facts, options)
     if out is not None:
         out.write_text(plan_json.dumps(made), encoding="utf-8")
@@ -85,10 +97,86 @@ def from_options(
         print(plan_json.dumps(made), end="")
     else:
         show(made, load, points, facts)
+    ask.say(said, aside=as_json or form is not None)
     if explain:
         Console(stderr=as_json or form is not None).print(
             made.explain(), highlight=False, markup=False, soft_wrap=True
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is planned for. `own`: by our planner, whose plans are to keep what they promise."""
+
+    load: Workload
+    points: Profiles
+    facts: DeviceFacts
+    options: PlanOptions
+    own: bool
+
+    def plan(
+        self, maker: Planner, *, steady: bool, calm: bool, attainment: float | None
+    ) -> tuple[Plan, str]:
+        """The plan, and how sure it is at the workload's own arrivals."""
+        ask = (self.load, self.points, self.facts, self.options)
+        simulator = None if steady else _simulator()
+        if attainment is not None:
+            proven = import_module("spacetime.proven").proven(maker, *ask, target=attainment)
+            return proven.plan, self.kept(proven.worst)
+        if simulator is not None and self.own and not calm:
+            found = simulator.best_of(maker, *ask)
+            return found.plan, self.kept(found.worst)
+        made = maker.plan(*ask)
+        if calm:
+            made = calmed(made, self.load, self.points, self.options)
+        if steady:
+            return made, "At steady arrivals, as papers assume: not simulated."
+        if simulator is None:
+            return made, "Not simulated: this installation is without its compiled part."
+        attained = simulator.simulated(self.load, self.points, TARGET)(made)
+        return made, self.kept(min(((part, name) for name, part in attained.items()), default=None))
+
+    def kept(self, worst: tuple[float, str] | None) -> str:
+        """What was simulated, in a line; a warning begins with the tenant's name."""
+        how = f"Simulated at {ARRIVALS[self.load.arrivals.process]} arrivals"
+        if worst is None:
+            return f"{how}: nobody asks."
+        part, name = worst
+        if part >= TARGET:
+            return f"{how}: every tenant has at least {_percent(part)} of its requests in time."
+        (tenant,) = (each for each in self.load.tenants if each.name == name)
+        fastest = min(point.latency_ms for point in self.points.of(tenant.model))
+        why = (
+            f"its quickest launch takes {fastest:.4g} of {tenant.slo_ms:g} ms, and no plan that "
+            "was tried does better" if self.own
+            else "this is the plan as its paper has it; planner spacetime keeps more"
+        )  # fmt: skip
+        return (
+            f"WARNING: {how.lower()}, tenant {name} has {_percent(part)} of its requests in time, "
+            f"less than {TARGET:.0%}: {why}."
+        )
+
+    def say(self, said: str, *, aside: bool) -> None:
+        """Beside a table always; beside what a program reads only what warns, on stderr."""
+        if not aside:
+            Console().print(said, highlight=False, markup=False, soft_wrap=True)
+        elif said.startswith("WARNING"):
+            print(said, file=sys.stderr)
+
+
+def _percent(part: float) -> str:
+    """Rounded down: 99.996 % is not all."""
+    return f"{math.floor(part * 10_000) / 100:.2f} %"
+
+
+def _simulator() -> Any:
+    """The module that simulates plans, or None where the compiled part is absent."""
+    try:
+        return import_module("spacetime.proven")
+    except ImportError as error:
+        if not (error.name or "").startswith("spacetime._native"):
+            raise
+        return None
 
 
 def _advise(
@@ -100,7 +188,7 @@ def _advise(
         print(json.dumps(found.to_json(), indent=2))
         return
     table = Table(box=SIMPLE_HEAD)
-    for title in ("tenant", "req/s", "SLO", "alone on", "batch", "procs", "devices", "busy"):
+    for title in ("tenant", "req/s", "SLO", "alone on", "batch", "procs", "devices", "used"):
         table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
     for need in found.needs:
         table.add_row(
@@ -125,13 +213,22 @@ def advice_lines(found: Advice) -> list[str]:
     many = "device" if found.shared_gpus == 1 else "devices"
     limits = ", ".join(f"{name} ({count})" for name, count in found.limits.items())
     return [
-        "Alone on: the smallest partitions that serve a tenant; devices, busy: whole ones for it.",
+        "Alone on: the smallest partitions that serve a tenant; devices, used: whole ones for it.",
         f"{found.device}: {found.shared_gpus} {many} shared (at least "
         f"{found.lower_bound_gpus or 1}), {without}.",
         f"Of the shared devices {found.idle:.2f} are idle in partitions, {found.stranded:.2f} in "
-        f"none; every rate can grow by {found.headroom:.1%}.",
-        f"What limits: {limits}. {found.next_cheaper}.",
+        f"none; {grows(found.headroom)}.",
+        (f"What limits: {limits}. " if limits else "") + f"{found.next_cheaper}.",
     ]
+
+
+def grows(headroom: float | None) -> str:
+    """By how much rates can grow; beyond tenfold the figure says nothing more."""
+    if headroom is None:
+        return "nobody asks"
+    if headroom > 9:
+        return "every rate can grow more than tenfold"
+    return f"every rate can grow by {headroom:.1%}"
 
 
 def _maker(name: str, choices: dict[str, Any], *, guard: bool) -> Planner:
@@ -200,10 +297,11 @@ def show(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> No
         for gpu in plan.gpus for part in gpu.partitions if part.parent is None
     )  # fmt: skip
     console.print(
-        "Each answer comes within ms at steady arrivals; a partition is its units @ its start.\n"
+        "Each answer comes within ms at steady arrivals; a partition is its units @ its start; "
+        "used is the part of what it could serve in such batches.\n"
         f"{plan.planner}: {len(plan.gpus)} × {plan.device} ({' and '.join(sorted(kinds))}), "
         f"at least {plan.lower_bound_gpus or 1} needed; {used / len(plan.gpus):.1%} of their units "
-        f"in partitions; every rate can grow by {plan.headroom or 0:.1%}",
+        f"in partitions; {grows(plan.headroom)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -213,7 +311,7 @@ def _table(plan: Plan, load: Workload, points: Profiles) -> Table:
     tenants = {tenant.name: tenant for tenant in load.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
     table = Table(box=SIMPLE_HEAD)
-    for title in ("gpu", "partition", "procs", "busy", "tenant", "batch", "req/s", "ms", "SLO"):
+    for title in ("gpu", "partition", "procs", "used", "tenant", "batch", "req/s", "ms", "SLO"):
         text = title in {"partition", "tenant"}
         table.add_column(title, justify="left" if text else "right", no_wrap=True)
     for gpu in plan.gpus:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from spacetime.errors import ProfileError
 from spacetime.profile import Point, Profiles
-from spacetime.profile_file import make, number, rows
+from spacetime.profile_file import make
+from spacetime.table_file import Table
 
 PARVAGPU_HEADER = ["Mig instance", "Batch size", "Workload Number", "Throughput", "Latency"]
 GPULET_HEADER = ["model", "batch", "share_percent", "latency_ms"]
@@ -32,14 +33,13 @@ def parvagpu(path: Path) -> Profiles:
 
 
 def _parvagpu_file(path: Path) -> Iterator[Point]:
-    for row, values in rows(path, PARVAGPU_HEADER):
-        size, batch, procs, rate, seconds = (
-            number(path, row, field, values[field], kind)
-            for field, kind in zip(PARVAGPU_HEADER, (int, int, int, float, float), strict=True)
-        )
+    table = Table(path, ProfileError)
+    for row, values in table.rows(PARVAGPU_HEADER):
+        size, batch, procs = (table.whole(row, name, values[name]) for name in PARVAGPU_HEADER[:3])
+        rate, seconds = (table.number(row, name, values[name]) for name in PARVAGPU_HEADER[3:])
         if rate == seconds == 0:  # out of memory: there is no such point
             continue
-        yield make(path, row, {
+        yield make(table, row, {
             "model": path.stem, "device": "a100-80gb", "kind": "mig", "units": size,
             "batch": batch, "procs": procs,
             "latency_ms": seconds * 1000, "throughput_rps": rate * procs, "source": "measured",
@@ -52,12 +52,13 @@ def gpulet(path: Path) -> Profiles:
     Raises ProfileError naming file, row and field.
     """
     found = []
-    for row, values in rows(path, GPULET_HEADER):
-        latency_ms = number(path, row, "latency_ms", values["latency_ms"], float)
-        batch = number(path, row, "batch", values["batch"], int)
-        found.append(make(path, row, {
+    table = Table(path, ProfileError)
+    for row, values in table.rows(GPULET_HEADER):
+        latency_ms = table.number(row, "latency_ms", values["latency_ms"])
+        batch = table.whole(row, "batch", values["batch"])
+        found.append(make(table, row, {
             "model": values["model"], "device": "rtx-2080ti", "kind": "mps",
-            "units": number(path, row, "share_percent", values["share_percent"], int),
+            "units": table.whole(row, "share_percent", values["share_percent"]),
             "batch": batch, "procs": 1, "latency_ms": latency_ms,
             "throughput_rps": batch / latency_ms * 1000 if latency_ms else 0.0,
             "source": "measured",

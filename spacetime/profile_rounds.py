@@ -20,6 +20,7 @@ from spacetime import profile_file
 from spacetime.errors import ProfileError
 from spacetime.monotone import smoothed
 from spacetime.profile import Key, Point, Profiles
+from spacetime.table_file import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +137,12 @@ class Rounds:
 def read(path: Path) -> list[Round]:
     """Every round of a file. Raises ProfileError naming file, row and field."""
     found = []
-    for row, values in profile_file.rows(path, HEADER):
+    table = Table(path, ProfileError)
+    for row, values in table.rows(HEADER):
         entries: dict[str, Any] = {
             name: text
             if name in TEXTS
-            else profile_file.number(path, row, name, text, int if name in WHOLE else float)
+            else (table.whole if name in WHOLE else table.number)(row, name, text)
             for name, text in values.items()
         }
         one = Round(**entries)

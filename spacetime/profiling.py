@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from spacetime import cost, devices, profile_file, profiler, workload_file
+from spacetime import cost, device_file, profile_file, profiler, workload_file
 from spacetime.cost_graph import layers_of
 from spacetime.device import open_device
 from spacetime.devices import DeviceFacts
@@ -86,7 +86,11 @@ def predict(
 
     Raises UnsupportedError for what the device lacks, or a model without a graph.
     """
-    facts = devices.device(name)
+    facts = device_file.named(name)
+    if not (facts.bandwidth_gbs and facts.clock_mhz and facts.tflops):
+        raise UnsupportedError(
+            f"{name}: to predict, a device needs bandwidth_gbs, clock_mhz and tflops; add them"
+        )
     kind = kind or ("mig" if facts.mig else "mps")
     models = profiler.models_of(workload_file.read(path), path.parent)
     sizes = units or _sizes(facts, kind)

@@ -7,13 +7,14 @@ azure-llm             TIMESTAMP,ContextTokens,GeneratedTokens: one request a row
 twitter               no header, one number a line: requests in that second, the form in which
                       inference systems pass the Twitter stream on; it may be normalised
 
-Counts are spread over their minute or second at random (seeded). Nothing of these recordings is
-part of this project. Every refusal is one line with file, row and field.
+Columns may come in any order and others beside them; rows need not be in order of time, a file may
+be compressed (`.gz`), and a day of minutes may end early. Counts are spread over their minute or
+second at random (seeded). Nothing of these recordings is part of this project. Every refusal is one
+line with file, line and field.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import re
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
+from spacetime.table_file import Table, opened
 from spacetime.units import MS, SECOND
 from spacetime.workload import MAX_MS, Arrival, Arrivals, Tenant, WorkloadError
 
@@ -31,10 +33,10 @@ MINUTE = 60 * SECOND
 MINUTES = 1440
 MOST = 20_000_000  # arrivals, or rows: more is a wrong unit or a file to be cut
 LARGEST = 1e9  # of any count or number of seconds in a recording
-FUNCTIONS_2019 = ["HashOwner", "HashApp", "HashFunction", "Trigger",
-                  *(str(minute) for minute in range(1, MINUTES + 1))]  # fmt: skip
+ROUNDED_S = 0.001  # what rounding may have made a duration longer
+FUNCTIONS_2019 = ["HashOwner", "HashApp", "HashFunction"]
 FUNCTIONS_2021 = ["app", "func", "end_timestamp", "duration"]
-INSTANT = re.compile(r"(\d+-\d+-\d+ \d+:\d+:\d+)(?:\.(\d+))?(?:\+00:00)?", re.ASCII)
+INSTANT = re.compile(r"(\d+-\d+-\d+[ T]\d+:\d+:\d+)(?:\.(\d+))?(?:\+00:00|Z)?", re.ASCII)
 LLM = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 
 
@@ -65,8 +67,9 @@ def read(path: Path, form: str) -> Recorded:
     """
     try:
         found = FORMS[form](path)
-    except OSError as error:
-        raise WorkloadError(str(path), f"cannot be read: {error.strerror}") from error
+    except (OSError, EOFError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise WorkloadError(str(path), f"cannot be read: {why}") from error
     except UnicodeDecodeError as error:
         raise WorkloadError(str(path), "must be UTF-8 text") from error
     if not any(span.requests for spans in found.streams.values() for span in spans):
@@ -139,43 +142,62 @@ def _times(
 
 
 def _functions_2019(path: Path) -> Recorded:
+    table = _table(path)
     streams: dict[str, list[Span]] = {}
     first: dict[tuple[str, ...], int] = {}
-    for row, values in _rows(path, FUNCTIONS_2019):
-        key = tuple(values[:3])
+    last = 0
+    for row, values in table.rows(FUNCTIONS_2019, more=_is_minute, short=True):
+        if len(values) < len(FUNCTIONS_2019):
+            table.refuse(row, "row", f"must have {','.join(FUNCTIONS_2019)}; is it cut short?")
+        key = tuple(values.pop(name) for name in FUNCTIONS_2019)
         if (earlier := first.setdefault(key, row)) != row:
-            _refuse(path, row, "HashFunction", f"was given before, in row {earlier}")
-        counts = [
-            _number(path, row, FUNCTIONS_2019[place], values[place])
-            for place in range(4, len(FUNCTIONS_2019))
-        ]
-        spans = [Span(n * MINUTE, MINUTE, count) for n, count in enumerate(counts) if count]
+            table.refuse(row, "HashFunction", f"was given before, in row {earlier}")
+        spans = []
+        for name, text in values.items():
+            last = max(last, int(name))
+            count = _number(table, row, name, text or "0")  # a day may be cut short
+            if count:
+                spans.append(Span((int(name) - 1) * MINUTE, MINUTE, count))
         if spans:
-            streams["/".join(key)] = spans
-    return Recorded(streams, MINUTES * MINUTE, exact=False)
+            streams["/".join(key)] = sorted(spans)
+    return Recorded(streams, last * MINUTE, exact=False)
+
+
+def _is_minute(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) <= 4 and 1 <= int(name) <= MINUTES
 
 
 def _functions_2021(path: Path) -> Recorded:
+    table = _table(path)
     times: dict[str, list[int]] = {}
-    for row, values in _rows(path, FUNCTIONS_2021):
-        end = _number(path, row, "end_timestamp", values[2])
-        lasted = _number(path, row, "duration", values[3])
-        if lasted > end:
-            _refuse(path, row, "duration", f"begins before 0: {values[3]} of {values[2]} s")
-        times.setdefault(f"{values[0]}/{values[1]}", []).append(round((end - lasted) * SECOND))
+    for row, values in table.rows(FUNCTIONS_2021):
+        end = _number(table, row, "end_timestamp", values["end_timestamp"])
+        lasted = _number(table, row, "duration", values["duration"])
+        if lasted > end + ROUNDED_S:
+            table.refuse(
+                row, "duration",
+                f"begins before 0: {values['duration']} of {values['end_timestamp']} s",
+            )  # fmt: skip
+        start_ns = max(round((end - lasted) * SECOND), 0)
+        times.setdefault(f"{values['app']}/{values['func']}", []).append(start_ns)
     return _timed(times)
 
 
 def _llm(path: Path) -> Recorded:
+    table = _table(path)
     times = []
-    for row, values in _rows(path, LLM):
-        for field, text in zip(LLM[1:], values[1:], strict=True):
-            _number(path, row, field, text)
-        times.append(_instant(path, row, values[0]))
+    for row, values in table.rows(LLM[:1], LLM[1:]):
+        for field in values.keys() & set(LLM[1:]):
+            _number(table, row, field, values[field])
+        times.append(_instant(table, row, values["TIMESTAMP"]))
     return _timed({"requests": times} if times else {})
 
 
-def _instant(path: Path, row: int, text: str) -> int:
+def _table(path: Path) -> Table:
+    return Table(path, WorkloadError)
+
+
+def _instant(table: Table, row: int, text: str) -> int:
     """`2023-11-16 18:17:03.9799600`, with any number of digits, and `+00:00` or nothing."""
     found = INSTANT.fullmatch(text)
     try:
@@ -183,7 +205,7 @@ def _instant(path: Path, row: int, text: str) -> int:
     except ValueError:
         moment = None
     if found is None or moment is None:
-        _refuse(path, row, "TIMESTAMP", f"must be a date and time, got {text!r:.40}")
+        table.refuse(row, "TIMESTAMP", f"must be a date and time, got {text!r:.40}")
     seconds = (moment - datetime(1970, 1, 1)).total_seconds()
     return int(seconds) * SECOND + int((found[2] or "")[:9].ljust(9, "0"))
 
@@ -202,49 +224,35 @@ def _timed(times: Mapping[str, list[int]]) -> Recorded:
 
 
 def _twitter(path: Path) -> Recorded:
-    spans = []
-    with path.open(encoding="utf-8-sig") as lines:
+    table, counts = _table(path), []
+    blank = 0
+    with opened(path) as lines:
         for row, line in enumerate(lines, start=1):
-            _not_too_many(path, row)
-            count = _number(path, row, "requests", line.strip())
-            spans.append(Span((row - 1) * SECOND, SECOND, count))
+            _not_too_many(table, row)
+            if not line.strip():
+                blank = blank or row
+                continue
+            if blank:  # in the middle it would be a second that is missing
+                table.refuse(blank, "requests", "must be a number, got a blank line")
+            counts.append(_number(table, row, "requests", line.strip()))
+    spans = [Span(n * SECOND, SECOND, count) for n, count in enumerate(counts)]
     return Recorded({"requests": spans}, len(spans) * SECOND, exact=False)
 
 
-def _rows(path: Path, header: list[str]) -> Iterator[tuple[int, list[str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, strict=True)
-        row = 1
-        try:
-            if next(lines, []) != header:
-                _refuse(path, 1, "header", f"must be {','.join(header):.80}")
-            for row, values in enumerate(lines, start=2):
-                _not_too_many(path, row)
-                if len(values) != len(header):
-                    _refuse(path, row, "row", f"must have {len(header)} fields, has {len(values)}; "
-                            "is it cut short?")  # fmt: skip
-                yield row, values
-        except csv.Error as error:
-            _refuse(path, row + 1, "row", f"is not CSV: {error}")
-
-
-def _number(path: Path, row: int, field: str, text: str) -> float:
+def _number(table: Table, row: int, field: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value <= LARGEST:  # NaN is not either
-        _refuse(path, row, field, f"must be a number from 0 to {LARGEST:g}, got {text!r:.40}")
+        table.refuse(row, field, f"must be a number from 0 to {LARGEST:g}, got {text!r:.40}")
+    _not_too_many(table, row)
     return value
 
 
-def _not_too_many(path: Path, row: int) -> None:
+def _not_too_many(table: Table, row: int) -> None:
     if row > MOST:
-        _refuse(path, row, "row", f"is one of more than {MOST:,}; cut the file")
-
-
-def _refuse(path: Path, row: int, field: str, problem: str) -> NoReturn:
-    raise WorkloadError(field, problem, where=f"{path}:{row}: ")
+        table.refuse(row, "row", f"is one of more than {MOST:,}; cut the file")
 
 
 FORMS: Mapping[str, Callable[[Path], Recorded]] = {

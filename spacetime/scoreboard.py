@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from spacetime import devices, profile_file, scenario_file
+from spacetime import device_file, profile_file, scenario_file
 from spacetime.comparison import DEMAND, Verdict, compare
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.plan_simulator import SimOptions
@@ -47,7 +47,7 @@ def from_options(
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("planning and simulating", total=len(found) * len(names))
         for verdict in compare(
-            found, names, profiles=points, device=devices.device(device or points.device),
+            found, names, profiles=points, device=device_file.named(device or points.device),
             plan_options=PlanOptions(
                 gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation
             ),
@@ -67,8 +67,10 @@ def from_options(
 
 
 def as_record(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The verdicts as JSON, `spacetime.compare/1`."""
+    """The verdicts as JSON, `spacetime.compare/1`; without times, so same input, same bytes."""
     rows = [asdict(verdict) | {"keeps": verdict.keeps} for verdict in verdicts]
+    for row in rows:
+        del row["planning_s"]
     return {"format": FORMAT, "demanded_attainment": DEMAND, "rows": rows}
 
 
@@ -110,5 +112,9 @@ def _cells(each: Verdict) -> tuple[str, ...]:
         each.scenario, each.planner, f"{each.gpus}{' unsound' * bool(each.violations)}",
         str(each.lower_bound_gpus or "-"),
         "-" if each.stranded_units is None else str(each.stranded_units),
-        f"{each.idle_units:.1f}", f"{each.attainment:.2%}", f"{each.worst_attainment:.2%}", planned,
+        f"{each.idle_units:.1f}", _part(each.attainment), _part(each.worst_attainment), planned,
     )  # fmt: skip
+
+
+def _part(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{fraction:.2%}"

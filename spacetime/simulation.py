@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from spacetime import profile_file, workload_file
+from spacetime import device_file, profile_file, workload_file
 from spacetime.core import Policy
 from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
@@ -38,6 +38,7 @@ def from_options(
     workload: Path,
     profiles: Path,
     policy: str | None,
+    device: str | None,
     duration: float | None,
     replications: int,
     seed: int | None,
@@ -48,6 +49,8 @@ def from_options(
     as_json: bool,
 ) -> None:
     """Simulate and print tables, or the report as JSON."""
+    if device is not None:
+        device_file.named(device)  # what is stranded is told by its size
     options = SimOptions(
         policy=None if policy is None else Policy.named(policy),
         duration_ns=None if duration is None else round(duration * SECOND),

@@ -166,7 +166,8 @@ class Tenant:
 
     `batch_mix`: requests that are batches already, as in PARIS (DAC'22): each holds one of these
     (inputs, weight), drawn in proportion to its weight, and is launched whole. `rate_rps` counts
-    inputs all the same, as profiles do. Empty: one input a request.
+    inputs all the same, as profiles do. Empty: one input a request. A tenant of rate 0 is deployed
+    and idle: no capacity is planned for it, and its requests are served when there is room.
 
     `batchable`: whether requests may share a launch: as Session.add takes it.
     """
@@ -187,7 +188,7 @@ class Tenant:
         _text("name", self.name)
         _text("model", self.model)
         _number("slo_ms", self.slo_ms, MAX_MS)
-        _number("rate_rps", self.rate_rps, MAX_RATE_RPS)
+        _number("rate_rps", self.rate_rps, MAX_RATE_RPS, 0)
         _whole("priority", self.priority, -MAX_COUNT, MAX_COUNT)
         _number("weight", self.weight, 1e6)
         for size in self.batch_sizes:
@@ -320,8 +321,8 @@ class Workload:
                 raise WorkloadError("trace", f"{arrival} has no such time or tenant")
 
     def with_rates(self, rates: Sequence[float]) -> Workload:
-        """The same tenants at other rates, inputs a second; 0 becomes a trickle, for a plan serves
-        every tenant."""
+        """The same tenants at other rates, inputs a second; 0 becomes a trickle of its own rate,
+        for who comes and goes keeps some capacity."""
         tenants = tuple(
             replace(tenant, rate_rps=max(rate, tenant.rate_rps / 1000))
             for tenant, rate in zip(self.tenants, rates, strict=True)
@@ -339,6 +340,8 @@ class Workload:
     def _schedule_of(self, number: int, duration_ns: int) -> Iterator[Arrival]:
         # A tenant's times depend on its own number only: adding a tenant moves nobody else's.
         rate_rps = self.tenants[number].rate_rps / self.tenants[number].mean_request
+        if not rate_rps:
+            return
         for time_ns in self.arrivals.times(rate_rps=rate_rps, seed=f"{self.seed}/{number}"):
             if time_ns >= duration_ns:
                 return

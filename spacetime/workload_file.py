@@ -10,17 +10,16 @@
 `{lognormal: {largest: 32, variance: 0.9}}`; `rate_rps` counts inputs in any case. `batchable` is
 whether requests may share a launch, where the owner knows better than the proof.
 
-A trace is CSV with the header `time_ms,tenant`, in order of time, or another `form` of `recorded`,
+A trace is CSV with the columns `time_ms,tenant`, or another `form` of `recorded`,
 then with `time_scale`, `rate_scale` and `rates: recorded|tenants`; its path is relative to the
 workload file. Unknown and repeated fields are refused: a misspelt option must not be ignored.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from typing import Any, TypeVar
 import yaml
 
 from spacetime import recorded
+from spacetime.table_file import Table
 from spacetime.workload import (
     MAX_MS,
     Arrival,
@@ -253,45 +253,23 @@ def _list(data: object, place: str) -> tuple[Any, ...]:
 
 
 def read_trace(path: Path, tenants: tuple[Tenant, ...]) -> tuple[Arrival, ...]:
-    """Read recorded arrivals, CSV `time_ms,tenant` in order of time, `tenant` a tenant's name."""
+    """Read recorded arrivals, CSV `time_ms,tenant` in any order, `tenant` a tenant's name."""
     numbers = {tenant.name: number for number, tenant in enumerate(tenants)}
-    rows = csv.reader(read_text(path).splitlines())
-    if next(rows, []) != TRACE_HEADER:
-        raise WorkloadError("arrivals.file", f"{path}:1: the header must be time_ms,tenant")
-    trace: list[Arrival] = []
-    for line, row in _numbered(path, rows):
-        try:
-            arrival = _arrival(row, numbers)
-        except ValueError as error:
-            raise WorkloadError("arrivals.file", f"{path}:{line}: {error}") from error
-        if trace and arrival.time_ns < trace[-1].time_ns:
-            raise WorkloadError("arrivals.file", f"{path}:{line}: time_ms: falls; sort the rows")
-        trace.append(arrival)
+    table = Table(path, WorkloadError)
+    try:
+        trace = [_arrival(table, *row, numbers) for row in table.rows(TRACE_HEADER)]
+    except WorkloadError as error:
+        raise WorkloadError("arrivals.file", str(error)) from error
     if not trace:
         raise WorkloadError("arrivals.file", f"{path}: holds no arrival")
-    return tuple(trace)
+    return tuple(sorted(trace, key=lambda arrival: arrival.time_ns))
 
 
-def _numbered(path: Path, rows: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    line = 1
-    try:
-        for line, row in enumerate(rows, start=2):
-            yield line, row
-    except csv.Error as error:
-        message = f"{path}:{line + 1}: is not CSV: {error}"
-        raise WorkloadError("arrivals.file", message) from error
-
-
-def _arrival(row: list[str], numbers: dict[str, int]) -> Arrival:
-    if len(row) != len(TRACE_HEADER):
-        raise ValueError(f"must be time_ms,tenant, got {','.join(row)!r:.40}")
-    time_ms, name = row
+def _arrival(table: Table, line: int, row: dict[str, str], numbers: dict[str, int]) -> Arrival:
+    name, text = row["tenant"], row["time_ms"]
     if name not in numbers:
-        raise ValueError(f"tenant: {name!r:.40} is not a tenant of the workload")
-    try:
-        time = float(time_ms)
-    except ValueError:
-        raise ValueError(f"time_ms: must be a number, got {time_ms!r:.40}") from None
+        table.refuse(line, "tenant", f"{name!r:.40} is not a tenant of the workload")
+    time = table.number(line, "time_ms", text)
     if not 0 <= time <= MAX_MS:
-        raise ValueError(f"time_ms: must be from 0 to {MAX_MS:g}, got {time_ms}")
+        table.refuse(line, "time_ms", f"must be from 0 to {MAX_MS:g}, got {text:.40}")
     return Arrival(round(time * 1e6), numbers[name])

@@ -1,4 +1,8 @@
-"""Where measurements published by others lie, for tests; none of them is part of the project."""
+"""Where measurements published by others lie, for tests.
+
+The profiles and scenarios of ParvaGPU are part of the project (`examples/a100`); what was digitised
+from figures of papers is not, and its tests skip where it is absent.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from spacetime import profile_import
+from spacetime import profile_file, profile_import, scenario_file
 from spacetime.profile import Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload import Workload
 
 ROOT = Path(__file__).parent.parent
+A100 = ROOT / "examples" / "a100"
 
 
 def data(name: str) -> Path:
-    """A file or folder of the published data; skips the test, saying so, where it is absent."""
+    """A file of the digitised figures; skips the test, saying so, where it is absent."""
     folder = Path(os.environ.get("SPACETIME_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / name).exists():
         pytest.skip(f"{folder / name} is absent; set SPACETIME_DATA to the published data")
@@ -25,23 +30,25 @@ def data(name: str) -> Path:
 
 
 @cache
-def _parvagpu(folder: Path) -> Profiles:
-    return profile_import.parvagpu(folder)
-
-
 def parvagpu() -> Profiles:
     """The A100 profiles of the ParvaGPU artifact."""
-    return _parvagpu(data("parvagpu"))
+    return profile_file.read(A100 / "profiles.csv")
 
 
 def scenario(name: str) -> Workload:
     """S1 to S4 of the ParvaGPU artifact as a workload; a tenant is named as its model."""
-    with data("parvagpu/scenarios.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["scenario"] == name]
-    return Workload(tenants=tuple(
-        Tenant(
-            name=row["model"], model=row["model"],
-            slo_ms=float(row["slo_ms"]), rate_rps=float(row["rate_rps"]),
-        )
-        for row in rows
-    ))  # fmt: skip
+    return scenario_file.read(A100 / "scenarios.csv")[name]
+
+
+def artifact(folder: Path) -> Path:
+    """The profiles in a folder as the artifact has them: a file a model, in its own units."""
+    folder.mkdir()
+    for model in parvagpu().models:
+        with (folder / f"{model}.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(profile_import.PARVAGPU_HEADER)
+            for point in parvagpu().of(model):
+                rate = round(point.throughput_rps / point.procs, 6)
+                seconds = round(point.latency_ms / 1000, 6)
+                rows.writerow([point.units, point.batch, point.procs, rate, seconds])
+    return folder

@@ -47,7 +47,7 @@ def test_a_tenant_that_fills_devices_gains_nothing() -> None:
 @given(DEMANDS, profile_sets())
 def test_sharing_never_takes_more_and_units_add_up(load: Workload, profiles: Profiles) -> None:
     try:
-        found, plan = advise(load, profiles, A100, CEILING, planner("spacetime", seconds=0.5))
+        found, plan = advise(load, profiles, A100, CEILING, planner("spacetime", nodes=50))
     except InfeasibleError:
         return
     assert isinstance(found, Advice)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import data, parvagpu
+from published import parvagpu
 from torch import Tensor, nn
 
 from spacetime import cost
-from spacetime.benchmarks import architectures, bench_cost, cost_plans
+from spacetime.benchmarks import architectures, bench_cost, cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
 from spacetime.cost import Calibration
 from spacetime.cost_graph import layers_of
@@ -63,8 +63,7 @@ def test_the_benchmark_and_the_model_compute_the_same(monkeypatch: pytest.Monkey
     assert studied.error((0.5, 0.5, 30.0)) > 0.01
 
 
-def test_a_model_left_out_is_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACETIME_DATA", str(data("parvagpu").parent))
+def test_a_model_left_out_is_predicted(tmp_path: Path) -> None:
     result = bench_cost.run(quick=True, out=tmp_path, as_json=True)
     assert result["met"]
     assert result["median_family_out"] <= bench_cost.GOAL
@@ -74,19 +73,19 @@ def test_a_model_left_out_is_predicted(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_plans_from_predictions_are_judged_by_measurements() -> None:
-    folder, known = data("parvagpu"), parvagpu()
-    perfect = cost_plans.compared(folder, known, bench_cost.measured_us)
+    known = parvagpu()
+    perfect = cost_plans.compared(known, bench_cost.measured_us)
     for row in perfect:
         assert row["devices"]["predicted"] == row["devices"]["measured"]
-    hopeful = cost_plans.compared(folder, known, lambda p: bench_cost.measured_us(p) / 3)
+    hopeful = cost_plans.compared(known, lambda p: bench_cost.measured_us(p) / 3)
     for row in hopeful:
         assert row["devices"]["predicted"] <= row["devices"]["measured"]
         assert row["bounds"]["promise"] > 0
 
 
 def test_without_the_profiles_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SPACETIME_DATA", str(tmp_path))
-    with pytest.raises(UnsupportedError, match="is absent; set SPACETIME_DATA"):
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "benchmarks" / "record.py"))
+    with pytest.raises(UnsupportedError, match="is absent; run this in a checkout"):
         bench_cost.run(quick=True)
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from published import data, parvagpu
+from published import parvagpu
 
 from spacetime import mig
-from spacetime.benchmarks import bench_paris, bench_parvagpu, paris_study
+from spacetime.benchmarks import bench_paris, bench_parvagpu, paris_study, record
 from spacetime.benchmarks.paris_study import ELSA, FIFS, Setting
 from spacetime.errors import UnsupportedError
 from spacetime.profile import Point, Profiles
-
-
-@pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACETIME_DATA", str(data("parvagpu").parent))
 
 
 def test_layouts_fill_the_devices() -> None:
@@ -39,7 +34,6 @@ def test_one_queue_of_equal_instances_is_m_d_c() -> None:
     assert paris_study.highest_rps(setting, (7, 7), ELSA) == pytest.approx(two, rel=0.05)
 
 
-@pytest.mark.usefixtures("folder")
 def test_elsa_is_what_makes_instances_of_several_sizes_usable(tmp_path: Path) -> None:
     result = bench_paris.run(quick=True, out=tmp_path, as_json=True)
     assert [row["model"] for row in result["rows"]] == ["bert", "inceptionv3"]
@@ -59,7 +53,6 @@ def test_a_largest_request_nobody_measured_is_refused() -> None:
         paris_study.paris(setting)
 
 
-@pytest.mark.usefixtures("folder")
 def test_parvagpus_devices_are_those_of_its_artifact(tmp_path: Path) -> None:
     result = bench_parvagpu.run(quick=True, out=tmp_path, as_json=True)
     assert {row["scenario"] for row in result["rows"]} == {"S1", "S2"}
@@ -73,6 +66,6 @@ def test_parvagpus_devices_are_those_of_its_artifact(tmp_path: Path) -> None:
 def test_without_the_data_it_says_so(
     run: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SPACETIME_DATA", str(tmp_path))
-    with pytest.raises(UnsupportedError, match="is absent; set SPACETIME_DATA"):
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "benchmarks" / "record.py"))
+    with pytest.raises(UnsupportedError, match="is absent; run this in a checkout"):
         run(quick=True)  # type: ignore[operator]

@@ -112,7 +112,7 @@ def test_scenarios_from_a_csv_a_folder_and_a_file(tmp_path: Path) -> None:
         (CSV + "s3,m,100\n", ":5: row: must have 4 fields, has 3"),
         (CSV + "s3,m,100,many\n", ":5: rate_rps: must be a number, got 'many'"),
         (CSV + "s3,m,nan,1\n", ":5: slo_ms: must be a number above 0"),
-        (CSV + "s3,m,1,-1\n", ":5: rate_rps: must be a number above 0"),
+        (CSV + "s3,m,1,-1\n", ":5: rate_rps: must be a number from 0"),
         (CSV + "s3,,1,1\n", ":5: model: must not be empty"),
         (CSV + 's3,"m,1,1\n', ":5: row: is not CSV"),
     ],

@@ -159,7 +159,7 @@ def test_a_trace_with_a_field_beyond_any_size(tmp_path: Path) -> None:
     path.write_text(json.dumps(
         json.loads(AS_JSON) | {"arrivals": {"process": "trace", "file": "t.csv"}}
     ))  # fmt: skip
-    assert "t.csv:3: is not CSV: field larger" in (judged(path, workload_file.read) or "")
+    assert "t.csv:3: row: is not CSV: field larger" in (judged(path, workload_file.read) or "")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_arrange_finds_a_layout_exactly_where_there_is_one(sizes: list[int]) -> 
 @pytest.mark.parametrize("name", WITH_MIG)
 def test_every_maximal_multiset_stays_inside_the_device(name: str) -> None:
     facts = device(name)
-    for sizes in mig.maximal_multisets():
+    for sizes in map(mig.sizes_of, mig.maximal_layouts(facts.geometry)):
         profiles = [facts.mig_profile(size) for size in sizes]
         assert sum(profile.sms for profile in profiles) <= facts.sms
         assert sum(profile.memory_mib for profile in profiles) <= facts.memory_gib * 1024

@@ -34,7 +34,7 @@ ALONE = (whole(1, 10), whole(8, 40))
 
 
 def planned(load: Workload, profiles: Profiles) -> Plan:
-    plan = planner("spacetime", seconds=1.0).plan(load, profiles, A100, OPTIONS)
+    plan = planner("spacetime", nodes=100).plan(load, profiles, A100, OPTIONS)
     return sound(plan, load, profiles, A100, OPTIONS)
 
 

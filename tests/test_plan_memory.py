@@ -109,7 +109,7 @@ def test_exact_packs_memory_that_units_alone_would_exceed() -> None:
         replace(point, memory_mib=30 * GIB) for point in ALL if (point.kind, point.units)
         in {("mps", 20), ("mps", 40)}
     ))  # fmt: skip
-    plan = planner("exact", seconds=2.0).plan(load, points, A100, FULL)
+    plan = planner("exact").plan(load, points, A100, FULL)
     require(plan, load, points, A100, FULL)
     assert len(plan.gpus) == 2
     assert plan.lower_bound_gpus == 1  # what is proven does not count memory that is shared

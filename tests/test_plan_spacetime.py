@@ -87,7 +87,7 @@ def test_too_few_devices_are_refused_with_the_bound() -> None:
     load = small(30, rate_rps=400)
     needed = len(planned(load, line()).gpus)
     options = PlanOptions(max_utilisation=0.9, gpus=needed - 1)
-    with pytest.raises(InfeasibleError, match=f"needs {needed} devices, there are {needed - 1}"):
+    with pytest.raises(InfeasibleError, match=f"needs {needed} devices.*, there are {needed - 1}"):
         planner("spacetime").plan(load, line(), A100, options)
 
 

@@ -167,7 +167,7 @@ def test_a_refusal_names_tenant_and_bound(name: str, demand: Tenant, bound: str,
 
 def test_too_few_devices_are_refused_with_the_bound() -> None:
     load = Workload((tenant("a", 3000),))
-    with pytest.raises(InfeasibleError, match="tenant a: gpus: parvagpu needs 5 devices, there"):
+    with pytest.raises(InfeasibleError, match="tenant a: gpus: any plan needs 5 devices at least"):
         planner("parvagpu").plan(
             load, HAND, A100, PlanOptions(gpus=4, max_utilisation=1, max_procs=1)
         )

@@ -131,7 +131,7 @@ def test_a_bad_file_is_named_with_its_row(files: tuple[str, str, str]) -> None:
 
 def test_the_published_profiles_are_imported(tmp_path: Path) -> None:
     out = tmp_path / "a100.csv"
-    path = str(published.data("parvagpu"))
+    path = str(published.artifact(tmp_path / "parvagpu"))
     found = CliRunner().invoke(cli, ["profile", "--import", "parvagpu", path, "--out", str(out)])
     assert found.exit_code == 0, found.output
     assert "of 11 models on a100-80gb in" in found.output

@@ -14,7 +14,7 @@ from spacetime.recorded import FORMS, FUNCTIONS_2019, Recorded, Span
 from spacetime.units import SECOND
 from spacetime.workload import TRACE_FORMS, Arrivals, Tenant, Workload, WorkloadError
 
-HEADER_2019 = ",".join(FUNCTIONS_2019)
+HEADER_2019 = ",".join([*FUNCTIONS_2019, "Trigger", *map(str, range(1, 1441))])
 MINUTE = 60 * SECOND
 
 
@@ -151,11 +151,11 @@ def test_a_workload_file_names_a_recording(tmp_path: Path, form: str) -> None:
     [
         ("twitter", "", "recording: holds no request"),
         ("twitter", "0\n0\n", "recording: holds no request"),
-        ("twitter", "3\n\n", ":2: requests: must be a number from 0 to 1e+09, got ''"),
+        ("twitter", "3\n\n4\n", ":2: requests: must be a number, got a blank line"),
         ("twitter", "3\n-1\n", ":2: requests"),
         ("twitter", "nan\n", ":1: requests"),
         ("twitter", "1e99\n", ":1: requests"),
-        ("azure-llm", "TIMESTAMP\n", ":1: header: must be TIMESTAMP,ContextTokens"),
+        ("azure-llm", "ContextTokens\n", ":1: header: must be TIMESTAMP (no TIMESTAMP)"),
         ("azure-llm", SMALL["azure-llm"] + "2023-11-16 18:1\n", ":5: row: must have 3 fields"),
         ("azure-llm", SMALL["azure-llm"] + "2023-11-36 18:17:03.9,1,1\n", ":5: TIMESTAMP: must be"),
         ("azure-llm", SMALL["azure-llm"] + "2023-11-16 18:17:03.9,-1,1\n", ":5: ContextTokens"),

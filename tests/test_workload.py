@@ -75,9 +75,9 @@ def test_seed_changes_arrivals() -> None:
     assert one != two
 
 
-@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e10, 10**400, True, "9"])
+@pytest.mark.parametrize("rate", [-1, float("nan"), float("inf"), 1e10, 10**400, True, "9"])
 def test_rate_out_of_range_is_refused(rate: float) -> None:
-    with pytest.raises(WorkloadError, match=r"^rate_rps: must be a number above 0"):
+    with pytest.raises(WorkloadError, match=r"^rate_rps: must be a number from 0 to 1e\+09"):
         tenant(rate_rps=rate)
 
 
@@ -168,11 +168,9 @@ BROKEN = {
     "load.yaml:1: tenants: is missing; add it": "seed: 1",
     "load.yaml:1: tenants: must name at least one tenant": "tenants: []",
     "load.yaml:1: tenants: must be a list, got 7": "tenants: 7",
-    "load.yaml:2: tenants[0].rate_rps: must be a number above 0 and at most 1e+09, got -3":
+    "load.yaml:2: tenants[0].rate_rps: must be a number from 0 to 1e+09, got -3":
         YAML.replace("1e2", "-3"),
-    "load.yaml:2: tenants[0].rate_rps: must be a number above 0 and at most 1e+09, got 0":
-        YAML.replace("1e2", "0"),
-    "load.yaml:2: tenants[0].rate_rps: must be a number above 0 and at most 1e+09, got inf":
+    "load.yaml:2: tenants[0].rate_rps: must be a number from 0 to 1e+09, got inf":
         YAML.replace("1e2", "1e999"),
     "load.yaml:5: tenants[1].slo_ms: must be a number above 0 and at most 1e+12, got 'fast'":
         YAML.replace("20.5", "fast"),
@@ -236,13 +234,12 @@ def test_trace_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "t.csv:1: the header must be time_ms,tenant"),
+        ("", "t.csv:1: header: must be time_ms,tenant (no time_ms), the file begins without"),
         ("time_ms,tenant\n", "t.csv: holds no arrival"),
         ("time_ms,tenant\n1,c\n", "t.csv:2: tenant: 'c' is not a tenant of the workload"),
         ("time_ms,tenant\nnan,a\n", "t.csv:2: time_ms: must be from 0 to 1e+12, got nan"),
         ("time_ms,tenant\nsoon,a\n", "t.csv:2: time_ms: must be a number, got 'soon'"),
-        ("time_ms,tenant\n1\n", "t.csv:2: must be time_ms,tenant, got '1'"),
-        ("time_ms,tenant\n2,a\n1,a\n", "t.csv:3: time_ms: falls; sort the rows"),
+        ("time_ms,tenant\n1\n", "t.csv:2: row: must have 2 fields, has 1; is it cut short?"),
     ],
 )
 def test_broken_trace_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

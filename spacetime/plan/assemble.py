@@ -30,7 +30,12 @@ def assemble(
     devices = [parts for parts in devices if parts]
     total = _totals(devices)
     gpus = [
-        GpuPlan(number, _partitions(number, parts, total, profiles, options))
+        GpuPlan(
+            number,
+            _partitions(
+                number, parts, total, profiles=profiles, options=options, geometry=device.geometry
+            ),
+        )
         for number, parts in enumerate(devices)
     ]
     return finish(Plan(name, device.name, tuple(gpus), reasons=tuple(reasons)),
@@ -38,12 +43,12 @@ def assemble(
 
 
 def _partitions(
-    number: int, parts: Sequence[Part], total: dict[str, float], profiles: Profiles,
-    options: PlanOptions,
+    number: int, parts: Sequence[Part], total: dict[str, float], *, profiles: Profiles,
+    options: PlanOptions, geometry: mig.Geometry,
 ) -> tuple[PartitionPlan, ...]:  # fmt: skip
     starts: Sequence[int | None] | None = [None] * len(parts)
     if parts[0].point.kind == "mig":
-        starts = mig.arrange(tuple(part.point.units for part in parts))
+        starts = mig.arrange(tuple(part.point.units for part in parts), geometry)
     if starts is None:
         raise InfeasibleError(parts[-1].tenant.name, "layout", f"gpu {number} cannot hold it")
     made = []

@@ -12,6 +12,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble, finish
 from spacetime.plan.demand import ROUNDING, Part, copies, usable
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding, process_mib, room_mib
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
@@ -23,6 +24,7 @@ from spacetime.workload import Tenant, Workload
 OPEN = 32  # devices looked at for room: the last opened; thousands of tenants stay quick
 
 
+@gated
 @dataclass(frozen=True, slots=True)
 class WholeGpu:
     """`whole-gpu`: each tenant has devices of its own, one process on each."""
@@ -44,6 +46,7 @@ class WholeGpu:
         )
 
 
+@gated
 @dataclass(frozen=True, slots=True)
 class MigOnly:
     """`mig-only`: one process an instance, each tenant on the smallest size that can answer it."""
@@ -60,7 +63,7 @@ class MigOnly:
             points = [p for p in usable(tenant, profiles, options, kind="mig") if p.procs == 1]
             number, point = _smallest(tenant, points, options)
             parts += [Part(tenant, point)] * number
-        devices = Devices(two_threes=True)
+        devices = Devices(two_threes=True, geometry=device.geometry)
         for part in sorted(parts, key=lambda part: -part.point.units):
             devices.place(part)
         return assemble(
@@ -82,6 +85,7 @@ def _smallest(tenant: Tenant, points: Sequence[Point], options: PlanOptions) -> 
         return _smallest(tenant, larger, options)
 
 
+@gated
 @dataclass(frozen=True, slots=True)
 class MpsDefault:
     """`mps-default`: whole devices, `max_procs` processes on each, no percentages.
@@ -130,6 +134,7 @@ class _Sliced:
     least_busy: float = 0.0
 
 
+@gated
 @dataclass(frozen=True, slots=True)
 class TimeOnly:
     """`time-only`: whole devices whose driver slices time between the tenants' processes.

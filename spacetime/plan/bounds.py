@@ -38,15 +38,18 @@ def explained(
 ) -> Plan:
     """The plan with reasons: what binds each assignment, and what cheaper would violate."""
     tenants = {tenant.name: tenant for tenant in workload.tenants}
+    asked = plan.without_idle()
+    if not asked.gpus:
+        return plan
     why = [
         Reason(each.tenant, f"on {part.id} {text}")
-        for gpu in plan.gpus
+        for gpu in asked.gpus
         for part in gpu.partitions
         for each, text in _partition(
             part, tenants, profiles=profiles, device=device, options=options
         )
     ]
-    why.append(_fewer(plan, workload, profiles, device, options))
+    why.append(_fewer(asked, workload, profiles, device, options))
     return replace(plan, reasons=(*plan.reasons, *why))
 
 
@@ -132,10 +135,14 @@ def _fewer(
 ) -> Reason:
     gpus = len(plan.gpus)
     if gpus == 1:
-        return Reason(workload.tenants[0].name, "one device fewer: there would be none")
+        return Reason(_first(plan), "one device fewer: there would be none")
     if gpus == plan.lower_bound_gpus:
         return Reason(
-            workload.tenants[0].name,
+            _first(plan),
             f"one device fewer: {gpus} are the fewest of any such plan, which is proven",
         )
     return refused_at(plan, workload, profiles, device, options)
+
+
+def _first(plan: Plan) -> str:
+    return next(each.tenant for _, _, each in plan)

@@ -50,6 +50,8 @@ def _calmer(
     if len(part.tenants) != 1 or part.parent is not None or part.tenants[0].duty_ms is not None:
         return part
     (own,) = part.tenants
+    if own.idle:
+        return part
     tenant = tenants[own.tenant]
     fitting = [
         point

@@ -137,7 +137,7 @@ def _geometry(gpu: GpuPlan, device: DeviceFacts) -> Iterator[Violation]:
     for kind in kinds:
         same = [part for part in outer if part.kind == kind]
         yield from _fits(f"gpu {gpu.id}", kind, same, device)
-    yield from _clients(gpu)
+    yield from _clients(gpu, device.geometry.compute)
     yield from _nesting(gpu, device)
 
 
@@ -150,12 +150,12 @@ def _fits(
         yield Violation(where, "kind", str(error))
         return
     if kind == "mig":
-        yield from _mig_fits(where, parts)
+        yield from _mig_fits(where, parts, device.geometry)
     elif (total := sum(part.units for part in parts)) > whole:
         yield Violation(where, "units", f"{total} of {kind}, the device has {whole}")
 
 
-def _clients(gpu: GpuPlan) -> Iterator[Violation]:
+def _clients(gpu: GpuPlan, slices: int) -> Iterator[Violation]:
     """Processes side by side are clients of an MPS server, which takes only so many."""
     beside = [p for p in gpu.partitions if p.kind == "mps" and p.parent is None]
     if (clients := sum(part.procs for part in beside)) > MPS_CLIENTS:
@@ -163,25 +163,28 @@ def _clients(gpu: GpuPlan) -> Iterator[Violation]:
         yield Violation(f"gpu {gpu.id}", "clients", text)
     for outer in (part for part in gpu.partitions if part.kind == "mig"):
         inner = [part for part in gpu.partitions if part.parent == outer.id] or [outer]
-        most = max(1, MPS_CLIENTS * outer.units // mig.COMPUTE_SLICES)
+        most = max(1, MPS_CLIENTS * outer.units // slices)
         if (clients := sum(part.procs for part in inner)) > most:
             text = f"{clients} processes, MPS in {outer.units} slices takes {most}"
             yield Violation(outer.id, "clients", text)
 
 
-def _mig_fits(where: str, parts: list[PartitionPlan]) -> Iterator[Violation]:
+def _mig_fits(
+    where: str, parts: list[PartitionPlan], geometry: mig.Geometry
+) -> Iterator[Violation]:
     placed = []
     for part in parts:
         placement = mig.Placement(part.units, -1 if part.start is None else part.start)
-        if mig.is_legal(placement):
+        if mig.is_legal(placement, geometry):
             placed.append(placement)
         else:
             yield Violation(
                 part.id, "placement", f"{part.units} slices cannot start at {part.start}"
             )
-    if not mig.fits(placed):
+    if not mig.fits(placed, geometry):
         shown = ", ".join(f"{size}@{start}" for size, start in placed)
-        yield Violation(where, "placement", f"{shown} overlap or exceed 7 compute slices")
+        text = f"{shown} overlap or exceed {geometry.compute} compute slices"
+        yield Violation(where, "placement", text)
 
 
 def _nesting(gpu: GpuPlan, device: DeviceFacts) -> Iterator[Violation]:
@@ -264,7 +267,7 @@ def _of_tenants(partition: PartitionPlan) -> str:
 
 
 def _sharing(partition: PartitionPlan) -> Iterator[Violation]:
-    sharers, cycles = len(partition.tenants), {each.duty_ms for each in partition.tenants}
+    sharers, cycles = len(partition.sharers), {each.duty_ms for each in partition.sharers}
     if cycles <= {None}:
         if partition.procs > 1 and sharers > partition.procs:
             yield Violation(
@@ -280,13 +283,13 @@ def _assignment(
     partition: PartitionPlan, each: Assignment, load: Load, tenant: Tenant
 ) -> Iterator[Violation]:
     where = f"{each.tenant} on {partition.id}"
-    if not each.rate_rps > 0:
+    if not each.rate_rps > 0 and not (each.idle and tenant.rate_rps == 0):
         yield Violation(where, "rate", f"must be above 0, is {each.rate_rps:g}")
     if tenant.batch_sizes and each.batch not in tenant.batch_sizes:
         yield Violation(
             where, "batch", f"{each.batch} is none of {', '.join(map(str, tenant.batch_sizes))}"
         )
-    if _above(load.worst_ms, tenant.slo_ms):
+    if not each.idle and _above(load.worst_ms, tenant.slo_ms):
         bound = "latency" if load.point.latency_ms > tenant.slo_ms else "fill"
         yield Violation(
             where, bound,
@@ -314,8 +317,12 @@ def _utilisation(
             "utilisation",
             f"busy {together:.4g} of the time, the ceiling is {options.max_utilisation:g}",
         )
-    duty_ms = partition.tenants[0].duty_ms if partition.tenants else None
-    turns_ms = sum(load.point.latency_ms for load in found if load is not None)
+    duty_ms = partition.sharers[0].duty_ms if partition.sharers else None
+    turns_ms = sum(
+        load.point.latency_ms
+        for each, load in zip(partition.tenants, found, strict=True)
+        if load is not None and each in partition.sharers
+    )
     if duty_ms is not None and _above(turns_ms, duty_ms):
         yield Violation(
             partition.id, "duty", f"turns take {turns_ms:.4g} ms of a cycle of {duty_ms:.4g} ms"
@@ -363,6 +370,8 @@ def _rates(plan: Plan, workload: Workload) -> Iterator[Violation]:
     for _, _, each in plan:
         served[each.tenant] += each.rate_rps
     for tenant in workload.tenants:
+        if tenant.name not in served and tenant.rate_rps == 0:
+            yield Violation(tenant.name, "place", "is on no partition; at rate 0 it needs one too")
         if _above(tenant.rate_rps, served[tenant.name]):
             yield Violation(
                 tenant.name, "rate",

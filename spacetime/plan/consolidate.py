@@ -316,7 +316,7 @@ def _arranged(
         return None
     if kinds != {"mig"}:
         return tuple(parts) if sum(p.units for p in parts) <= device.whole(*kinds) else None
-    starts = mig.arrange(tuple(partition.units for partition in parts))
+    starts = mig.arrange(tuple(partition.units for partition in parts), device.geometry)
     if starts is None:
         return None
     return tuple(replace(p, start=start) for p, start in zip(parts, starts, strict=True))

@@ -7,6 +7,7 @@ partition stays under its ceiling (from above): `r` lies in `[floor_rps, ceiling
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -146,15 +147,26 @@ def lower_bound(
 ) -> int:
     """Fewer devices than this serve the workload in no plan, whatever shares a partition.
 
+    Raises InfeasibleError where a tenant has no point at all.
+    """
+    return at_least(sum(bound_by_tenant(workload, profiles, device, options).values()))
+
+
+def bound_by_tenant(
+    workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
+) -> dict[str, float]:
+    """Devices' worth of units that each tenant takes at least, in any plan.
+
     Each request takes at least the share of a device its tenant's most frugal point takes.
     Raises InfeasibleError where a tenant has no point at all.
     """
     frugal: dict[str, list[tuple[float, Point]]] = {}
-    devices = 0.0
+    devices: dict[str, float] = {}
+    several = Counter(tenant.model for tenant in workload.tenants)
     for tenant in workload.tenants:
         if tenant.model not in frugal:
-            several = sum(other.model == tenant.model for other in workload.tenants) > 1
-            points = profiles.of(tenant.model) + profiles.fused(tenant.model) * several
+            shared = several[tenant.model] > 1
+            points = profiles.of(tenant.model) + profiles.fused(tenant.model) * shared
             frugal[tenant.model] = _frugal(points, device, options)
         shares = (
             share
@@ -164,8 +176,8 @@ def lower_bound(
         if (share := next(shares, None)) is None:
             usable(tenant, profiles, options, whole=False)  # which says why there is none
             raise AssertionError("a tenant without a point is refused")
-        devices += tenant.rate_rps * share
-    return at_least(devices)
+        devices[tenant.name] = tenant.rate_rps * share
+    return devices
 
 
 def _frugal(

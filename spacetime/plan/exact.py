@@ -2,7 +2,7 @@
 
 Each partition has one tenant, as in ParvaGPU and iGniter; plans that share a partition in time may
 need fewer. Among plans of fewest devices it takes one that strands fewest units, and among those
-one of most headroom. Out of time, it returns the best plan known and the bound proven so far.
+one of most headroom. At its limit of work it returns the best plan known, and the bound proven.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from spacetime.errors import InfeasibleError, ProfileError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.baselines import MigOnly, WholeGpu
 from spacetime.plan.demand import Part
+from spacetime.plan.gate import gated
 from spacetime.plan.integer import Column, Program, Row, build, demand_rows
 from spacetime.plan.layouts import Size
 from spacetime.plan.memory import fits, holding
@@ -26,25 +27,28 @@ from spacetime.plan.planner import Planner, PlanOptions
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 
+GAP = 0.05  # of what is decided among plans of as few devices; to prove more takes most of the time
 WHOLE = 1e-6  # how far the solver's bound may be from a whole number it means
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exact:
-    """`seconds`: how long the solver may search. `most_parts`: partitions a device may have.
+    """`nodes`: how much of its tree the solver may search. `most_parts`: partitions a device may
+    have.
 
     `slo_factor`: the part of an objective a launch may take (1: only the checker's own bounds;
     0.45: ParvaGPU's rule). Raises UnsupportedError naming the field.
     """
 
-    seconds: float = 20.0
+    nodes: int = 2000
     most_parts: int | None = None
     slo_factor: float = 1.0
     name: str = "exact"
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0:
-            raise UnsupportedError(f"seconds: must be above 0, got {self.seconds}")
+        if self.nodes < 1:
+            raise UnsupportedError(f"nodes: must be at least 1, got {self.nodes}")
         if not 0 < self.slo_factor <= 1:
             raise UnsupportedError(
                 f"slo_factor: must be above 0 and at most 1, got {self.slo_factor}"
@@ -59,7 +63,7 @@ class Exact:
             workload, profiles, device, options,
             most_parts=self.most_parts, slo_factor=self.slo_factor,
         )  # fmt: skip
-        fewest = program.solve(program.devices(), self.seconds * 0.8)
+        fewest = program.solve(program.devices(), self.nodes)
         if fewest.infeasible:
             raise _who_never_fits(program, options)
         bound = max(1, math.ceil(fewest.bound - WHOLE))
@@ -75,7 +79,7 @@ class Exact:
         if found is None:
             raise InfeasibleError(
                 workload.tenants[0].name, "time",
-                f"no plan was found in {self.seconds:g} s; give it more",
+                f"no plan was found in {self.nodes} nodes; give it more",
             )  # fmt: skip
         return self._stated(found, max(bound, found.lower_bound_gpus or 1), workload, options)
 
@@ -103,7 +107,7 @@ class Exact:
                 workload, Profiles(shares), device, options,
                 most_parts=self.most_parts, slo_factor=self.slo_factor,
             )  # fmt: skip
-            found = program.solve(program.devices(), self.seconds * 0.8).values
+            found = program.solve(program.devices(), self.nodes).values
             return None if found is None else assemble(
                 self.name, _devices(program, found), workload,
                 profiles=Profiles(shares), device=device, options=unlimited,
@@ -111,17 +115,23 @@ class Exact:
         except (InfeasibleError, ProfileError):
             return None
 
+    @property
+    def _finer(self) -> int:
+        """Nodes for what is decided among plans of as few devices."""
+        return max(1, self.nodes // 200)
+
     def _refine(
         self, program: Program, values: tuple[int, ...], device: DeviceFacts
     ) -> tuple[int, ...]:
         """As few devices, then as many of their units in use as can be, then most headroom."""
         devices, used = program.devices(), program.used(device)
         fixed = [Row(devices, 0, sum(values[i] for i in devices))]
-        wider = program.solve({i: -share for i, share in used.items()}, self.seconds * 0.1, fixed)
+        least = {i: -share for i, share in used.items()}
+        wider = program.solve(least, self._finer, fixed, gap=GAP)
         values = wider.values or values
         fixed.append(Row(used, sum(used[i] * values[i] for i in used) - WHOLE, math.inf))
         factor, rows = program.headroom()
-        freer = program.solve({factor: -1.0}, self.seconds * 0.1, [*fixed, *rows], extra=1)
+        freer = program.solve({factor: -1.0}, self._finer, [*fixed, *rows], 1, GAP)
         return freer.values or values
 
     def _heuristic(
@@ -174,7 +184,7 @@ def _who_never_fits(program: Program, options: PlanOptions) -> InfeasibleError:
         own[column.tenant.name].append(column)
     for name, columns in own.items():
         alone = Program(tuple(columns), (), tuple(demand_rows(columns)))
-        if alone.solve({}, 10.0).infeasible:
+        if alone.solve({}, 1000).infeasible:
             return InfeasibleError(
                 name, "fill",
                 f"no split of {columns[0].tenant.rate_rps:.4g} req/s both fills its batches and "

@@ -24,6 +24,7 @@ from spacetime.plan.assemble import finish
 from spacetime.plan.board import KIND, WHOLE, Board, Cell, Tables
 from spacetime.plan.cycle import ROUNDING
 from spacetime.plan.demand import usable
+from spacetime.plan.gate import gated
 from spacetime.plan.knee import KNEES, Knee, knee_of
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import Plan, Reason
@@ -35,6 +36,7 @@ Pairs = tuple[tuple[int, int], ...]
 PAIRS: Pairs = ((20, 80), (40, 60), (50, 50))
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpulet:
     """The planner of gpulet over the points of kind `mps`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spacetime.devices import DeviceFacts
+from spacetime.plan.gate import gated
 from spacetime.plan.gpulet import PAIRS, Gpulet, Pairs
 from spacetime.plan.plan import Plan
 from spacetime.plan.planner import PlanOptions
@@ -16,6 +17,7 @@ from spacetime.profile import Profiles
 from spacetime.workload import Workload
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greedy:
     """The greedy planner over the points of kind `mps`; `pairs` as in `Gpulet`."""

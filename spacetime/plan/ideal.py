@@ -17,6 +17,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.assemble import finish
 from spacetime.plan.board import WHOLE
+from spacetime.plan.gate import gated
 from spacetime.plan.gpulet import Gpulet
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan
@@ -27,6 +28,7 @@ from spacetime.workload import Workload
 Layout = tuple[tuple[int, ...], ...]
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ideal:
     """The fewest devices of any layout, by exhaustion; `gpulet` holds the choices of placement.

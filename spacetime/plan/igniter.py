@@ -24,6 +24,7 @@ from spacetime.interference import Constant, Crowd
 from spacetime.plan.assemble import finish
 from spacetime.plan.closed_form import LEAST_POINTS, Curve, fit
 from spacetime.plan.demand import ROUNDING, at_least, never_fills, usable
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding, process_mib, room_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
@@ -79,6 +80,7 @@ class Share:
         )
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Igniter:
     """The planner of iGniter over the points of kind `mps`, formulas only.

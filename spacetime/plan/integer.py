@@ -88,9 +88,11 @@ class Program:
         ]  # fmt: skip
         return extra, rows
 
-    def solve(self, objective: dict[int, float], seconds: float, more: Sequence[Row] = (),
-              extra: int = 0) -> Outcome:  # fmt: skip
-        """Minimise; `extra` columns after the program's own are fractions, not whole numbers."""
+    def solve(self, objective: dict[int, float], nodes: int, more: Sequence[Row] = (),
+              extra: int = 0, gap: float = 0.0) -> Outcome:  # fmt: skip
+        """Minimise, looking at no more than `nodes` of the search tree: work, which is the same on
+        every machine, unlike time. `extra` columns after the program's own are fractions. With a
+        `gap` a plan is enough whose objective is off by no more than that part."""
         width = len(self.columns) + len(self.layouts) + extra
         costs = np.zeros(width)
         costs[list(objective)] = list(objective.values())
@@ -99,7 +101,7 @@ class Program:
         found = milp(
             costs, integrality=integral, bounds=Bounds(0, np.inf),
             constraints=_matrix([*self.rows, *more], width),
-            options={"time_limit": max(seconds, 0.01), "mip_rel_gap": 0.0},
+            options={"node_limit": nodes, "mip_rel_gap": gap},
         )  # fmt: skip
         whole = width - extra
         values = None if found.x is None else tuple(round(float(x)) for x in found.x[:whole])

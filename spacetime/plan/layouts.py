@@ -30,7 +30,11 @@ def layouts(
     for kind in sorted({kind for kind, _ in sizes}):
         units = tuple(size for of, size in sizes if of == kind)
         whole = device.whole(kind)
-        every = _mig(units) if kind == "mig" else _sums(units, whole, most_parts or whole)
+        every = (
+            _mig(units, device.geometry)
+            if kind == "mig"
+            else _sums(units, whole, most_parts or whole)
+        )
         for layout in every:
             if most_parts is None or len(layout) <= most_parts:
                 found.append({(kind, size): count for size, count in Counter(layout).items()})
@@ -42,9 +46,9 @@ def layouts(
     return tuple(found)
 
 
-def _mig(units: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def _mig(units: tuple[int, ...], geometry: mig.Geometry) -> Iterator[tuple[int, ...]]:
     """Legal multisets of these sizes that none of the others extends."""
-    legal = {sizes for sizes in mig.multisets() if set(sizes) <= set(units)}
+    legal = {sizes for sizes in mig.multisets(geometry) if set(sizes) <= set(units)}
     for sizes in sorted(legal):
         if not any(tuple(sorted((*sizes, more), reverse=True)) in legal for more in units):
             yield sizes

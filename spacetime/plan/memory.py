@@ -58,9 +58,9 @@ def partition_mib(partition: PartitionPlan, points: Sequence[Point | None]) -> f
     """What a partition needs whose assignments run at `points`, one each."""
     if partition.fused and points:
         return partition.procs * process_mib(points[0], len(points))
-    if len(points) == 1:
-        return partition.procs * process_mib(points[0])
-    return sum(process_mib(point) for point in points)
+    # Each process of a tenant alone can serve those of rate 0 as well.
+    each = partition.procs if len(partition.sharers) <= 1 else 1
+    return each * sum(process_mib(point) for point in points)
 
 
 def excesses(

@@ -21,7 +21,8 @@ class Devices:
     devices, so placing stays cheap. `two_threes` allows two instances of three slices on one.
     """
 
-    def __init__(self, *, two_threes: bool) -> None:
+    def __init__(self, *, two_threes: bool, geometry: mig.Geometry = mig.WIDE) -> None:
+        self._geometry = geometry
         self.parts: list[list[Part]] = []
         self._two_threes = two_threes
         self._sizes: list[tuple[int, ...]] = []
@@ -29,7 +30,7 @@ class Devices:
 
     def copy(self) -> Devices:
         """The same devices, changed apart from these."""
-        other = Devices(two_threes=self._two_threes)
+        other = Devices(two_threes=self._two_threes, geometry=self._geometry)
         for number, parts in enumerate(self.parts):
             other.parts.append([])
             other._sizes.append(())
@@ -78,7 +79,8 @@ class Devices:
 
     def _holds(self, sizes: tuple[int, ...], more: int) -> bool:
         whole = _sorted((*sizes, more))
-        return (self._two_threes or whole.count(3) < 2) and mig.arrange(whole) is not None
+        allowed = self._two_threes or whole.count(3) < 2
+        return allowed and mig.arrange(whole, self._geometry) is not None
 
 
 def _sorted(sizes: Iterable[int]) -> tuple[int, ...]:

@@ -22,11 +22,11 @@ def slower(gpu: GpuPlan, model_of: Mapping[str, str], cost: Crowd) -> dict[str, 
 
     `model_of` has every tenant; raises ProfileError where `cost` does not know a model.
     """
-    beside = [part for part in gpu.partitions if part.kind != APART and part.tenants]
+    beside = [part for part in gpu.partitions if part.kind != APART and part.sharers]
     found = {
         part.id: {
             each.tenant: cost.among(model, part.units, others)
-            for each in part.tenants
+            for each in part.sharers
             for model in [model_of[each.tenant]]
             for others in [_worst(model, part, beside, model_of, cost)]
         }
@@ -49,7 +49,7 @@ def _worst(
     return [
         (
             max(
-                (model_of[each.tenant] for each in other.tenants),
+                (model_of[each.tenant] for each in other.sharers),
                 key=lambda name: cost.factor(model, part.units, name, other.units),
             ),
             other.units,

@@ -24,6 +24,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.demand import ROUNDING, Part, at_least, never_fills, serves, usable
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Plan, Reason
@@ -50,6 +51,7 @@ class SizeShare:
         return sum(batch * rate for batch, rate in self.requests_rps.items())
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paris:
     """The planner of PARIS over the MIG points of one process; its plans name policy `elsa`.
@@ -93,7 +95,7 @@ class Paris:
             wanted += [_Class(tenant, curves[share.units], share) for share in shares]
             reasons.append(Reason(tenant.name, _why(shares)))
         counts = [each.least(options) for each in wanted]
-        devices = Devices(two_threes=True)
+        devices = Devices(two_threes=True, geometry=device.geometry)
         for at in sorted(range(len(wanted)), key=lambda at: -wanted[at].share.units):
             for _ in range(counts[at]):
                 devices.place(wanted[at].part(counts[at], options))

@@ -16,6 +16,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble
 from spacetime.plan.demand import ROUNDING, Part, ceiling_rps, copies, serves, settle, usable
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Plan
@@ -33,6 +34,7 @@ def _single(tenant: Tenant, profiles: Profiles, options: PlanOptions) -> list[Po
     return points
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Homogeneous:
     """MIG instances of one size everywhere; `units` None for the size that needs fewest devices.
@@ -55,9 +57,10 @@ class Homogeneous:
         points = [(tenant, _single(tenant, profiles, options)) for tenant in workload.tenants]
         best: list[list[Part]] | None = None
         refused: InfeasibleError | None = None
-        for units in mig.SIZES if self.units is None else (self.units,):
+        sizes = [shape.units for shape in device.geometry.shapes]
+        for units in sizes if self.units is None else (self.units,):
             try:
-                found = _of_size(units, points, options)
+                found = _of_size(units, points, device, options)
             except InfeasibleError as error:
                 refused = error
                 continue
@@ -72,9 +75,10 @@ class Homogeneous:
 
 
 def _of_size(
-    units: int, points: Sequence[tuple[Tenant, Sequence[Point]]], options: PlanOptions
-) -> list[list[Part]]:
-    devices = Devices(two_threes=True)
+    units: int, points: Sequence[tuple[Tenant, Sequence[Point]]], device: DeviceFacts,
+    options: PlanOptions,
+) -> list[list[Part]]:  # fmt: skip
+    devices = Devices(two_threes=True, geometry=device.geometry)
     for tenant, every in points:
         own = [point for point in every if point.units == units]
         if not own:
@@ -88,6 +92,7 @@ def _of_size(
     return devices.parts
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Random:
     """Maximal MIG layouts drawn at random, the same for the same `seed`."""
@@ -113,7 +118,7 @@ class Random:
             best.append({point.units: point for point in points})
         left = [tenant.rate_rps for tenant in workload.tenants]
         devices: list[list[Part]] = []
-        for layout in self._layouts():
+        for layout in self._layouts(device.geometry):
             if max(left) <= 0:
                 break
             parts: list[Part] = []
@@ -132,10 +137,10 @@ class Random:
             self.name, devices, workload, profiles=profiles, device=device, options=options
         )
 
-    def _layouts(self) -> Iterator[tuple[int, ...]]:
+    def _layouts(self, geometry: mig.Geometry) -> Iterator[tuple[int, ...]]:
         """Sizes of one device after the other, without end."""
         draw = random.Random(f"layouts/{self.seed}")
         while True:
-            layout = [placement.units for placement in draw.choice(mig.maximal_layouts())]
+            layout = [placement.units for placement in draw.choice(mig.maximal_layouts(geometry))]
             draw.shuffle(layout)
             yield tuple(layout)

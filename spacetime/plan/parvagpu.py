@@ -17,6 +17,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.assemble import assemble, never_filling
 from spacetime.plan.demand import Part, at_least, ceiling_rps, serves, usable
+from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding
 from spacetime.plan.mig_devices import Devices, slices
 from spacetime.plan.plan import Plan, Reason
@@ -40,6 +41,7 @@ class _Choice:
         return [point for point in self.points if serves(point, rate_rps, tenant.slo_ms, options)]
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParvaGpu:
     """The planner of ParvaGPU over the MIG points of a profile.
@@ -75,7 +77,7 @@ class ParvaGpu:
         parts = [
             part for tenant in tenants for part in match(tenant, choices[tenant.name], options)
         ]
-        devices = self._relocate(parts)
+        devices = self._relocate(parts, device)
         if self.optimise:
             smaller = optimise(devices, choices, options, frozenset())
             # Small parts of a slow tenant may never fill a batch: such a tenant is left whole.
@@ -103,9 +105,9 @@ class ParvaGpu:
         limit_ms = tenant.slo_ms * self.slo_factor
         return usable(tenant, profiles, options, kind="mig", under_ms=limit_ms)
 
-    def _relocate(self, parts: Sequence[Part]) -> Devices:
+    def _relocate(self, parts: Sequence[Part], device: DeviceFacts) -> Devices:
         """Largest sizes first, each to the device it leaves least room on."""
-        devices = Devices(two_threes=self.two_threes)
+        devices = Devices(two_threes=self.two_threes, geometry=device.geometry)
         for part in sorted(parts, key=lambda part: -part.point.units):
             devices.place(part)
         return devices

@@ -8,12 +8,15 @@ of one partition share it follows from its fields, and `timing` has the bound of
 * several with `duty_ms`: they take turns in a fixed cycle of that length, a batch each;
 * several, `procs` = 1, no `duty_ms`: the device slices time between their processes;
 * several, `procs` > 1: one process an assignment, running side by side.
+
+An assignment of rate 0 has a place and no capacity: its requests run when the others' leave room,
+so it is none of the several above, and no bound counts it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FORMAT = "spacetime.plan/1"
 
@@ -31,6 +34,11 @@ class Assignment:
     rate_rps: float
     latency_ms: float
     duty_ms: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is served at best effort: no rate is planned for it."""
+        return self.rate_rps == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,11 @@ class PartitionPlan:
     parent: str | None = None
     fused: bool = False
     memory_mib: float | None = None
+
+    @property
+    def sharers(self) -> tuple[Assignment, ...]:
+        """The assignments capacity is planned for; who shares launches does so at any rate."""
+        return tuple(each for each in self.tenants if self.fused or not each.idle)
 
     @property
     def rate_rps(self) -> float:
@@ -99,6 +112,19 @@ class Plan:
                 for assignment in partition.tenants:
                     yield gpu, partition, assignment
 
+    def without_idle(self) -> Plan:
+        """The plan without assignments of rate 0, and what would be empty then."""
+        gpus = []
+        for gpu in self.gpus:
+            parts = tuple(
+                replace(part, tenants=part.sharers) if part.sharers else part
+                for part in gpu.partitions
+                if part.sharers or not part.tenants
+            )
+            if any(part.tenants for part in parts):
+                gpus.append(replace(gpu, partitions=parts))
+        return replace(self, gpus=tuple(gpus))
+
     def companions(self) -> dict[str, set[frozenset[str]]]:
         """Of each tenant the sets of tenants, itself among them, whose launches it shares."""
         found: dict[str, set[frozenset[str]]] = {}
@@ -110,7 +136,8 @@ class Plan:
     def routes(self, tenant: str) -> dict[str, float]:
         """The share of a tenant's requests each of its partitions gets; the shares sum to 1.
 
-        Raises KeyError for a tenant the plan does not serve.
+        Of a tenant that no rate is planned for, each gets the same. Raises KeyError for a tenant
+        the plan does not serve.
         """
         rates: dict[str, float] = {}
         for _, partition, assignment in self:
@@ -118,6 +145,8 @@ class Plan:
                 rates[partition.id] = rates.get(partition.id, 0.0) + assignment.rate_rps
         if not rates:
             raise KeyError(tenant)
+        if not any(rates.values()):
+            return dict.fromkeys(rates, 1 / len(rates))
         return {place: rate / sum(rates.values()) for place, rate in rates.items()}
 
     def explain(self) -> str:

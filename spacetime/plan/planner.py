@@ -95,7 +95,7 @@ def planner(name: str, **choices: Any) -> Planner:
     module, kind = PLANNERS[name]
     try:
         maker = getattr(import_module(f"spacetime.plan.{module}"), kind)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         missing = (error.name or "more").partition(".")[0]
         raise UnsupportedError(
             f"planner {name} needs {missing}: pip install 'spacetime[plan]'"

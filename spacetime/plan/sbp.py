@@ -17,6 +17,7 @@ from spacetime.errors import UnsupportedError
 from spacetime.plan.assemble import finish
 from spacetime.plan.board import KIND, WHOLE, Share, Tables
 from spacetime.plan.cycle import ROUNDING, Fit
+from spacetime.plan.gate import gated
 from spacetime.plan.gpulet import sizes_for
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
@@ -36,6 +37,7 @@ class _Node:
     useful: float
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sbp:
     """The planner of Nexus over the points of kind `mps`, on partitions of `units` percent.

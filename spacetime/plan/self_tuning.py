@@ -17,6 +17,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.assemble import finish
 from spacetime.plan.board import KIND, WHOLE, Board, Tables
+from spacetime.plan.gate import gated
 from spacetime.plan.gpulet import PAIRS, Filling, Gpulet, Pairs, sizes_for
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import Plan, Reason
@@ -34,6 +35,7 @@ class _Wish:
     percent: float
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfTuning:
     """The self-tuning planner over the points of kind `mps`; `pairs` as in `Gpulet`."""

@@ -3,14 +3,15 @@
 It makes every plan that applies (the papers', what people do today, and for workloads small enough
 the exact one), lets each give up devices whose tenants fit into the idle units and the idle time of
 the others, and keeps the one of fewest devices; among those, of fewest stranded units, then of most
-headroom. What it weighs is what the checker checks, so its plans are sound by the same rules.
+headroom. A demand that fits a small partition with room to grow tenfold gets that partition. What
+it weighs is what the checker checks, so its plans are sound by the same rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from importlib import import_module
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
@@ -20,6 +21,8 @@ from spacetime.plan.check import check
 from spacetime.plan.consolidate import consolidate
 from spacetime.plan.demand import lower_bound
 from spacetime.plan.fuse import fusions
+from spacetime.plan.gate import gated
+from spacetime.plan.little import shared
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import Planner, PlanOptions, planner
@@ -34,11 +37,12 @@ MOST_IMPROVED = 2  # of the plans made, those of fewest devices
 MANY = 300  # tenants, of whom one plan takes seconds to improve
 
 
+@gated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceTime:
-    """`seconds`: how long `exact` may search, which starts from up to `most_exact` tenants."""
+    """`nodes`: how much `exact` may search, which starts from up to `most_exact` tenants."""
 
-    seconds: float = 10.0
+    nodes: int = 1000
     most_exact: int = 60
     name: str = "spacetime"
 
@@ -64,6 +68,8 @@ class SpaceTime:
             for plan in self._weighed(*known, device, unlimited, groups=frozenset(fused.groups)):
                 if (found := fused.given_back(plan)) is not None:
                     weighed.append(found)
+        if (little := shared(workload, profiles, device, unlimited)) is not None:
+            weighed.append(little)
         if not weighed:
             # That a planner wants another kind of partition says little about the demand.
             raise next((each for each in refusals if each.bound != "profile"), refusals[0])
@@ -73,7 +79,8 @@ class SpaceTime:
             if not check(plan, workload, profiles, device, unlimited)
         ]
         sound.sort(key=lambda plan: (
-            len(plan.gpus), plan.planner in BESIDE, _stranded(plan, device), -_free(plan)
+            len(plan.gpus), plan is not little, plan.planner in BESIDE, _stranded(plan, device),
+            -_free(plan),
         ))  # fmt: skip
         # The bound of `exact` is for one tenant a partition, which these need not keep to.
         bound = lower_bound(workload, profiles, device, options)
@@ -118,14 +125,23 @@ class SpaceTime:
     ) -> Iterator[Plan]:
         names: list[tuple[str, dict[str, float]]] = [(name, {}) for name in begin]
         few = len(workload.tenants) <= self.most_exact
-        if few and begin is START_FROM and find_spec("scipy") is not None:
-            names += [("exact", {"seconds": self.seconds, "slo_factor": f}) for f in FACTORS]
+        if few and begin is START_FROM and solves():
+            names += [("exact", {"nodes": self.nodes, "slo_factor": f}) for f in FACTORS]
         for name, choices in names:
             found = _attempt(planner(name, **choices), workload, profiles, device, options)
             if isinstance(found, Plan):
                 yield found
             else:
                 refusals.append(found)
+
+
+def solves() -> bool:
+    """Whether this installation can search exactly: the extra `plan` brings scipy."""
+    try:
+        import_module("spacetime.plan.exact")
+    except ImportError:
+        return False
+    return True
 
 
 def _attempt(

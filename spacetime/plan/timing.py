@@ -7,6 +7,7 @@ simulation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -28,6 +29,8 @@ class Load:
 
 def fill_ms(batch: int, rate_rps: float) -> float:
     """How long the first of a batch waits for the others; 0 for a batch of one."""
+    if rate_rps == 0:
+        return math.inf if batch > 1 else 0.0
     return (batch - 1) / rate_rps * 1000
 
 
@@ -77,7 +80,11 @@ def loads(
         point and _slowed(point, slower.get(each.tenant, 1.0))
         for each, point in zip(partition.tenants, points, strict=True)
     ]
-    all_ms = sum(point.latency_ms for point in points if point is not None)
+    all_ms = sum(
+        point.latency_ms
+        for each, point in zip(partition.tenants, points, strict=True)
+        if point is not None and not each.idle
+    )
     return [
         None
         if point is None
@@ -103,7 +110,7 @@ def _capacity(each: Assignment, partition: PartitionPlan, point: Point) -> float
     """Inputs a second this tenant could be served if the partition did nothing else."""
     # A padded batch takes as long as a full one and answers fewer.
     full = point.throughput_rps * each.batch / point.batch
-    together = partition.fused or len(partition.tenants) == 1
+    together = partition.fused or len(partition.sharers) <= 1
     return full if together else full / partition.procs
 
 
@@ -115,7 +122,9 @@ def _worst_ms(
         return alone_ms(each.batch, partition.rate_rps, point.latency_ms, largest)
     if each.duty_ms is not None:
         return cycle_ms(each.duty_ms, point.latency_ms, all_ms, turns)
-    sharers = len(partition.tenants) if partition.procs == 1 else 1
+    if each.idle:  # nothing is promised but its launch
+        return point.latency_ms
+    sharers = len(partition.sharers) if partition.procs == 1 else 1
     return alone_ms(each.batch, each.rate_rps, point.latency_ms * sharers, largest)
 
 
@@ -126,12 +135,16 @@ def busy(partition: PartitionPlan, found: Sequence[Load | None]) -> float:
         for assignment, load in zip(partition.tenants, found, strict=True)
         if load is not None
     ]
-    turns = partition.fused or partition.procs == 1 or len(partition.tenants) == 1
+    turns = partition.fused or partition.procs == 1 or len(partition.sharers) <= 1
     return sum(each) if turns else max(each, default=0.0)
 
 
 def headroom(
     partitions: Sequence[PartitionPlan], profiles: Profiles, model_of: dict[str, str]
-) -> float:
-    """By how much every rate could grow before the busiest partition works all the time."""
-    return 1 / max(busy(part, loads(part, profiles, model_of)) for part in partitions) - 1
+) -> float | None:
+    """By how much every rate could grow before the busiest partition works all the time.
+
+    None where nothing is planned for but tenants of rate 0.
+    """
+    busiest = max(busy(part, loads(part, profiles, model_of)) for part in partitions)
+    return 1 / busiest - 1 if busiest else None
