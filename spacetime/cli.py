@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,7 @@ from spacetime.errors import (
     SpacetimeError,
     UnsupportedError,
 )
+from spacetime.interruption import INTERRUPTED, end_now, obeyed
 from spacetime.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
@@ -94,7 +96,9 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
 def demo(**options: Any) -> None:
     """Run real models under three policies and compare them."""
-    import_module("spacetime.demo").run(**options)
+    with import_module("spacetime.progress").working("loading PyTorch"):
+        found = import_module("spacetime.demo")
+    found.run(**options)
 
 
 @cli.command()
@@ -129,7 +133,9 @@ def doctor(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def verify(**options: Any) -> None:
     """Certify isolation: what each partition holds beside a busy neighbour."""
-    import_module("spacetime.verify").from_options(**options)
+    with import_module("spacetime.progress").working("loading PyTorch"):
+        found = import_module("spacetime.verify")
+    found.from_options(**options)
 
 
 for command in (plan, profile, simulate, compare, replay, run, mig, serve, top):
@@ -206,35 +212,65 @@ def main() -> None:
     """The `spacetime` command: run it and exit with the status above."""
     if not sys.stdout.isatty():  # a file has no width; rich would cut numbers at 80 columns
         os.environ.setdefault("COLUMNS", "160")
-    sys.exit(_status())
+    if (ended := status()) == INTERRUPTED:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        end_now(ended)
+    sys.exit(ended)
 
 
-def _status() -> int:  # noqa: PLR0911 - one line an exit status reads best
-    try:
-        cli.main(prog_name="spacetime", standalone_mode=False)
-        sys.stdout.flush()  # here, where a full disk can still be told
-    except click.Abort:
-        return _complain("interrupted", 130)
-    except click.ClickException as error:
+def status() -> int:
+    """Runs the command and tells what went wrong in a line; the exit status."""
+    with obeyed() as interrupted:
+        try:
+            cli.main(prog_name="spacetime", standalone_mode=False)
+            sys.stdout.flush()  # here, where a full disk can still be told
+        except BaseException as error:
+            # Ctrl-C in the middle of an import comes out as whatever that import made of it.
+            if interrupted() or isinstance(error, click.Abort | KeyboardInterrupt):
+                return _complain("interrupted", INTERRUPTED)
+            return _told(error)
+    return 0
+
+
+def _told(error: BaseException) -> int:
+    """Tells an error in a line, and the status; raises it again where that is a fault of ours."""
+    if isinstance(error, click.ClickException):
+        return _misused(error)
+    if isinstance(error, BAD_INPUT):
+        return _complain(error, 2)
+    if isinstance(error, OSError):
+        return _system(error)
+    if isinstance(error, ModuleNotFoundError):
+        top = (error.name or "spacetime").split(".")[0]
+        if top != "spacetime":
+            extra = EXTRAS.get(top, "demo")
+            return _complain(f"this needs {error.name}: pip install 'spacetime[{extra}]'", 2)
+    elif isinstance(error, SpacetimeError):
+        return _complain(error, 1)
+    raise error
+
+
+def _misused(error: click.ClickException) -> int:
+    """What was wrong with the words of the command; without any the help is shown."""
+    if not isinstance(error, click.UsageError) or "NoArgs" in type(error).__name__:
         error.show()
         return error.exit_code
-    except BAD_INPUT as error:
-        return _complain(error, 2)
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit again
-            return _complain(f"output: {error.strerror}; make room, or write elsewhere", 1)
-        if error.filename is None:
-            raise
-        return _complain(f"{error.filename}: {error.strerror}; is --out a folder to write in?", 2)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("spacetime"):
-            raise
-        extra = EXTRAS.get(error.name.split(".")[0], "demo")
-        return _complain(f"this needs {error.name}: pip install 'spacetime[{extra}]'", 2)
-    except SpacetimeError as error:
-        return _complain(error, 1)
-    return 0
+    words = " ".join(error.format_message().split()).rstrip(".")
+    where = "spacetime" if error.ctx is None else error.ctx.command_path
+    return _complain(f"{words}; see {where} --help", error.exit_code)
+
+
+def _system(error: OSError) -> int:
+    """A file that cannot be, or a disk that is full; a reader of our output who has enough."""
+    if error.errno in NO_ROOM or error.errno == errno.EPIPE:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit again
+        if error.errno == errno.EPIPE:
+            return 1
+        return _complain(f"output: {error.strerror}; make room, or write elsewhere", 1)
+    if error.filename is None:
+        raise error
+    return _complain(f"{error.filename}: {error.strerror}", 2)
 
 
 def _complain(problem: object, status: int) -> int:

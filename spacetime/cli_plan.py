@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, Number
+from spacetime.cli_options import FILE, OUT_FILE, Number
 
 PLANNERS = (
     "spacetime",
@@ -71,7 +71,7 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
     is_flag=True,
     help="What each tenant needs alone, and whether sharing devices pays; no plan is printed.",
 )
-@click.option("--out", type=FILE, help="Where to write the plan.")
+@click.option("--out", type=OUT_FILE, help="Where to write the plan.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan instead of a table.")
 def plan(**options: Any) -> None:
     """From profiles, rates and objectives to partitions, batches and devices."""

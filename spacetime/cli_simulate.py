@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, OUT, Number
+from spacetime.cli_options import FILE, OUT, OUT_FILE, Number
 from spacetime.core import PRESETS
 from spacetime.errors import UnsupportedError
 from spacetime.plan.planner import PLANNERS
@@ -34,7 +34,7 @@ FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "
     type=Number(0.01, 1),
     help="Search the highest rate that keeps this attainment of every tenant, such as 0.99.",
 )
-@click.option("--timeline", type=FILE, help="Where to write Chrome trace events.")
+@click.option("--timeline", type=OUT_FILE, help="Where to write Chrome trace events.")
 @click.option("--controller", is_flag=True, help="Rates change; a controller moves the plan.")
 @click.option("--rates", type=click.Choice(("diurnal", "bursty", "steady")), default="diurnal",
               show_default=True, help="How rates change, with --controller.")  # fmt: skip

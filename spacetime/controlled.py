@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from spacetime import devices, profile_file, workload_file
-from spacetime.controller import Controller, ControllerOptions
+from spacetime.controller import Controller, ControllerOptions, Decision, Seen
 from spacetime.core import Policy
-from spacetime.dynamic import DynamicOptions, DynamicRun, simulate_dynamic
+from spacetime.dynamic import Decider, DynamicOptions, DynamicRun, simulate_dynamic
 from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.progress import working
 from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation import read_plan
 from spacetime.units import SECOND
@@ -55,11 +57,28 @@ def from_options(
         period_s=period, start_ms=start_ms, seed=seed,
         policy=None if policy is None else Policy.named(policy),
     )  # fmt: skip
-    run = simulate_dynamic(first, load, points, trace, decider=controller, options=options)
+    with working("simulating", trace.end_ns) as done:
+        shown = _Shown(controller, done)
+        run = simulate_dynamic(first, load, points, trace, decider=shown, options=options)
     if as_json:
         print(json.dumps(report(run, load), indent=2))
     else:
         show(run, load)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A decider that shows how far the simulation is."""
+
+    decider: Decider
+    done: Callable[[float], None]
+
+    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+        self.done(now_ns)
+        return self.decider.observe(now_ns, seen)
+
+    def moved(self, now_ns: int) -> None:
+        self.decider.moved(now_ns)
 
 
 def changing(rates: str, load: Workload, seconds: float, seed: int) -> RateTrace:

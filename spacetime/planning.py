@@ -28,6 +28,7 @@ from spacetime.plan.export import EXPORTS
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
+from spacetime.progress import working
 from spacetime.workload import Workload
 
 
@@ -67,11 +68,12 @@ def from_options(
             raise UnsupportedError("--advise: goes with --planner, --gpus, the limits and --json")
         _advise(load, points, facts, options, maker, as_json=as_json)
         return
-    if attainment is not None:  # which needs the native simulator; planning alone does not
-        prove = import_module("spacetime.proven").proven
-        found = prove(maker, load, points, facts, options, target=attainment).plan
-    else:
-        found = maker.plan(load, points, facts, options)
+    with working("planning"):
+        if attainment is not None:  # which needs the native simulator; planning alone does not
+            prove = import_module("spacetime.proven").proven
+            found = prove(maker, load, points, facts, options, target=attainment).plan
+        else:
+            found = maker.plan(load, points, facts, options)
     if calm and attainment is None:
         found = calmed(found, load, points, options)
     made = require(found, load, points, facts, options, interference=cost)
@@ -95,7 +97,8 @@ def _advise(
     load: Workload, points: Profiles, facts: DeviceFacts, options: PlanOptions, maker: Planner, *,
     as_json: bool,
 ) -> None:  # fmt: skip
-    found, _ = right_sized(load, points, facts, options, maker)
+    with working("planning"):
+        found, _ = right_sized(load, points, facts, options, maker)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
         return

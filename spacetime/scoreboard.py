@@ -11,13 +11,13 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from spacetime import devices, profile_file, scenario_file
 from spacetime.comparison import DEMAND, Verdict, compare
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.plan_simulator import SimOptions
+from spacetime.progress import working
 from spacetime.units import SECOND
 
 FORMAT = "spacetime.compare/1"
@@ -44,8 +44,7 @@ def from_options(
     found = scenario_file.read(scenarios)
     verdicts: list[Verdict] = []
     screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("planning and simulating", total=len(found) * len(names))
+    with working("planning and simulating", len(found) * len(names)) as done:
         for verdict in compare(
             found, names, profiles=points, device=devices.device(device or points.device),
             plan_options=PlanOptions(
@@ -56,7 +55,7 @@ def from_options(
             ),
         ):  # fmt: skip
             verdicts.append(verdict)
-            progress.advance(task)
+            done(len(verdicts), f"{verdict.scenario}, {verdict.planner}")
     record = as_record(verdicts)
     if out is not None:
         _write(record, out, screen)

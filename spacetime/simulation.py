@@ -17,6 +17,7 @@ from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
 from spacetime.plan_report import plan_report, plan_timeline
 from spacetime.plan_simulator import SimOptions, simulate_plan
+from spacetime.progress import working
 from spacetime.rate_search import RateSearch, highest_rate
 from spacetime.units import SECOND
 
@@ -58,10 +59,15 @@ def from_options(
         timeline=timeline is not None,
     )
     read = read_plan(plan), workload_file.read(workload), profile_file.read(profiles)
-    run = simulate_plan(*read, options)
-    report = plan_report(run)
-    if highest is not None:
-        report["highest_rate"] = _search_json(highest_rate(*read, options, target=highest))
+    with working("simulating") as done:
+        run = simulate_plan(*read, options)
+        report = plan_report(run)
+        if highest is not None:
+            found = highest_rate(
+                *read, options, target=highest,
+                seen=lambda scale: done(0, f"simulating {scale:.4g} times the rates"),
+            )  # fmt: skip
+            report["highest_rate"] = _search_json(found)
     if timeline is not None:
         timeline.write_text(json.dumps({"traceEvents": plan_timeline(run)}), encoding="utf-8")
     if as_json:
