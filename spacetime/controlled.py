@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from spacetime import devices, profile_file, workload_file
 from spacetime.controller import Controller, ControllerOptions, Decision, Seen
@@ -19,6 +18,7 @@ from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.progress import working
 from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation import read_plan
+from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 
@@ -111,14 +111,16 @@ def report(run: DynamicRun, load: Workload) -> dict[str, Any]:
 def show(run: DynamicRun, load: Workload) -> None:
     """The moves as a table, the tenants' attainment, and the sums."""
     console = Console()
-    table = Table("at s", "serves at s", "closed at s", "devices", "then", "missed", "why")
-    for each in run.moves:
-        times = (each.decided_ns, each.routed_ns, each.closed_ns)
-        table.add_row(
-            *("-" if time is None else f"{time / SECOND:.1f}" for time in times),
-            str(each.devices), str(each.gpus), f"{each.missed} of {each.ended}", each.why,
-        )  # fmt: skip
-    console.print(table)
+    rows = [
+        (
+            *("-" if time is None else f"{time / SECOND:.1f}"
+              for time in (each.decided_ns, each.routed_ns, each.closed_ns)),
+            str(each.devices), str(each.gpus), f"{each.missed:,} of {each.ended:,}", each.why,
+        )
+        for each in run.moves
+    ]  # fmt: skip
+    heads = ("at s", "serves at s", "closed at s", "devices", "then", "missed", "why")
+    console.print(FittedTable(heads, rows, words=("why",)))
     for at, why in run.refused:
         console.print(f"{at / SECOND:.1f} s: refused: {why}", highlight=False, soft_wrap=True)
     served = zip(load.tenants, run.tenants, strict=True)

@@ -10,9 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from spacetime import devices, interference_file, profile_file, workload_file
 from spacetime.advise import Advice
@@ -29,6 +27,7 @@ from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
 from spacetime.progress import working
+from spacetime.tables import FittedTable
 from spacetime.workload import Workload
 
 
@@ -102,16 +101,17 @@ def _advise(
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
         return
-    table = Table(box=SIMPLE_HEAD)
-    for title in ("tenant", "req/s", "SLO", "alone on", "batch", "procs", "devices", "busy"):
-        table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
-    for need in found.needs:
-        table.add_row(
+    rows = [
+        (
             need.tenant, f"{need.rate_rps:.4g}", f"{need.slo_ms:g}",
             f"{need.copies} × {need.kind} {need.units}", str(need.batch), str(need.procs),
             "-" if need.devices is None else str(need.devices),
             "-" if need.device_busy is None else f"{need.device_busy:.0%}",
-        )  # fmt: skip
+        )
+        for need in found.needs
+    ]  # fmt: skip
+    heads = ("tenant", "req/s", "SLO ms", "alone on", "batch", "procs", "devices", "busy")
+    table = FittedTable(heads, rows, words=("tenant",))
     console = Console()
     console.print(table)
     for line in advice_lines(found):
@@ -212,25 +212,19 @@ def show(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> No
     )
 
 
-def _table(plan: Plan, load: Workload, points: Profiles) -> Table:
+def _table(plan: Plan, load: Workload, points: Profiles) -> FittedTable:
     tenants = {tenant.name: tenant for tenant in load.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
-    table = Table(box=SIMPLE_HEAD)
-    for title in ("gpu", "partition", "procs", "busy", "tenant", "batch", "req/s", "ms", "SLO"):
-        text = title in {"partition", "tenant"}
-        table.add_column(title, justify="left" if text else "right", no_wrap=True)
-    for gpu in plan.gpus:
-        for part in gpu.partitions:
-            at = "" if part.start is None else f" @{part.start}"
-            own = [str(gpu.id), f"{part.kind} {part.units}{at}", str(part.procs),
-                   f"{busy(part, loads(part, points, models)):.0%}"]  # fmt: skip
-            for each in part.tenants:
-                table.add_row(
-                    *own, each.tenant, str(each.batch), f"{each.rate_rps:.4g}",
-                    f"{each.latency_ms:.4g}", f"{tenants[each.tenant].slo_ms:g}",
-                )  # fmt: skip
-                own = [""] * len(own)
-    return table
+    rows = []
+    for gpu, part, each in plan:
+        at = "" if part.start is None else f" @{part.start}"
+        rows.append((
+            str(gpu.id), f"{part.kind} {part.units}{at}", each.tenant, str(each.batch),
+            f"{each.rate_rps:.4g}", f"{each.latency_ms:.4g}", f"{tenants[each.tenant].slo_ms:g}",
+            str(part.procs), f"{busy(part, loads(part, points, models)):.0%}",
+        ))  # fmt: skip
+    heads = ("gpu", "partition", "tenant", "batch", "req/s", "ms", "SLO ms", "procs", "busy")
+    return FittedTable(heads, rows, words=("partition", "tenant"))
 
 
 def import_profiles(*, path: Path, form: str, out: Path, as_json: bool) -> None:

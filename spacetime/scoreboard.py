@@ -9,15 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from spacetime import devices, profile_file, scenario_file
 from spacetime.comparison import DEMAND, Verdict, compare
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.plan_simulator import SimOptions
 from spacetime.progress import working
+from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 
 FORMAT = "spacetime.compare/1"
@@ -84,18 +83,10 @@ def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
 
 def show(verdicts: Sequence[Verdict], console: Console) -> None:
     """A row for each scenario and planner; below, why plans were refused or are unsound."""
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("scenario", "planner"):
-        table.add_column(name, no_wrap=True)
-    for name in ("devices", "bound", "stranded", "idle", "in time", "worst", "planned ms"):
-        table.add_column(name, justify="right")
-    last = None
-    for each in verdicts:
-        if last not in {None, each.scenario}:
-            table.add_section()
-        last = each.scenario
-        table.add_row(*_cells(each))
-    console.print(table)
+    heads = ("scenario", "planner", "devices", "bound", "stranded", "idle", "in time", "worst",
+             "planned ms")  # fmt: skip
+    rows = [_cells(each) for each in verdicts]
+    console.print(FittedTable(heads, rows, words=("scenario", "planner")))
     for each in verdicts:
         if why := each.refused or "; ".join(each.violations):
             console.print(f"{each.scenario}, {each.planner}: {why}", soft_wrap=True)

@@ -67,7 +67,7 @@ LAYERS: list[set[str]] = [
     {"signature", "workload", "profile", "devices", "mps_control", "mps_probe"},
     {"kernels"},
     {"mig"},
-    {"core", "errors", "interruption", "interval", "progress", "units"},
+    {"core", "errors", "interruption", "interval", "progress", "tables", "units"},
     {"_native"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -132,7 +132,7 @@ class CorePartition:
 
     def _timed(self, launch: Callable[[], object], launches: int) -> list[int]:
         """Nanoseconds of each; fewer once the partition is closed."""
-        times = []
+        times: list[int] = []
         while len(times) < launches and not self._ended.is_set():
             begin = time.perf_counter_ns()
             launch()
