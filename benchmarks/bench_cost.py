@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from rich.progress import track
-
 from spacetime import cost
 from spacetime.benchmarks import cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
@@ -28,6 +26,7 @@ from spacetime.cost import Calibration, Layer
 from spacetime.devices import A100_80
 from spacetime.profile import Point
 from spacetime.profile_import import parvagpu
+from spacetime.progress import track
 
 DTYPE = "tf32"
 GOAL = 0.20
@@ -75,7 +74,7 @@ def run(
     kept = {1, 7} if quick else {1, 2, 3, 4, 7}
     studied = [
         study(name, make(), [p for p in profiles.of(name) if p.units in kept], parts)
-        for name, make in track(MODELS.items(), "predicting", transient=True, disable=as_json)
+        for name, make in track(MODELS.items(), "predicting", quiet=as_json)
     ]
     grid = list(itertools.product(parts, parts, LAUNCH_US))
     errors = {each.name: {c: each.error(c) for c in grid} for each in studied}

@@ -17,7 +17,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from spacetime import zoo
 from spacetime.benchmarks import record
@@ -27,6 +26,7 @@ from spacetime.benchmarks.interleave import SETTLE_S
 from spacetime.benchmarks.loads import Outcome
 from spacetime.benchmarks.processes import preload
 from spacetime.benchmarks.servers import scripted
+from spacetime.progress import track
 from spacetime.units import ms_from_ns, ns_from_ms
 from spacetime.zoo import ZooModel
 
@@ -38,6 +38,7 @@ OUTSTANDING = 4  # requests each tenant keeps under way in the closed loop
 SLO_MS, SLO_FACTOR = 10.0, 10.0  # the objective: at least so much, and so many latencies alone
 TOLERANCE = 0.97  # a server this close to the best has not lost: noise of the machine
 SERVERS = (*POLICIES, *BASELINES)
+QUICK_SERVERS = (*POLICIES, "threads, TorchScript")
 HEADS = tuple(name.replace(", ", "\n").replace(" ", "\n") for name in SERVERS)
 Row = dict[str, Any]
 
@@ -70,7 +71,7 @@ def run(
     """Measures every server for every model and R; prints tables, writes JSON and a picture to out.
 
     seconds: of one measurement, of which each server of a closed loop gets `repetitions`.
-    quick: one model, two tenants, instants.
+    quick: one model, two tenants, four servers, one load, instants: to see that it works.
     device, dtypes, budget_s, compiled, dry_run: those of `benchmarks.gpu.models`, for a CUDA
     device.
     """
@@ -87,11 +88,12 @@ def run(
     result = record.header("models", seed=seed, quick=quick, chosen=named)
     preload(["spacetime.zoo.digits"] + ["spacetime.zoo.photographs"] * (set(kinds) != {"digits"}))
     rows: list[Row] = []
-    for kind in track(kinds, "bench models", disable=as_json, transient=True):
+    for kind in track(kinds, "bench models", quiet=as_json):
         first = next(iter(zoo.load(kind, 1, seed=seed)))
-        with booths(SERVERS, first, seed) as opened:
+        with booths(QUICK_SERVERS if quick else SERVERS, first, seed) as opened:
             for count in sorted(counts):
-                loads = LOADS if count == min(OPEN_TENANTS, max(counts)) else ()
+                opens = count == min(OPEN_TENANTS, max(counts))
+                loads = LOADS[1:2] if quick and opens else LOADS if opens else ()
                 rows += rows_of(
                     {"model": kind, "tenants": count}, opened, _slo_ms(first), loads, effort
                 )
@@ -109,8 +111,10 @@ def booths(names: Sequence[str], first: ZooModel, seed: int) -> Iterator[dict[st
         opened = {}
         for name in names:
             opened[name] = Booth(name, first, seed)
-            stack.callback(opened[name].close)
+            stack.callback(opened[name].kill)  # where it ends early, such as by Ctrl-C
         yield opened
+        for booth in opened.values():
+            booth.close()
 
 
 def rows_of(
@@ -130,8 +134,9 @@ def rows_of(
     outcomes = _in_turn(able, effort.repetitions, _closed(tenants, effort))
     closed = {**setting, "loop": "closed", **_throughputs(outcomes), "refused": refused}
     rows = [{**closed, "how": opened["space-time"].ask(Keeper.how)}]
-    for load in loads:
-        rate_rps = load * closed["throughput_rps"]["time-only"]
+    alone_rps = closed["throughput_rps"]["time-only"]
+    for load in loads if alone_rps else ():  # there is no load in parts of nothing
+        rate_rps = load * alone_rps
         rates = {"load": load, "rate_rps": rate_rps, "slo_ms": slo_ms}
         rows.append({**setting, "loop": "open", **rates, **_open(tenants, able, rates, effort)})
     return rows

@@ -164,5 +164,8 @@ def text(cell: object) -> str:
 
 def geometric_mean(values: Iterable[float]) -> float | None:
     """The geometric mean, None of nothing."""
-    logs = [math.log(value) for value in values]
+    known = [*values]
+    if not all(known):
+        return 0.0
+    logs = [math.log(value) for value in known]
     return math.exp(sum(logs) / len(logs)) if logs else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+Item = TypeVar("Item")
 
 
 def bars() -> Progress:
@@ -37,3 +40,14 @@ def working(what: str, total: float | None = None) -> Iterator[Callable[..., Non
             made.update(task, completed=so_far, description=now)
 
         yield done
+
+
+def track(items: Collection[Item], what: str, *, quiet: bool = False) -> Iterator[Item]:
+    """The items, and how many of them are done; `quiet` shows nothing on a terminal either."""
+    if quiet:
+        yield from items
+        return
+    with working(what, len(items)) as done:
+        for number, item in enumerate(items):
+            yield item
+            done(number + 1)

@@ -23,7 +23,10 @@ NATIVE = (
     "import ctypes; m = ctypes.create_string_buffer(64); "
     "lock = ctypes.CDLL(None).pthread_mutex_lock"
 )
-STUBBORN = " while True:\n  try:\n   print(*said, flush=True)\n   lock(m), lock(m)\n  except BaseException: pass\n"
+STUBBORN = (
+    " while True:\n  try:\n   print(*said, flush=True)\n   lock(m), lock(m)\n"
+    "  except BaseException: pass\n"
+)
 ENDING = HEARD + "from spacetime.interruption import *\n"
 
 
@@ -100,7 +103,7 @@ def test_a_thread_in_native_code_is_no_reason_to_abort(tmp_path: Path) -> None:
     body = (
         "import torch\n"
         "@torch.jit.script\n"
-        "def busy(x: torch.Tensor):\n for _ in range(10**9):\n  x = x + 1\n"
+        "def busy(x: torch.Tensor):\n for _ in range(1000000000):\n  x = x + 1\n"
         "threading.Thread(target=busy, args=(torch.ones(8),), daemon=True).start()\n"
         "try:\n with obeyed():\n  print('now', flush=True); threading.Event().wait()\n"
         "except KeyboardInterrupt:\n os.write(2, b'spacetime: interrupted'); end_now(130)\n"

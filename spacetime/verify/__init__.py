@@ -18,7 +18,7 @@ from typing import Any
 
 from spacetime.device import divided, open_device
 from spacetime.errors import SpacetimeError, UnsupportedError
-from spacetime.progress import working
+from spacetime.progress import track, working
 from spacetime.verify.bounds import Bounds, broken, is_private
 from spacetime.verify.cores import KINDS, Cores
 from spacetime.verify.measure import Case, Effort, Pair, pairs
@@ -90,11 +90,7 @@ def certificate(
     """The record of every pair; `passed` when none breaks a bound. The machine should be idle."""
 
     def shown(cases: Sequence[Case]) -> Iterable[Case]:
-        with nullcontext() if quiet else working("pairs of partitions", len(cases)) as done:
-            for number, case in enumerate(cases):
-                yield case
-                if done is not None:
-                    done(number + 1)
+        return track(cases, "pairs of partitions", quiet=quiet)
 
     rows = [_row(pair, bounds, ground) for pair in pairs(ground, effort, shown)]
     overlaps = _overlaps(ground)
