@@ -39,7 +39,6 @@ SLO_MS, SLO_FACTOR = 10.0, 10.0  # the objective: at least so much, and so many 
 TOLERANCE = 0.97  # a server this close to the best has not lost: noise of the machine
 SERVERS = (*POLICIES, *BASELINES)
 QUICK_SERVERS = (*POLICIES, "threads, TorchScript")
-HEADS = tuple(name.replace(", ", "\n").replace(" ", "\n") for name in SERVERS)
 Row = dict[str, Any]
 
 
@@ -258,15 +257,16 @@ def _summary(rows: Sequence[Row]) -> Row:
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     rows, summary = result["rows"], result["summary"]
     closed = [row for row in rows if row["loop"] == "closed"]
+    servers = _measured(closed)
     yield record.table(
         f"closed loop, answers/s, {OUTSTANDING} requests a tenant under way; "
         f"{result['cores']} cores, {result['cpu']}",
-        ("model", "R", *HEADS, "vs hardest", "hardest"),
+        ("model", "R", *map(_head, servers), "vs hardest", "hardest"),
         [
             (
                 row["model"],
                 row["tenants"],
-                *(row["throughput_rps"].get(name) for name in SERVERS),
+                *(row["throughput_rps"].get(name) for name in servers),
                 f"x{row['speedup'][row['hardest']]:.2f}{' LOST' * row['lost']}",
                 row["hardest"],
             )
@@ -275,7 +275,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     )
     means = [f"{name}: x{mean:.2f}" for name, mean in summary["speedup"].items() if mean]
     yield f"space-time's throughput over each, geometric means: {'; '.join(means)}"
-    yield from _open_table([row for row in rows if row["loop"] == "open"])
+    yield from _open_table([row for row in rows if row["loop"] == "open"], servers)
     for row in rows:
         if row["loop"] == "lanes":
             rates = ", ".join(f"{n} {rate:.0f}/s" for n, rate in row["throughput_rps"].items())
@@ -284,7 +284,16 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield f"space-time lost {lost}, {summary['open_lost']} of {summary['open']} open rows"
 
 
-def _open_table(rows: Sequence[Row]) -> Iterator[Any]:
+def _measured(rows: Sequence[Row]) -> Sequence[str]:
+    """The servers of which there is something to show."""
+    return [name for name in SERVERS if any(name in row["throughput_rps"] for row in rows)]
+
+
+def _head(server: str) -> str:
+    return server.replace(", ", "\n").replace(" ", "\n")
+
+
+def _open_table(rows: Sequence[Row], servers: Sequence[str]) -> Iterator[Any]:
     settings = ("model", "R", "load", "offered/s", "SLO ms")
     named = [
         (row["model"], row["tenants"], row["load"], row["rate_rps"], row["slo_ms"]) for row in rows
@@ -292,17 +301,17 @@ def _open_table(rows: Sequence[Row]) -> Iterator[Any]:
     if rows:
         yield record.table(
             "open loop, answers within the SLO a second; load in parts of time-only's closed loop",
-            (*settings, *HEADS, "best"),
+            (*settings, *map(_head, servers), "best"),
             [
-                (*name, *(row["goodput_rps"].get(s) for s in SERVERS), _best(row))
+                (*name, *(row["goodput_rps"].get(s) for s in servers), _best(row))
                 for name, row in zip(named, rows, strict=True)
             ],
         )
         yield record.table(
             "open loop, 99th percentile of latency in ms, of what was answered",
-            (*settings, *HEADS),
+            (*settings, *map(_head, servers)),
             [
-                (*name, *(row["p99_ms"].get(s) for s in SERVERS))
+                (*name, *(row["p99_ms"].get(s) for s in servers))
                 for name, row in zip(named, rows, strict=True)
             ],
         )

@@ -75,15 +75,17 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
 
 
 @cli.command()
-@click.option("--tenants", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option("--tenants", type=click.IntRange(1, 256), default=8, show_default=True,
+              help="How many models share the device.")  # fmt: skip
 @click.option(
     "--seconds",
     type=Number(0.1, 3600),
     default=10.0,
     show_default=True,
-    help="How long each policy runs.",
+    help="How long each policy runs, in seconds.",
 )
-@click.option("--model", type=click.Choice(MODELS), default="digits", show_default=True)
+@click.option("--model", type=click.Choice(MODELS), default="digits", show_default=True,
+              help="What they are.")  # fmt: skip
 @click.option(
     "--load",
     type=Number(0.01, 100),
@@ -91,7 +93,8 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
     show_default=True,
     help="Offered requests, as a multiple of what time-only can answer.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Of weights and arrivals.")  # fmt: skip
 @click.option("--out", type=OUT, default=Path("out"), show_default=True, help="Where files go.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
 def demo(**options: Any) -> None:
@@ -113,18 +116,22 @@ def doctor(*, as_json: bool) -> None:
         doctor.show(facts)
 
 
-@cli.command()
+@cli.command(short_help="Certify isolation between partitions.")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     help="cpu or cuda:N; a fake one is not certified.",
 )
-@click.option("--lanes", type=click.IntRange(2), default=2, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--launches", type=click.IntRange(5), default=150, show_default=True)
+@click.option("--lanes", type=click.IntRange(2), default=2, show_default=True,
+              help="How many partitions.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True,
+              help="Of every pair; the median counts.")  # fmt: skip
+@click.option("--launches", type=click.IntRange(5), default=150, show_default=True,
+              help="Of a probe, about half a millisecond each.")  # fmt: skip
 @click.option("--probe", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated.")
-@click.option("--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True)
+@click.option("--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True,
+              help="May be repeated.")  # fmt: skip
 @click.option("--private-held", type=Number(0, 1), help="What private pairs must hold.")
 @click.option("--private-p99", type=Number(1), help="Largest inflation of their p99.")
 @click.option("--shared-held", type=Number(0, 1), help="What pairs that share a resource hold.")
@@ -152,7 +159,8 @@ class BenchGroup(click.Group):
         if cmd_name not in _bench_sources():
             return None
         module = import_module(f"spacetime.benchmarks.bench_{cmd_name}")
-        return _bench_command(cmd_name, module.run, inspect.getdoc(module))
+        doc = "\n\n".join(filter(None, (inspect.getdoc(module), inspect.getdoc(module.run))))
+        return _bench_command(cmd_name, module.run, doc)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Read, not imported: importing every benchmark for its first line takes seconds.

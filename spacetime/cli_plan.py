@@ -18,7 +18,7 @@ PLANNERS = (
 EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 
 
-@click.command()
+@click.command(short_help="From profiles and rates to partitions and devices.")
 @click.argument("workload", type=FILE)
 @click.option("--profiles", type=FILE, required=True, help="CSV of what was measured.")
 @click.option("--device", help="Such as a100-80gb. Default: the one of the profiles.")

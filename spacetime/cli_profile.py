@@ -41,7 +41,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
         return tuple(found)
 
 
-@click.command()
+@click.command(short_help="Measure models, predict or import profiles.")
 @click.argument("path", type=ANY, metavar="WORKLOAD")
 @click.option("--device", help="Measure here: cpu, cuda:0, fake:h200.")
 @click.option("--predict", metavar="DEVICE", help="Predict for a device such as h200-141gb.")

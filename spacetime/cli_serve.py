@@ -28,7 +28,7 @@ def top(**options: Any) -> None:
     import_module("spacetime.top").from_options(**options)
 
 
-@click.command()
+@click.command(short_help="Serve a workload's tenants over HTTP and gRPC.")
 @click.argument("workload", type=FILE)
 @click.option("--plan", type=FILE, help="Run this plan; it is checked against --profiles.")
 @click.option(

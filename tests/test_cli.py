@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -225,3 +226,28 @@ def test_bench_lists_the_topics_there_are() -> None:
     shown = CliRunner().invoke(cli.cli, ["bench", "--help"])
     assert shown.exit_code == 0
     assert all(topic in shown.output for topic in topics)
+
+
+def commands(group: click.Group, *words: str) -> list[tuple[str, ...]]:
+    """Every command there is, by the words that name it."""
+    found = [words]
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        inner = isinstance(command, click.Group)
+        found += commands(command, *words, name) if inner else [(*words, name)]
+    return found
+
+
+@pytest.mark.parametrize("words", commands(cli.cli), ids=lambda words: " ".join(words) or "all")
+def test_help_fits_eighty_columns_and_is_not_cut(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli.cli, [*words, "--help"], terminal_width=80)
+    assert shown.exit_code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert not [line for line in shown.output.splitlines()[1:] if re.search(r"\w\.\.\.$", line)]
+
+
+def test_a_reader_that_has_enough_is_no_fault() -> None:
+    command = f"{sys.executable} -m spacetime doctor --json | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
