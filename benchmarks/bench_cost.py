@@ -19,14 +19,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from rich.progress import track
-
 from spacetime import cost, profile_file
 from spacetime.benchmarks import cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
 from spacetime.cost import Calibration, Layer
 from spacetime.devices import A100_80
 from spacetime.profile import Point
+from spacetime.progress import track
 
 DTYPE = "tf32"
 GOAL = 0.20
@@ -73,7 +72,7 @@ def run(
     kept = {1, 7} if quick else {1, 2, 3, 4, 7}
     studied = [
         study(name, make(), [p for p in profiles.of(name) if p.units in kept], parts)
-        for name, make in track(MODELS.items(), "predicting", transient=True, disable=as_json)
+        for name, make in track(MODELS.items(), "predicting", quiet=as_json)
     ]
     grid = list(itertools.product(parts, parts, LAUNCH_US))
     errors = {each.name: {c: each.error(c) for c in grid} for each in studied}

@@ -83,7 +83,7 @@ def run(
 def shown(rows: Sequence[Mapping[str, Any]], skipped: Sequence[str]) -> Any:
     """A line for each server and concurrency; a gain below 1 is a loss."""
     heads = ["server", "at once", "before /s", "after /s", "gain"]
-    heads += ["p50 ms before", "after", "p99 ms before", "after", "lost"]
+    heads += [f"{p} ms\n{way}" for p in ("p50", "p99") for way in ("before", "after")] + ["lost"]
     lines = []
     for row in rows:
         before, after = row["before"], row["after"]

@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.progress import track
-
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import flops as device_flops
 from spacetime.benchmarks.interleave import fastest, interleaved
@@ -30,6 +28,7 @@ from spacetime.benchmarks.modes import (
     rivals,
 )
 from spacetime.benchmarks.problems import PROBLEMS, Problem, peak_candidates
+from spacetime.progress import track
 
 TENANTS = (1, 2, 4, 8, 16, 32, 64)
 QUICK_PROBLEMS, QUICK_TENANTS = ("rnn", "3x3-32-8"), (1, 2, 4)
@@ -76,7 +75,7 @@ def run(
         counts = tenants or (QUICK_TENANTS if quick else TENANTS)
         cases = [(PROBLEMS[p], r) for p in named for r in counts if _fits(PROBLEMS[p], r)]
         rows = []
-        for problem, count in track(cases, "bench flops", disable=as_json, transient=True):
+        for problem, count in track(cases, "bench flops", quiet=as_json):
             case = case_of(problem, count, lanes, seed)
             rows.append(_row(case, repetitions, round(target_ms * 1e6)))
         peaks.append(_peak(lanes, side))  # twice: a disturbed moment must not make it low

@@ -27,7 +27,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from spacetime.benchmarks import goodput_servers, record
 from spacetime.benchmarks.goodput_models import KINDS, LARGEST_BATCH, SLO_MS, TOLD_MS, Member, saved
@@ -36,6 +35,7 @@ from spacetime.benchmarks.loads import schedule
 from spacetime.benchmarks.server_process import triton_wheel
 from spacetime.benchmarks.serving_ways import has_litserve
 from spacetime.errors import SpacetimeError
+from spacetime.progress import track
 from spacetime.units import ns_from_ms
 
 TENANTS = (4, 8)
@@ -114,7 +114,7 @@ def fleet(
         idle = idle_cores(up)
         capacity_rps = capacity(up, size)
         rows: list[Row] = []
-        for load in track(size.loads, f"bench goodput, R = {tenants}", disable=quiet):
+        for load in track(size.loads, f"bench goodput, R = {tenants}", quiet=quiet):
             rows += measured(up, load, capacity_rps, size, seed)
     return {
         "tenants": tenants, "capacity_rps": capacity_rps, "idle_cores": idle,

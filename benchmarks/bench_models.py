@@ -17,7 +17,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from spacetime import zoo
 from spacetime.benchmarks import record
@@ -27,6 +26,7 @@ from spacetime.benchmarks.interleave import SETTLE_S
 from spacetime.benchmarks.loads import Outcome
 from spacetime.benchmarks.processes import preload
 from spacetime.benchmarks.servers import scripted
+from spacetime.progress import track
 from spacetime.units import ms_from_ns, ns_from_ms
 from spacetime.zoo import ZooModel
 
@@ -38,7 +38,7 @@ OUTSTANDING = 4  # requests each tenant keeps under way in the closed loop
 SLO_MS, SLO_FACTOR = 10.0, 10.0  # the objective: at least so much, and so many latencies alone
 TOLERANCE = 0.97  # a server this close to the best has not lost: noise of the machine
 SERVERS = (*POLICIES, *BASELINES)
-HEADS = tuple(name.replace(", ", "\n").replace(" ", "\n") for name in SERVERS)
+QUICK_SERVERS = (*POLICIES, "threads, TorchScript")
 Row = dict[str, Any]
 
 
@@ -70,7 +70,7 @@ def run(
     """Measures every server for every model and R; prints tables, writes JSON and a picture to out.
 
     seconds: of one measurement, of which each server of a closed loop gets `repetitions`.
-    quick: one model, two tenants, instants.
+    quick: one model, two tenants, four servers, one load, instants: to see that it works.
     device, dtypes, budget_s, compiled, dry_run: those of `benchmarks.gpu.models`, for a CUDA
     device.
     """
@@ -87,11 +87,12 @@ def run(
     result = record.header("models", seed=seed, quick=quick, chosen=named)
     preload(["spacetime.zoo.digits"] + ["spacetime.zoo.photographs"] * (set(kinds) != {"digits"}))
     rows: list[Row] = []
-    for kind in track(kinds, "bench models", disable=as_json, transient=True):
+    for kind in track(kinds, "bench models", quiet=as_json):
         first = next(iter(zoo.load(kind, 1, seed=seed)))
-        with booths(SERVERS, first, seed) as opened:
+        with booths(QUICK_SERVERS if quick else SERVERS, first, seed) as opened:
             for count in sorted(counts):
-                loads = LOADS if count == min(OPEN_TENANTS, max(counts)) else ()
+                opens = count == min(OPEN_TENANTS, max(counts))
+                loads = LOADS[1:2] if quick and opens else LOADS if opens else ()
                 rows += rows_of(
                     {"model": kind, "tenants": count}, opened, _slo_ms(first), loads, effort
                 )
@@ -109,8 +110,10 @@ def booths(names: Sequence[str], first: ZooModel, seed: int) -> Iterator[dict[st
         opened = {}
         for name in names:
             opened[name] = Booth(name, first, seed)
-            stack.callback(opened[name].close)
+            stack.callback(opened[name].kill)  # where it ends early, such as by Ctrl-C
         yield opened
+        for booth in opened.values():
+            booth.close()
 
 
 def rows_of(
@@ -130,8 +133,9 @@ def rows_of(
     outcomes = _in_turn(able, effort.repetitions, _closed(tenants, effort))
     closed = {**setting, "loop": "closed", **_throughputs(outcomes), "refused": refused}
     rows = [{**closed, "how": opened["space-time"].ask(Keeper.how)}]
-    for load in loads:
-        rate_rps = load * closed["throughput_rps"]["time-only"]
+    alone_rps = closed["throughput_rps"]["time-only"]
+    for load in loads if alone_rps else ():  # there is no load in parts of nothing
+        rate_rps = load * alone_rps
         rates = {"load": load, "rate_rps": rate_rps, "slo_ms": slo_ms}
         rows.append({**setting, "loop": "open", **rates, **_open(tenants, able, rates, effort)})
     return rows
@@ -253,15 +257,16 @@ def _summary(rows: Sequence[Row]) -> Row:
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     rows, summary = result["rows"], result["summary"]
     closed = [row for row in rows if row["loop"] == "closed"]
+    servers = _measured(closed)
     yield record.table(
         f"closed loop, answers/s, {OUTSTANDING} requests a tenant under way; "
         f"{result['cores']} cores, {result['cpu']}",
-        ("model", "R", *HEADS, "vs hardest", "hardest"),
+        ("model", "R", *map(_head, servers), "vs hardest", "hardest"),
         [
             (
                 row["model"],
                 row["tenants"],
-                *(row["throughput_rps"].get(name) for name in SERVERS),
+                *(row["throughput_rps"].get(name) for name in servers),
                 f"x{row['speedup'][row['hardest']]:.2f}{' LOST' * row['lost']}",
                 row["hardest"],
             )
@@ -270,7 +275,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     )
     means = [f"{name}: x{mean:.2f}" for name, mean in summary["speedup"].items() if mean]
     yield f"space-time's throughput over each, geometric means: {'; '.join(means)}"
-    yield from _open_table([row for row in rows if row["loop"] == "open"])
+    yield from _open_table([row for row in rows if row["loop"] == "open"], servers)
     for row in rows:
         if row["loop"] == "lanes":
             rates = ", ".join(f"{n} {rate:.0f}/s" for n, rate in row["throughput_rps"].items())
@@ -279,7 +284,16 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield f"space-time lost {lost}, {summary['open_lost']} of {summary['open']} open rows"
 
 
-def _open_table(rows: Sequence[Row]) -> Iterator[Any]:
+def _measured(rows: Sequence[Row]) -> Sequence[str]:
+    """The servers of which there is something to show."""
+    return [name for name in SERVERS if any(name in row["throughput_rps"] for row in rows)]
+
+
+def _head(server: str) -> str:
+    return server.replace(", ", "\n").replace(" ", "\n")
+
+
+def _open_table(rows: Sequence[Row], servers: Sequence[str]) -> Iterator[Any]:
     settings = ("model", "R", "load", "offered/s", "SLO ms")
     named = [
         (row["model"], row["tenants"], row["load"], row["rate_rps"], row["slo_ms"]) for row in rows
@@ -287,17 +301,17 @@ def _open_table(rows: Sequence[Row]) -> Iterator[Any]:
     if rows:
         yield record.table(
             "open loop, answers within the SLO a second; load in parts of time-only's closed loop",
-            (*settings, *HEADS, "best"),
+            (*settings, *map(_head, servers), "best"),
             [
-                (*name, *(row["goodput_rps"].get(s) for s in SERVERS), _best(row))
+                (*name, *(row["goodput_rps"].get(s) for s in servers), _best(row))
                 for name, row in zip(named, rows, strict=True)
             ],
         )
         yield record.table(
             "open loop, 99th percentile of latency in ms, of what was answered",
-            (*settings, *HEADS),
+            (*settings, *map(_head, servers)),
             [
-                (*name, *(row["p99_ms"].get(s) for s in SERVERS))
+                (*name, *(row["p99_ms"].get(s) for s in servers))
                 for name, row in zip(named, rows, strict=True)
             ],
         )

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import nn
 
 from spacetime import devices, profiler
@@ -38,6 +37,7 @@ from spacetime.profile import Profiles
 from spacetime.profile_rounds import Rounds
 from spacetime.profiler_rig import facts_name
 from spacetime.rate_trace import RateTrace
+from spacetime.tables import FittedTable
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, InputSpec, Tenant, Workload
 
@@ -244,21 +244,23 @@ def _took_ms(event: dict[str, Any]) -> float:
     return float(event["plan_ms"] + event["prepare_ms"] + event["switch_ms"] + event["drain_ms"])
 
 
-def shown(result: dict[str, Any]) -> Table:
+def shown(result: dict[str, Any]) -> FittedTable:
     """The rows, a line a way."""
     needs = result["peak_devices"]
     peak = "no plan" if needs is None else f"{needs} device{'s' * (needs > 1)}"
-    table = Table(
-        *("way", "requests", "in time", "worst step", "moves", "refused", "switch ms, most",
-          "violations during moves"),
-        title=f"{result['requests']:,} requests, objective {result['slo_ms']:.0f} ms; a static "
-        f"plan for both peaks needs {peak}",
-    )  # fmt: skip
-    for row in result["rows"]:
-        table.add_row(
+    heads = ("way", "requests", "in time", "worst step", "moves", "refused", "switch ms, most",
+             "violations during moves")  # fmt: skip
+    rows = [
+        (
             row["way"], f"{row['offered']:,}", f"{row['attainment']:.2%}",
             f"{min(row['attainment_by_step']):.2%}", str(row["moves"]), str(row["refused"]),
             f"{max(row['switch_ms'], default=0):.2f}",
             f"{row['violations_during_moves']} of {row['due_during_moves']}",
-        )  # fmt: skip
-    return table
+        )
+        for row in result["rows"]
+    ]  # fmt: skip
+    title = (
+        f"{result['requests']:,} requests, objective {result['slo_ms']:.0f} ms; a static plan for "
+        f"both peaks needs {peak}"
+    )
+    return FittedTable(heads, rows, words=("way",), title=title)

@@ -11,11 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.progress import track
-
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.rungs import WORK, Ladder
+from spacetime.progress import track
 
 GOAL_US, GOAL_LAUNCH_US = 100.0, 5.0
 PUBLISHED_S = (10, 15)  # gpulet, 2109.01611, section 5
@@ -53,7 +52,7 @@ def run(
     result["create_us"] = _creating(ladder, repetitions)
     result["launch_us"] = None if ladder.device.fake else _launching(ladder, switches)
     prefixes = ladder.prefixes()[:: -4 if quick else -1][::-1]  # the whole device among them
-    shown = track(prefixes, "bench partition", disable=as_json, transient=True)
+    shown = track(prefixes, "bench partition", quiet=as_json)
     result["rows"] = [_row(ladder, units, repetitions) for units in shown]
     got = None if ladder.device.fake else result["switch_us"]["median"]  # a model reaches nothing
     added = result["launch_us"] and result["launch_us"]["added"]

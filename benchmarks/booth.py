@@ -176,6 +176,11 @@ class Booth:
         self._pipe.send(None)
         self._process.join()
 
+    def kill(self) -> None:
+        """Ends the process whatever it does."""
+        self._process.kill()
+        self._process.join()
+
 
 def _keep(pipe: Connection, name: str, held: bytes, seed: int) -> None:
     """Body of a booth's process, until the order to end or the end of the parent."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from spacetime.benchmarks import record
 
 SETTINGS = (
@@ -50,7 +52,7 @@ def _name(row: dict[str, Any]) -> str:
 
 def show(before: dict[str, Any], after: dict[str, Any]) -> None:
     """Prints the tables."""
-    console = record.console()
+    console = Console()
     for key in DIFFERS:
         if before.get(key) != after.get(key):
             console.print(f"{key}: {before.get(key)} -> {after.get(key)}")

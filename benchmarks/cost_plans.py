@@ -16,9 +16,7 @@ from spacetime.profile import Point, Profiles
 PLANNER = "parvagpu"
 
 
-def compared(
-    measured: Profiles, predicted_us: Callable[[Point], float]
-) -> list[dict[str, Any]]:
+def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list[dict[str, Any]]:
     """Each scenario planned from both: devices, and what the predicted plan breaks when measured.
 
     Points exist where measured ones do, since nothing here predicts memory. `bounds`: the words of

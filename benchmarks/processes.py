@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -19,10 +22,17 @@ from torch import Tensor, nn
 def preload(modules: Sequence[str]) -> None:
     """Modules that processes to come find imported: R models then start in a second or two.
 
-    Takes effect before the first process of this program.
+    Takes effect before the first process of this program. Ctrl-C is for the program alone, which
+    ends them: they are born with it blocked.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["spacetime.benchmarks.booth", *modules])
+    resource_tracker.ensure_running()  # which would unblock it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class ProcessServer:
@@ -87,7 +97,7 @@ def _serve(pipe: Connection, held: bytes, shape: tuple[int, ...]) -> None:
     """Body of a process: answers until an empty message."""
     torch.set_num_threads(1)
     model: nn.Module = torch.load(io.BytesIO(held), weights_only=False)
-    with torch.no_grad():
+    with torch.no_grad(), suppress(EOFError):  # whoever asked has gone
         while message := pipe.recv_bytes():
             pipe.send_bytes(model(_tensor(message, shape)).numpy().tobytes())
 

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from rich.console import Console, RenderableType
-from rich.table import Table
 
 from spacetime.errors import InvalidInput, UnsupportedError
+from spacetime.tables import FittedTable
 
 FORMAT = "spacetime.bench/1"
-PLAIN_WIDTH = 190  # a table piped into a file keeps its columns
 RECORD_WIDTH = 200  # one row of a recorded file, such as one move of a plan
 
 
@@ -144,7 +143,7 @@ def publish(
     if as_json:
         print(json.dumps(record))
     else:
-        shown = console()
+        shown = Console()
         for part in tables:
             shown.print(part)
     if out is None:
@@ -159,20 +158,10 @@ def publish(
         print("wrote", " and ".join(map(str, wrote)))
 
 
-def console() -> Console:
-    """A console for tables: as wide as the terminal, wide enough where there is none."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
-
-
-def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> FittedTable:
     """A table with the first column to the left and numbers to the right."""
-    made = Table(title=title, title_justify="left", caption_justify="left")
-    for place, head in enumerate(heads):
-        made.add_column(head, justify="right" if place else "left", no_wrap=True)
-    for row in rows:
-        made.add_row(*(text(cell) for cell in row))
-    return made
+    cells = [[text(cell) for cell in row] for row in rows]
+    return FittedTable(heads, cells, words=heads[:1], title=title)
 
 
 def text(cell: object) -> str:
@@ -186,5 +175,8 @@ def text(cell: object) -> str:
 
 def geometric_mean(values: Iterable[float]) -> float | None:
     """The geometric mean, None of nothing."""
-    logs = [math.log(value) for value in values]
+    known = [*values]
+    if not all(known):
+        return 0.0
+    logs = [math.log(value) for value in known]
     return math.exp(sum(logs) / len(logs)) if logs else None

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,7 @@ from spacetime.errors import (
     SpacetimeError,
     UnsupportedError,
 )
+from spacetime.interruption import INTERRUPTED, end_now, obeyed
 from spacetime.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
@@ -73,15 +75,17 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
 
 
 @cli.command()
-@click.option("--tenants", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option("--tenants", type=click.IntRange(1, 256), default=8, show_default=True,
+              help="How many models share the device.")  # fmt: skip
 @click.option(
     "--seconds",
     type=Number(0.1, 3600),
     default=10.0,
     show_default=True,
-    help="How long each policy runs.",
+    help="How long each policy runs, in seconds.",
 )
-@click.option("--model", type=click.Choice(MODELS), default="digits", show_default=True)
+@click.option("--model", type=click.Choice(MODELS), default="digits", show_default=True,
+              help="What they are.")  # fmt: skip
 @click.option(
     "--load",
     type=Number(0.01, 100),
@@ -89,12 +93,15 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
     show_default=True,
     help="Offered requests, as a multiple of what time-only can answer.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Of weights and arrivals.")  # fmt: skip
 @click.option("--out", type=OUT, default=Path("out"), show_default=True, help="Where files go.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
 def demo(**options: Any) -> None:
     """Run real models under three policies and compare them."""
-    import_module("spacetime.demo").run(**options)
+    with import_module("spacetime.progress").working("loading PyTorch"):
+        found = import_module("spacetime.demo")
+    found.run(**options)
 
 
 @cli.command()
@@ -109,18 +116,22 @@ def doctor(*, as_json: bool) -> None:
         doctor.show(facts)
 
 
-@cli.command()
+@cli.command(short_help="Certify isolation between partitions.")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     help="cpu or cuda:N; a fake one is not certified.",
 )
-@click.option("--lanes", type=click.IntRange(2), default=2, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--launches", type=click.IntRange(5), default=150, show_default=True)
+@click.option("--lanes", type=click.IntRange(2), default=2, show_default=True,
+              help="How many partitions.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True,
+              help="Of every pair; the median counts.")  # fmt: skip
+@click.option("--launches", type=click.IntRange(5), default=150, show_default=True,
+              help="Of a probe, about half a millisecond each.")  # fmt: skip
 @click.option("--probe", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated.")
-@click.option("--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True)
+@click.option("--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True,
+              help="May be repeated.")  # fmt: skip
 @click.option("--private-held", type=Number(0, 1), help="What private pairs must hold.")
 @click.option("--private-p99", type=Number(1), help="Largest inflation of their p99.")
 @click.option("--shared-held", type=Number(0, 1), help="What pairs that share a resource hold.")
@@ -129,7 +140,9 @@ def doctor(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def verify(**options: Any) -> None:
     """Certify isolation: what each partition holds beside a busy neighbour."""
-    import_module("spacetime.verify").from_options(**options)
+    with import_module("spacetime.progress").working("loading PyTorch"):
+        found = import_module("spacetime.verify")
+    found.from_options(**options)
 
 
 for command in (plan, profile, simulate, compare, replay, run, mig, serve, top):
@@ -146,7 +159,8 @@ class BenchGroup(click.Group):
         if cmd_name not in _bench_sources():
             return None
         module = import_module(f"spacetime.benchmarks.bench_{cmd_name}")
-        return _bench_command(cmd_name, module.run, inspect.getdoc(module))
+        doc = "\n\n".join(filter(None, (inspect.getdoc(module), inspect.getdoc(module.run))))
+        return _bench_command(cmd_name, module.run, doc)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Read, not imported: importing every benchmark for its first line takes seconds.
@@ -206,35 +220,65 @@ def main() -> None:
     """The `spacetime` command: run it and exit with the status above."""
     if not sys.stdout.isatty():  # a file has no width; rich would cut numbers at 80 columns
         os.environ.setdefault("COLUMNS", "160")
-    sys.exit(_status())
+    if (ended := status()) == INTERRUPTED:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        end_now(ended)
+    sys.exit(ended)
 
 
-def _status() -> int:  # noqa: PLR0911 - one line an exit status reads best
-    try:
-        cli.main(prog_name="spacetime", standalone_mode=False)
-        sys.stdout.flush()  # here, where a full disk can still be told
-    except click.Abort:
-        return _complain("interrupted", 130)
-    except click.ClickException as error:
+def status() -> int:
+    """Runs the command and tells what went wrong in a line; the exit status."""
+    with obeyed() as interrupted:
+        try:
+            cli.main(prog_name="spacetime", standalone_mode=False)
+            sys.stdout.flush()  # here, where a full disk can still be told
+        except BaseException as error:
+            # Ctrl-C in the middle of an import comes out as whatever that import made of it.
+            if interrupted() or isinstance(error, click.Abort | KeyboardInterrupt):
+                return _complain("interrupted", INTERRUPTED)
+            return _told(error)
+    return 0
+
+
+def _told(error: BaseException) -> int:
+    """Tells an error in a line, and the status; raises it again where that is a fault of ours."""
+    if isinstance(error, click.ClickException):
+        return _misused(error)
+    if isinstance(error, BAD_INPUT):
+        return _complain(error, 2)
+    if isinstance(error, OSError):
+        return _system(error)
+    if isinstance(error, ModuleNotFoundError):
+        top = (error.name or "spacetime").split(".")[0]
+        if top != "spacetime":
+            extra = EXTRAS.get(top, "demo")
+            return _complain(f"this needs {error.name}: pip install 'spacetime[{extra}]'", 2)
+    elif isinstance(error, SpacetimeError):
+        return _complain(error, 1)
+    raise error
+
+
+def _misused(error: click.ClickException) -> int:
+    """What was wrong with the words of the command; without any the help is shown."""
+    if not isinstance(error, click.UsageError) or "NoArgs" in type(error).__name__:
         error.show()
         return error.exit_code
-    except BAD_INPUT as error:
-        return _complain(error, 2)
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit again
-            return _complain(f"output: {error.strerror}; make room, or write elsewhere", 1)
-        if error.filename is None:
-            raise
-        return _complain(f"{error.filename}: {error.strerror}; is --out a folder to write in?", 2)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("spacetime"):
-            raise
-        extra = EXTRAS.get(error.name.split(".")[0], "demo")
-        return _complain(f"this needs {error.name}: pip install 'spacetime[{extra}]'", 2)
-    except SpacetimeError as error:
-        return _complain(error, 1)
-    return 0
+    words = " ".join(error.format_message().split()).rstrip(".")
+    where = "spacetime" if error.ctx is None else error.ctx.command_path
+    return _complain(f"{words}; see {where} --help", error.exit_code)
+
+
+def _system(error: OSError) -> int:
+    """A file that cannot be, or a disk that is full; a reader of our output who has enough."""
+    if error.errno in NO_ROOM or error.errno == errno.EPIPE:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit again
+        if error.errno == errno.EPIPE:
+            return 1
+        return _complain(f"output: {error.strerror}; make room, or write elsewhere", 1)
+    if error.filename is None:
+        raise error
+    return _complain(f"{error.filename}: {error.strerror}", 2)
 
 
 def _complain(problem: object, status: int) -> int:

@@ -24,7 +24,7 @@ def _module() -> Any:
     return import_module("spacetime.mig_command")
 
 
-@click.group()
+@click.group(short_help="MIG instances: list, check, apply, destroy.")
 def mig() -> None:
     """MIG instances: list them, check a plan against them, apply it, destroy them."""
 
@@ -46,7 +46,7 @@ def check(*, plan: Path, on: str, as_json: bool) -> None:
     _module().check(_module().opened(on), plan, as_json=as_json)
 
 
-@mig.command()
+@mig.command(short_help="Create the instances of PLAN.")
 @click.argument("plan", type=FILE)
 @YES
 @ON

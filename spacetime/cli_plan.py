@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, Number
+from spacetime.cli_options import FILE, OUT_FILE, Number
 
 PLANNERS = (
     "spacetime",
@@ -18,7 +18,7 @@ PLANNERS = (
 EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 
 
-@click.command()
+@click.command(short_help="From profiles and rates to partitions and devices.")
 @click.argument("workload", type=FILE)
 @click.option("--profiles", type=FILE, required=True, help="CSV of what was measured.")
 @click.option("--device", help="Such as a100-80gb, or a file of facts. Default: the profiles'.")
@@ -77,7 +77,7 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
     is_flag=True,
     help="What each tenant needs alone, and whether sharing devices pays; no plan is printed.",
 )
-@click.option("--out", type=FILE, help="Where to write the plan.")
+@click.option("--out", type=OUT_FILE, help="Where to write the plan.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan instead of a table.")
 def plan(**options: Any) -> None:
     """From profiles, rates and objectives to partitions, batches and devices."""

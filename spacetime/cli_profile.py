@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE
+from spacetime.cli_options import OUT_FILE
 
 FORMATS = ("parvagpu", "gpulet")
 KINDS = ("mig", "sm", "mps")
@@ -41,7 +41,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
         return tuple(found)
 
 
-@click.command()
+@click.command(short_help="Measure models, predict or import profiles.")
 @click.argument("path", type=ANY, metavar="WORKLOAD")
 @click.option("--device", help="Measure here: cpu, cuda:0, fake:h200.")
 @click.option(
@@ -50,7 +50,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
     help="Predict for a device such as h200-141gb, or a file with its facts.",
 )
 @click.option("--import", "form", type=click.Choice(FORMATS), help="Whose format WORKLOAD has.")
-@click.option("--out", type=FILE, required=True, help="Where to write the profiles.")
+@click.option("--out", type=OUT_FILE, required=True, help="Where to write the profiles.")
 @click.option("--units", type=Numbers(), default=(), help="Sizes of partitions.")
 @click.option(
     "--batches", type=Numbers(256), default=(), help="Default: the tenants' own, or 1 to 32."

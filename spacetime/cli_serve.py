@@ -15,7 +15,8 @@ MANY = click.IntRange(1, 1_000_000)
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:8002/metrics", show_default=True)
+@click.option("--url", default="localhost:8002", show_default=True,
+              help="Where the server's metrics are: HOST, HOST:PORT or http(s)://….")  # fmt: skip
 @click.option("--token-file", type=FILE, help="Its first token opens the address.")
 @click.option(
     "--interval", type=Number(0.05, 3600), default=1.0, show_default=True, help="Seconds."
@@ -23,11 +24,11 @@ MANY = click.IntRange(1, 1_000_000)
 @click.option("--once", is_flag=True, help="Print one table, of everything so far, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one reading as JSON.")
 def top(**options: Any) -> None:
-    """Watch a server: tenants, lanes, queues, attainment, units."""
+    """Watch a server: tenants, lanes, queues, attainment, units. The key q ends it."""
     import_module("spacetime.top").from_options(**options)
 
 
-@click.command()
+@click.command(short_help="Serve a workload's tenants over HTTP and gRPC.")
 @click.argument("workload", type=FILE)
 @click.option("--plan", type=FILE, help="Run this plan; it is checked against --profiles.")
 @click.option(

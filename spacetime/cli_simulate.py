@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, OUT, Number
+from spacetime.cli_options import FILE, OUT, OUT_FILE, Number
 from spacetime.core import PRESETS
 from spacetime.errors import UnsupportedError
 from spacetime.plan.planner import PLANNERS
@@ -35,12 +35,13 @@ FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "
     type=Number(0.01, 1),
     help="Search the highest rate that keeps this attainment of every tenant, such as 0.99.",
 )
-@click.option("--timeline", type=FILE, help="Where to write Chrome trace events.")
+@click.option("--timeline", type=OUT_FILE, help="Where to write Chrome trace events.")
 @click.option("--controller", is_flag=True, help="Rates change; a controller moves the plan.")
 @click.option("--rates", type=click.Choice(("diurnal", "bursty", "steady")), default="diurnal",
               show_default=True, help="How rates change, with --controller.")  # fmt: skip
 @click.option("--planner", "maker", type=click.Choice(list(PLANNERS)), default="spacetime",
-              show_default=True, help="Who plans anew, with --controller.")  # fmt: skip
+              show_default=True, metavar="NAME",
+              help="Who plans anew, with --controller: one of `plan --planner`'s.")  # fmt: skip
 @click.option("--period", type=Number(0.001, 1e6), default=5.0, show_default=True,
               help="Seconds between looks, with --controller.")  # fmt: skip
 @click.option("--start-ms", type=Number(0, 1e9), default=12_000.0, show_default=True,
@@ -59,7 +60,7 @@ def simulate(*, controller: bool, **options: Any) -> None:
     import_module("spacetime.controlled").from_options(**options, **moving)
 
 
-@click.command()
+@click.command(short_help="Compare planners on scenarios.")
 @click.argument("scenarios", type=click.Path(path_type=Path))
 @click.option("--profiles", type=FILE, required=True, help="CSV; of one device.")
 @click.option("--device", help="Such as a100-80gb, or a file. Default: the profiles'.")
@@ -68,7 +69,8 @@ def simulate(*, controller: bool, **options: Any) -> None:
     "planners",
     type=click.Choice(list(PLANNERS)),
     multiple=True,
-    help="May be repeated; default all.",
+    metavar="NAME",
+    help=f"May be repeated; default all: {', '.join(PLANNERS)}.",
 )
 @click.option("--gpus", type=click.IntRange(1), help="How many devices there are; default any.")
 @click.option("--max-procs", type=click.IntRange(1), default=3, show_default=True)
@@ -84,7 +86,7 @@ def compare(**options: Any) -> None:
     import_module("spacetime.scoreboard").from_options(**options)
 
 
-@click.command()
+@click.command(short_help="Does a recorded run decide the same again?")
 @click.argument("recording", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line.")
 def replay(*, recording: Path, as_json: bool) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from spacetime import device_file, profile_file, workload_file
-from spacetime.controller import Controller, ControllerOptions
+from spacetime.controller import Controller, ControllerOptions, Decision, Seen
 from spacetime.core import Policy
-from spacetime.dynamic import DynamicOptions, DynamicRun, simulate_dynamic
+from spacetime.dynamic import Decider, DynamicOptions, DynamicRun, simulate_dynamic
 from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.progress import working
 from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation import read_plan
+from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 
@@ -56,11 +58,28 @@ def from_options(
         period_s=period, start_ms=start_ms, seed=seed,
         policy=None if policy is None else Policy.named(policy),
     )  # fmt: skip
-    run = simulate_dynamic(first, load, points, trace, decider=controller, options=options)
+    with working("simulating", trace.end_ns) as done:
+        shown = _Shown(controller, done)
+        run = simulate_dynamic(first, load, points, trace, decider=shown, options=options)
     if as_json:
         print(json.dumps(report(run, load), indent=2))
     else:
         show(run, load)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A decider that shows how far the simulation is."""
+
+    decider: Decider
+    done: Callable[[float], None]
+
+    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+        self.done(now_ns)
+        return self.decider.observe(now_ns, seen)
+
+    def moved(self, now_ns: int) -> None:
+        self.decider.moved(now_ns)
 
 
 def changing(rates: str, load: Workload, seconds: float, seed: int) -> RateTrace:
@@ -93,14 +112,16 @@ def report(run: DynamicRun, load: Workload) -> dict[str, Any]:
 def show(run: DynamicRun, load: Workload) -> None:
     """The moves as a table, the tenants' attainment, and the sums."""
     console = Console()
-    table = Table("at s", "serves at s", "closed at s", "devices", "then", "missed", "why")
-    for each in run.moves:
-        times = (each.decided_ns, each.routed_ns, each.closed_ns)
-        table.add_row(
-            *("-" if time is None else f"{time / SECOND:.1f}" for time in times),
-            str(each.devices), str(each.gpus), f"{each.missed} of {each.ended}", each.why,
-        )  # fmt: skip
-    console.print(table)
+    rows = [
+        (
+            *("-" if time is None else f"{time / SECOND:.1f}"
+              for time in (each.decided_ns, each.routed_ns, each.closed_ns)),
+            str(each.devices), str(each.gpus), f"{each.missed:,} of {each.ended:,}", each.why,
+        )
+        for each in run.moves
+    ]  # fmt: skip
+    heads = ("at s", "serves at s", "closed at s", "devices", "then", "missed", "why")
+    console.print(FittedTable(heads, rows, words=("why",)))
     for at, why in run.refused:
         console.print(f"{at / SECOND:.1f} s: refused: {why}", highlight=False, soft_wrap=True)
     served = zip(load.tenants, run.tenants, strict=True)

@@ -21,12 +21,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from spacetime.device import Device, open_device
 from spacetime.errors import UnsupportedError
+from spacetime.tables import FittedTable
 
-PLAIN_WIDTH = 150  # a table piped into a file keeps its columns
 _EXTRA = re.compile(r"""extra\s*==\s*["']demo["']""")
 _NVCC = (Path("/usr/local/cuda/bin/nvcc"), Path("/opt/cuda/bin/nvcc"))
 
@@ -87,20 +86,17 @@ def mechanisms() -> Iterator[Mechanism]:
 
 def show(told: dict[str, Any]) -> None:
     """Prints the facts as lines and the mechanisms as a table."""
-    plain = Console()
-    screen = plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+    screen = Console()
     width = max(map(len, told))
     for name, value in told.items():
         if name != "mechanisms":
-            screen.print(f"{name:<{width}}  {_line(value)}", highlight=False, markup=False)
-    table = Table(title="mechanisms", title_justify="left")
-    for head in ("mechanism", "state", "with, or why not", "serves"):
-        table.add_column(head, overflow="fold")
-    for each in told["mechanisms"]:
-        style = "" if each["on"] else "dim"
-        state = "on" if each["on"] else "off"
-        table.add_row(each["name"], state, each["detail"], each["serves"], style=style)
-    screen.print(table)
+            text = f"{name:<{width}}  {_line(value)}"
+            screen.print(text, highlight=False, markup=False, soft_wrap=True)
+    heads = ("mechanism", "state", "with, or why not", "serves")
+    found = told["mechanisms"]
+    rows = [(m["name"], "on" if m["on"] else "off", m["detail"], m["serves"]) for m in found]
+    styles = ["" if m["on"] else "dim" for m in found]
+    screen.print(FittedTable(heads, rows, words=heads, title="mechanisms", styles=styles))
     on = sum(each["on"] for each in told["mechanisms"])
     screen.print(f"{on} of {len(told['mechanisms'])} mechanisms are on", highlight=False)
 

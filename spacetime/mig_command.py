@@ -8,9 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.mig_control import (
@@ -26,6 +24,7 @@ from spacetime.mig_control import (
 from spacetime.mig_fake import FakeNvml
 from spacetime.nvml import open_nvml
 from spacetime.plan import Plan, plan_json
+from spacetime.tables import FittedTable
 
 NOTHING = "nothing to do: the plan is in place"
 DRY = "dry run: nothing was changed; add --yes to do it"
@@ -47,11 +46,13 @@ def show(nvml: Nvml, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_told(state) for state in states], indent=2))
         return
-    table = _table("gpu", "device", "MIG", "instance", "profile", "start", "UUID", "processes")
-    for state in states:
-        for row in _rows(state):
-            table.add_row(str(state.index), state.name, _mode(state), *row)
-    Console().print(table)
+    heads = ("gpu", "instance", "device", "MIG", "profile", "start", "UUID", "processes")
+    rows = [
+        (str(state.index), row[0], state.name, _mode(state), *row[1:])
+        for state in states for row in _rows(state)
+    ]  # fmt: skip
+    words = ("device", "MIG", "profile", "UUID", "processes")
+    Console().print(FittedTable(heads, rows, words=words))
 
 
 def check(nvml: Nvml, path: Path, *, as_json: bool) -> None:
@@ -138,10 +139,3 @@ def _name(state: GpuState, instance: Instance) -> str:
 def _mode(state: GpuState) -> str:
     now = "on" if state.mig else "off"
     return now if state.mig == state.pending else f"{now}, {'on' if state.pending else 'off'} next"
-
-
-def _table(*heads: str) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    return table

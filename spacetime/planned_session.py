@@ -256,9 +256,9 @@ class PlannedSession(Session):
         self._batch(name, family, self.placement)  # before anything is told
         members = [(t.name, t.family) for t in self.tenants.values()]
         self._tell([*members, (name, family)], self.placement)
-        return self._shares(name, self.placement)
+        return self.shares(name, self.placement)
 
-    def _shares(self, name: str, placement: Placement) -> tuple[int, list[float]]:
+    def shares(self, name: str, placement: Placement) -> tuple[int, list[float]]:
         """A tenant's main lane and its share of each, by the executor's numbers."""
         shares = [0.0] * len(self.partitions)
         for lane, rate in placement.shares(name).items():
@@ -349,7 +349,7 @@ class PlannedSession(Session):
         members = [(t.name, t.family) for t in self.tenants.values()]
         self._tell(members, new)
         for tenant in self.tenants.values():
-            lane, shares = self._shares(tenant.name, new)
+            lane, shares = self.shares(tenant.name, new)
             tenant.lane = lane
             self._executor.native.set_routes(
                 tenant.number, lane=lane, lane_weights=shares, move=True

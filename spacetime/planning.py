@@ -11,9 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from spacetime import device_file, interference_file, profile_file, workload_file
 from spacetime.advise import Advice
@@ -30,6 +28,8 @@ from spacetime.plan.spacetime import solves
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
+from spacetime.progress import working
+from spacetime.tables import FittedTable
 from spacetime.workload import Workload
 
 OWN = "spacetime"  # the planner that simulates what it proposes
@@ -85,7 +85,8 @@ def from_options(
     if steady and attainment is not None:
         raise UnsupportedError("--steady: does not go with --attainment, which simulates")
     ask = _Asked(load, points, facts, options, own=planner == OWN)
-    found, said = ask.plan(maker, steady=steady, calm=calm, attainment=attainment)
+    with working("planning"):
+        found, said = ask.plan(maker, steady=steady, calm=calm, attainment=attainment)
     made = require(found, load, points, facts, options, interference=cost)
     if (explain or planner == OWN) and (planner != OWN or not steady):  # it says so already
         made = explained(made, load, points, facts, options)
@@ -183,20 +184,22 @@ def _advise(
     load: Workload, points: Profiles, facts: DeviceFacts, options: PlanOptions, maker: Planner, *,
     as_json: bool,
 ) -> None:  # fmt: skip
-    found, _ = right_sized(load, points, facts, options, maker)
+    with working("planning"):
+        found, _ = right_sized(load, points, facts, options, maker)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
         return
-    table = Table(box=SIMPLE_HEAD)
-    for title in ("tenant", "req/s", "SLO", "alone on", "batch", "procs", "devices", "used"):
-        table.add_column(title, justify="left" if title == "tenant" else "right", no_wrap=True)
-    for need in found.needs:
-        table.add_row(
+    rows = [
+        (
             need.tenant, f"{need.rate_rps:.4g}", f"{need.slo_ms:g}",
             f"{need.copies} × {need.kind} {need.units}", str(need.batch), str(need.procs),
             "-" if need.devices is None else str(need.devices),
             "-" if need.device_busy is None else f"{need.device_busy:.0%}",
-        )  # fmt: skip
+        )
+        for need in found.needs
+    ]  # fmt: skip
+    heads = ("tenant", "req/s", "SLO ms", "alone on", "batch", "procs", "devices", "used")
+    table = FittedTable(heads, rows, words=("tenant",))
     console = Console()
     console.print(table)
     for line in advice_lines(found):
@@ -307,25 +310,19 @@ def show(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> No
     )
 
 
-def _table(plan: Plan, load: Workload, points: Profiles) -> Table:
+def _table(plan: Plan, load: Workload, points: Profiles) -> FittedTable:
     tenants = {tenant.name: tenant for tenant in load.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
-    table = Table(box=SIMPLE_HEAD)
-    for title in ("gpu", "partition", "procs", "used", "tenant", "batch", "req/s", "ms", "SLO"):
-        text = title in {"partition", "tenant"}
-        table.add_column(title, justify="left" if text else "right", no_wrap=True)
-    for gpu in plan.gpus:
-        for part in gpu.partitions:
-            at = "" if part.start is None else f" @{part.start}"
-            own = [str(gpu.id), f"{part.kind} {part.units}{at}", str(part.procs),
-                   f"{busy(part, loads(part, points, models)):.0%}"]  # fmt: skip
-            for each in part.tenants:
-                table.add_row(
-                    *own, each.tenant, str(each.batch), f"{each.rate_rps:.4g}",
-                    f"{each.latency_ms:.4g}", f"{tenants[each.tenant].slo_ms:g}",
-                )  # fmt: skip
-                own = [""] * len(own)
-    return table
+    rows = []
+    for gpu, part, each in plan:
+        at = "" if part.start is None else f" @{part.start}"
+        rows.append((
+            str(gpu.id), f"{part.kind} {part.units}{at}", each.tenant, str(each.batch),
+            f"{each.rate_rps:.4g}", f"{each.latency_ms:.4g}", f"{tenants[each.tenant].slo_ms:g}",
+            str(part.procs), f"{busy(part, loads(part, points, models)):.0%}",
+        ))  # fmt: skip
+    heads = ("gpu", "partition", "tenant", "batch", "req/s", "ms", "SLO ms", "procs", "used")
+    return FittedTable(heads, rows, words=("partition", "tenant"))
 
 
 def import_profiles(*, path: Path, form: str, out: Path, as_json: bool) -> None:

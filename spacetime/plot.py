@@ -13,6 +13,8 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # the backend is chosen before
 
+from spacetime.plot_bench import plain_ticks
+
 # Okabe and Ito's palette: told apart by people with any kind of colour vision.
 COLOURS = {"time-only": "#999999", "space-only": "#E69F00", "space-time": "#0072B2"}
 INK = "#333333"
@@ -69,7 +71,7 @@ def _throughput(axes: Any, curves: Sequence[PolicyCurve], offered_rps: float) ->
         textcoords="offset points", fontsize=9,
     )  # fmt: skip
     axes.set_ylim(0, 1.15 * max(offered_rps, *answered))
-    axes.set_title("Requests/s answered in time (pale: late)")
+    axes.set_title("In time a second (pale: late); more is better")
     axes.tick_params(axis="x", length=0)
 
 
@@ -85,10 +87,10 @@ def _latency(axes: Any, curves: Sequence[PolicyCurve], slo_ms: float) -> None:
     )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(right=3 * slo_ms)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plain_ticks(axes.xaxis)
     axes.set_ylim(0, 104)
     axes.set_xlabel("latency, ms")
-    axes.set_title("Requests answered within a latency, % of all offered")
+    axes.set_title("Answered within a latency, % of all offered; higher is better")
     axes.grid(color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(loc="upper left", facecolor="white", edgecolor="none", framealpha=1)

@@ -34,6 +34,7 @@ def draw_agreement(record: dict[str, Any], path: Path) -> None:
         panel.set_title(f"{row['policy']}, {row['model']}, load {row['load']:g}{mark}", fontsize=9)
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
+    figure.suptitle("Live and simulated: curves that coincide agree", fontsize=10)
     figure.supxlabel("latency, ms", fontsize=9)
     figure.supylabel("fraction of answers", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)

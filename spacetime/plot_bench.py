@@ -31,12 +31,13 @@ def draw_flops(record: dict[str, Any], path: Path) -> None:
     for problem, axes in zip(problems, panels, strict=True):
         rows = [row for row in record["rows"] if row["problem"] == problem]
         _flops_panel(axes, problem, rows)
-    panels[0].set_ylabel("GFLOP/s")
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel("GFLOP/s")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
     figure.suptitle(
         f"R tenants of one layer, other weights each: {record['cores']} cores, {record['cpu']}, "
-        f"fp32, peak {record['peak']['gflops']:.0f} GFLOP/s",
+        f"fp32, peak {record['peak']['gflops']:.0f} GFLOP/s; higher is better",
         fontsize=11,
     )
     save(figure, path)
@@ -61,14 +62,20 @@ def draw_dispatch(record: dict[str, Any], path: Path) -> None:
     timed = [row for row in record["rows"] if "p50_us" in row][::-1]
     low, high = ([row[key] for row in timed] for key in ("p50_us", "p99_us"))
     wide = [b - a for a, b in zip(low, high, strict=True)]
-    latency.barh([row["way"] for row in timed], wide, left=low, color="#0072b2", height=0.5)
+    names = [row["way"] for row in timed]
+    bars = latency.barh(names, wide, left=low, color="#0072b2", height=0.5)
+    spans = [f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True)]
+    latency.bar_label(bars, spans, padding=3, fontsize=8)
     latency.set_xscale("log")
+    latency.set_xlim(min(low) / 1.3, 3 * max(high))  # room for the figures
     plain_ticks(latency.xaxis)
-    latency.set_xlabel("µs for one request alone, p50 to p99")
+    latency.set_xlabel("µs for one request alone, p50 to p99; less is better")
     rated = [row for row in record["rows"] if "rps" in row][::-1]
     thousands = [row["rps"] / 1000 for row in rated]
-    rate.barh([row["way"] for row in rated], thousands, color="#c1272d")
-    rate.set_xlabel("thousand requests/s")
+    bars = rate.barh([row["way"] for row in rated], thousands, color="#c1272d", height=0.5)
+    rate.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    rate.margins(x=0.12)
+    rate.set_xlabel("thousand requests/s; more is better")
     for axes in (latency, rate):
         axes.grid(visible=True, axis="x", color="#e5e5e5", linewidth=0.6)
         axes.set_axisbelow(True)
@@ -84,7 +91,7 @@ def draw_embed(record: dict[str, Any], path: Path) -> None:
     rows = record["rows"]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     names = [f"{row['server']}, {row['concurrency']} at once" for row in rows]
-    words = {"rps": "answers/s", "p99_ms": "p99, ms"}
+    words = {"rps": "answers/s; more is better", "p99_ms": "p99, ms; less is better"}
     for axes, (key, word) in zip(figure.subplots(1, 2), words.items(), strict=True):
         for way, colour, shift in (("before", "#7f7f7f", -0.2), ("after", "#c1272d", 0.2)):
             places = [place + shift for place in range(len(rows))]
@@ -92,6 +99,7 @@ def draw_embed(record: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(rows)), names)
         axes.invert_yaxis()
         axes.set_xscale("log")
+        plain_ticks(axes.xaxis)
         axes.set_xlabel(word)
         axes.grid(visible=True, axis="x", color="#e5e5e5", linewidth=0.6)
         axes.set_axisbelow(True)
@@ -103,16 +111,16 @@ def draw_embed(record: dict[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-SERVER_COLOURS = {
-    "time-only": "#009e73",
-    "space-only": "#0072b2",
-    "space-time": "#c1272d",
-    "loop, eager": "#4d4d4d",
-    "loop, TorchScript": "#7f7f7f",
-    "threads, eager": "#a5a5a5",
-    "threads, TorchScript": "#c4c4c4",
-    "processes": "#e69f00",
-    "vmap ensemble": "#cc79a7",
+SERVER_STYLES: dict[str, dict[str, Any]] = {
+    "time-only": {"color": "#009e73"},
+    "space-only": {"color": "#0072b2"},
+    "space-time": {"color": "#c1272d"},
+    "loop, eager": {"color": "#4d4d4d"},
+    "loop, TorchScript": {"color": "#4d4d4d", "hatch": "////", "alpha": 0.6},
+    "threads, eager": {"color": "#b0b0b0"},
+    "threads, TorchScript": {"color": "#b0b0b0", "hatch": "////", "alpha": 0.6},
+    "processes": {"color": "#e69f00"},
+    "vmap ensemble": {"color": "#cc79a7"},
 }
 
 
@@ -134,27 +142,30 @@ def draw_models(record: dict[str, Any], path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     columns = -(-len(labels) // (1 if len(models) > 2 else 2))
     figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=9)
-    figure.suptitle(f"R models served by {record['cores']} cores, {record['cpu']}", fontsize=11)
+    title = f"R models served by {record['cores']} cores, {record['cpu']}; higher is better"
+    figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
 def _bars(axes: Axes, rows: list[dict[str, Any]], quantity: str, key: str) -> None:
     """A group of bars for each row, one bar a server."""
-    width = 0.85 / len(SERVER_COLOURS)
-    for place, (name, colour) in enumerate(SERVER_COLOURS.items()):
+    shown = [name for name in SERVER_STYLES if any(name in row[quantity] for row in rows)]
+    width = 0.85 / max(1, len(shown))
+    for place, name in enumerate(shown):
         heights = [row[quantity].get(name, 0.0) for row in rows]
-        lefts = [group + (place - len(SERVER_COLOURS) / 2) * width for group in range(len(rows))]
-        axes.bar(lefts, heights, width, align="edge", color=colour, label=name)
+        lefts = [group + (place - len(shown) / 2) * width for group in range(len(rows))]
+        axes.bar(lefts, heights, width, align="edge", label=name, edgecolor="white", linewidth=0,
+                 **SERVER_STYLES[name])  # fmt: skip
     axes.set_xticks(range(len(rows)), [str(row[key]) for row in rows])
     axes.grid(visible=False, axis="x")
 
 
-def grid(count: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
-    """grid: a figure of `count` panels, so many a row."""
+def grid(count: int, columns: int = COLUMNS, *, legend: bool = True) -> tuple[Figure, list[Axes]]:
+    """grid: a figure of `count` panels, so many a row, with room for a `legend` below."""
     columns = min(count, columns)
     lines = -(-count // columns)
     size = (max(3.4 * columns, 9.0), 2.7 * lines + 1.0)
-    legend_frac = 0.5 / size[1]
+    legend_frac = 0.5 / size[1] if legend else 0.0
     above_legend = ConstrainedLayoutEngine(rect=(0, legend_frac, 1, 1 - legend_frac))
     figure = Figure(figsize=size, layout=above_legend)
     panels = [figure.add_subplot(lines, columns, place + 1) for place in range(count)]

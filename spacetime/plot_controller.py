@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 COLOURS = {"static": "#7f7f7f", "controller": "#c1272d", "oracle": "#1f77b4"}
 
@@ -37,9 +38,11 @@ def draw_controller(record: dict[str, Any], path: Path) -> None:
         for axes, text in ((load, "requests/s offered"), (devices, "devices in use"),
                            (missed, "requests missed, summed")):  # fmt: skip
             axes.grid(visible=True, alpha=0.3)
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             if column == 0:
                 axes.set_ylabel(text)
-    figure.suptitle(f"{record['command']}: lines mark the controller's decisions to move",
+    figure.suptitle(f"{record['command']}: lines mark the controller's decisions to move; "
+                    "fewer devices and fewer missed are better",
                     fontsize=9)  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

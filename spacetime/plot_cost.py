@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import StrMethodFormatter
+
 from spacetime.plot_bench import STYLES, grid, save
 
 
@@ -46,17 +48,19 @@ def draw_cost(record: dict[str, Any], path: Path) -> None:
         cloud.plot(measured, predicted, ".", markersize=2, color=f"C{number}", label=family)
     cloud.set_xscale("log")
     cloud.set_yscale("log")
+    for axis in (cloud.xaxis, cloud.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     cloud.set_xlabel("measured, ms a batch")
     cloud.set_ylabel("predicted, ms a batch")
     cloud.set_title("each model left out of the fit", fontsize=10)
     names = [row["model"] for row in record["rows"]]
     for offset, of, colour in ((-0.2, "left_out", "#c1272d"), (0.2, "family_out", "#7f7f7f")):
         places = [place + offset for place in range(len(names))]
-        label = of.replace("_", " ")
+        label = {"left_out": "fitted without the model", "family_out": "without its family"}[of]
         bars.bar(places, [100 * row[of] for row in record["rows"]], 0.38, color=colour, label=label)
-    bars.axhline(100 * record["goal"], color="#000000", linewidth=0.8, linestyle=":")
+    bars.axhline(100 * record["goal"], color="#000000", linewidth=0.8, linestyle=":", label="goal")
     bars.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
-    bars.set_ylabel("mean error, %")
+    bars.set_ylabel("mean error, %; less is better")
     bars.legend(frameon=False, fontsize=8)
     handles, labels = cloud.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False,

@@ -24,10 +24,13 @@ def draw_goodput(record: dict[str, Any], path: Path) -> None:
         above, below = panels[place], panels[place + len(fleets)]
         _lines(above, fleet, "goodput_rps")
         most = max(row["offered_rps"] for row in fleet["rows"])
-        above.plot([0, most], [0, most], color="#999999", linewidth=1, linestyle=":", label="all")
+        above.plot(
+            [0, most], [0, most], color="#999999", linewidth=1, linestyle=":", label="offered"
+        )
         highest = max(row["goodput_rps"] for row in fleet["rows"])
         above.set_ylim(0, 1.15 * highest)
-        above.set_title(f"{fleet['tenants']} tenants", fontsize=10)
+        above.set_title(f"{fleet['tenants']} tenants; more answers are better", fontsize=10)
+        below.set_title("latency; less is better", fontsize=10)
         _lines(below, fleet, "p99_ms")
         below.axhline(record["slo_ms"], color="#999999", linewidth=1, linestyle=":")
         below.set_yscale("log")

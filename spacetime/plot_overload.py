@@ -20,6 +20,7 @@ def draw_overload(record: dict[str, Any], path: Path) -> None:
         loads, good = ([row[key] for row in rows] for key in ("load", "goodput_rps"))
         left.plot(loads, good, label=way, **STYLES[way])
     left.set_ylim(bottom=0)
+    left.set_title("higher is better", fontsize=10)
     left.set_xlabel("offered, in parts of what each answers in a closed loop")
     left.set_ylabel(f"answers within {record['slo_ms']:.0f} ms, a second")
     left.legend(frameon=False, fontsize=8)
@@ -29,6 +30,8 @@ def draw_overload(record: dict[str, Any], path: Path) -> None:
              "failed": "#c1272d"}  # fmt: skip
     for part, colour in parts.items():
         share = [100 * row[part] / row["offered"] for row in worst]
+        if not any(share):
+            continue  # the legend names what is there
         right.bar(ways, share, bottom=bottom, color=colour, label=part, width=0.55)
         bottom = [a + b for a, b in zip(bottom, share, strict=True)]
     right.set_ylabel(f"% of what was offered at {worst[0]['load']:g} x")

@@ -20,7 +20,8 @@ def draw_gpulet(record: dict[str, Any], path: Path) -> None:
         ours = [100 * study["admitted"][name] / study["scenarios"] for name in names]
         paper = [100 * study["paper"].get(name, 0) / study["of"] for name in names]
         _pairs(axes, names, ours, paper)
-        axes.set_title(f"{study['study']}: % of {study['scenarios']} scenarios", fontsize=10)
+        title = f"{study['study']}: % of {study['scenarios']:,} scenarios admitted"
+        axes.set_title(title, fontsize=10)
     rows, axes = record["rates"], panels[-1]
     names = [name for name in rows[0]["rps"] if name != "sbp"]
     gains = [
@@ -31,7 +32,8 @@ def draw_gpulet(record: dict[str, Any], path: Path) -> None:
     axes.set_title("highest rate over sbp, %, mean of mixes", fontsize=10)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=9)
-    figure.suptitle(f"gpulet's evaluation, planned on {record['gpus']} devices", fontsize=11)
+    title = f"gpulet's evaluation, planned on {record['gpus']} devices; higher is better"
+    figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
@@ -47,7 +49,7 @@ def _pairs(axes: Axes, names: list[str], ours: list[float], paper: list[float]) 
 def draw_paris(record: dict[str, Any], path: Path) -> None:
     """Latency-bounded throughput of every server, in that of whole devices, to a PNG file."""
     rows = record["rows"]
-    figure, panels = grid(len(rows), columns=len(rows))
+    figure, panels = grid(len(rows), columns=len(rows), legend=False)
     for row, axes in zip(rows, panels, strict=True):
         names = [name for name in row["rps"] if name != "best homogeneous"]
         base = row["rps"]["7g fifs"] or 1.0
@@ -64,8 +66,8 @@ def draw_paris(record: dict[str, Any], path: Path) -> None:
         if axes is not panels[0]:
             axes.set_yticklabels([])
     figure.suptitle(
-        f"Highest rate with {record['in_time']:.0%} of the requests in time, whole devices = 1 "
-        "(simulated from published profiles)",
+        f"Highest rate with {record['in_time']:.0%} of the requests in time, whole devices = 1; "
+        "higher is better (simulated from published profiles)",
         fontsize=11,
     )
     save(figure, path)
@@ -83,5 +85,6 @@ def draw_parvagpu(record: dict[str, Any], path: Path) -> None:
     panels[0].set_ylabel("devices")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=9)
-    figure.suptitle("Devices for ParvaGPU's scenarios; paper: its artifact", fontsize=11)
+    title = "Devices for ParvaGPU's scenarios; paper: its artifact; fewer is better"
+    figure.suptitle(title, fontsize=11)
     save(figure, path)

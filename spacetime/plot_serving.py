@@ -18,14 +18,16 @@ UNSEEN = "client limit"  # many times the others: their bars would vanish
 def draw_serving(record: Mapping[str, Any], path: Path) -> None:
     """Requests a second, p50 and p99 of every server, a row for each number of connections."""
     counts = [*dict.fromkeys(row["connections"] for row in record["rows"])]
-    figure, panels = grid(2 * len(counts), columns=2)
+    figure, panels = grid(2 * len(counts), columns=2, legend=False)
     for place, count in enumerate(counts):
         rows = [row for row in record["rows"] if row["connections"] == count]
         rate, tail = panels[2 * place : 2 * place + 2]
         _rates(rate, rows)
         _latencies(tail, [row for row in rows if row["server"] != UNSEEN])
-        rate.set_title(f"{count} connection{'s' * (count > 1)}: requests/s", fontsize=10)
-        tail.set_title("latency, ms: p50, and a line to p99", fontsize=10)
+        rate.set_title(
+            f"{count} connection{'s' * (count > 1)}: requests/s; more is better", fontsize=10
+        )
+        tail.set_title("latency, ms: p50, and a line to p99; less is better", fontsize=10)
     figure.suptitle(
         f"A model of {1000 * record['batch_s']:g} ms a batch of at most 16 on one lane or instance:"
         f" {record['cores']} cores, {record['cpu']}",

@@ -85,15 +85,19 @@ def highest_rate(
     *,
     target: float = 0.99,
     tolerance: float = 0.01,
+    seen: Callable[[float], None] | None = None,
 ) -> RateSearch:
     """The highest common scale of all rates at which every tenant attains `target`.
 
     The seeds are the same at every rate, so each probe is the same pattern of arrivals, denser. A
     short simulation guesses where to begin: at many times the rate a whole one takes seconds.
+    `seen` is told each scale before it is simulated.
     """
     options = options or SimOptions()
 
     def attained(scale: float, *, roughly: bool = False) -> float:
+        if seen is not None:
+            seen(scale)
         here = replace(options, rate_scale=scale)
         if roughly:
             part = max(1, here.horizon_ns(workload) // ROUGHLY)

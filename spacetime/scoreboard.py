@@ -9,15 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from spacetime import device_file, profile_file, scenario_file
 from spacetime.comparison import DEMAND, Verdict, compare
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.plan_simulator import SimOptions
+from spacetime.progress import working
+from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 
 FORMAT = "spacetime.compare/1"
@@ -44,8 +43,7 @@ def from_options(
     found = scenario_file.read(scenarios)
     verdicts: list[Verdict] = []
     screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("planning and simulating", total=len(found) * len(names))
+    with working("planning and simulating", len(found) * len(names)) as done:
         for verdict in compare(
             found, names, profiles=points, device=device_file.named(device or points.device),
             plan_options=PlanOptions(
@@ -56,7 +54,7 @@ def from_options(
             ),
         ):  # fmt: skip
             verdicts.append(verdict)
-            progress.advance(task)
+            done(len(verdicts), f"{verdict.scenario}, {verdict.planner}")
     record = as_record(verdicts)
     if out is not None:
         _write(record, out, screen)
@@ -87,18 +85,10 @@ def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
 
 def show(verdicts: Sequence[Verdict], console: Console) -> None:
     """A row for each scenario and planner; below, why plans were refused or are unsound."""
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("scenario", "planner"):
-        table.add_column(name, no_wrap=True)
-    for name in ("devices", "bound", "stranded", "idle", "in time", "worst", "planned ms"):
-        table.add_column(name, justify="right")
-    last = None
-    for each in verdicts:
-        if last not in {None, each.scenario}:
-            table.add_section()
-        last = each.scenario
-        table.add_row(*_cells(each))
-    console.print(table)
+    heads = ("scenario", "planner", "devices", "bound", "stranded", "idle", "in time", "worst",
+             "planned ms")  # fmt: skip
+    rows = [_cells(each) for each in verdicts]
+    console.print(FittedTable(heads, rows, words=("scenario", "planner")))
     for each in verdicts:
         if why := each.refused or "; ".join(each.violations):
             console.print(f"{each.scenario}, {each.planner}: {why}", soft_wrap=True)

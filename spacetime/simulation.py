@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from spacetime import device_file, profile_file, workload_file
 from spacetime.core import Policy
@@ -17,7 +15,9 @@ from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
 from spacetime.plan_report import plan_report, plan_timeline
 from spacetime.plan_simulator import SimOptions, simulate_plan
+from spacetime.progress import working
 from spacetime.rate_search import RateSearch, highest_rate
+from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 
 
@@ -61,10 +61,15 @@ def from_options(
         timeline=timeline is not None,
     )
     read = read_plan(plan), workload_file.read(workload), profile_file.read(profiles)
-    run = simulate_plan(*read, options)
-    report = plan_report(run)
-    if highest is not None:
-        report["highest_rate"] = _search_json(highest_rate(*read, options, target=highest))
+    with working("simulating") as done:
+        run = simulate_plan(*read, options)
+        report = plan_report(run)
+        if highest is not None:
+            found = highest_rate(
+                *read, options, target=highest,
+                seen=lambda scale: done(0, f"simulating {scale:.4g} times the rates"),
+            )  # fmt: skip
+            report["highest_rate"] = _search_json(found)
     if timeline is not None:
         timeline.write_text(json.dumps({"traceEvents": plan_timeline(run)}), encoding="utf-8")
     if as_json:
@@ -95,42 +100,45 @@ def show(report: dict[str, Any]) -> None:
         f"{how['arrivals']} arrivals, {how['replications']} replications: "
         f"{overall['offered']:,} requests, {percent(attained['mean'])}"
         + (f" ± {100 * attained['half']:.2g}" if attained["half"] is not None else "")
-        + " in time"
-    )
+        + " in time",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
     if "highest_rate" in report:
         found = report["highest_rate"]
         console.print(
             f"Highest rate with every tenant at {percent(found['target'])}: "
-            f"{found['rate_scale']:.3g} times the workload's"
-        )
+            f"{found['rate_scale']:.3g} times the workload's",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
-def tenants_table(report: Mapping[str, Any]) -> Table:
+def tenants_table(report: Mapping[str, Any]) -> FittedTable:
     """A row a tenant of a report, of a run or a simulation."""
-    table = Table("tenant", box=SIMPLE_HEAD, pad_edge=False)
-    for title in ("SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms", "req/s", "batch"):
-        table.add_column(title, justify="right", no_wrap=True)
+    rows = []
     for name, row in report["tenants"].items():
         latency, batch = row["latency_ms"], row["mean_batch"]
-        table.add_row(
+        rows.append((
             name, f"{row['slo_ms']:g}", f"{row['offered']:,}",
             f"{sum(row['dropped'].values()):,}", percent(row["attainment"]),
             f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
             f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
-        )  # fmt: skip
-    return table
+        ))  # fmt: skip
+    heads = ("tenant", "SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms",
+             "req/s", "batch")  # fmt: skip
+    return FittedTable(heads, rows, words=("tenant",))
 
 
-def _partitions(report: dict[str, Any]) -> Table:
-    table = Table("gpu", "partition", "size", "procs", "busy", "idle units", "batch")
+def _partitions(report: dict[str, Any]) -> FittedTable:
+    rows = []
     for row in report["partitions"]:
         batch = row["mean_batch"]
-        table.add_row(
+        rows.append((
             str(row["gpu"]), row["id"], f"{row['kind']} {row['units']}", str(row["procs"]),
             percent(row["utilisation"]), f"{row['idle_units']:.2f}",
             "-" if batch is None else f"{batch:.3g}",
-        )  # fmt: skip
-    return table
+        ))  # fmt: skip
+    heads = ("gpu", "partition", "size", "procs", "busy", "idle units", "batch")
+    return FittedTable(heads, rows, words=("partition", "size"))
 
 
 def percent(fraction: float | None) -> str:

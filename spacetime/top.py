@@ -7,15 +7,23 @@ that goes away is asked again; one that comes back has begun to count anew.
 from __future__ import annotations
 
 import json
+import os
+import select
 import signal
+import sys
+import termios
 import time
+import tty
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
@@ -26,6 +34,8 @@ from spacetime.interruption import Interruption
 from spacetime.top_tables import tables
 
 TIMEOUT_S = 10.0
+PORT = 8002  # where a server's metrics are unless told otherwise
+MOST_BYTES = 64 * 2**20
 OUTCOMES = ("move", "stay", "refused")
 Values = Mapping[str, float]
 
@@ -39,12 +49,14 @@ class Reading:
     lanes: Mapping[str, Values]
     server: Values  # of no model and no lane; re-plans by "NAME OUTCOME"
     facts: Mapping[str, str]
+    routes: Mapping[str, Values]  # by model and lane: its part there, 0 where that is open
+    kinds: Mapping[str, str]  # of each lane's units
 
 
 def from_options(
     *, url: str, token_file: Path | None, interval: float, once: bool, as_json: bool
 ) -> None:
-    """Shows it until interrupted; once, where that is asked or nobody watches a terminal.
+    """Shows it until `q` or an interruption; once, where that is asked or no terminal shows it.
 
     Raises InvalidInput for an address nobody answers, and KeyboardInterrupt or SystemExit when
     interrupted or terminated.
@@ -68,12 +80,13 @@ def from_options(
 
 
 def _watch(first: Reading, again: Callable[[], Reading], interval: float, console: Console) -> None:
-    with Live(console=console, auto_refresh=False, screen=True) as live:
+    with keys() as pressed, Live(console=console, auto_refresh=False, screen=True) as live:
         last, now, trouble = None, first, ""
         while True:
             shown = tables(summary(now, last), console.width, console.height, trouble)
             live.update(shown, refresh=True)
-            time.sleep(interval)
+            if pressed(interval) in {"q", "Q"}:
+                return
             try:
                 last, now, trouble = now, again(), ""
             except InvalidInput as error:
@@ -81,20 +94,77 @@ def _watch(first: Reading, again: Callable[[], Reading], interval: float, consol
                 trouble = f"no answer for {ago:.0f} s, asked every {interval:g} s: {error.got}"
 
 
+@contextmanager
+def keys() -> Iterator[Callable[[float], str]]:
+    """Yields what waits so many seconds for a key; keys are told at once and are not shown.
+
+    Where the input is no terminal nothing is ever pressed.
+    """
+    fd = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
+    before = None if fd is None else termios.tcgetattr(fd)
+    heard = [] if fd is None else [fd]
+
+    def pressed(seconds: float) -> str:
+        if not select.select(heard, (), (), seconds)[0]:
+            return ""
+        found = os.read(heard[0], 1).decode("ascii", "replace")
+        if not found:  # the terminal has gone: asking again would never wait
+            heard.clear()
+        return found
+
+    try:
+        if fd is not None:
+            tty.setcbreak(fd, termios.TCSANOW)
+        yield pressed
+    finally:
+        if fd is not None and before is not None:
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+def address(url: str) -> str:
+    """The address of metrics: HOST, HOST:PORT, PORT, or http(s)://HOST:PORT with or without a path.
+
+    Raises ValueError for what is none.
+    """
+    if url.isascii() and url.isdigit():
+        url = f"127.0.0.1:{url}"
+    bare = "://" not in url
+    whole = f"http://{url}" if bare else url
+    parts = urlsplit(whole)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("an address is such as localhost:8002 or http://HOST:PORT/metrics")
+    if bare and parts.port is None:
+        parts = parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{PORT}")
+    return parts._replace(path=parts.path.rstrip("/") or "/metrics").geturl()
+
+
 def read(url: str, token: str | None = None) -> Reading:
-    """The metrics at an address; without a path they are at /metrics. Raises InvalidInput."""
-    if not url.startswith(("http://", "https://")):
-        raise InvalidInput("-", "url", "http://HOST:PORT/metrics", url)
-    if url.rstrip("/").count("/") == 2:
-        url = f"{url.rstrip('/')}/metrics"
+    """The metrics at an address; see address(). Raises InvalidInput, which says what is there."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
+        url = address(url)
         request = urllib.request.Request(url, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            return parse(answer.read().decode(), time.monotonic())
-    except (OSError, ValueError, OverflowError, HTTPException) as error:
-        reason = str(getattr(error, "reason", error))
-        raise InvalidInput("-", "url", "a server's metrics", f"{url}: {reason}") from None
+            text = answer.read(MOST_BYTES).decode()
+    except HTTPError as error:
+        why = "asks for a token: give --token-file" if error.code in {401, 403} else (
+            f"answers {error.code}: is it the port of the metrics?"
+        )  # fmt: skip
+        raise _no_metrics(f"{url}, which {why}") from None
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        told = getattr(reason, "strerror", None) or reason
+        raise _no_metrics(f"{url}: no server there ({told})") from None
+    except (ValueError, OverflowError, HTTPException) as error:
+        raise _no_metrics(f"{url}: {error}") from None
+    try:
+        return parse(text, time.monotonic())
+    except Exception:  # the parser raises what it likes for a text that is something else
+        raise _no_metrics(f"{url}, where something else than metrics of spacetime is") from None
+
+
+def _no_metrics(got: str) -> InvalidInput:
+    return InvalidInput("-", "url", "a server's metrics", " ".join(got.split()))
 
 
 def parse(text: str, time_s: float) -> Reading:
@@ -103,21 +173,27 @@ def parse(text: str, time_s: float) -> Reading:
     lanes: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     server: dict[str, float] = defaultdict(float)
     facts: dict[str, str] = {}
+    routes: dict[str, dict[str, float]] = defaultdict(dict)
+    kinds: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         for named, labels, value, *_ in family.samples:
             # The parser gives every counter a `_total`; Triton's have none.
             name = named.removesuffix("_total") if named.startswith("nv_") else named
             if name == "spacetime_info":
                 facts = dict(labels)
+            elif "model" in labels and "lane" in labels:
+                if name == "spacetime_route_share":
+                    routes[labels["model"]][labels["lane"]] = value
             elif "model" in labels:
                 models[labels["model"]][name] += value
             elif "lane" in labels:
+                kinds[labels["lane"]] = labels.get("kind", "")
                 lanes[labels["lane"]][name] += value
             else:
                 server[" ".join([name, labels.get("outcome", "")]).strip()] += value
     if not facts:
         raise ValueError("these are no metrics of spacetime")
-    return Reading(time_s, models, lanes, server, facts)
+    return Reading(time_s, models, lanes, server, facts, routes, kinds)
 
 
 def summary(now: Reading, last: Reading | None) -> dict[str, Any]:
@@ -131,12 +207,13 @@ def summary(now: Reading, last: Reading | None) -> dict[str, Any]:
             | {
                 "pending": values["nv_inference_pending_request_count"],
                 "p99_ms": 1e3 * values["spacetime_latency_p99_seconds"],
+                "lanes": now.routes.get(name, {}),
             }
             for name, values in now.models.items()
         },
         "lanes": {
             name: _lane(_since(values, None if last is None else last.lanes.get(name)), seconds)
-            | {"units": values["spacetime_units"]}
+            | {"units": values["spacetime_units"], "kind": now.kinds.get(name, "")}
             for name, values in now.lanes.items()
         },
         "ready": bool(now.server["spacetime_ready"]),

@@ -15,10 +15,13 @@ from rich.text import Text
 
 # In the order of what matters.
 _TENANT_COLUMNS = {
-    "/s": "answered_rps", "pending": "pending", "in time": "attainment", "p99 ms": "p99_ms",
-    "queue ms": "queue_ms", "ms": "latency_ms", "batch": "mean_batch", "failed": "failed",
-    "answered": "answered",
+    "/s": "answered_rps", "in time": "attainment", "p99 ms": "p99_ms", "lane": "lanes",
+    "pending": "pending", "queue ms": "queue_ms", "mean ms": "latency_ms", "batch": "mean_batch",
+    "failed": "failed", "answered": "answered",
 }  # fmt: skip
+_UNITS = {"cores": ("core", "cores"), "sm": ("SM", "SMs"), "mps": ("%", "%"),
+          "mig": ("slice", "slices")}  # fmt: skip
+_MOST_LANES = 3  # that a tenant's cell names
 _LANE_COLUMNS = {
     "units": "units", "used": "units_used", "/s": "launches_ps",
     "tenants/launch": "tenants_per_launch", "samples/launch": "samples_per_launch",
@@ -42,7 +45,13 @@ def tables(
     room = height - used - 2 * _FRAME
     granted = {name: row for name, row in shown["lanes"].items() if row["units"]}
     tenants = _busiest(shown["tenants"], room - min(len(granted), _LEAST_ROWS), "answered")
-    lanes = _busiest(granted, room - len(tenants), "launches")
+    tenants = {
+        name: {**row, "lanes": _runs_on(row["lanes"], granted)} for name, row in tenants.items()
+    }
+    lanes = {
+        name: {**row, "units": _measured(row["units"], row["kind"])}
+        for name, row in _busiest(granted, room - len(tenants), "launches").items()
+    }
     rated = shown["seconds"] is not None
     of = _titled("tenant", shown["tenants"], tenants)
     found.append(_table(of, _TENANT_COLUMNS, tenants, width, rated=rated))
@@ -51,9 +60,28 @@ def tables(
     return Group(*found)
 
 
+def _runs_on(parts: Mapping[str, float], granted: Mapping[str, Any]) -> str:
+    """The lanes of a tenant, with its part on each; `any` where each request chooses anew."""
+    if parts and not any(parts.values()):
+        return "any" if set(granted) <= set(parts) else ", ".join(parts)
+    order = sorted(parts, key=lambda lane: -parts[lane])
+    if len(order) < 2:
+        return "".join(order) or "-"
+    more = f" +{len(order) - _MOST_LANES}" if len(order) > _MOST_LANES else ""
+    return ", ".join(f"{lane}: {parts[lane]:.0%}" for lane in order[:_MOST_LANES]) + more
+
+
+def _measured(units: float, kind: str) -> str:
+    one, many = _UNITS.get(kind, ("unit", "units"))
+    return f"{units:g} {one if units == 1 else many}"
+
+
 def _facts(shown: Mapping[str, Any]) -> Sequence[str]:
     over = "since the start" if shown["seconds"] is None else f"last {shown['seconds']:.1f} s"
-    told = "  ".join([f"spacetime {shown['version']}", shown["device"], shown["policy"], over])
+    ends = [] if shown["seconds"] is None else ["q ends"]
+    told = "  ".join(
+        [f"spacetime {shown['version']}", shown["device"], shown["policy"], over, *ends]
+    )
     return [told] if shown["ready"] else [told, "stopping: new requests are refused"]
 
 
@@ -103,9 +131,11 @@ def _table(
     return table
 
 
-def _shown(key: str, value: float | None) -> str:
+def _shown(key: str, value: float | str | None) -> str:
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return value
     if key == "attainment":
         return f"{100 * value:.1f}%"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from spacetime import cli, demo
+from spacetime import cli, cli_options, demo
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.workload import WorkloadError
 
@@ -46,13 +47,56 @@ def test_help_loads_nothing_heavy() -> None:
         (("bench", "nothing"), "nothing"),
         (("dmeo",), "dmeo"),
         (("demo", "--out", "/proc/nowhere"), "/proc/nowhere: No such file"),
+        (("plan",), "WORKLOAD"),
     ],
 )
-def test_bad_input_ends_with_2_and_names_it(arguments: tuple[str, ...], names: str) -> None:
+def test_bad_input_ends_with_2_and_names_it_in_a_line(
+    arguments: tuple[str, ...], names: str
+) -> None:
     done = spacetime(*arguments)
     assert done.returncode == 2
+    assert done.stderr.startswith("spacetime: ")
     assert names in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+FILES_OUT = [
+    ("plan", "none.yaml", "--profiles", "none.csv", "--out"),
+    ("simulate", "none.json", "--workload", "none.yaml", "--profiles", "none.csv", "--timeline"),
+    ("profile", "none.yaml", "--device", "cpu", "--out"),
+]
+FOLDERS_OUT = [
+    ("verify", "--out"), ("demo", "--out"), ("run", "none.yaml", "--out"),
+    ("compare", "none.csv", "--profiles", "none.csv", "--out"),
+    *((*("bench", topic), "--out") for topic in sorted(cli._bench_sources())),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [*FILES_OUT, *FOLDERS_OUT], ids=lambda words: " ".join(words[:2]))
+def test_where_nothing_can_be_written_is_found_out_before_the_run(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    cases = {"file/in/it": "is no folder", "../../../../../../proc/none": "No such file"}
+    cases |= {"": "is a folder", "none/in": "is no folder"} if words in FILES_OUT else {
+        "file": "is no folder"
+    }  # fmt: skip
+    for path, says in cases.items():
+        done = CliRunner().invoke(cli.cli, [*words, str(tmp_path / path)])
+        assert done.exit_code == 2, path
+        assert f"'{words[-1]}'" in done.output, path
+        assert says in " ".join(done.output.split()), path
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    there = tmp_path / "plan.json"
+    there.write_text("kept")
+    assert cli_options.OUT_FILE.convert(str(there), None, None) == there
+    assert there.read_text() == "kept"
+    assert cli_options.OUT_FILE.convert("/dev/null", None, None) == Path("/dev/null")
+    assert cli_options.OUT.convert(str(tmp_path / "a" / "b"), None, None) == tmp_path / "a" / "b"
+    assert [*tmp_path.iterdir()] == [there]
 
 
 @pytest.mark.parametrize(
@@ -77,9 +121,7 @@ def test_errors_become_one_line_and_a_status(
 
     monkeypatch.setattr(demo, "run", fail)
     monkeypatch.setattr(sys, "argv", ["spacetime", "demo"])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == status
+    assert cli.status() == status
     complaint = capsys.readouterr().err.strip()
     assert complaint.startswith("spacetime: ")
     assert "\n" not in complaint
@@ -184,3 +226,28 @@ def test_bench_lists_the_topics_there_are() -> None:
     shown = CliRunner().invoke(cli.cli, ["bench", "--help"])
     assert shown.exit_code == 0
     assert all(topic in shown.output for topic in topics)
+
+
+def commands(group: click.Group, *words: str) -> list[tuple[str, ...]]:
+    """Every command there is, by the words that name it."""
+    found = [words]
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        inner = isinstance(command, click.Group)
+        found += commands(command, *words, name) if inner else [(*words, name)]
+    return found
+
+
+@pytest.mark.parametrize("words", commands(cli.cli), ids=lambda words: " ".join(words) or "all")
+def test_help_fits_eighty_columns_and_is_not_cut(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli.cli, [*words, "--help"], terminal_width=80)
+    assert shown.exit_code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert not [line for line in shown.output.splitlines()[1:] if re.search(r"\w\.\.\.$", line)]
+
+
+def test_a_reader_that_has_enough_is_no_fault() -> None:
+    command = f"{sys.executable} -m spacetime doctor --json | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

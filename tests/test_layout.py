@@ -81,7 +81,17 @@ LAYERS: list[set[str]] = [
     },
     {"kernels"},
     {"mig"},
-    {"compiled_error", "core", "errors", "interruption", "interval", "tracing", "units"},
+    {
+        "compiled_error",
+        "core",
+        "errors",
+        "interruption",
+        "interval",
+        "progress",
+        "tables",
+        "tracing",
+        "units",
+    },
     {"_native"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

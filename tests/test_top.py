@@ -16,18 +16,24 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from rich.cells import cell_len
 from rich.console import Console
 
 from spacetime.cli import cli
 from spacetime.errors import InvalidInput
-from spacetime.top import Reading, parse, summary
+from spacetime.top import Reading, address, parse, summary
 from spacetime.top_tables import tables
 
 HOME = b"\x1b[H"  # begins a picture
 NAMES = ("resnet", "a-name-that-no-narrow-terminal-holds", "[red]x", "名前")
+
+
+# One lane; two by the plan; any, as each request chooses.
+ROUTES: list[list[tuple[int, float]]] = [
+    [(1, 1.0)], [(0, 0.25), (1, 0.75)], [(lane, 0.0) for lane in range(40)]
+]  # fmt: skip
 
 
 def exposed(tenants: int, answered: int, *, lanes: int = 2, controlled: bool = True) -> str:
@@ -45,6 +51,10 @@ def exposed(tenants: int, answered: int, *, lanes: int = 2, controlled: bool = T
             f"spacetime_slo_met_total{of} {answered * number}",
             f"spacetime_slo_miss_total{of} {answered}",
             f"spacetime_latency_p99_seconds{of} 0.0123",
+        ]
+        lines += [
+            f'spacetime_route_share{{model="{name}",lane="{lane}"}} {part}'
+            for lane, part in ROUTES[number % len(ROUTES)][:lanes]
         ]
     for lane in range(lanes):
         of = f'{{lane="{lane}",kind="cores"}}'
@@ -72,6 +82,7 @@ def shown(width: int, height: int, now: Reading, last: Reading | None, trouble: 
     return said.get()
 
 
+@settings(deadline=None)
 @given(
     some.tuples(some.integers(24, 200), some.integers(20, 80)),
     some.integers(0, 60), some.integers(0, 10**9), some.integers(1, 40), some.booleans(),
@@ -112,6 +123,18 @@ def test_re_plans_and_lanes_without_units() -> None:
     assert summary(parse(exposed(1, 5, controlled=False), 1.0), None)["controller"] is None
 
 
+def test_which_tenant_runs_where_and_on_what() -> None:
+    said = shown(120, 40, reading(2.0, 3, 50, 2), reading(1.0, 3, 0, 2)).splitlines()
+    heads = next(line for line in said if line.strip().startswith("tenant")).split()
+    assert "lane" in heads
+    rows = {line.split()[0]: line for line in said if line.split()[:1]}
+    assert " 1 " in rows["resnet"]
+    assert any("1: 75%, 0: 25%" in line for line in said)
+    assert " any " in rows["[red]x"]
+    assert "1 core" in rows["1"]
+    assert "q ends" in said[0]
+
+
 class Answers(BaseHTTPRequestHandler):
     """Each reading has one answer more."""
 
@@ -140,8 +163,8 @@ def metrics(port: int = 0) -> Iterator[int]:
 
 
 @contextmanager
-def watching(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Callable[..., None]]]:
-    """`spacetime top` in a terminal of 40 columns, and how to wait for what it writes there."""
+def watching(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Callable[..., None], int]]:
+    """`spacetime top` in a terminal of 40 columns, how to wait for what it writes, our end."""
     terminal, inside = os.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     url = f"http://127.0.0.1:{port}/metrics"
@@ -165,7 +188,7 @@ def watching(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Callable[...,
             seen.extend(os.read(terminal, 65536))  # ends with the test's own timeout, if never
 
     try:
-        yield top, until
+        yield top, until, terminal
     finally:
         top.kill()
         top.communicate()
@@ -174,7 +197,7 @@ def watching(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Callable[...,
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_it_ends_when_told_and_gives_the_terminal_back(number: signal.Signals, status: int) -> None:
-    with metrics() as port, watching(port) as (top, until):
+    with metrics() as port, watching(port) as (top, until, _):
         until(b"resnet")
         top.send_signal(number)
         until(b"\x1b[?1049l")
@@ -186,7 +209,7 @@ def test_it_ends_when_told_and_gives_the_terminal_back(number: signal.Signals, s
 def test_a_server_that_goes_away_is_waited_for_and_shown_again() -> None:
     with ExitStack() as opened:
         with metrics() as port:
-            top, until = opened.enter_context(watching(port))
+            top, until, _ = opened.enter_context(watching(port))
             until(b"resnet")
         until(b"no answer for")
         with metrics(port):
@@ -203,6 +226,48 @@ def test_without_a_terminal_it_prints_once() -> None:
         assert Answers.readings == before + 1
 
 
+def test_q_ends_it_and_gives_the_terminal_back() -> None:
+    with metrics() as port, watching(port) as (top, until, terminal):
+        until(b"resnet")
+        assert not termios.tcgetattr(terminal)[3] & termios.ECHO  # a key is not shown
+        os.write(terminal, b"xq")
+        until(b"\x1b[?1049l")
+        assert top.wait(30) == 0
+        assert termios.tcgetattr(terminal)[3] & termios.ECHO
+
+
+@pytest.mark.parametrize(
+    ("told", "means"),
+    [
+        ("localhost:8002", "http://localhost:8002/metrics"),
+        ("127.0.0.1", "http://127.0.0.1:8002/metrics"),
+        ("9002", "http://127.0.0.1:9002/metrics"),
+        ("[::1]:81", "http://[::1]:81/metrics"),
+        ("[::1]", "http://[::1]:8002/metrics"),
+        ("host:1/metrics", "http://host:1/metrics"),
+        ("http://host:1", "http://host:1/metrics"),
+        ("http://host:1/", "http://host:1/metrics"),
+        ("https://host/own/path", "https://host/own/path"),
+    ],
+)
+def test_an_address_may_be_short(told: str, means: str) -> None:
+    assert address(told) == means
+
+
+@pytest.mark.parametrize("told", ["", "ftp://host:1", "http://", "host:port", "file:///etc/hosts"])
+def test_what_is_no_address_is_refused(told: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        address(told)
+
+
+def test_what_answers_without_metrics_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with metrics() as port:
+        for body in ("<html>hello</html>", "up 1\n", "", "a{b=\x00"):
+            monkeypatch.setattr(f"{__name__}.exposed", lambda *_, body=body: body)
+            said = CliRunner().invoke(cli, ["top", "--url", f"localhost:{port}"])
+            assert str(said.exception).endswith("something else than metrics of spacetime is")
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1:1/metrics", "http://127.0.0.1:99999/", "http://127.0.0.1:x/", "http://[::1"],
@@ -212,3 +277,5 @@ def test_an_address_that_is_none_is_one_line(url: str) -> None:
     assert isinstance(said.exception, InvalidInput)
     assert str(said.exception).startswith("url must be a server's metrics, got http")
     assert "\n" not in str(said.exception)
+    if ":1/" in url:
+        assert "no server there (Connection refused)" in str(said.exception)

@@ -13,8 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.progress import track
-
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.ours import super_kernels
@@ -31,6 +29,7 @@ from spacetime.benchmarks.gpu.rig import (
 )
 from spacetime.benchmarks.gpu.ways import BOUND, OURS, WAYS, Case, baselines, case_of, expected
 from spacetime.benchmarks.problems import PROBLEMS
+from spacetime.progress import track
 
 TENANTS = (2, 4, 8, 16, 32, 64, 120)
 QUICK_TENANTS = (2, 16)
@@ -71,7 +70,7 @@ def run(
     result |= {**rig.facts(), "topic": "device_flops", "rows": [], "left_out": []}
     end = time.monotonic() + (budget_s or float("inf"))
     with rig.current():
-        for name, count, dtype in track(cases, "bench flops", disable=as_json, transient=True):
+        for name, count, dtype in track(cases, "bench flops", quiet=as_json):
             if time.monotonic() > end:
                 result["left_out"].append([name, count, dtype])
                 continue

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from spacetime import zoo
 from spacetime.demo import trial, verdict
 from spacetime.openloop import Sent
+from spacetime.progress import bars
 from spacetime.workload import Arrival
 
 POLICIES = ("time-only", "space-only", "space-time")
@@ -34,14 +35,12 @@ def run(
     time-only can answer. Raises WrongAnswer where sharing changed an answer.
     """
     out.mkdir(parents=True, exist_ok=True)
-    screen = Console(stderr=True)
-    with Progress(
-        console=screen, transient=True, disable=not screen.is_terminal, refresh_per_second=4
-    ) as progress:
+    with bars() as progress:
         entries = zoo.load(model, tenants, seed=seed)
+        making = "training models" if model == "digits" else "making models"
         exhibits = [
             trial.exhibit(entry)
-            for entry in progress.track(entries, total=tenants, description="models")
+            for entry in progress.track(entries, total=tenants, description=making)
         ]
         with ExitStack() as opened:
             stages = [
@@ -54,7 +53,9 @@ def run(
                 )
                 for policy in POLICIES
             ]
+            asking = progress.add_task("what time-only can answer", total=None)
             capacity_rps = trial.capacity_rps(stages[0])
+            progress.update(asking, total=1, completed=1)
             rounds = trial.rounds(exhibits, seconds=seconds, rps=load * capacity_rps, seed=seed)
             runs = _take_turns(stages, rounds, progress)
     setting = {

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from spacetime import plot
 from spacetime.demo.trial import Exhibit, Run
 from spacetime.errors import SpacetimeError
 from spacetime.openloop import Sent
+from spacetime.tables import FittedTable
 from spacetime.units import MS
 
 FORMAT = "spacetime.demo/1"
@@ -155,38 +154,34 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
     console.print("Wrote " + ", ".join(report["files"]), soft_wrap=True)
 
 
-def _accuracy_table(tenants: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("accuracy on held-out pictures", no_wrap=True)
-    for heading in ("alone", "shared", "pictures"):
-        table.add_column(heading, justify="right")
-    for tenant in tenants:
-        table.add_row(
-            tenant["name"],
-            _percent(tenant["accuracy_alone"]),
-            _percent(tenant["accuracy_shared"]),
-            str(tenant["pictures"]),
+def _accuracy_table(tenants: Sequence[Mapping[str, Any]]) -> FittedTable:
+    rows = [
+        (
+            tenant["name"], _percent(tenant["accuracy_alone"]),
+            _percent(tenant["accuracy_shared"]), str(tenant["pictures"]),
         )
-    return table
+        for tenant in tenants
+    ]  # fmt: skip
+    heads = ("accuracy on held-out pictures", "alone", "shared", "pictures")
+    return FittedTable(heads, rows, words=heads[:1])
 
 
-def _policy_table(policies: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("policy", no_wrap=True)
-    for heading in (
-        *("offered\n/s", "answered\n/s", "in time\n/s", "in time\n%", "p50\nms", "p99\nms"),
-        *("tenants\n/launch", "speed\nup"),
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in policies:
-        table.add_row(
+def _policy_table(policies: Sequence[Mapping[str, Any]]) -> FittedTable:
+    heads = (
+        *("policy", "offered\n/s", "answered\n/s", "in time\n/s", "in time\n%", "p50\nms"),
+        *("p99\nms", "tenants\n/launch", "speed\nup"),
+    )
+    rows = [
+        (
             row["policy"],
             *(f"{row[key]:,.0f}" for key in ("offered_rps", "throughput_rps", "goodput_rps")),
             f"{100 * row['attainment']:.1f}",
             *(_number(row[key]) for key in ("p50_ms", "p99_ms")),
             *(_number(row[key]) for key in ("tenants_per_launch", "speed_up")),
         )
-    return table
+        for row in policies
+    ]
+    return FittedTable(heads, rows, words=("policy",))
 
 
 def _number(value: float | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from spacetime import __version__
 from spacetime.counters import Counters, LaneCounters, TenantCounters
 from spacetime.live_controller import LANES, STEPS, LiveController
+from spacetime.planned_session import PlannedSession
 from spacetime.server import body
 from spacetime.server.http import Send, options, send_answer
 from spacetime.server.intake import Answer, refused
@@ -21,6 +22,8 @@ from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import misses
 from spacetime.server.tokens import Tokens
+from spacetime.session import Session
+from spacetime.tenant import Tenant
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, object]
@@ -61,6 +64,7 @@ def exposition(repository: Repository, controller: LiveController | None = None)
         *_by_model(repository, counted),
         *([] if session.auditor is None else _audits(counted.tenants)),
         *_by_lane(counted.lanes, kind),
+        _by_route(session, repository.models, counted.lanes),
         *([] if controller is None else _replans(controller)),
     ]  # fmt: skip
     return "\n".join(metric.text() for metric in metrics) + "\n"
@@ -164,6 +168,30 @@ _PER_LANE: tuple[tuple[str, str, str, Any], ...] = (
     ("spacetime_launch_padding_total", "counter", "Rows that only filled a bucket.",
      lambda lane: lane.padding),
 )  # fmt: skip
+
+
+def _by_route(session: Session, models: Iterable[str], lanes: Sequence[LaneCounters]) -> Metric:
+    """Which model runs where."""
+    found: list[tuple[Labels, float]] = []
+    for model in models:
+        if (tenant := session.tenants.get(model)) is None:
+            continue
+        for lane, share in routes(session, tenant).items():
+            if lanes[lane].granted:
+                found.append(({"model": model, "lane": lane}, share))
+    text = "Part of the model's requests that goes to the lane; 0: it is chosen for each request."
+    return Metric("spacetime_route_share", "gauge", text, found)
+
+
+def routes(session: Session, tenant: Tenant) -> Mapping[int, float]:
+    """The lanes that run a tenant, with its part on each; 0 where each request chooses anew."""
+    route = session.policy.route
+    if route == "weighted" and isinstance(session, PlannedSession):
+        _, shares = session.shares(tenant.name, session.placement)
+        return {lane: share / sum(shares) for lane, share in enumerate(shares) if share}
+    if route in {"weighted", "pinned"}:
+        return {tenant.lane: 1.0}
+    return dict.fromkeys(range(len(session.partitions)), 0.0)
 
 
 def _replans(controller: LiveController) -> Iterable[Metric]:

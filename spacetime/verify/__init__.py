@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from spacetime.device import divided, open_device
 from spacetime.errors import SpacetimeError, UnsupportedError
+from spacetime.progress import track, working
 from spacetime.verify.bounds import Bounds, broken, is_private
 from spacetime.verify.cores import KINDS, Cores
 from spacetime.verify.measure import Case, Effort, Pair, pairs
@@ -59,7 +57,9 @@ def run(
     if lanes < 2:
         raise UnsupportedError(f"lanes={lanes}: isolation is between partitions; give at least 2")
     effort = Effort(rounds, launches, probe, stressor)
-    with closing(_opened(device, lanes, memory_bytes)) as ground:
+    with nullcontext() if as_json else working("opening partitions"):
+        opened = _opened(device, lanes, memory_bytes)
+    with closing(opened) as ground:
         record = certificate(ground, effort, bounds, quiet=as_json)
     if as_json:
         print(json.dumps(record))
@@ -88,11 +88,9 @@ def certificate(
     ground: Ground, effort: Effort, bounds: Bounds, *, quiet: bool = True
 ) -> dict[str, Any]:
     """The record of every pair; `passed` when none breaks a bound. The machine should be idle."""
-    screen = Console(stderr=True)
 
     def shown(cases: Sequence[Case]) -> Iterable[Case]:
-        hidden = quiet or not screen.is_terminal
-        return track(cases, "verify", console=screen, disable=hidden, transient=True)
+        return track(cases, "pairs of partitions", quiet=quiet)
 
     rows = [_row(pair, bounds, ground) for pair in pairs(ground, effort, shown)]
     overlaps = _overlaps(ground)

@@ -48,10 +48,15 @@ class CorePartition:
         self._done: SimpleQueue[tuple[object, BaseException | None]] = SimpleQueue()
         self._stop = threading.Event()
         self._started = threading.Event()
+        self._ended = threading.Event()  # close() waits for no more than a launch
         before = set(_tasks())
         self._thread = threading.Thread(target=self._serve, name=f"verify-{cores[0]}", daemon=True)
         self._thread.start()
-        self._ask(self._prepare)
+        try:
+            self._ask(self._prepare)
+        except BaseException:  # such as Ctrl-C
+            self.close()
+            raise
         self.team = sorted(set(_tasks()) - before)  # the lane's thread and its intra-op threads
 
     def work(self, kind: str) -> float:
@@ -60,7 +65,7 @@ class CorePartition:
 
     def probe(self, kind: str, launches: int) -> list[int]:
         """Nanoseconds of each launch."""
-        return self._ask(lambda: _timed(self._launches[kind], launches))
+        return self._ask(lambda: self._timed(self._launches[kind], launches))
 
     def start(self, kind: str) -> None:
         """Feeds launches until stop()."""
@@ -80,7 +85,9 @@ class CorePartition:
         return frozenset(_processor(task) for task in self.team)
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, after the launch that runs."""
+        self._ended.set()
+        self._stop.set()
         self._orders.put(None)
         self._thread.join()
 
@@ -110,17 +117,27 @@ class CorePartition:
                 kind, len(self.asked), memory_bytes=self._memory_bytes
             )
             launch(ROUNDS)  # compiles
-            rounds = max(1, ROUNDS * TARGET_NS // median_low(_timed(partial(launch, ROUNDS), 9)))
+            took = median_low(self._timed(partial(launch, ROUNDS), 9))
+            rounds = max(1, ROUNDS * TARGET_NS // took)
             self._launches[kind] = partial(launch, rounds)
             self._work[kind] = rounds * work / 1e9
 
     def _feed(self, launch: Callable[[], object]) -> Fed:
         begin, busy, launches = time.perf_counter_ns(), 0, 0
         while not self._stop.is_set():
-            busy += _timed(launch, 1)[0]
+            busy += sum(self._timed(launch, 1))
             launches += 1
             self._started.set()
         return Fed(launches, busy / (time.perf_counter_ns() - begin))
+
+    def _timed(self, launch: Callable[[], object], launches: int) -> list[int]:
+        """Nanoseconds of each; fewer once the partition is closed."""
+        times: list[int] = []
+        while len(times) < launches and not self._ended.is_set():
+            begin = time.perf_counter_ns()
+            launch()
+            times.append(time.perf_counter_ns() - begin)
+        return times
 
 
 class Cores:
@@ -134,9 +151,14 @@ class Cores:
     ) -> None:
         self._device = device
         self._executor = Executor(Policy.named("space-only"), timeline=False)
-        self.partitions = [
-            CorePartition(self._executor, cores, memory_bytes=memory_bytes) for cores in lanes
-        ]
+        self.partitions: list[CorePartition] = []
+        try:
+            for cores in lanes:
+                made = CorePartition(self._executor, cores, memory_bytes=memory_bytes)
+                self.partitions.append(made)
+        except BaseException:  # such as Ctrl-C: none of the threads may outlive it
+            self.close()
+            raise
 
     @property
     def facts(self) -> dict[str, object]:
@@ -169,15 +191,6 @@ def _outcome(order: Callable[[], object]) -> tuple[object, BaseException | None]
         return order(), None
     except BaseException as error:  # raised again in the thread that asked
         return None, error
-
-
-def _timed(launch: Callable[[], object], launches: int) -> list[int]:
-    times = []
-    for _ in range(launches):
-        begin = time.perf_counter_ns()
-        launch()
-        times.append(time.perf_counter_ns() - begin)
-    return times
 
 
 def _tasks() -> list[int]:

@@ -87,7 +87,10 @@ class SmPartition:
         return self._look(LOOK_NS)
 
     def close(self) -> None:
-        """Waits for the stream; the partition goes with the last reference."""
+        """Ends what runs and waits for it; the partition goes with the last reference."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
         self._stream.synchronize()
 
     def _prepare(self, kind: str) -> None:

@@ -5,38 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-PLAIN_WIDTH = 150  # a table piped into a file keeps its columns
+from spacetime.tables import FittedTable
+
 HEADS = (
     "probe on", "stressor on", "probe", "stressor", "alone", "beside", "held",
-    "p50", "p99", "alone p99 us", "leak", "verdict",
+    "p50", "p99", "alone p99 µs", "leak", "verdict",
 )  # fmt: skip
 
 
 def show(record: dict[str, Any]) -> None:
     """Prints partitions, pairs, and the verdict with what is not isolated."""
-    plain = Console()
-    screen = plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+    screen = Console()
     for number, part in enumerate(record["partitions"]):
         screen.print(
             f"partition {number}: units {part['asked']} asked, {part['granted']} "
             f"{record['unit']}s granted, on {record['unit']}s {part['home']}",
-            highlight=False,
-        )
-    table = Table(title=f"isolation of {record['device']}, kind {record['kind']}")
-    for head in HEADS:
-        table.add_column(head, justify="left" if head in {"probe", "stressor"} else "right")
-    for row in record["rows"]:
-        table.add_row(*_cells(row), style="" if not row["broken"] else "red")
-    screen.print(table)
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    rows = record["rows"]
+    screen.print(FittedTable(
+        HEADS, [*map(_cells, rows)], words=("probe", "stressor", "verdict"),
+        title=f"isolation of {record['device']}, kind {record['kind']}: what the probe holds",
+        styles=["red" if row["broken"] else "" for row in rows],
+    ))  # fmt: skip
+    screen.print(
+        "held, p50, p99: beside the stressor, compared with alone. leak: looks that found work "
+        "outside its partition.", highlight=False, soft_wrap=True,
+    )  # fmt: skip
     bounds = record["bounds"]
     screen.print(
         f"bounds: private pairs hold {bounds['private_held']:g}, p99 x{bounds['private_p99']:g}; "
         f"shared pairs {bounds['shared_held']:g}, x{bounds['shared_p99']:g}; no leak. "
         f"Not isolated: {record['shared']}.",
-        highlight=False,
-    )
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
     if record.get("split cores"):
         screen.print(f"Partitions share physical cores: {record['split cores']}", highlight=False)
     for first, second in record["overlaps"]:
