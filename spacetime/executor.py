@@ -97,7 +97,7 @@ class Executor:
         return [_native.partition_of(lane) for lane in self.lanes]
 
     def submit(
-        self, number: int, entry: Entry, deadline_ns: int | None, priority: int
+        self, number: int, entry: Entry, deadline_ns: int | None, priority: int | None
     ) -> Future[Any]:
         """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing."""
         if self._device is not None and self._device.lost is not None:

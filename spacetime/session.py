@@ -28,7 +28,7 @@ from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place, ResidentFamily
 from spacetime.signature import Signature, signature_of
-from spacetime.tenant import AnyFamily, Tenant
+from spacetime.tenant import AnyFamily, Tenant, check_priority
 from spacetime.timeline import chrome_events
 from spacetime.units import ns_from_ms
 
@@ -118,7 +118,7 @@ class Session:
         example_inputs: one call's positional inputs: tensors, or tuples, lists and dicts of them,
         with a leading batch dimension. slo_ms: latency objective; a request that has not started
         by then is dropped, None never drops. rate_rps: expected rate, for placing. priority:
-        larger goes first under order `priority`. weight: share under order `fair` and inside a
+        larger goes first (a request's own wins). weight: share under order `fair` and inside a
         fused batch. queue_limit: waiting requests; the next submit raises QueueFull.
         memory_limit_mib: of device memory for its weights, on a device with memory of its own.
         Raises InvalidInput, ModelError, OutOfMemory, DriverError, ClosedError; the other tenants
@@ -128,6 +128,7 @@ class Session:
         with self._changing:
             name = self._free_name(name)
             _check_options(name, slo_ms, rate_rps, weight, queue_limit)
+            check_priority(name, priority)
             _check_model(name, model)
             also = self._place.inputs if self._place is not None else ()
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
@@ -148,8 +149,9 @@ class Session:
                 lane_weights=shares,
             )
             tenant = Tenant(
-                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor
-            )
+                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor,
+                priority,
+            )  # fmt: skip
             self.tenants[name] = tenant
             return tenant
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,16 @@ class FileGate(nn.Module):
         return x + 1
 
 
+class Notes(nn.Module):
+    """Notes the first value of each request, in the order they run. Refused by torch.export."""
+
+    seen: ClassVar[list[float]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        Notes.seen += x[:, 0].tolist()
+        return x
+
+
 class Breaks(nn.Module):
     """Raises for inputs above 100."""
 
@@ -73,6 +84,10 @@ def affine() -> nn.Module:
 
 def two() -> nn.Module:
     return Two()
+
+
+def notes() -> nn.Module:
+    return Notes()
 
 
 def gate() -> nn.Module:
