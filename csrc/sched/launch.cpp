@@ -59,16 +59,6 @@ TenantId next_tenant(const Facts& facts, const Queue& queue, const Pick& pick, b
   return by_urgency ? queue.urgent.top().id : queue.turns.top().id;
 }
 
-// The slot of the next request, kNone where no more may ride.
-std::uint32_t next_request(const Facts& facts, const Queues& queues, const Site& site,
-                           const Pick& pick, bool first) {
-  const Queue& queue = queues.queue(site.owner, pick.queue);
-  const TenantId tenant = next_tenant(facts, queue, pick, first);
-  if (tenant == kNone) return kNone;
-  const auto& requests = queues.lane(site.owner).cells[tenant].requests;
-  return requests.empty() ? kNone : requests.top().id;
-}
-
 // Whether the launch, whose requests are more urgent than this one, would grow for its sake: who is
 // less urgent rides in padding, or not at all.
 bool delays_the_more_urgent(const Facts& facts, const Queue& queue, std::int32_t first,
@@ -88,11 +78,14 @@ std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const P
   queues.begin_turn(site.owner, pick.queue);
   while (total == 0 || total < pick.limit) {
     const bool aged = chosen != kNone;
-    const std::uint32_t slot = aged ? chosen : next_request(facts, queues, site, pick, total == 0);
-    if (slot == kNone) break;
-    chosen = kNone;
+    const TenantId tenant =
+        aged ? queues.at(chosen).tenant : next_tenant(facts, queue, pick, total == 0);
+    if (tenant == kNone) break;
+    const Cell& cell = queues.lane(site.owner).cells[tenant];
+    if (cell.requests.empty()) break;
+    const std::uint32_t slot = aged ? chosen : cell.requests.top().id;
     const Waiting& request = queues.at(slot);
-    const TenantId tenant = request.tenant;
+    chosen = kNone;
     if (!aged && hopeless(facts, queues, site, pick, request, total)) {
       out.drops.push_back({request.id, tenant, DropReason::kDeadline});
       queues.take(slot);

@@ -3,11 +3,13 @@
 // A level is one number, larger goes first: a request's own priority, else its tenant's. Mostly
 // there is one level, and everything here is a look at the first entry.
 //
-// Invariant: entries ascend by level, and each has at least one sample.
+// Invariant: entries ascend by level, and each has at least one sample; where nothing waits one of
+// none may be left.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace st::sched {
@@ -15,25 +17,30 @@ namespace st::sched {
 class Levels {
  public:
   void add(std::int32_t level, std::uint32_t samples) {
-    const auto at = place(level);
-    if (at == entries_.end() || at->level != level) {
-      entries_.insert(at, {level, samples});
+    if (entries_.size() == 1 && (entries_[0].level == level || entries_[0].samples == 0)) {
+      entries_[0].level = level;
+      entries_[0].samples += samples;
+      lowest_ = level;
     } else {
-      at->samples += samples;
+      add_slowly(level, samples);
     }
   }
   void remove(std::int32_t level, std::uint32_t samples) {
-    const auto at = place(level);
+    const auto at = entries_.size() == 1 ? entries_.begin() : place(level);
     at->samples -= samples;
-    if (at->samples == 0) entries_.erase(at);
+    if (at->samples > 0) return;
+    if (entries_.size() > 1) {
+      entries_.erase(at);
+      lowest_ = entries_.front().level;
+    } else {
+      lowest_ = kNobody;
+    }
   }
 
   bool mixed() const { return entries_.size() > 1; }
   std::int32_t highest() const { return entries_.back().level; }  // not of none
   // below: something waits at a lower level than this one.
-  bool below(std::int32_t level) const {
-    return !entries_.empty() && entries_.front().level < level;
-  }
+  bool below(std::int32_t level) const { return lowest_ < level; }
   // part_from: of all samples, the part that waits at this level or above it.
   double part_from(std::int32_t level) const {
     std::uint64_t all = 0;
@@ -51,12 +58,24 @@ class Levels {
     std::uint64_t samples;
   };
 
+  void add_slowly(std::int32_t level, std::uint32_t samples) {
+    const auto at = place(level);
+    if (at == entries_.end() || at->level != level) {
+      entries_.insert(at, {level, samples});
+    } else {
+      at->samples += samples;
+    }
+    lowest_ = entries_.front().level;
+  }
   std::vector<Entry>::iterator place(std::int32_t level) {
     return std::lower_bound(entries_.begin(), entries_.end(), level,
                             [](const Entry& entry, std::int32_t of) { return entry.level < of; });
   }
 
+  static constexpr std::int32_t kNobody = std::numeric_limits<std::int32_t>::max();
+
   std::vector<Entry> entries_;
+  std::int32_t lowest_ = kNobody;  // looked at for every lane a request may go to
 };
 
 }  // namespace st::sched

@@ -25,8 +25,10 @@ void Orderer::took(LaneId owner, const Pick& pick) {
 
 std::optional<Pick> Orderer::best_queue(LaneId owner, LaneId runner, TimeNs now,
                                         TimeNs& hold) const {
-  if (std::optional<Pick> old = aged(owner, runner, now)) return old;
   const LaneQueues& lane = queues_.lane(owner);
+  if (lane.passed_since != kNever && lane.levels.mixed()) {
+    if (std::optional<Pick> old = aged(owner, runner, now)) return old;
+  }
   Found best;
   Found held;
   for (const QueueId id : lane.active) {
@@ -53,7 +55,6 @@ std::optional<Pick> Orderer::best_queue(LaneId owner, LaneId runner, TimeNs now,
 // aged: the launch that begins below the highest level, when it is time for one.
 std::optional<Pick> Orderer::aged(LaneId owner, LaneId runner, TimeNs now) const {
   const LaneQueues& lane = queues_.lane(owner);
-  if (lane.passed_since == kNever || !lane.levels.mixed()) return std::nullopt;
   if (now - lane.passed_since < facts_.policy().age_ns) return std::nullopt;
   std::optional<Pick> found;
   std::uint64_t oldest = 0;

@@ -306,65 +306,6 @@ void routes_change_while_requests_wait() {
   assert(st_set_routes(rig.session, rig.tenants[0], 0, nullptr, 0, 0) == ST_INVALID);
 }
 
-// Notes the order in which requests start. The first, whose user is null, holds the lane.
-struct Order {
-  Gate gate;
-  std::vector<std::uint64_t> started;
-  static int run(void* context, const st_launch* launch) {
-    Order& order = *static_cast<Order*>(context);
-    assert(launch->count == 1);
-    if (launch->tokens[0] == 0) return Gate::run(&order.gate, launch);
-    order.started.push_back(launch->tokens[0]);
-    return 0;
-  }
-};
-
-// Users 1 to 6 wait on one lane; what started, in order.
-std::vector<std::uint64_t> started_in(st_options options) {
-  Order order;
-  options.policy = "space-only";  // one request a launch, all on the lane of their tenant
-  Rig rig(Order::run, &order, 64, "cpu", options);
-  st_tenant_options with = ST_TENANT_OPTIONS_INIT;
-  with.priority = 3;
-  st_tenant urgent = 0;
-  OK(st_add_tenant(rig.session, rig.family, &with, &urgent));
-  OK(st_submit(rig.session, rig.tenants[0], nullptr, nullptr));
-  while (order.gate.entered < 1) order.gate.entered.wait(0);
-  const auto submit = [&](st_tenant tenant, std::uintptr_t user, std::int32_t priority) {
-    st_submission made = ST_SUBMISSION_INIT;
-    made.user = reinterpret_cast<void*>(user);
-    made.priority = priority;
-    OK(st_submit(rig.session, tenant, &made, nullptr));
-  };
-  submit(rig.tenants[0], 1, ST_TENANTS);
-  submit(urgent, 2, -1);
-  submit(urgent, 3, ST_TENANTS);
-  submit(rig.tenants[1], 4, 4);
-  submit(rig.tenants[1], 5, ST_TENANTS);
-  submit(urgent, 6, 0);
-  order.gate.let();
-  OK(st_close(rig.session, 1, kSoon));
-  return order.started;
-}
-
-void the_larger_priority_starts_first_and_a_requests_own_wins() {
-  st_options options = ST_OPTIONS_INIT;
-  options.age_ns = ST_NEVER;
-  assert((started_in(options) == std::vector<std::uint64_t>{4, 3, 1, 5, 6, 2}));
-  options.age_ns = 1;  // whoever was passed over is next, the oldest first
-  assert((started_in(options) == std::vector<std::uint64_t>{4, 1, 3, 2, 5, 6}));
-  options.age_ns = 0;
-  st_session session = 0;
-  assert(st_open("cpu", &options, &session) == ST_INVALID);
-  assert(std::strstr(st_last_error(), "options.age_ns: must be positive") != nullptr);
-  Rig rig(nothing);
-  st_tenant_options with = ST_TENANT_OPTIONS_INIT;
-  with.priority = ST_TENANTS;
-  st_tenant tenant = 0;
-  assert(st_add_tenant(rig.session, rig.family, &with, &tenant) == ST_INVALID);
-  assert(std::strstr(st_last_error(), "tenant_options.priority: must be above") != nullptr);
-}
-
 void freeing_ends_what_waits() {
   Gate gate;
   st_session session = 0;
@@ -401,7 +342,6 @@ int main() {
   every_accepted_request_is_answered_once(false);
   callbacks_may_submit();
   routes_change_while_requests_wait();
-  the_larger_priority_starts_first_and_a_requests_own_wins();
   freeing_ends_what_waits();
   std::puts("capi: ok");
 }
