@@ -221,6 +221,11 @@ CASES = {
     "same": (simulated("elsa").data, 0, ""),
     "cut off": (sealed(BODY).data[:-1], 2, "the checksum does not match"),
     "empty": (b"", 2, "byte 0: is no spacetime.recording/2"),
+    "of an older version": (
+        HEAD.replace(b"/2", b"/1") + BODY[len(HEAD) :] + b"checksum",
+        2,
+        "byte 0: is spacetime.recording/1, of an older version: replay it with that version",
+    ),
     "missing": (None, 2, "cannot be read"),
     "altered": (sealed(bytes(one_request()).replace(b"\1\5f", b"\1\6f")).data, 1, "requests 6"),
 }
