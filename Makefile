@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.cpp csrc/*/*.h)
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/sources.txt csrc/*/*.cpp csrc/*/*.h)
 
-.PHONY: demo test test-all lint types native env clean check-tools
+.PHONY: demo test test-all lint types native dist env clean check-tools
 
 demo: env
 	$(BIN)/spacetime demo $(ARGS)
@@ -27,6 +27,10 @@ types: $(VENV)/.test
 
 native: $(VENV)/.test
 	PYTHON=$(BIN)/python tests/native/run.sh
+
+# What is published: source distribution, wheel, a clean environment. Objects stay in build/dist.
+dist: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not gpu" tests/test_distribution.py $(ARGS)
 
 env: $(VENV)/.demo
 

@@ -1,28 +1,40 @@
 """Builds spacetime._native, and libspacetime.so for programs in C and C++.
 
-ST_SANITIZE=address,undefined | thread adds a sanitizer; ST_JOBS is how many compilers run at once.
+csrc/sources.txt names every source; a build without one of them, or without a header that they
+include, ends in one line that names it. ST_SANITIZE=address,undefined | thread adds a sanitizer;
+ST_SYMBOLS=1 keeps the symbols that a debugger reads, which a release is stripped of; ST_JOBS is how
+many compilers run at once.
 """
 
+import ctypes
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterable
+from functools import cache
 from glob import glob
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.errors import LinkError
 
-flags = ["-O3", "-g1", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-pthread"]
+sanitize = os.environ.get("ST_SANITIZE")
+flags = ["-O3", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-pthread"]
 link = ["-pthread"]
-if sanitize := os.environ.get("ST_SANITIZE"):
+if sanitize:
     flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
     link += [f"-fsanitize={sanitize}"]
+if sanitize or os.environ.get("ST_SYMBOLS"):
+    flags += ["-g1"]
+else:
+    link += ["-Wl,--strip-all"]  # what is exported stays
 
-headers = sorted(glob("csrc/**/*.h", recursive=True))
-PARTS = ("sched", "rt", "cpu", "cuda", "fake")
-core = sorted(source for part in PARTS for source in glob(f"csrc/{part}/*.cpp"))
+HEADER = "csrc/capi/spacetime.h"
+EXPORTS = "csrc/capi/exports.map"
 EMBED = {  # where what a C program needs lies in the installed package
-    "csrc/capi/spacetime.h": "include/spacetime.h",
+    HEADER: "include/spacetime.h",
     "csrc/rt/launch.h": "include/rt/launch.h",
     **{
         f"csrc/capi/spacetimeConfig{part}.cmake": f"lib/cmake/spacetime/spacetimeConfig{part}.cmake"
@@ -30,16 +42,58 @@ EMBED = {  # where what a C program needs lies in the installed package
     },
     "csrc/capi/spacetime.pc": "lib/pkgconfig/spacetime.pc",
 }
-EXPORTS = "csrc/capi/exports.map"
+
+
+def need(file: str, why: str) -> None:
+    if not os.path.exists(file):
+        sys.exit(f"setup.py: {file} is missing ({why}): this source tree is not complete")
+
+
+def read_sources() -> list[str]:
+    """The files that csrc/sources.txt names: all there, and no other."""
+    listing = "csrc/sources.txt"
+    need(listing, "it names the sources")
+    named = [f"csrc/{name}" for name in Path(listing).read_text().split()]
+    for source in named:
+        need(source, f"named in {listing}")
+    if strange := sorted(set(glob("csrc/*/*.cpp")) - set(named)):
+        sys.exit(f"setup.py: {strange[0]} is not named in {listing}: add it there")
+    return named
+
+
+@cache
+def included(file: str) -> frozenset[str]:
+    """The headers of ours that a file includes, and those that they include."""
+    found: set[str] = set()
+    for name in re.findall(r'^#include "([^"]+)"', Path(file).read_text(), re.MULTILINE):
+        need(f"csrc/{name}", f"included by {file}")
+        found |= {f"csrc/{name}", *included(f"csrc/{name}")}
+    return frozenset(found)
 
 
 def needs_recompile(obj: str, src: str) -> bool:
-    """An object is stale when its source or a header is newer: slower than exact, never wrong."""
-    own = os.path.dirname(src)
-    tops = ("csrc/bind", "csrc/capi")  # nobody else includes what lies there
-    used = [h for h in headers if os.path.dirname(h) in {own} or not h.startswith(tops)]
-    newest = max(map(os.path.getmtime, [src, *used]))
+    """An object is stale when its source or a header that it includes is newer."""
+    newest = max(map(os.path.getmtime, [src, *included(src)]))
     return not os.path.exists(obj) or os.path.getmtime(obj) < newest
+
+
+sources = read_sources()
+core = [s for s in sources if not s.startswith(("csrc/bind/", "csrc/capi/"))]
+bind = [s for s in sources if s.startswith("csrc/bind/")]
+capi = [s for s in sources if s.startswith("csrc/capi/")]
+headers = sorted(frozenset().union(*map(included, sources)))
+for part in (*EMBED, EXPORTS):
+    need(part, "libspacetime.so is installed with it")
+
+
+def check_exports(library: Path) -> None:
+    """Raises LinkError unless the library loads and has each function that its header declares."""
+    if sanitize:
+        return  # it would load into a sanitized program only
+    declared = re.findall(r"^ST_API [\w *]*?\b(st_\w+)\(", Path(HEADER).read_text(), re.MULTILINE)
+    loaded = ctypes.CDLL(str(library.resolve()))
+    if lacking := [name for name in declared if not hasattr(loaded, name)]:
+        raise LinkError(f"{library}: {', '.join(lacking)}: declared in {HEADER}, not exported")
 
 
 def lay_out(files: Iterable[tuple[str | Path, str]], package: Path) -> None:
@@ -57,15 +111,16 @@ class Build(build_ext):
         package = Path(self.get_ext_fullpath(ext.name)).parent
         lay_out(EMBED.items(), package)
         objects = self.compiler.compile(
-            core + sorted(glob("csrc/capi/*.cpp")),
+            core + capi,
             output_dir=self.build_temp,
             include_dirs=["csrc"],
             extra_postargs=ext.extra_compile_args,
             depends=headers,
         )
+        library = package / "lib" / "libspacetime.so"
         self.compiler.link_shared_object(
             objects,
-            str(package / "lib" / "libspacetime.so"),
+            str(library),
             extra_postargs=[
                 *ext.extra_link_args, "-Wl,-soname,libspacetime.so",
                 f"-Wl,--version-script={EXPORTS}",
@@ -73,6 +128,7 @@ class Build(build_ext):
             libraries=["dl"],
             target_lang="c++",
         )  # fmt: skip
+        check_exports(library)
 
     def copy_extensions_to_source(self) -> None:
         """In place, the library and its headers lie beside the extension."""
@@ -88,7 +144,7 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "spacetime._native",
-            core + sorted(glob("csrc/bind/*.cpp")),
+            core + bind,
             include_dirs=["csrc"],
             depends=[*headers, *EMBED, EXPORTS],
             cxx_std=20,

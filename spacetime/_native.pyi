@@ -20,6 +20,7 @@ class Policy:
         shed: bool = ...,
         lend: bool = ...,
         max_borrow_ns: int | None = ...,
+        age_ns: int | None = ...,
         first_fit: bool = ...,
         elsa_alpha: float = ...,
         elsa_beta: float = ...,
@@ -44,6 +45,8 @@ class Policy:
     def lend(self) -> bool: ...
     @property
     def max_borrow_ns(self) -> int | None: ...
+    @property
+    def age_ns(self) -> int | None: ...
     @property
     def first_fit(self) -> bool: ...
     @property
@@ -100,7 +103,7 @@ class Scheduler:
         now: int,
         *,
         samples: int = ...,
-        priority: int = ...,
+        priority: int | None = ...,
         deadline: int | None = ...,
     ) -> list[Action]: ...
     def arrive_all(
@@ -503,7 +506,7 @@ class Executor:
         *,
         samples: int = ...,
         deadline_ns: int | None = ...,
-        priority: int = ...,
+        priority: int | None = ...,
     ) -> int:
         """Accepts a request that its caller names `token` (unsigned, 64 bits; its completion may
         be read before this returns), `deadline_ns` from now; gives the id that cancel() takes.
@@ -517,7 +520,7 @@ class Executor:
         first_token: int = ...,
         samples: int = ...,
         deadline_ns: int | None = ...,
-        priority: int = ...,
+        priority: int | None = ...,
         block: bool = ...,
     ) -> Ticket:
         """`count` requests (len(tenants) if None) of these tenants in turn, tokens ascending.

@@ -36,7 +36,10 @@ class Policy:
     ``shed`` a request whose launch is predicted to answer after its deadline is dropped when its
     turn comes; while others fill the launch in its place, already after three quarters of the time
     it could wait. ``lend`` lets an idle lane run one launch of another's work at a time, of at most
-    ``max_borrow_ns`` predicted. A tenant slower than ``straggler_multiple`` times its prediction
+    ``max_borrow_ns`` predicted. Priorities act under every policy: a launch begins at the highest
+    one that waits on its lane, and what is said of ``order`` holds among equals; a lane that has
+    passed over lower ones for ``age_ns`` begins one launch with the oldest request among them (None
+    = never), so none starves. A tenant slower than ``straggler_multiple`` times its prediction
     (0 = never) for ``straggler_patience`` launches gets launches of its own, on
     ``straggler_lane`` if given. ``first_fit``, ``elsa_alpha``, ``elsa_beta``: route ``elsa``;
     ``timeout_ns``: batch ``timeout``.
@@ -58,6 +61,7 @@ class Policy:
     shed: bool = False
     lend: bool = True
     max_borrow_ns: int | None = None
+    age_ns: int | None = 200_000_000
     first_fit: bool = False
     elsa_alpha: float = 1.0
     elsa_beta: float = 1.0
@@ -74,6 +78,7 @@ class Policy:
         _require(
             self.max_borrow_ns is None or self.max_borrow_ns > 0, "max_borrow_ns: must be positive"
         )
+        _require(self.age_ns is None or self.age_ns > 0, "age_ns: must be positive, or None")
         _require(_positive(self.elsa_alpha), "elsa_alpha: must be positive")
         _require(_positive(self.elsa_beta), "elsa_beta: must be positive")
         _require(

@@ -119,7 +119,7 @@ class Executor:
         number: int,
         entry: Entry,
         deadline_ns: int | None,
-        priority: int,
+        priority: int | None,
         holder: Holder | None = None,
     ) -> Future[Any]:
         """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing.

@@ -152,7 +152,7 @@ class Session:
         example_inputs: one call's positional inputs: tensors, or tuples, lists and dicts of them,
         with a leading batch dimension. slo_ms: latency objective; a request that has not started
         by then is dropped, None never drops. rate_rps: expected rate, for placing. priority:
-        larger goes first under order `priority`. weight: share under order `fair` and inside a
+        larger goes first (a request's own wins). weight: share under order `fair` and inside a
         fused batch. queue_limit: waiting requests; the next submit raises QueueFull.
         memory_limit_mib: of device memory for its weights, on a device with memory of its own.
         batchable: whether its requests may share a launch, with each other and with its family's:
@@ -282,7 +282,7 @@ class Session:
         )
         tenant = Tenant(
             name, options.slo_ms, options.rate_rps, family, member, number, lane, signature,
-            self._executor, mould, options.limit, self._updates.update,
+            self._executor, mould, options.limit, self._updates.update, options.priority,
         )  # fmt: skip
         self._audit(tenant, module, example)
         self.tenants[name] = tenant

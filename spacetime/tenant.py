@@ -39,6 +39,7 @@ class Tenant:
     mould: Mould  # its model without the weights, for update()
     memory_limit: int | None  # bytes
     _update: Callable[[Tenant, Mapping[str, Any]], None]
+    priority: int = 0
     removed: bool = False
     watch: Watch | None = None  # its audit
 
@@ -47,17 +48,22 @@ class Tenant:
         return self.submit(*args, **kwargs).result()
 
     def submit(
-        self, *args: Any, deadline_ms: float | None = None, priority: int = 0, **kwargs: Any
+        self,
+        *args: Any,
+        deadline_ms: float | None = None,
+        priority: int | None = None,
+        **kwargs: Any,
     ) -> Future[Any]:
         """A future of the model's answer; inputs must stay unchanged until it is resolved.
 
         deadline_ms: from now; the request is dropped at that instant unless it has started
-        (default: the tenant's slo_ms). priority: added to the tenant's.
+        (default: the tenant's slo_ms). priority: its own, larger goes first (default: the
+        tenant's).
         Raises InvalidInput, QueueFull, ClosedError; the future raises DeadlineExceeded,
         ModelError, ClosedError or is cancelled.
         """
         leaves, samples = self._signature.check(args, kwargs)
-        if priority or type(priority) is not int:  # nothing is asked of the usual 0
+        if priority is not None:
             priority = priority_of(self.name, priority)
         limit = self.slo_ms
         if deadline_ms is not None:
@@ -87,7 +93,11 @@ class Tenant:
         self._update(self, state_dict)
 
     async def infer(
-        self, *args: Any, deadline_ms: float | None = None, priority: int = 0, **kwargs: Any
+        self,
+        *args: Any,
+        deadline_ms: float | None = None,
+        priority: int | None = None,
+        **kwargs: Any,
     ) -> Any:
         """What the model returns, awaited; cancelling the task withdraws the request."""
         future = self.submit(*args, deadline_ms=deadline_ms, priority=priority, **kwargs)

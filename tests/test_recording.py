@@ -22,7 +22,7 @@ from spacetime.errors import InvalidInput, RecordingError, ReplayError
 from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, Noise, TenantSpec, simulate
 
 MS = 1_000_000
-HEAD = b"spacetime.recording/1\n"
+HEAD = b"spacetime.recording/2\n"
 
 
 def sealed(body: bytes) -> Recording:
@@ -220,7 +220,12 @@ def test_what_was_altered_and_sealed_again_is_judged_not_trusted(
 CASES = {
     "same": (simulated("elsa").data, 0, ""),
     "cut off": (sealed(BODY).data[:-1], 2, "the checksum does not match"),
-    "empty": (b"", 2, "byte 0: is no spacetime.recording/1"),
+    "empty": (b"", 2, "byte 0: is no spacetime.recording/2"),
+    "of an older version": (
+        HEAD.replace(b"/2", b"/1") + BODY[len(HEAD) :] + b"checksum",
+        2,
+        "byte 0: is spacetime.recording/1, of an older version: replay it with that version",
+    ),
     "missing": (None, 2, "cannot be read"),
     "altered": (sealed(bytes(one_request()).replace(b"\1\5f", b"\1\6f")).data, 1, "requests 6"),
 }

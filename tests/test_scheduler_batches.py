@@ -229,10 +229,10 @@ class TestFairnessInsideABatch:
             families=[{1: 1000, 4: 2000}], tenants=[{}, {}],
         )  # fmt: skip
         made.arrive(99, 0, 0)
-        for number, (tenant, deadline, priority) in enumerate(
-            [(0, 90_000, 0), (0, 80_000, 0), (0, 95_000, 1), (1, 99_000, 0), (1, 98_000, 0)]
+        for number, (tenant, deadline) in enumerate(
+            [(0, 90_000), (0, 80_000), (0, 70_000), (1, 99_000), (1, 98_000)]
         ):
-            made.arrive(number, tenant, 1, deadline=deadline, priority=priority)
+            made.arrive(number, tenant, 1, deadline=deadline)
         ((_, batch),) = starts(made.finish(1, 1000))
         assert set(batch) == {2, 1, 3, 4}
         assert batch.index(2) < batch.index(1)

@@ -32,7 +32,7 @@ TWO = [{"family": 0}, {"family": 1}]
 def test_fifo_is_by_arrival_whatever_the_deadline() -> None:
     waiting = [
         {"tenant": 1, "deadline": 90_000},
-        {"tenant": 0, "deadline": 80_000, "priority": 5},
+        {"tenant": 0, "deadline": 80_000},
         {"tenant": 1, "deadline": 70_000},
     ]
     assert served_order("fifo", TWO, waiting) == [0, 1, 2]
@@ -48,7 +48,7 @@ def test_edf_is_by_deadline_then_arrival_and_no_deadline_is_last() -> None:
     assert served_order("edf", TWO, waiting) == [2, 3, 1, 0]
 
 
-def test_priority_adds_the_requests_to_the_tenants_then_edf() -> None:
+def test_order_priority_is_edf_within_a_level() -> None:
     tenants = [{"family": 0, "priority": 1}, {"family": 1}]
     waiting = [
         {"tenant": 1, "deadline": 80_000},
@@ -57,7 +57,8 @@ def test_priority_adds_the_requests_to_the_tenants_then_edf() -> None:
         {"tenant": 1, "deadline": 99_000, "priority": 2},
         {"tenant": 0, "priority": -9},
     ]
-    assert served_order("priority", tenants, waiting) == [3, 2, 1, 0, 4]
+    for order in ("priority", "edf"):
+        assert served_order(order, tenants, waiting) == [3, 2, 1, 0, 4]
 
 
 def test_under_priority_the_less_urgent_ride_only_in_padding() -> None:

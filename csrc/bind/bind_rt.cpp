@@ -71,11 +71,11 @@ Owner open_executor(const st::sched::Policy& policy, std::uint32_t capacity, std
 
 std::uint64_t submit(const Owner& owner, TenantId tenant, std::uint64_t token,
                      std::uint32_t samples, std::optional<TimeNs> deadline_ns,
-                     std::int32_t priority) {
+                     std::optional<std::int32_t> priority) {
   Executor& executor = owner();
   const Submission submission{.tenant = tenant,
                               .samples = samples,
-                              .priority = priority,
+                              .priority = priority.value_or(st::sched::kTenants),
                               .deadline = until(deadline_ns),
                               .token = token};
   RequestId id = 0;
@@ -91,13 +91,14 @@ std::uint64_t submit(const Owner& owner, TenantId tenant, std::uint64_t token,
 std::shared_ptr<Ticket> submit_bulk(const Owner& owner, std::vector<TenantId> tenants,
                                     std::optional<std::uint64_t> count, std::uint64_t first_token,
                                     std::uint32_t samples, std::optional<TimeNs> deadline_ns,
-                                    std::int32_t priority, bool block) {
+                                    std::optional<std::int32_t> priority, bool block) {
   if (tenants.empty()) throw std::invalid_argument("tenants: must name at least one");
   Executor& executor = owner();
   Bulk bulk;
   bulk.count = count.value_or(tenants.size());
   bulk.tenants = std::move(tenants);
-  bulk.each = {.samples = samples, .priority = priority, .token = first_token};
+  bulk.each = {
+      .samples = samples, .priority = priority.value_or(st::sched::kTenants), .token = first_token};
   bulk.deadline_ns = deadline_ns.value_or(kNever);
   bulk.block = block;
   bulk.ticket = std::make_shared<Ticket>(bulk.count);
@@ -259,10 +260,12 @@ void bind_setup(py::class_<Owner>& executor) {
 void bind_requests(py::class_<Owner>& executor) {
   executor
       .def("submit", &submit, py::arg("tenant"), py::arg("token"), py::kw_only(),
-           py::arg("samples") = 1, py::arg("deadline_ns") = py::none(), py::arg("priority") = 0)
+           py::arg("samples") = 1, py::arg("deadline_ns") = py::none(),
+           py::arg("priority") = py::none())
       .def("submit_bulk", &submit_bulk, py::arg("tenants"), py::kw_only(),
            py::arg("count") = py::none(), py::arg("first_token") = 0, py::arg("samples") = 1,
-           py::arg("deadline_ns") = py::none(), py::arg("priority") = 0, py::arg("block") = true)
+           py::arg("deadline_ns") = py::none(), py::arg("priority") = py::none(),
+           py::arg("block") = true)
       .def("cancel", unlocked(&Executor::cancel), py::arg("request"))
       .def("completions", &completions, py::arg("most") = 1024, py::arg("timeout_ns") = py::none())
       .def("timeline", &timeline)

@@ -28,9 +28,9 @@ py::tuple words(const std::array<std::string_view, N>& names) {
 
 Policy make_policy(const std::string& route, const std::string& order, const std::string& batch,
                    TimeNs timeout_ns, bool shed, bool lend, std::optional<TimeNs> max_borrow_ns,
-                   bool first_fit, double elsa_alpha, double elsa_beta, double straggler_multiple,
-                   double straggler_recovery, std::uint32_t straggler_patience,
-                   std::optional<LaneId> straggler_lane) {
+                   std::optional<TimeNs> age_ns, bool first_fit, double elsa_alpha,
+                   double elsa_beta, double straggler_multiple, double straggler_recovery,
+                   std::uint32_t straggler_patience, std::optional<LaneId> straggler_lane) {
   Policy policy;
   policy.route = parse<Route>(kRouteNames, route, "Policy.route");
   policy.order = parse<Order>(kOrderNames, order, "Policy.order");
@@ -39,6 +39,7 @@ Policy make_policy(const std::string& route, const std::string& order, const std
   policy.shed = shed;
   policy.lend = lend;
   policy.max_borrow_ns = max_borrow_ns.value_or(kNever);
+  policy.age_ns = age_ns.value_or(kNever);
   policy.first_fit = first_fit;
   policy.elsa_alpha = elsa_alpha;
   policy.elsa_beta = elsa_beta;
@@ -81,7 +82,8 @@ void bind_policy(py::module_& m) {
            py::arg("order") = "edf", py::arg("batch") = "slack",
            py::arg("timeout_ns") = Policy{}.timeout_ns, py::arg("shed") = false,
            py::arg("lend") = true, py::arg("max_borrow_ns") = py::none(),
-           py::arg("first_fit") = false, py::arg("elsa_alpha") = 1.0, py::arg("elsa_beta") = 1.0,
+           py::arg("age_ns") = Policy{}.age_ns, py::arg("first_fit") = false,
+           py::arg("elsa_alpha") = 1.0, py::arg("elsa_beta") = 1.0,
            py::arg("straggler_multiple") = 0.0,
            py::arg("straggler_recovery") = StragglerRule{}.recovery,
            py::arg("straggler_patience") = StragglerRule{}.patience,
@@ -95,6 +97,7 @@ void bind_policy(py::module_& m) {
       .def_readonly("lend", &Policy::lend)
       .def_property_readonly("max_borrow_ns",
                              [](const Policy& p) { return unless(p.max_borrow_ns, kNever); })
+      .def_property_readonly("age_ns", [](const Policy& p) { return unless(p.age_ns, kNever); })
       .def_readonly("first_fit", &Policy::first_fit)
       .def_readonly("elsa_alpha", &Policy::elsa_alpha)
       .def_readonly("elsa_beta", &Policy::elsa_beta)
@@ -189,19 +192,21 @@ void bind_scheduler_arrivals(py::class_<Recorder>& scheduler) {
       .def(
           "arrive",
           [](Recorder& s, RequestId id, TenantId tenant, TimeNs now, std::uint32_t samples,
-             std::int32_t priority, std::optional<TimeNs> deadline) {
-            const Request request{id, tenant, samples, priority, now, deadline.value_or(kNever)};
+             std::optional<std::int32_t> priority, std::optional<TimeNs> deadline) {
+            const Request request{
+                id, tenant, samples, priority.value_or(kTenants), now, deadline.value_or(kNever)};
             return acted([&](Actions& out) { s.arrive(request, now, out); });
           },
           py::arg("request"), py::arg("tenant"), py::arg("now"), py::kw_only(),
-          py::arg("samples") = 1, py::arg("priority") = 0, py::arg("deadline") = py::none())
+          py::arg("samples") = 1, py::arg("priority") = py::none(),
+          py::arg("deadline") = py::none())
       .def(
           "arrive_all",
           [](Recorder& s, const std::vector<std::pair<RequestId, TenantId>>& requests, TimeNs now,
              std::optional<TimeNs> deadline) {
             std::vector<Request> burst;
             for (const auto& [id, tenant] : requests) {
-              burst.push_back({id, tenant, 1, 0, now, deadline.value_or(kNever)});
+              burst.push_back({id, tenant, 1, kTenants, now, deadline.value_or(kNever)});
             }
             return acted([&](Actions& out) { s.arrive(burst, now, out); });
           },

@@ -108,10 +108,20 @@ st_result Request::result() const {
 
 // ---- the session ----------------------------------------------------------------------------
 
+namespace {
+
+sched::Policy policy_of(const st_options& options) {
+  sched::Policy policy = sched::preset(options.policy);
+  policy.age_ns = options.age_ns;
+  return policy;
+}
+
+}  // namespace
+
 Session::Session(const char* device, const st_options& options)
     : backend_(open_device(device)),
-      executor_(rt::Executor::open(
-          {.policy = sched::preset(options.policy), .capacity = options.capacity}, backend_)) {}
+      executor_(rt::Executor::open({.policy = policy_of(options), .capacity = options.capacity},
+                                   backend_)) {}
 
 st_tenant Session::add_tenant(const sched::TenantSpec& spec, rt::TimeNs slo_ns) {
   const st_tenant tenant = executor_->add_tenant(spec);

@@ -132,6 +132,7 @@ int st_open(const char* device, const st_options* options, st_session* session) 
     require(with.policy != nullptr, "options.policy: NULL; name one, such as space-time");
     require(with.capacity >= 1 && with.capacity <= kMostCapacity,
             "options.capacity: must be from 1 to 16777216");
+    require(with.age_ns > 0, "options.age_ns: must be positive, or ST_NEVER");
     auto opened = std::make_shared<Session>(device, with);
     Registry& all = registry();
     const std::unique_lock lock(all.mutex);
@@ -235,6 +236,7 @@ int st_add_tenant(st_session session, st_family family, const st_tenant_options*
     check_out(tenant, "tenant: NULL");
     const auto own = named(session);
     const st_tenant_options with = checked(options, ST_TENANT_OPTIONS_INIT, "tenant_options");
+    require(with.priority != ST_TENANTS, "tenant_options.priority: must be above INT32_MIN");
     require(with.slo_ns > 0, "tenant_options.slo_ns: must be positive, or ST_NEVER");
     *tenant = own->add_tenant(
         {family, with.priority, with.weight, with.queue_limit, with.lane,

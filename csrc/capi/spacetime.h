@@ -37,9 +37,10 @@ extern "C" {
 #endif
 
 #define ST_API_VERSION 1
-#define ST_VERSION "0.1.0" /* of the release these declarations came with */
-#define ST_ANY UINT32_MAX  /* every lane; no particular one */
-#define ST_NEVER INT64_MAX /* no deadline; no limit of a wait */
+#define ST_VERSION "0.1.0"   /* of the release these declarations came with */
+#define ST_ANY UINT32_MAX    /* every lane; no particular one */
+#define ST_NEVER INT64_MAX   /* no deadline; no limit of a wait */
+#define ST_TENANTS INT32_MIN /* a request's priority: its tenant's */
 
 typedef uint64_t st_session; /* 0 is never a handle */
 typedef uint64_t st_request;
@@ -91,8 +92,10 @@ typedef struct st_options {
   size_t size;
   const char* policy; /* time-only, space-only, space-time, elsa, gpulet, parvagpu, mps-default */
   uint32_t capacity;  /* requests in flight, over all tenants */
+  int64_t age_ns;     /* a lane that passes over lower priorities for so long serves one launch of
+                         them next; ST_NEVER: as long as higher ones wait */
 } st_options;
-#define ST_OPTIONS_INIT {sizeof(st_options), "space-time", 65536}
+#define ST_OPTIONS_INIT {sizeof(st_options), "space-time", 65536, 200000000}
 
 /* device: "cpu", "cuda:N", or a simulated one such as "fake:h200". options: NULL is _INIT. */
 ST_API int st_open(const char* device, const st_options* options, st_session* session);
@@ -142,7 +145,7 @@ ST_API int st_set_latency(st_session session, st_family family, st_lane lane, ui
 typedef struct st_tenant_options {
   size_t size;
   int64_t slo_ns;             /* latency objective: the deadline of requests that name none */
-  int32_t priority;           /* larger goes first under order priority */
+  int32_t priority;           /* larger goes first, under every policy */
   uint32_t queue_limit;       /* waiting requests; one more is ST_QUEUE_FULL */
   double weight;              /* share under order fair and inside a fused launch */
   st_lane lane;               /* where route pinned queues it; owner of that lane under lending */
@@ -193,10 +196,10 @@ typedef struct st_submission {
   void* user;          /* yours: seen by runner, callback and result */
   int64_t deadline_ns; /* from now; dropped then unless started. 0: the tenant's objective */
   uint32_t samples;
-  int32_t priority; /* added to the tenant's */
+  int32_t priority; /* its own, in place of the tenant's; larger goes first */
   st_callback callback;
 } st_submission;
-#define ST_SUBMISSION_INIT {sizeof(st_submission), NULL, 0, 1, 0, NULL}
+#define ST_SUBMISSION_INIT {sizeof(st_submission), NULL, 0, 1, ST_TENANTS, NULL}
 
 /* Accepts a request, or refuses it (ST_QUEUE_FULL, ST_CLOSED, ST_REMOVED) at once. An accepted one
    is answered exactly once: through its callback, which may come before st_submit returns; else

@@ -62,7 +62,7 @@ struct Options {
 struct Submission {
   TenantId tenant = kNone;
   std::uint32_t samples = 1;
-  std::int32_t priority = 0;
+  std::int32_t priority = sched::kTenants;
   TimeNs deadline = kNever;  // an instant, not a duration
   std::uint64_t token = 0;   // the caller's name of the request
   Ticket* ticket = nullptr;  // null: the end is reported by completions()

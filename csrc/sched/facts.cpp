@@ -35,6 +35,7 @@ Facts::Facts(const Policy& policy) : policy_(policy) {
   const StragglerRule& straggler = policy.straggler;
   require(policy.timeout_ns >= 0, "Policy.timeout_ns: must not be negative");
   require(policy.max_borrow_ns > 0, "Policy.max_borrow_ns: must be positive");
+  require(policy.age_ns > 0, "Policy.age_ns: must be positive");
   require(positive(policy.elsa_alpha), "Policy.elsa_alpha: must be positive");
   require(positive(policy.elsa_beta), "Policy.elsa_beta: must be positive");
   require(std::isfinite(straggler.multiple) && straggler.multiple >= 0,
@@ -91,6 +92,7 @@ void Facts::check_tenant(const TenantSpec& spec) const {
   require(!lanes_.empty(), "TenantSpec: add a lane before the first tenant");
   require_id(spec.family, families_.size(), "TenantSpec.family");
   require(positive(spec.weight), "TenantSpec.weight: must be positive");
+  require(spec.priority != kTenants, "TenantSpec.priority: must be above -2^31");
   require(spec.queue_limit > 0, "TenantSpec.queue_limit: must be at least 1");
   if (spec.lane != kNone) check_open(spec.lane, "TenantSpec.lane");
   require(policy_.route != Route::kPinned || spec.lane != kNone,

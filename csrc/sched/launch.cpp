@@ -40,8 +40,8 @@ bool hopeless(const Facts& facts, const Queues& queues, const Site& site, const 
   const Cell& cell = queues.lane(site.owner).cells[request.tenant];
   const bool only_cell = pick.alone() || queue.turns.size() == 1;
   if (total == 0 && only_cell && cell.requests.size() == 1) return false;
-  // Under order priority others may not ride along, see delays_the_more_urgent().
-  const bool own = pick.alone() || facts.policy().order == Order::kPriority;
+  // Others may not ride along, see delays_the_more_urgent().
+  const bool own = pick.alone() || queues.lane(site.owner).levels.mixed();
   const std::uint32_t waiting = own ? cell.samples : queue.samples;
   const std::uint32_t samples =
       std::max(std::min(pick.limit, total + waiting), total + request.samples);
@@ -59,16 +59,11 @@ TenantId next_tenant(const Facts& facts, const Queue& queue, const Pick& pick, b
   return by_urgency ? queue.urgent.top().id : queue.turns.top().id;
 }
 
-std::int64_t priority_of(const Facts& facts, TenantId tenant, const Waiting& request) {
-  return std::int64_t{facts.tenant(tenant).priority} + request.priority;
-}
-
 // Whether the launch, whose requests are more urgent than this one, would grow for its sake: who is
 // less urgent rides in padding, or not at all.
-bool delays_the_more_urgent(const Facts& facts, const Queue& queue, std::int64_t first,
-                            std::int64_t priority, std::uint32_t total, std::uint32_t samples) {
-  if (facts.policy().order != Order::kPriority || priority >= first) return false;
-  return total + samples > facts.bucket(queue.family, total);
+bool delays_the_more_urgent(const Facts& facts, const Queue& queue, std::int32_t first,
+                            const Waiting& request, std::uint32_t total) {
+  return request.level < first && total + request.samples > facts.bucket(queue.family, total);
 }
 
 }  // namespace
@@ -78,30 +73,34 @@ std::uint32_t fill(const Facts& facts, Queues& queues, const Site& site, const P
   const Queue& queue = queues.queue(site.owner, pick.queue);
   const double unit = price(facts, queue, site.runner);
   std::uint32_t total = 0;
-  std::int64_t first = 0;  // priority of the launch's first request
+  std::int32_t first = 0;            // level of the launch's first request
+  std::uint32_t chosen = pick.slot;  // goes before all others
   queues.begin_turn(site.owner, pick.queue);
   while (total == 0 || total < pick.limit) {
-    const TenantId tenant = next_tenant(facts, queue, pick, total == 0);
+    const bool aged = chosen != kNone;
+    const TenantId tenant =
+        aged ? queues.at(chosen).tenant : next_tenant(facts, queue, pick, total == 0);
     if (tenant == kNone) break;
     const Cell& cell = queues.lane(site.owner).cells[tenant];
     if (cell.requests.empty()) break;
-    const std::uint32_t slot = cell.requests.top().id;
+    const std::uint32_t slot = aged ? chosen : cell.requests.top().id;
     const Waiting& request = queues.at(slot);
-    if (hopeless(facts, queues, site, pick, request, total)) {
+    chosen = kNone;
+    if (!aged && hopeless(facts, queues, site, pick, request, total)) {
       out.drops.push_back({request.id, tenant, DropReason::kDeadline});
       queues.take(slot);
       continue;
     }
     const std::uint32_t samples = request.samples;
     if (total > 0 && total + samples > pick.limit) break;
-    const std::int64_t priority = priority_of(facts, tenant, request);
-    if (total == 0) first = priority;
-    if (delays_the_more_urgent(facts, queue, first, priority, total, samples)) break;
+    if (total == 0) first = request.level;
+    if (delays_the_more_urgent(facts, queue, first, request, total)) break;
     out.requests.push_back(queues.take(slot).id);
     queues.charge(site.owner, tenant, samples * unit);
     note_share(running, tenant, samples, samples * unit);
     total += samples;
   }
+  if (!pick.alone()) queues.began(site.owner, first, pick.slot != kNone, site.now);
   return total;
 }
 

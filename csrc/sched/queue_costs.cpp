@@ -40,6 +40,12 @@ TimeNs Queues::added_ns(LaneId lane, TenantId tenant, std::uint32_t samples) con
   return work_ns(queue, lane, queue.samples + samples) - queue.work_ns;
 }
 
+TimeNs Queues::ahead_ns(LaneId lane_id, std::int32_t level) const {
+  const LaneQueues& lane = lanes_[lane_id];
+  if (!lane.levels.below(level)) return lane.work_ns;
+  return scaled(lane.work_ns, lane.levels.part_from(level));
+}
+
 void Queues::reprice(LaneId lane, FamilyId family) {
   Queue& queue = lanes_[lane].queues[family_queue_[family]];
   if (queue.count > 0) recost(lanes_[lane], queue, lane);

@@ -78,7 +78,7 @@ void Queues::put(const Request& request, LaneId lane) {
   waiting.seq = next_seq_++;
   waiting.tenant = request.tenant;
   waiting.samples = std::max(request.samples, 1u);
-  waiting.priority = request.priority;
+  waiting.level = level_of(request);
   note_gap(lane, waiting);
   put_back(waiting, lane);
 }
@@ -186,8 +186,7 @@ void Queues::rekey(LaneId lane, TenantId tenant) {
   }
   const Waiting& first = pool_[cell.requests.top().id];
   const Urgency urgency = queue_urgency(first);
-  const bool ranked = facts_.policy().order == Order::kPriority;
-  const Turn turn{ranked ? urgency.rank : 0, cell.pass};
+  const Turn turn{urgency.rank, cell.pass};
   if (cell.urgent_place == kNone) {
     queue.urgent.push(cells, urgency, tenant);
     queue.turns.push(cells, turn, tenant);
@@ -198,20 +197,36 @@ void Queues::rekey(LaneId lane, TenantId tenant) {
 }
 
 Urgency Queues::cell_urgency(const Waiting& waiting) const {
-  if (facts_.policy().order == Order::kFifo) return {0, 0, waiting.seq};
-  const std::int64_t priority = facts_.tenant(waiting.tenant).priority;
-  return {-(priority + waiting.priority), waiting.deadline, waiting.seq};
+  const bool dated = facts_.policy().order != Order::kFifo;
+  return {-std::int64_t{waiting.level}, dated ? waiting.deadline : 0, waiting.seq};
 }
 
 Urgency Queues::queue_urgency(const Waiting& waiting) const {
-  switch (facts_.policy().order) {
-    case Order::kEdf:
-      return {0, waiting.deadline, waiting.seq};
-    case Order::kPriority:
-      return cell_urgency(waiting);
-    default:
-      return {0, 0, waiting.seq};
+  const Order order = facts_.policy().order;
+  const bool dated = order == Order::kEdf || order == Order::kPriority;
+  return {-std::int64_t{waiting.level}, dated ? waiting.deadline : 0, waiting.seq};
+}
+
+void Queues::began(LaneId lane_id, std::int32_t level, bool aged, TimeNs now) {
+  LaneQueues& lane = lanes_[lane_id];
+  if (aged || !lane.levels.below(level)) {
+    lane.passed_since = kNever;
+  } else if (lane.passed_since == kNever) {
+    lane.passed_since = now;
   }
+}
+
+std::uint32_t Queues::oldest_below(LaneId lane_id, QueueId queue, std::int32_t level,
+                                   TimeNs due) const {
+  const LaneQueues& lane = lanes_[lane_id];
+  std::uint32_t oldest = kNone;
+  for (const auto& tenant : lane.queues[queue].urgent.entries()) {
+    for (const auto& entry : lane.cells[tenant.id].requests.entries()) {
+      if (pool_[entry.id].level >= level || pool_[entry.id].deadline <= due) continue;
+      if (oldest == kNone || pool_[entry.id].seq < pool_[oldest].seq) oldest = entry.id;
+    }
+  }
+  return oldest;
 }
 
 bool Queues::watched(const Waiting& waiting, TimeNs& key) const {
@@ -241,6 +256,11 @@ void Queues::count_change(LaneId lane_id, Queue& queue, const Waiting& waiting, 
   queue.samples += samples;
   lane.cells[waiting.tenant].samples += samples;
   lane.count += by;
+  if (sign > 0) {
+    lane.levels.add(waiting.level, waiting.samples);
+  } else {
+    lane.levels.remove(waiting.level, waiting.samples);
+  }
   waiting_[waiting.tenant] += by;
   count_ += static_cast<std::uint64_t>(static_cast<std::int64_t>(sign));
   if (facts_.policy().batch == BatchRule::kOne) {

@@ -8,7 +8,9 @@
 // 1. A waiting request is in its cell, in the id table, in the deadline heap if it has a deadline,
 //    and in its queue's watch heap if the batch rule watches it; and in nothing after take().
 // 2. A queue is in its lane's `active` list exactly while it holds requests.
-// 3. LaneQueues::work_ns is the sum of Queue::work_ns over the lane.
+// 3. LaneQueues::work_ns is the sum of Queue::work_ns over the lane, LaneQueues::levels counts the
+//    samples of what waits there.
+// 4. Every heap of requests, tenants or turns begins with the highest level in it.
 #pragma once
 
 #include <compare>
@@ -19,6 +21,7 @@
 #include "sched/facts.h"
 #include "sched/id_table.h"
 #include "sched/indexed_heap.h"
+#include "sched/levels.h"
 #include "sched/types.h"
 
 namespace st::sched {
@@ -33,7 +36,7 @@ struct Waiting {
   TenantId tenant = kNone;
   std::uint32_t samples = 0;
   LaneId lane = kNone;
-  std::int32_t priority = 0;
+  std::int32_t level = 0;  // its own priority, or the tenant's
   std::uint32_t cell_place = kNone;
   std::uint32_t watch_place = kNone;
   std::uint32_t deadline_place = kNone;
@@ -41,7 +44,7 @@ struct Waiting {
 
 // Urgency: smaller is more urgent.
 struct Urgency {
-  std::int64_t rank = 0;  // minus the priority, where it counts
+  std::int64_t rank = 0;  // minus the level
   TimeNs time = 0;        // deadline, where it counts
   std::uint64_t seq = 0;
   auto operator<=>(const Urgency&) const = default;
@@ -88,6 +91,8 @@ struct LaneQueues {
   std::uint32_t count = 0;  // requests
   TimeNs work_ns = 0;
   double pass = 0;  // order fair: least pass served so far on the lane
+  Levels levels;
+  TimeNs passed_since = kNever;  // its launches have left lower levels waiting since then
 };
 
 class Queues {
@@ -120,6 +125,20 @@ class Queues {
   const Queue& queue(LaneId lane, QueueId queue) const { return lanes_[lane].queues[queue]; }
   QueueId queue_of(TenantId tenant) const { return queue_of_[tenant]; }
   const Waiting& at(std::uint32_t slot) const { return pool_[slot]; }
+  // level_of: what a request counts as. top_level: of the queue's most urgent request.
+  std::int32_t level_of(const Request& request) const {
+    return request.priority == kTenants ? facts_.tenant(request.tenant).priority : request.priority;
+  }
+  static std::int32_t top_level(const Queue& queue) {
+    return static_cast<std::int32_t>(-queue.urgent.top().key.rank);
+  }
+  // oldest_below: the slot of the queue's oldest request of a lower level whose deadline is after
+  // `due`, kNone if there is none. Looks at all that wait in the queue, but for tenants with a turn
+  // of their own.
+  std::uint32_t oldest_below(LaneId lane, QueueId queue, std::int32_t level, TimeNs due) const;
+  // ahead_ns: predicted time of what waits on the lane at this level or above it: of all that
+  // waits, the part of its samples.
+  TimeNs ahead_ns(LaneId lane, std::int32_t level) const;
 
   // predicted_ns on `runner` of a launch of the queue; work_ns of `samples` waiting there.
   TimeNs predicted_ns(const Queue& queue, LaneId runner, std::uint32_t samples) const;
@@ -132,6 +151,8 @@ class Queues {
 
   void begin_turn(LaneId lane, QueueId queue);
   void charge(LaneId lane, TenantId tenant, double service);
+  // began: a launch of the lane's work began at this level; `aged` if it went before a higher one.
+  void began(LaneId lane, std::int32_t level, bool aged, TimeNs now);
 
  private:
   std::uint32_t slot_for(const Waiting& waiting);

@@ -40,6 +40,7 @@ void Recorder::note_policy(const Policy& policy) {
   tape_->number(policy.straggler.patience);
   tape_->number(policy.straggler_lane);
   tape_->integer(policy.max_borrow_ns);
+  tape_->integer(policy.age_ns);
 }
 
 LaneId Recorder::add_lane(const LaneSpec& spec) {
@@ -123,7 +124,8 @@ void Recorder::note_arrive(std::span<const Request> requests, TimeNs now, const 
     tape_->number(request.id);
     tape_->number(request.tenant);
     tape_->number(request.samples);
-    tape_->integer(request.priority);
+    tape_->number(request.priority != kTenants);
+    if (request.priority != kTenants) tape_->integer(request.priority);
     tape_->integer(between(request.arrival, now));
     tape_->number(request.deadline != kNever);
     if (request.deadline != kNever) tape_->integer(between(now, request.deadline));

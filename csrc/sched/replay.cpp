@@ -110,6 +110,7 @@ Policy read_policy(TapeReader& tape) {
   policy.straggler.patience = tape.small("patience");
   policy.straggler_lane = tape.small("straggler_lane");
   policy.max_borrow_ns = tape.integer(1, kNever, "max_borrow_ns");
+  policy.age_ns = tape.integer(1, kNever, "age_ns");
   return policy;
 }
 
@@ -272,7 +273,9 @@ void Replayer::arrive() {
     each.id = request();
     each.tenant = tape_.small("tenant");
     each.samples = static_cast<std::uint32_t>(tape_.number(kMostSamples, "samples"));
-    each.priority = static_cast<std::int32_t>(tape_.integer(INT32_MIN, INT32_MAX, "priority"));
+    if (tape_.flag("priority")) {
+      each.priority = static_cast<std::int32_t>(tape_.integer(kTenants + 1, INT32_MAX, "priority"));
+    }
     each.arrival = now_ - tape_.integer(-kLatest, kLatest, "arrival");
     if (tape_.flag("deadline")) {
       each.deadline = now_ + tape_.integer(-kLatest, kLatest, "deadline");

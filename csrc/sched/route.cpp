@@ -10,10 +10,16 @@ struct Estimate {
   TimeNs added_ns;  // what the request adds
 };
 
-Estimate estimate(const View& view, LaneId lane, TenantId tenant, std::uint32_t samples,
-                  TimeNs now) {
-  return {view.running[lane].remaining_ns(now) + view.queues.lane(lane).work_ns,
-          view.queues.added_ns(lane, tenant, samples)};
+// What routes compare: a request of `level` and `samples`.
+struct Asked {
+  TenantId tenant;
+  std::uint32_t samples;
+  std::int32_t level;
+};
+
+Estimate estimate(const View& view, LaneId lane, const Asked& asked, TimeNs now) {
+  return {view.running[lane].remaining_ns(now) + view.queues.ahead_ns(lane, asked.level),
+          view.queues.added_ns(lane, asked.tenant, asked.samples)};
 }
 
 // The last word where predictions tie, or are unknown: fewer requests, then the lower id.
@@ -22,13 +28,13 @@ std::uint32_t load(const View& view, LaneId lane) {
 }
 
 // The lane on which the request's answer is expected first.
-LaneId least_wait(const View& view, TenantId tenant, std::uint32_t samples, TimeNs now) {
-  const FamilyId family = view.facts.tenant(tenant).family;
+LaneId least_wait(const View& view, const Asked& asked, TimeNs now) {
+  const FamilyId family = view.facts.tenant(asked.tenant).family;
   LaneId best = kNone;
   std::tuple<TimeNs, std::uint32_t> best_key;
   for (LaneId lane = 0; lane < view.facts.lanes(); ++lane) {
     if (!view.facts.eligible(family, lane)) continue;
-    const auto [wait, added] = estimate(view, lane, tenant, samples, now);
+    const auto [wait, added] = estimate(view, lane, asked, now);
     const std::tuple key(wait + added, load(view, lane));
     if (best != kNone && !(key < best_key)) continue;
     best = lane;
@@ -39,15 +45,15 @@ LaneId least_wait(const View& view, TenantId tenant, std::uint32_t samples, Time
 
 // ELSA (papers §3.3): the smallest size class with positive slack; inside it the least wait, or
 // with first_fit the first lane. Without positive slack anywhere, the earliest finish.
-LaneId elsa(const View& view, TenantId tenant, std::uint32_t samples, TimeNs deadline, TimeNs now) {
+LaneId elsa(const View& view, const Asked& asked, TimeNs deadline, TimeNs now) {
   const Policy& policy = view.facts.policy();
-  const FamilyId family = view.facts.tenant(tenant).family;
+  const FamilyId family = view.facts.tenant(asked.tenant).family;
   LaneId best = kNone;
   std::tuple<TimeNs, std::uint32_t> best_key;
   for (const LaneId lane : view.facts.lanes_by_units()) {
     if (!view.facts.eligible(family, lane)) continue;
     if (best != kNone && view.facts.lane(lane).units != view.facts.lane(best).units) break;
-    const auto [wait, added] = estimate(view, lane, tenant, samples, now);
+    const auto [wait, added] = estimate(view, lane, asked, now);
     const double busy = policy.elsa_alpha *
                         (static_cast<double>(wait) + policy.elsa_beta * static_cast<double>(added));
     if (deadline != kNever && busy >= static_cast<double>(deadline - now)) continue;
@@ -57,22 +63,23 @@ LaneId elsa(const View& view, TenantId tenant, std::uint32_t samples, TimeNs dea
     best = lane;
     best_key = key;
   }
-  return best != kNone ? best : least_wait(view, tenant, samples, now);
+  return best != kNone ? best : least_wait(view, asked, now);
 }
 
 }  // namespace
 
-LaneId Router::choose(const View& view, TenantId tenant, std::uint32_t samples, TimeNs deadline,
-                      TimeNs now) {
+LaneId Router::choose(const View& view, TenantId tenant, std::uint32_t samples, std::int32_t level,
+                      TimeNs deadline, TimeNs now) {
+  const Asked asked{tenant, samples, level};
   switch (view.facts.policy().route) {
     case Route::kPinned:
       return view.facts.tenant(tenant).lane;
     case Route::kWeighted:
       return weighted(view.facts, tenant);
     case Route::kLeastWait:
-      return least_wait(view, tenant, samples, now);
+      return least_wait(view, asked, now);
     case Route::kElsa:
-      return elsa(view, tenant, samples, deadline, now);
+      return elsa(view, asked, deadline, now);
   }
   return kNone;
 }

@@ -21,8 +21,10 @@ class Router {
  public:
   void add_tenant() { credits_.emplace_back(); }
   void forget(TenantId tenant) { credits_[tenant].clear(); }  // its weights changed
-  LaneId choose(const View& view, TenantId tenant, std::uint32_t samples, TimeNs deadline,
-                TimeNs now);
+  // choose: for a request of this level. What waits at a lower one is not ahead of it, so
+  // least-wait and elsa do not count it.
+  LaneId choose(const View& view, TenantId tenant, std::uint32_t samples, std::int32_t level,
+                TimeNs deadline, TimeNs now);
 
  private:
   LaneId weighted(const Facts& facts, TenantId tenant);

@@ -18,7 +18,8 @@ struct Scheduler::State {
   explicit State(const Policy& policy)
       : facts(policy), queues(facts), order(facts, queues), stragglers(facts) {}
 
-  LaneId route(TenantId tenant, std::uint32_t samples, TimeNs deadline, TimeNs now);
+  LaneId route(TenantId tenant, std::uint32_t samples, std::int32_t level, TimeNs deadline,
+               TimeNs now);
   bool admit(const Request& request, TimeNs now, Actions& out);
   void drop(std::uint32_t slot, DropReason reason, Actions& out);
   void expire(TimeNs now, Actions& out);
@@ -122,7 +123,9 @@ void Scheduler::arrive(std::span<const Request> requests, TimeNs now, Actions& o
   for (const Request& request : requests) {
     if (!state_->admit(request, now, out)) continue;
     const std::uint32_t samples = std::max(request.samples, 1u);
-    state_->queues.put(request, state_->route(request.tenant, samples, request.deadline, now));
+    const std::int32_t level = state_->queues.level_of(request);
+    state_->queues.put(request,
+                       state_->route(request.tenant, samples, level, request.deadline, now));
   }
   state_->settle(now, out);
 }
@@ -201,14 +204,14 @@ TimeNs Scheduler::predicted_ns(FamilyId family, LaneId lane, std::uint32_t sampl
 
 // ---- decisions ------------------------------------------------------------------------------
 
-LaneId Scheduler::State::route(TenantId tenant, std::uint32_t samples, TimeNs deadline,
-                               TimeNs now) {
+LaneId Scheduler::State::route(TenantId tenant, std::uint32_t samples, std::int32_t level,
+                               TimeNs deadline, TimeNs now) {
   const LaneId away = facts.policy().straggler_lane;
   if (away != kNone && stragglers.solo(tenant) &&
       facts.eligible(facts.tenant(tenant).family, away)) {
     return away;
   }
-  return router.choose({facts, queues, running}, tenant, samples, deadline, now);
+  return router.choose({facts, queues, running}, tenant, samples, level, deadline, now);
 }
 
 bool Scheduler::State::admit(const Request& request, TimeNs now, Actions& out) {
@@ -258,18 +261,22 @@ bool Scheduler::State::serve(LaneId lane, TimeNs now, Actions& out) {
   return pick.has_value();
 }
 
-// borrow: one launch of the busy lane with the most predicted waiting work that `lane` may run.
+// borrow: one launch that `lane` may run of the busy lane on which the highest level waits, of
+// those the one with the most predicted waiting work.
 bool Scheduler::State::borrow(LaneId lane, TimeNs now, Actions& out) {
   LaneId owner = kNone;
   std::optional<Pick> best;
+  std::pair<std::int32_t, TimeNs> most;
   for (const LaneId other : facts.sharing(lane)) {
     const LaneQueues& work = queues.lane(other);
     if (!running[other].busy() || work.count == 0 || !facts.shares(other, lane)) continue;
-    if (owner != kNone && work.work_ns <= queues.lane(owner).work_ns) continue;
+    const std::pair offered(work.levels.highest(), work.work_ns);
+    if (owner != kNone && offered <= most) continue;
     const std::optional<Pick> pick = order.next(other, lane, now, holds[lane]);
     if (!pick) continue;
     owner = other;
     best = pick;
+    most = offered;
   }
   if (best) launch(owner, lane, *best, now, out);
   return best.has_value();
@@ -343,7 +350,7 @@ void Scheduler::State::requeue(TenantId tenant, TimeNs now) {
 
 void Scheduler::State::put_back(TenantId tenant, TimeNs now) {
   for (const Waiting& waiting : lifted) {
-    queues.put_back(waiting, route(tenant, waiting.samples, waiting.deadline, now));
+    queues.put_back(waiting, route(tenant, waiting.samples, waiting.level, waiting.deadline, now));
   }
 }
 

@@ -72,7 +72,7 @@ void Simulation::State::arrive(TenantId tenant, TimeNs now) {
   const std::uint32_t samples =
       sizes.samples.empty() ? facts.samples : sizes.samples[sizes.random.pick(sizes.sums)];
   live_[id] = {offered_++, tenant, now, objective, samples};
-  burst_.push_back({id, tenant, samples, 0, now, facts.drops ? objective : kNever});
+  burst_.push_back({id, tenant, samples, kTenants, now, facts.drops ? objective : kNever});
   result_.stats.on_arrive(tenant);
   if (!spec_.timeline) return;
   Event event{.time = now, .id = live_[id].number, .at = tenant};

@@ -59,8 +59,11 @@ std::string Tape::copy() const {
 void seal(std::string& recording) { append_fixed(recording, fnv1a(recording)); }
 
 TapeReader::TapeReader(std::string_view bytes) : bytes_(bytes) {
+  if (bytes.starts_with("spacetime.recording/1\n")) {
+    fail("is spacetime.recording/1, of an older version: replay it with that version");
+  }
   if (!bytes.starts_with(kRecordingHead)) {
-    fail("is no spacetime.recording/1: it must begin with that line");
+    fail("is no spacetime.recording/2: it must begin with that line");
   }
   if (bytes.size() < kRecordingHead.size() + kSeal) fail("is cut off: has no end");
   bytes_.remove_suffix(kSeal);

@@ -1,6 +1,6 @@
 // tape.h: the bytes of a recording: what a scheduler was told and what it decided, in order.
 //
-// Format spacetime.recording/1: the line "spacetime.recording/1\n", then records. A record is one
+// Format spacetime.recording/2: the line "spacetime.recording/2\n", then records. A record is one
 // byte (Mark) and its fields:
 //   u  an unsigned number, 7 bits a byte, least significant first, 0x80 = more follow
 //   s  a signed number n as u of (n << 1) ^ (n >> 63)
@@ -9,21 +9,23 @@
 // Set-up, without a time:
 //   P route u, order u, batch u, timeout_ns s, shed u, lend u, first_fit u, elsa_alpha f,
 //     elsa_beta f, straggler multiple f, recovery f, patience u, straggler_lane u,
-//     max_borrow_ns s                                        (first, and once)
+//     max_borrow_ns s, age_ns s                                        (first, and once)
 //   L units u, borrows u, pool u      F n[bucket u]
 //   T family u, priority s, weight f, queue_limit u, lane u, n[lane weight f]
 //   S family u, lane u, bucket u, latency_ns s
 //   Y lane u, n[tenant u, batch u]                           (a duty cycle)
 //   C lane u                                                 (closed)
 // Events, each with the ns since the previous one (the first: since 0) as its first u:
-//   a n[request u, tenant u, samples u, priority s, now - arrival s, deadline]
-//     where deadline is u 0 for none, else u 1 and s (deadline - now)
+//   a n[request u, tenant u, samples u, priority, now - arrival s, deadline]
+//     where priority is u 0 for the tenant's, else u 1 and s, and deadline is u 0 for none, else u
+//     1 and s (deadline - now)
 //   c request u      f launch u      w      r tenant u      x  (drop_all)
 //   o tenant u, lane u, n[lane weight f], move u             (routes)
 //   b family u, lane u, samples u                            (batch)
 // Decisions, after the event they answer, drops first:
 //   d request u, tenant u, reason u
 //   s launch u, lane u, family u, samples u, bucket u, n[request u]
+// Format 1 had no age, and priorities of requests were added to their tenants': it is refused.
 // The end: E events u, complete u, then 8 bytes: FNV-1a 64 of all bytes before them.
 #pragma once
 
@@ -34,7 +36,7 @@
 
 namespace st::sched {
 
-inline constexpr std::string_view kRecordingHead = "spacetime.recording/1\n";
+inline constexpr std::string_view kRecordingHead = "spacetime.recording/2\n";
 
 enum class Mark : char {
   kPolicy = 'P',

@@ -19,6 +19,8 @@ using TenantId = std::uint32_t;
 using RequestId = std::uint64_t;  // chosen by the driver, unique while the request lives
 using LaunchId = std::uint64_t;   // chosen by the scheduler, never reused
 inline constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
+// Priority of a request that has none of its own: its tenant's.
+inline constexpr std::int32_t kTenants = std::numeric_limits<std::int32_t>::min();
 
 // Which lane a request is queued on.
 enum class Route : std::uint8_t { kPinned, kWeighted, kLeastWait, kElsa };
@@ -49,6 +51,9 @@ struct Policy {
   StragglerRule straggler;
   LaneId straggler_lane = kNone;  // where a straggler's own launches go; kNone = its routed lane
   TimeNs max_borrow_ns = kNever;  // lending: longest predicted launch an idle lane takes on
+  // How long a lane passes over lower levels before one launch begins with the oldest request among
+  // them (order.h); kNever = as long as a higher one waits.
+  TimeNs age_ns = 200'000'000;
 };
 
 struct LaneSpec {
@@ -69,7 +74,7 @@ struct DutyTurn {
 
 struct TenantSpec {
   FamilyId family = kNone;
-  std::int32_t priority = 0;         // larger is more urgent
+  std::int32_t priority = 0;         // the level of requests without one of their own
   double weight = 1.0;               // share of service under order `fair` and inside a fused batch
   std::uint32_t queue_limit = 1024;  // waiting requests; one more is dropped with kQueueFull
   LaneId lane = kNone;               // route pinned: its lane. Owner of that lane under lending
@@ -85,8 +90,8 @@ struct Routes {
 struct Request {
   RequestId id = 0;
   TenantId tenant = kNone;
-  std::uint32_t samples = 1;  // leading batch dimension of its input
-  std::int32_t priority = 0;  // added to the tenant's
+  std::uint32_t samples = 1;         // leading batch dimension of its input
+  std::int32_t priority = kTenants;  // its level, in place of the tenant's; larger goes first
   TimeNs arrival = 0;
   TimeNs deadline = kNever;  // dropped at this instant if it has not started
 };

@@ -14,7 +14,7 @@ from spacetime import workload
 from spacetime.errors import SpacetimeError
 from spacetime.server.refusal import Kind, Refusal, invalid, refusal_of
 from spacetime.server.tensors import DATATYPES
-from spacetime.tenant import Tenant
+from spacetime.tenant import MOST_PRIORITY, Tenant
 
 VERSION = "1"  # a tenant has one
 PLATFORM = "pytorch_spacetime"
@@ -59,20 +59,27 @@ class ServedModel:
         """The tenant's future of an answer to one request.
 
         timeout_us: at most the tenant's own objective, 0 is just that. priority: the protocol's
-        levels, 1 the highest; 0 is the default level. Raises Refusal.
+        levels of this model, 1 the highest; 0 is the default level, which is the tenant's priority.
+        Raises Refusal.
         """
         missing = [name for name in self.inputs if name not in tensors]
         if missing:
             raise invalid("inputs", f"{missing[0]} is missing; add it")
-        level = DEFAULT_LEVEL - min(priority or DEFAULT_LEVEL, MAX_LEVEL)
         try:
             return self.tenant.submit(
                 *(tensors[name] for name in self.inputs),
                 deadline_ms=self._deadline_ms(timeout_us),
-                priority=level,
+                priority=self._own_priority(priority),
             )
         except SpacetimeError as error:
             raise refusal_of(error) from error
+
+    def _own_priority(self, level: int) -> int | None:
+        """What a level of the protocol, which counts downwards, is here: None is the tenant's."""
+        if level in {0, DEFAULT_LEVEL}:
+            return None
+        own = self.tenant.priority + DEFAULT_LEVEL - min(level, MAX_LEVEL)
+        return max(-MOST_PRIORITY, min(own, MOST_PRIORITY))
 
     def select(self, answer: Any, wanted: Sequence[str]) -> list[tuple[TensorSpec, Tensor]]:
         """The outputs named, in that order, of what the model returned; all where none is."""

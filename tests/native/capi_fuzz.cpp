@@ -200,6 +200,7 @@ class Fuzz {
     if (rarely()) submission.deadline_ns = number<std::int64_t>();
     if (rarely()) submission.callback = [](void*, const st_result*) {};
     submission.priority = number<std::int16_t>();
+    if (rarely()) submission.priority = ST_TENANTS;
     sized(submission);
     st_result result = ST_RESULT_INIT;
     sized(result);

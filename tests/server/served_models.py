@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,16 @@ class FileGate(nn.Module):
         return x + 1
 
 
+class Notes(nn.Module):
+    """Notes the first value of each request, in the order they run. Refused by torch.export."""
+
+    seen: ClassVar[list[float]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        Notes.seen += x[:, 0].tolist()
+        return x
+
+
 class Breaks(nn.Module):
     """Raises for inputs above 100."""
 
@@ -100,6 +111,10 @@ def table() -> nn.Module:
 
 def same() -> nn.Module:
     return Same()
+
+
+def notes() -> nn.Module:
+    return Notes()
 
 
 def gate() -> nn.Module:
