@@ -1,4 +1,4 @@
-"""Where a graph indexes by what a caller gave: told apart, so that no index leaves its own tenant.
+"""Where a graph indexes by what a caller gave: told apart, so that no index leaves its tenant.
 
 A guard is a node between an index and its use. On a CPU the use itself raises, so the guard lets
 everything through; before an operation that is vectorised over tenants it checks. In a captured
