@@ -1,4 +1,4 @@
-"""Where a graph indexes by what a caller gave: told apart, so that no index leaves its own tenant.
+"""Where a graph indexes by what a caller gave: told apart, so that no index leaves its tenant.
 
 A guard is a node between an index and its use. On a CPU the use itself raises, so the guard lets
 everything through; before an operation that is vectorised over tenants it checks. In a captured
@@ -131,7 +131,8 @@ def _insert(graph: fx.Graph, node: fx.Node, bound: Bound) -> fx.Node:
     with graph.inserting_before(node):
         guard = graph.call_function(passed, (ids, bound.low, bound.high, bound.also))
     guard.meta.update(val=ids.meta["val"], guard=Guard(operation, bound.error))
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    target: Any = node.target
+    names = [argument.name for argument in target._schema.arguments]
     value: Any = guard
     if bound.place is not None:
         value = list(bind(node)[bound.argument])

@@ -27,7 +27,7 @@ class Raising(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
+        self.count: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += base_name(func) in RAISING
@@ -36,7 +36,8 @@ class Raising(TorchDispatchMode):
 
 def raising(call: Callable[[], object]) -> int:
     """raising(call): how many operations of a call raise by what values they are given."""
-    with Raising() as seen:
+    seen = Raising()
+    with seen:
         call()
     return seen.count
 
