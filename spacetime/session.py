@@ -288,7 +288,7 @@ class Session:
             self._add_family(family)
             if fingerprint is not None and self.fuses:
                 self._known[fingerprint] = family
-        return family, family.join(model)
+        return family, family.join(model, alone=fingerprint is None or not self.fuses)
 
     def _add_family(self, family: Family | ProcessFamily) -> None:
         family.native = self._executor.native.add_family(list(family.buckets))
