@@ -57,10 +57,11 @@ class Family:
     next_member: int = 0
     members: set[int] = field(default_factory=set)
 
-    def join(self, model: nn.Module) -> int:
+    def join(self, model: nn.Module, *, alone: bool = False) -> int:
         """The member number of `model`, which has this family's fingerprint, or is its first.
 
-        The model is the family's from now on: nobody else may hold it.
+        The model is the family's from now on: nobody else may hold it. alone: nobody else will
+        join, so that a copy of the weights besides the program's need not be kept.
         """
         if self.fused is not None:
             return self._append(model)
@@ -78,6 +79,8 @@ class Family:
                 self.runner.shares = False
             self.runner.alone[number] = program.call
             self.program = self.program if number else program
+        if alone:
+            self.first = None
         return self._admit(number)
 
     def update(self, tenant: str, number: int, model: nn.Module) -> None:

@@ -74,7 +74,7 @@ class Registry:
             self._add(family)
             if key is not None and self._fuses:
                 self._known[key] = family
-        return family, family.join(model)
+        return family, family.join(model, alone=key is None or not self._fuses)
 
     def _add(self, family: Family | ProcessFamily) -> None:
         family.native = self._executor.native.add_family(list(family.buckets))

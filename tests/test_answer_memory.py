@@ -24,26 +24,20 @@ class Returns(nn.Module):
         self.what = what
         self.layer = nn.Linear(4, 3)
         self.register_buffer("table", torch.arange(3.0).reshape(1, 3))
-        self.kept: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Any:  # noqa: PLR0911 - one for each case
+    def forward(self, x: Tensor) -> Any:
         y = self.layer(x)
-        match self.what:
-            case "input":
-                return x
-            case "view of the input":
-                return x[:, 1:3]
-            case "weight":
-                return self.layer.bias.expand(x.shape[0], 3)
-            case "buffer":
-                return self.table.expand(x.shape[0], 3)
-            case "views of one":
-                return y, y[:, :2], y
-            case "a part":
-                return torch.cat([y, y], 1)[:, 1:2]
-            case "numbers":
-                return y, torch.tensor([2.0, 3.0]).expand(x.shape[0], 2)
-        return y
+        returned: dict[str, Callable[[], Any]] = {
+            "layer": lambda: y,
+            "input": lambda: x,
+            "view of the input": lambda: x[:, 1:3],
+            "weight": lambda: self.layer.bias.expand(x.shape[0], 3),
+            "buffer": lambda: self.table.expand(x.shape[0], 3),
+            "views of one": lambda: (y, y[:, :2], y),
+            "a part": lambda: torch.cat([y, y], 1)[:, 1:2],
+            "numbers": lambda: (y, torch.tensor([2.0, 3.0]).expand(x.shape[0], 2)),
+        }
+        return returned[self.what]()
 
 
 WHATS = [

@@ -1,4 +1,4 @@
-"""Models whose weights change while they are served. Other processes import this module."""
+"""Models whose weights change while they are served; other processes import them. No tests."""
 
 from __future__ import annotations
 

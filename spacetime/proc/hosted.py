@@ -65,7 +65,8 @@ class Hosted:
         )
         outputs = outputs_json(name, family.runner.outputs)
         kin = next((t for t, m in self._members.items() if m.family is family), None)
-        self._members[tenant] = _Member(family, family.join(model))
+        alone = print_ is None or not fuse
+        self._members[tenant] = _Member(family, family.join(model, alone=alone))
         if print_ is not None and fuse:
             self._known[print_] = family
         ns = {bucket: family.predicted_ns(0, bucket) for bucket in family.buckets}

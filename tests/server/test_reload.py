@@ -95,13 +95,13 @@ def test_no_request_is_lost_or_mixed_while_weights_are_read_again(
     begun, in_force, stop, wrong = [1.0], [1.0], threading.Event(), list[str]()
 
     def call() -> None:
-        while not stop.is_set():
-            try:
+        try:
+            while not stop.is_set():
                 least, found = in_force[0], level(server)
                 if not least <= found <= begun[0]:
                     wrong.append(f"{found} from {least} to {begun[0]}")
-            except BaseException as error:  # noqa: PERF203 - a thread tells what it met
-                wrong.append(repr(error))
+        except BaseException as error:
+            wrong.append(repr(error))
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
