@@ -1,4 +1,4 @@
-"""What `spacetime plan` promises beside the plan: simulated, the same every time, said in a line."""
+"""What `spacetime plan` promises beside the plan: it is simulated, always the same, and said so."""
 
 from __future__ import annotations
 
