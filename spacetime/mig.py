@@ -72,7 +72,12 @@ class Geometry:
 
     def shape(self, units: int) -> Shape | None:
         """The shape of a size; None where there is none."""
-        return next((shape for shape in self.shapes if shape.units == units), None)
+        return _by_units(self.shapes).get(units)
+
+
+@lru_cache(maxsize=64)
+def _by_units(shapes: tuple[Shape, ...]) -> dict[int, Shape]:
+    return {shape.units: shape for shape in shapes}
 
 
 WIDE = Geometry(COMPUTE_SLICES, tuple(SHAPES.values()))

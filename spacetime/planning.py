@@ -92,10 +92,8 @@ def from_options(
         made = explained(made, load, points, facts, options)
     if out is not None:
         out.write_text(plan_json.dumps(made), encoding="utf-8")
-    if form is not None:
-        print(EXPORTS[form](made, facts), end="")
-    elif as_json:
-        print(plan_json.dumps(made), end="")
+    if form is not None or as_json:
+        print(EXPORTS[form](made, facts) if form else plan_json.dumps(made), end="")
     else:
         show(made, load, points, facts)
     ask.say(said, aside=as_json or form is not None)
@@ -175,7 +173,7 @@ def _simulator() -> Any:
     try:
         return import_module("spacetime.proven")
     except ImportError as error:
-        if not (error.name or "").startswith("spacetime._native"):
+        if "_native" not in str(error):
             raise
         return None
 

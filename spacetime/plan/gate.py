@@ -25,7 +25,7 @@ from spacetime.plan.timing import busy, loads
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
-MOST_GPUS = 4096  # of a plan: more is a rate in a wrong unit, or a workload to be divided
+MOST_GPUS = 1024  # of a plan: more is a rate in a wrong unit, or a workload to be divided
 Kind = TypeVar("Kind", bound=type[Any])
 
 
