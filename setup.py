@@ -118,6 +118,7 @@ class Build(build_ext):
             depends=headers,
         )
         library = package / "lib" / "libspacetime.so"
+        library.unlink(missing_ok=True)  # the linker's map may be newer than every object
         self.compiler.link_shared_object(
             objects,
             str(library),

@@ -48,8 +48,8 @@ class Double(nn.Module):
 TO_PLAN = "tenants: [{name: alone, model: net, slo_ms: 20, rate_rps: 50}]\n"
 PROFILES = """\
 model,device,kind,units,batch,procs,latency_ms,throughput_rps,source
-net,cpu,cores,1,1,1,5,200,measured
-net,cpu,cores,2,1,1,3,333.3,measured
+net,cpu-2,cores,1,1,1,5,200,measured
+net,cpu-2,cores,2,1,1,3,333.3,measured
 """
 
 
@@ -139,7 +139,8 @@ class Installed:
     folder: Path
 
     def __call__(self, program: str, *arguments: str | Path) -> str:
-        return run(self.environment / "bin" / program, *arguments, cwd=self.folder)
+        path = self.environment / "bin" / program
+        return run(path, *arguments, cwd=self.folder, timeout=900)
 
     @property
     def package(self) -> Path:
@@ -213,6 +214,7 @@ def test_the_c_example_is_built_with_it(installed: Installed) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_demo_runs_from_it(installed: Installed) -> None:
     said = installed("spacetime", "demo", "--seconds", "1", "--tenants", "2", "--json")
     report = json.loads(said[said.index("{") :])
