@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,27 +13,61 @@ from spacetime.errors import InvalidInput
 
 MOST_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
 MOST_RATE = 1e9
+MOST_MIB = 1e9
 MOST_COUNT = 2**31 - 1
 MOST_PRIORITY = 10**9
 
 
-def positive(tenant: str, field: str, value: Any, *, most: float, unit: str = "") -> float:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a tenant is added with, checked; `limit` in bytes."""
+
+    slo_ms: float | None
+    rate_rps: float
+    priority: int
+    weight: float
+    queue_limit: int
+    limit: int | None
+
+
+def options_of(  # noqa: PLR0917 - in the order of Session.add
+    tenant: str,
+    slo_ms: Any,
+    rate_rps: Any,
+    priority: Any,
+    weight: Any,
+    queue_limit: Any,
+    memory_limit_mib: Any,
+) -> Options:
+    """The options of Session.add; InvalidInput names the one that is wrong."""
+    mib = optional(tenant, "memory_limit_mib", memory_limit_mib, most=MOST_MIB)
+    return Options(
+        optional(tenant, "slo_ms", slo_ms, most=MOST_MS),
+        positive(tenant, "rate_rps", rate_rps, most=MOST_RATE),
+        priority_of(tenant, priority),
+        positive(tenant, "weight", weight, most=MOST_RATE),
+        whole(tenant, "queue_limit", queue_limit, 1, MOST_COUNT),
+        None if mib is None else int(mib * 2**20),
+    )
+
+
+def positive(tenant: str, field: str, value: Any, *, most: float) -> float:
     """A positive real number up to `most`; NumPy's will do, texts and truth values will not."""
     if isinstance(value, Real) and not isinstance(value, bool):
         given = float(value)
         if math.isfinite(given) and 0 < given <= most:
             return given
-    raise InvalidInput(tenant, field, f"a positive number{unit} of at most {most:g}", _shown(value))
+    raise InvalidInput(tenant, field, f"a positive number of at most {most:g}", _shown(value))
 
 
-def optional(tenant: str, field: str, value: Any, *, most: float, unit: str = "") -> float | None:
+def optional(tenant: str, field: str, value: Any, *, most: float) -> float | None:
     """The same, or None."""
-    return None if value is None else positive(tenant, field, value, most=most, unit=unit)
+    return None if value is None else positive(tenant, field, value, most=most)
 
 
 def whole(tenant: str, field: str, value: Any, least: int, most: int) -> int:
     """A whole number from `least` to `most`."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most:
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most:
         return int(value)
     raise InvalidInput(tenant, field, f"a whole number from {least} to {most}", _shown(value))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,23 +14,12 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from spacetime.admission import exported_of, resident_family
-from spacetime.arguments import (
-    MOST_COUNT,
-    MOST_MS,
-    MOST_RATE,
-    check_layout,
-    name_of,
-    optional,
-    policy_of,
-    positive,
-    priority_of,
-    whole,
-)
+from spacetime.arguments import check_layout, name_of, options_of, policy_of, whole
 from spacetime.capture import capturer_of
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
 from spacetime.device import Device, chosen, laid_out, open_device
-from spacetime.errors import InvalidInput, SpacetimeError
+from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
 from spacetime.family import Family, family_of
@@ -143,19 +133,15 @@ class Session:
             if not self.partitions:
                 raise InvalidInput("-", "lanes", "at least one when the session opens", "none")
             name = self._free_name(name)
-            slo_ms = optional(name, "slo_ms", slo_ms, most=MOST_MS)
-            rate_rps = positive(name, "rate_rps", rate_rps, most=MOST_RATE)
-            weight = positive(name, "weight", weight, most=MOST_RATE)
-            queue_limit = whole(name, "queue_limit", queue_limit, 1, MOST_COUNT)
-            priority = priority_of(name, priority)
-            mib = optional(name, "memory_limit_mib", memory_limit_mib, most=MOST_MS)
-            limit = None if mib is None else int(mib * 2**20)
+            told = options_of(
+                name, slo_ms, rate_rps, priority, weight, queue_limit, memory_limit_mib
+            )
             module = served(name, model)
             also = self._place.inputs if self._place is not None else ()
             signature = signature_of(name, example_inputs, example_kwargs or {}, also=also)
             example: list[Tensor] = pytree.tree_leaves((example_inputs, example_kwargs or {}))
-            with undisturbed():
-                family, member = self._joined(module, signature, example, slo_ms, limit)
+            with undisturbed(), _in_a_line(name):
+                family, member = self._joined(module, signature, example, told.slo_ms, told.limit)
             try:
                 lane, shares = self._routed(name, family)
             except SpacetimeError:
@@ -163,15 +149,14 @@ class Session:
                 raise
             number = self._executor.native.add_tenant(
                 family=family.native,
-                priority=priority,
-                weight=weight,
-                queue_limit=queue_limit,
+                priority=told.priority,
+                weight=told.weight,
+                queue_limit=told.queue_limit,
                 lane=lane,
                 lane_weights=shares,
             )
-            tenant = Tenant(
-                name, slo_ms, rate_rps, family, member, number, lane, signature, self._executor
-            )
+            own = (number, lane, signature, self._executor)
+            tenant = Tenant(name, told.slo_ms, told.rate_rps, family, member, *own)
             self.tenants[name] = tenant
             return tenant
 
@@ -370,3 +355,14 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
+
+
+@contextmanager
+def _in_a_line(tenant: str) -> Iterator[None]:
+    """Whatever a model makes PyTorch raise while it is taken in is an error of this library."""
+    try:
+        yield
+    except SpacetimeError:
+        raise
+    except Exception as error:
+        raise ModelError(tenant, error) from error
