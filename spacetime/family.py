@@ -117,7 +117,7 @@ class Family:
         return self._admit(number)
 
     def _try_to_fuse(self, first: nn.Module, second: nn.Module) -> None:
-        if not first.state_dict():
+        if not any(t.is_floating_point() for t in first.state_dict().values()):
             self.why = "not fused: the model has no weights to stack"
             return
         args, kwargs = pytree.tree_unflatten(list(self.example), self.signature.spec)
