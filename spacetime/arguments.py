@@ -14,17 +14,18 @@ from spacetime.errors import InvalidInput
 
 MOST_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
 MOST_RATE = 1e9
+MOST_MIB = 1e9
 MOST_COUNT = 2**31 - 1
 MOST_PRIORITY = 10**9
 
 
-def positive(tenant: str, field: str, value: Any, *, most: float, unit: str = "") -> float:
+def positive(tenant: str, field: str, value: Any, *, most: float) -> float:
     """A positive real number up to `most`; NumPy's will do, texts and truth values will not."""
     if isinstance(value, Real) and not isinstance(value, bool):
         given = float(value)
         if math.isfinite(given) and 0 < given <= most:
             return given
-    raise InvalidInput(tenant, field, f"a positive number{unit} of at most {most:g}", _shown(value))
+    raise InvalidInput(tenant, field, f"a positive number of at most {most:g}", _shown(value))
 
 
 def rate_of(tenant: str, value: Any) -> float:
@@ -33,14 +34,14 @@ def rate_of(tenant: str, value: Any) -> float:
     return 0.0 if idle else positive(tenant, "rate_rps", value, most=MOST_RATE)
 
 
-def optional(tenant: str, field: str, value: Any, *, most: float, unit: str = "") -> float | None:
+def optional(tenant: str, field: str, value: Any, *, most: float) -> float | None:
     """The same, or None."""
-    return None if value is None else positive(tenant, field, value, most=most, unit=unit)
+    return None if value is None else positive(tenant, field, value, most=most)
 
 
 def whole(tenant: str, field: str, value: Any, least: int, most: int) -> int:
     """A whole number from `least` to `most`."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most:
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most:
         return int(value)
     raise InvalidInput(tenant, field, f"a whole number from {least} to {most}", _shown(value))
 
@@ -94,7 +95,7 @@ def tenant_options(
     batchable: Any,
 ) -> TenantOptions:
     """The options of a new tenant; InvalidInput names the first that does not fit."""
-    mib = optional(name, "memory_limit_mib", memory_limit_mib, most=MOST_MS)
+    mib = optional(name, "memory_limit_mib", memory_limit_mib, most=MOST_MIB)
     return TenantOptions(
         name,
         optional(name, "slo_ms", slo_ms, most=MOST_MS),

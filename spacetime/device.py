@@ -131,7 +131,7 @@ def laid_out(
         if lanes is not None:
             raise InvalidInput("-", "sizes", "given without lanes", "both")
         return sized(device, sizes)
-    if isinstance(lanes, Integral):
+    if isinstance(lanes, int | Integral):
         return divided(device, int(lanes))
     if lanes is not None:
         return chosen(device, lanes)

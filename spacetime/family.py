@@ -189,6 +189,9 @@ class Family:
         return self._admit(number)
 
     def _try_to_fuse(self, first: nn.Module, second: nn.Module) -> None:
+        if not any(t.is_floating_point() for t in first.state_dict().values()):
+            self.why = "not fused: the model has no weights to stack"
+            return
         args, kwargs = pytree.tree_unflatten(list(self.example), self.signature.spec)
         template = first if isinstance(self.exported, str) else self.exported
         try:

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from spacetime.errors import InvalidInput, reason_of
 
 CPU = torch.device("cpu")
 _MODES = ("train", "training", "is_training", "use_input_stats")  # of operators: true in training
+_TRACED: Any = getattr(torch.jit, "TopLevelTracedModule")  # noqa: B009 - not in its stub
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -96,13 +97,13 @@ def part_in_training(model: nn.Module) -> str | None:
     for path, part in model.named_modules():
         within = any(not f or path == f or path.startswith(f"{f}.") for f in fixed)
         if not within and getattr(part, "training", False):  # frozen TorchScript has no flag
-            return path
+            return str(path)
     return None
 
 
 def _refuse_training(tenant: str, path: str, part: nn.Module) -> None:
     expected = "in eval mode (call model.eval())"
-    if isinstance(part, torch.jit.TopLevelTracedModule):
+    if isinstance(part, _TRACED):
         expected = "in eval mode when it is traced (call eval() on it before torch.jit.trace)"
     raise InvalidInput(tenant, "model", expected, f"training mode in {path or 'the model itself'}")
 
@@ -126,7 +127,7 @@ def _is_quantised(part: nn.Module) -> bool:
 
 def _check_tensors(tenant: str, model: nn.Module) -> None:
     for path, tensor in _tensors(model):
-        if isinstance(tensor, UninitializedTensorMixin):
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             expected = "initialised (call the model once on an example, or load its weights)"
             raise InvalidInput(tenant, f"model.{path}", expected, "a lazy parameter")
         if tensor.device.type == "meta":

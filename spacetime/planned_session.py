@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from spacetime import devices
 from spacetime.apart import alone_of
@@ -119,8 +120,8 @@ class PlannedSession(Session):
             self._registry.place = Place(there.native, there.capturer, partitions)
 
     def add(
-        self, model: nn.Module, *, example_inputs: Sequence[Any], name: str | None = None,
-        **options: Any,
+        self, model: nn.Module | ExportedProgram, *, example_inputs: Sequence[Any],
+        name: str | None = None, **options: Any,
     ) -> Tenant:  # fmt: skip
         """Makes `model` the workload's tenant `name`; objective, rate, priority and weight are
         the workload's unless given. See Session.add.

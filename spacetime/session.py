@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from spacetime.core import Policy
 from spacetime.counters import Counters, counters
 from spacetime.device import Device, chosen, laid_out, open_device
 from spacetime.difference import coarse_on_device
-from spacetime.errors import InvalidInput, SpacetimeError
+from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.executor import Executor, serving
 from spacetime.explain import explain
 from spacetime.modules import served
@@ -265,7 +266,7 @@ class Session:
         mould, buckets = Mould(name, module), self._buckets if self.fuses else [1]
         bound = self._bound_ns(options.slo_ms)
         asked = Asked(buckets, bound, options.batchable, options.limit)
-        with undisturbed():
+        with undisturbed(), _in_a_line(name):
             family, member = self._registry.join(module, signature, example, asked)
         try:
             lane, shares = self._routed(name, family)
@@ -341,3 +342,14 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(drain=kind is None)
+
+
+@contextmanager
+def _in_a_line(tenant: str) -> Iterator[None]:
+    """Whatever a model makes PyTorch raise while it is taken in is an error of this library."""
+    try:
+        yield
+    except SpacetimeError:
+        raise
+    except Exception as error:
+        raise ModelError(tenant, error) from error

@@ -53,7 +53,7 @@ class _Packer(pickle.Pickler):
             raise pickle.PicklingError(f"class {obj.__name__} of {where}")
         if isinstance(obj, torch.jit.ScriptModule):
             saved = io.BytesIO()
-            torch.jit.save(obj, saved)  # type: ignore[no-untyped-call]
+            torch.jit.save(obj, saved)
             return _script, (saved.getvalue(),)
         if isinstance(obj, fx.GraphModule) and {"train", "eval"} & set(vars(obj)):
             raise pickle.PicklingError("what torch.export made; add the module it was made of")
