@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -271,7 +271,7 @@ def _candidates(flat: Flat, example: Sequence[Tensor]) -> Iterator[tuple[str, Fl
         with _OneDnnProducts():
             return jit.freeze(traced())
 
-    ways = {
+    ways: dict[str, Callable[[], Any]] = {
         "TorchScript, oneDNN layouts": lambda: jit.optimize_for_inference(traced()),
         "TorchScript, frozen": lambda: jit.freeze(traced()),
     }

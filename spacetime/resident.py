@@ -214,8 +214,7 @@ class ResidentFamily:
             )
             # The model's own answer, whatever stands in it beside tensors.
             there = _within(device, partial(module.model, *args, **kwargs))
-            back = work.leaves[0].device
-            answers.append(pytree.tree_map_only(Tensor, lambda y, to=back: own(y.to(to)), there))
+            answers.append(_returned(there, work.leaves[0].device))
         self.place.capturer.settle()  # whoever gets an answer may be on another stream
         return answers
 
@@ -244,6 +243,11 @@ class ResidentFamily:
         if self.graph is None:
             return [t.detach() for t in tensors_of(model)]
         return [entry.compute(model.state_dict()) for entry in self.graph.plain.entries]
+
+
+def _returned(answer: Any, device: torch.device) -> Any:
+    """An answer with tensors of its own on the caller's device."""
+    return pytree.tree_map_only(Tensor, lambda y: own(y.to(device)), answer)
 
 
 def _within(device: torch.device, call: Callable[[], Any]) -> Any:

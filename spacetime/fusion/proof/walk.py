@@ -95,7 +95,7 @@ def _value(
     if node.target is operator.getitem:
         source, position = node.args
         made = values[source]  # type: ignore[index]
-        return made[position] if isinstance(made, tuple) else made
+        return made[position] if isinstance(made, tuple) else made  # type: ignore[index]
     if name in _WRAPPERS:
         return _wrapped(module, node, values, symbol)
     sized = [values[n] for n in node.all_input_nodes if isinstance(values[n], Size)]
