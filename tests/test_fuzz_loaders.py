@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spacetime import profile_file, profile_import, recorded, scenario_file, workload_file
-from spacetime.cli import _status
+from spacetime.cli import status
 from spacetime.errors import SpacetimeError
 from spacetime.plan import plan_json
 
@@ -194,7 +194,7 @@ def test_the_command_exits_with_2(
         ["profile", profiles, "--import", "gpulet", "--out", str(tmp_path / "o.csv")],
     ):
         monkeypatch.setattr("sys.argv", ["spacetime", *words])
-        assert _status() == 2
+        assert status() == 2
         said = capsys.readouterr().err
         assert said.startswith("spacetime: ")
         assert said.count("\n") == 1

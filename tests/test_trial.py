@@ -132,3 +132,12 @@ def test_sameness_is_strict_about_number_shape_and_dtype() -> None:
     assert not same_rows(x, [torch.ones(2, dtype=torch.float64)])
     assert not same_rows(x, [])
     assert not same_rows(None, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_numbers_of_any_size(dtype: torch.dtype) -> None:
+    largest = 2 ** (8 * dtype.itemsize) - 1
+    example = [torch.tensor([[largest, 1, 0]], dtype=dtype)]
+    (rows,) = rows_of(example, ranges(example, None), 5, seed=0)
+    assert rows.dtype is dtype
+    assert len({tuple(row.tolist()) for row in rows}) == 5

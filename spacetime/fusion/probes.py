@@ -51,7 +51,7 @@ def ranges(example: Sequence[Tensor], exported: Exported | None) -> Ranges:
             limits = torch.iinfo(x.dtype)
             found.append((limits.min, limits.max + 1))
         else:
-            low, high = int(x.min()), int(x.max())
+            low, high = _limits(x)
             found.append((min(low, 1), max(high, 1) + 1) if low >= 0 else (low, high + 1))
     return Ranges(tuple(found))
 
@@ -88,12 +88,21 @@ def _rows(
         return x.repeat(-(-count // len(x)), *[1] * (x.dim() - 1))[:count].clone()
     low, high = bounds
     # Zeros and ones of two dimensions are masks: the first few places of each row.
-    if (low, high) in {(0, 2), (1, 2)} and x.dim() > 1 and int(x.max()) == 1:
+    if (low, high) in {(0, 2), (1, 2)} and x.dim() > 1 and _limits(x)[1] == 1:
         return _lengths(shape, generator).to(x.dtype)
-    made = torch.randint(low, high, shape, generator=generator)
+    high = min(high, torch.iinfo(torch.int64).max)  # as far as random numbers go
+    made = torch.randint(min(low, high - 1), high, shape, generator=generator)
     if made.numel():
         made.view(-1)[0], made.view(-1)[-1] = high - 1, low
     return made.to(x.dtype)
+
+
+def _limits(x: Tensor) -> tuple[int, int]:
+    """The smallest and the largest number; PyTorch has neither for unsigned ones."""
+    if x.dtype in {torch.uint16, torch.uint32, torch.uint64}:
+        values: list[int] = x.flatten().tolist()
+        return min(values), max(values)
+    return int(x.min()), int(x.max())
 
 
 def _floats(x: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
