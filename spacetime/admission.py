@@ -156,7 +156,7 @@ def _seen(
             reference.model, signature, [x.to(device, copy=True) for x in example], within
         )
         with torch.no_grad():
-            sample = there(*[x[:1] for x in example])
+            sample = there(*example)
         mixed = "" if graph is None else apart(graph, batchable)
         if graph is not None and not mixed and not outputs.why_not:
             trial = tried(there, [x.cpu() for x in example], within, max(*buckets, 3))

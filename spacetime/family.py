@@ -215,6 +215,7 @@ class Family:
         within = ranges(self.example, fused.exported)
         trial = tried(flat, self.example, within, max(buckets[-1], 3))
         alone, mixed = fused.alone(number), fused.script()
+        inputs, _ = trial.rows(range(3))
 
         def as_every_second(*inputs: Tensor) -> list[Tensor]:
             rows = len(inputs[0])
@@ -225,8 +226,8 @@ class Family:
         return (
             not trial.fault(alone, buckets)
             and not trial.fault(as_every_second, [max(1, buckets[-1] // 2)])
-            and keeps_what_is_no_number(flat, alone, trial)
-            and keeps_what_is_no_number(flat, as_every_second, trial)
+            and keeps_what_is_no_number(flat, alone, inputs)
+            and keeps_what_is_no_number(flat, as_every_second, inputs)
         )
 
     def _measure(self, fused: Fused) -> None:

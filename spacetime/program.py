@@ -28,11 +28,11 @@ from spacetime.signature import Signature
 from spacetime.tracing import tracing
 from spacetime.trial import (
     FlatCall,
-    Trial,
+    alike,
     holds_to_the_ordinary,
     keeps_what_is_no_number,
     ordinary,
-    same_rows,
+    taken_whole,
     tried,
 )
 
@@ -119,19 +119,25 @@ def program_of(
         if isinstance(exported, str) or outputs.why_not:
             why = f"not exported: {exported}" if isinstance(exported, str) else outputs.why_not
             return _whole(model, signature, outputs, why)
-        trial = tried(flat, example, within, max(*buckets, 3))
+        doubted, trial = apart(exported, batchable), None
+        if not doubted:
+            trial = tried(flat, example, within, max(*buckets, 3))
+            doubted = trial.fault(flat, buckets)
     except SpacetimeError:
         raise
     except Exception as cause:
         raise ModelError(signature.tenant, cause) from cause
-    doubted = apart(exported, batchable)
-    if not doubted:
-        doubted = trial.fault(flat, buckets)
-        if doubted and batchable:
-            refused = f"True, but {doubted}"
-            raise InvalidInput(signature.tenant, "batchable", "False or None", refused)
-    call, how = _fastest(flat, example, trial, exported, buckets if not doubted else ())
-    return Program(call, outputs, how, doubted and f"requests run alone: {doubted}", not doubted)
+    if doubted and batchable:
+        raise InvalidInput(signature.tenant, "batchable", "False or None", f"True, but {doubted}")
+    if doubted or trial is None:
+        batches = taken_whole(flat, example, within)
+        fits: Callable[[FlatCall], bool] = lambda call: alike(flat, call, batches)  # noqa: E731
+        call, how = _fastest(flat, exported, fits, batches[0], [])
+        return Program(call, outputs, how, f"requests run alone: {doubted}", batches=False)
+    inputs, _ = trial.rows(range(4 if len(trial.inputs[0]) > 3 else 3))
+    known = trial
+    call, how = _fastest(flat, exported, lambda c: not known.fault(c, buckets), inputs, buckets)
+    return Program(call, outputs, how, "", batches=True)
 
 
 def apart(exported: Exported, batchable: bool | None) -> str:
@@ -156,27 +162,27 @@ def _whole(model: nn.Module, signature: Signature, outputs: Outputs, why: str) -
 
 def _fastest(
     flat: Flat,
-    example: Sequence[Tensor],
-    trial: Trial,
     exported: Exported,
+    fits: Callable[[FlatCall], bool],
+    inputs: Sequence[Tensor],
     buckets: Sequence[int],
 ) -> tuple[FlatCall, str]:
-    """The fastest program that answers as the module, and its name. No buckets: requests of any
-    size run as they come."""
+    """The fastest program that answers as the module, and its name. `inputs` is a batch that the
+    module takes; with buckets it takes any, else perhaps no other."""
     if looks_at_values(exported.module):  # tracing would bake in what the example's values were
         return flat, "eager"
     ways = []
-    for how, program in _candidates(flat, example):
-        if not _agrees(flat, program, trial, buckets):
+    for how, program in _candidates(flat, inputs):
+        if not fits(program):
             continue
         call: FlatCall = program
-        if not keeps_what_is_no_number(flat, program, trial):
-            if not holds_to_the_ordinary(flat, program, trial):
+        if not keeps_what_is_no_number(flat, program, inputs):
+            if not holds_to_the_ordinary(flat, program, inputs):
                 continue
             call = _with_exact(program, flat)
         ways.append((how, call))
-    rows = sorted({1, *buckets[-1:]})
-    how, call = min(ways, key=lambda w: _seconds(w[1], example, rows)) if ways else ("eager", flat)
+    rows = sorted({1, *buckets[-1:]}) if buckets else [len(inputs[0])]
+    how, call = min(ways, key=lambda w: _seconds(w[1], inputs, rows)) if ways else ("eager", flat)
     return call, how
 
 
@@ -259,9 +265,9 @@ def _returned(
     return flat, spec, type(out)
 
 
-def _candidates(flat: Flat, example: Sequence[Tensor]) -> Iterator[tuple[str, FlatCall]]:
+def _candidates(flat: Flat, batch: Sequence[Tensor]) -> Iterator[tuple[str, FlatCall]]:
     """TorchScript programs of the model; those that cannot be made are left out."""
-    inputs = tuple(spread(example, 2))
+    inputs = tuple(batch)
     jit: Any = torch.jit  # untyped in PyTorch
 
     def traced() -> Any:
@@ -282,7 +288,7 @@ def _candidates(flat: Flat, example: Sequence[Tensor]) -> Iterator[tuple[str, Fl
         with torch.no_grad(), contextlib.suppress(Exception), tracing():
             # TorchScript is deprecated upstream without a replacement that runs without the GIL on
             # a CPU and needs no C++ compilation for each model; what tracing warns of, or fails
-            # with, is answered by _agrees, or by running the model eagerly.
+            # with, is answered by trying it, or by running the model eagerly.
             program = made()
         if program is not None:
             # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
@@ -304,22 +310,6 @@ class _OneDnnProducts(TorchFunctionMode):
         if func is F.linear and not kwargs and args[0].dtype is torch.float32:
             return onednn.linear_of_one(*args)
         return func(*args, **(kwargs or {}))
-
-
-def _agrees(flat: Flat, call: FlatCall, trial: Trial, buckets: Sequence[int]) -> bool:
-    """Same answers as the module, alone and at every bucket, or at any size where there is none."""
-    if buckets:
-        return not trial.fault(call, buckets)
-    with torch.no_grad():
-        for rows in (1, 2, 3):
-            inputs, _ = trial.rows(range(rows))
-            try:
-                same = same_rows(call(*(x.clone() for x in inputs)), flat(*inputs))
-            except Exception:  # of the program, or of the module, which takes no such batch
-                return False
-            if not same:
-                return False
-    return True
 
 
 def _seconds(call: FlatCall, example: Sequence[Tensor], rows: Sequence[int]) -> float:

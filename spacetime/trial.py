@@ -85,25 +85,36 @@ def _trial(flat: FlatCall, inputs: Sequence[Tensor]) -> Trial:
     return Trial(tuple(inputs), tuple(torch.cat(parts) for parts in zip(*alone, strict=True)))
 
 
-def keeps_what_is_no_number(flat: FlatCall, call: FlatCall, trial: Trial) -> bool:
-    """Whether `call` returns NaN and infinities where the model does: some fast layers do not."""
-    inputs, _ = trial.rows(range(min(4, len(trial.inputs[0]))))
-    for value in (float("nan"), float("inf"), -float("inf")):
-        batch = [_with_one(x, value) for x in inputs]
-        with torch.no_grad():
-            expected = flat(*(x.clone() for x in batch))
-        if not same_rows(_answered(call, batch), expected):
+def taken_whole(flat: FlatCall, example: Sequence[Tensor], within: Ranges) -> list[list[Tensor]]:
+    """Batches of several sizes that the model takes, for one whose requests run alone.
+
+    It may take none but its example's.
+    """
+    sizes = dict.fromkeys((len(example[0]), 1, 2, 3))
+    batches = [rows_of(example, within, size, seed=size) for size in sizes]
+    return [b for b in batches if _answered(flat, b) is not None] or [[*example]]
+
+
+def alike(flat: FlatCall, call: FlatCall, batches: Sequence[Sequence[Tensor]]) -> bool:
+    """Whether `call` answers these batches as the model does, and raises where that raises."""
+    for batch in batches:
+        expected, got = _answered(flat, batch), _answered(call, batch)
+        if (got is None) != (expected is None):
+            return False
+        if expected is not None and not same_rows(got, expected):
             return False
     return True
 
 
-def holds_to_the_ordinary(flat: FlatCall, call: FlatCall, trial: Trial) -> bool:
+def keeps_what_is_no_number(flat: FlatCall, call: FlatCall, inputs: Sequence[Tensor]) -> bool:
+    """Whether `call` returns NaN and infinities where the model does: some fast layers do not."""
+    values = (float("nan"), float("inf"), -float("inf"))
+    return alike(flat, call, [[_with_one(x, value) for x in inputs] for value in values])
+
+
+def holds_to_the_ordinary(flat: FlatCall, call: FlatCall, inputs: Sequence[Tensor]) -> bool:
     """Whether `call` answers as the model up to the largest inputs that count as ordinary."""
-    inputs, _ = trial.rows(range(min(4, len(trial.inputs[0]))))
-    batch = [_scaled(x) if x.is_floating_point() else x for x in inputs]
-    with torch.no_grad():
-        expected = flat(*(x.clone() for x in batch))
-    return same_rows(_answered(call, batch), expected)
+    return alike(flat, call, [[_scaled(x) if x.is_floating_point() else x for x in inputs]])
 
 
 def ordinary(leaves: Sequence[Tensor]) -> bool:

@@ -102,6 +102,35 @@ def test_what_is_no_number_stays_none_through_fused_layers() -> None:
     assert all(same_rows([y], [model(x)]) for y, x in zip(answers, pictures, strict=True))
 
 
+class PairOnly(nn.Module):
+    """Takes batches of two, which it compares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_model_may_take_no_batch_but_its_examples(device: str) -> None:
+    model = PairOnly().eval()  # one sample alone raises
+    calls = [(torch.randn(2, 4),) for _ in range(8)]
+    with st.Session(device) as session:
+        answers = asked(session.add(model, example_inputs=(torch.zeros(2, 4),)), calls)
+    assert all(same_rows([y], [model(*call)]) for y, call in zip(answers, calls, strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_size_that_depends_on_values_runs_alone(device: str) -> None:
+    model = Labelled(lambda y: torch.unique(y.round(), return_inverse=True)[1]).eval()
+    calls = [(torch.randn(1, 4),) for _ in range(8)]
+    with st.Session(device) as session:
+        answers = asked(session.add(model, example_inputs=(torch.zeros(1, 4),)), calls)
+    assert all(same_rows(y, model(*call)) for y, call in zip(answers, calls, strict=True))
+
+
 class Labelled(nn.Module):
     """Tensors, and beside them what is none."""
 

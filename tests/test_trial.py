@@ -94,8 +94,9 @@ def test_a_layer_that_swallows_nan_is_found() -> None:
     def swallowing(x: Tensor) -> list[Tensor]:
         return [x.relu().nan_to_num(0.0, float("inf"))]
 
-    assert keeps_what_is_no_number(lambda x: [x.relu()], lambda x: [x.relu()], trial)
-    assert not keeps_what_is_no_number(lambda x: [x.relu()], swallowing, trial)
+    inputs, _ = trial.rows(range(4))
+    assert keeps_what_is_no_number(lambda x: [x.relu()], lambda x: [x.relu()], inputs)
+    assert not keeps_what_is_no_number(lambda x: [x.relu()], swallowing, inputs)
 
 
 def test_a_model_that_refuses_made_up_numbers_is_tried_with_its_own() -> None:

@@ -146,8 +146,20 @@ def export(
         if node.op == "get_attr":
             raise CannotExport(f"its graph holds another, '{node.target}', as torch.cond's does")
     exported = _sort(program, example)
+    _check_sizes(exported)
     _check_errors(exported, model, args, kwargs)
     return exported
+
+
+def _check_sizes(exported: Exported) -> None:
+    """Every size has to follow from the number of slots, not from values."""
+    for node in exported.module.graph.nodes:
+        value = node.meta.get("val")
+        for tensor in value if isinstance(value, (list, tuple)) else [value]:
+            for size in tensor.shape if isinstance(tensor, Tensor) else ():
+                symbols = size.node.expr.free_symbols if isinstance(size, torch.SymInt) else set()
+                if symbols - {exported.symbol}:
+                    raise CannotExport(f"the size of '{node.name}' depends on values")
 
 
 def _check_errors(exported: Exported, model: nn.Module, args: Any, kwargs: Any) -> None:
