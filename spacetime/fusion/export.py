@@ -157,7 +157,9 @@ def _check_sizes(exported: Exported) -> None:
         value = node.meta.get("val")
         for tensor in value if isinstance(value, (list, tuple)) else [value]:
             for size in tensor.shape if isinstance(tensor, Tensor) else ():
-                symbols = size.node.expr.free_symbols if isinstance(size, torch.SymInt) else set()
+                symbols: set[Any] = (
+                    size.node.expr.free_symbols if isinstance(size, torch.SymInt) else set()
+                )
                 if symbols - {exported.symbol}:
                     raise CannotExport(f"the size of '{node.name}' depends on values")
 
