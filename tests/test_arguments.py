@@ -36,6 +36,8 @@ def refused(field: str, call: Any) -> None:
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
 @pytest.mark.parametrize("field", NUMBERS)
 def test_an_option_that_is_no_positive_number(session: st.Session, field: str, value: Any) -> None:
+    if (field, value) == ("rate_rps", 0) and not isinstance(value, bool):
+        return  # a tenant that is deployed and idle
     refused(field, lambda: session.add(mlp(0), example_inputs=(X,), **{field: value}))
 
 
@@ -86,7 +88,7 @@ def test_a_keyword_that_no_call_takes_is_named(session: st.Session) -> None:
         tenant(X, masks=X)
     for value in ("5", True, 0, -1, float("nan"), 1e300):
         refused("deadline_ms", lambda value=value: tenant(X, mask=X, deadline_ms=value))
-    for value in ("1", 1.5, None, 2**40):
+    for value in ("1", 1.5, 2**40):
         refused("priority", lambda value=value: tenant(X, mask=X, priority=value))
 
 

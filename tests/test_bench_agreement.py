@@ -20,7 +20,7 @@ def test_a_policy_is_driven_and_simulated_with_the_same_requests() -> None:
         assert len(row[side]["ms"]) == len(row["quantiles"])
         assert row[side]["ms"] == sorted(row[side]["ms"])
     assert {"p50", "p99", "throughput"} == set(row["off"]) == set(row["hindsight"]["off"])
-    assert bench_agreement.shown([row | {"model": "tiny"}]).row_count == 1
+    assert len(bench_agreement.shown([row | {"model": "tiny"}]).rows) == 1
 
 
 def test_two_sides_that_did_the_same_agree() -> None:

@@ -274,7 +274,7 @@ def test_a_callback_may_submit_and_may_fail() -> None:
         ({"slo_ms": 0}, "slo_ms"),
         ({"slo_ms": -1}, "slo_ms"),
         ({"slo_ms": float("nan")}, "slo_ms"),
-        ({"rate_rps": 0}, "rate_rps"),
+        ({"rate_rps": -1}, "rate_rps"),
         ({"weight": -1}, "weight"),
         ({"queue_limit": 0}, "queue_limit"),
         ({"name": ""}, "name"),
