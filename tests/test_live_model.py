@@ -106,5 +106,5 @@ def test_what_cannot_run_is_refused_in_one_line(
 
 
 def test_a_factory_that_raises_is_the_models_fault(folder: Path) -> None:
-    with pytest.raises(ModelError, match="tenant a: the model raised OSError: file"):
+    with pytest.raises(ModelError, match="tenant a: the model raised OSError: no such"):
         live_model(tenant(folder, "breaks"), folder)
