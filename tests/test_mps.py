@@ -219,11 +219,11 @@ def test_a_plan_keeps_to_the_clients_a_server_takes() -> None:
         return PartitionPlan(name, kind, units, tenants, 0, procs, **more)
 
     full = GpuPlan(0, (part("a", "mps", 50, 24), part("b", "mps", 50, 24)))
-    assert not [*_clients(full)]
+    assert not [*_clients(full, 7)]
     over = GpuPlan(0, (*full.partitions, part("c", "mps", 1, 1)))
-    assert [str(v) for v in _clients(over)] == [
+    assert [str(v) for v in _clients(over, 7)] == [
         "gpu 0: clients: 49 processes, an MPS server takes 48"
     ]
     inside = GpuPlan(0, (part("a", "mig", 1, 1), part("b", "mps", 100, 7, parent="a")))
-    (violation,) = _clients(inside)
+    (violation,) = _clients(inside, 7)
     assert "7 processes, MPS in 1 slices takes 6" in str(violation)

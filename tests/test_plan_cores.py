@@ -91,7 +91,7 @@ def test_any_demand_is_planned_soundly_or_refused(
     load, points, options = tenants(*asked), profiles(of=cores), PlanOptions()
     for name in ("whole-gpu", "time-only", "spacetime"):
         try:
-            plan = planner(name, **({"seconds": 1.0} if name == "spacetime" else {})).plan(
+            plan = planner(name, **({"nodes": 50} if name == "spacetime" else {})).plan(
                 load, points, cpu(cores), options
             )
         except InfeasibleError:
