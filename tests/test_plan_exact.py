@@ -112,7 +112,9 @@ def test_a_split_that_never_fills_names_the_tenant() -> None:
 
 def test_too_few_devices() -> None:
     load = Workload((tenant("a", 3000),))
-    with pytest.raises(InfeasibleError, match="tenant a: gpus: needs 4 devices, there are 3"):
+    with pytest.raises(
+        InfeasibleError, match="tenant a: gpus: any plan needs 4 devices at least, there are 3"
+    ):
         planner("exact").plan(load, HAND, A100, PlanOptions(gpus=3, max_utilisation=1))
     with pytest.raises(UnsupportedError, match="nodes: must be at least 1"):
         planner("exact", nodes=0)

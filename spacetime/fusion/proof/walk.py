@@ -46,8 +46,8 @@ class Doubt:
 class _Ended(Exception):
     """Carries the doubt out of nested graphs."""
 
-    def __init__(self, doubt: Doubt) -> None:
-        self.doubt = doubt
+    def __init__(self, operation: str, where: str, reason: str) -> None:
+        super().__init__(operation, where, reason)
 
 
 def doubt(exported: Exported) -> Doubt | None:
@@ -63,7 +63,7 @@ def doubt(exported: Exported) -> Doubt | None:
     try:
         returned = _walk(exported.module, values, exported.symbol)
     except _Ended as ended:
-        return ended.doubt
+        return Doubt(*ended.args)
     for node, value in returned:
         if value != Layout(0):
             return Doubt(_name(node), _where(node), "an output has no sample in each row")
@@ -81,7 +81,7 @@ def _walk(
             try:
                 values[node] = _value(module, node, values, symbol)
             except Mixed as why:
-                raise _Ended(Doubt(_name(node), _where(node), str(why))) from None
+                raise _Ended(_name(node), _where(node), str(why)) from None
         elif node.op == "output":
             return [(n, values[n]) for n in tensors(node.args)]
     return []
