@@ -151,8 +151,8 @@ class _Asked:
             else "this is the plan as its paper has it; planner spacetime keeps more"
         )  # fmt: skip
         return (
-            f"WARNING: {how[0].lower()}{how[1:]}, tenant {name} has {_percent(part)} of its requests in time, "
-            f"less than {TARGET:.0%}: {why}."
+            f"WARNING: {how[0].lower()}{how[1:]}, tenant {name} has {_percent(part)} of its "
+            f"requests in time, less than {TARGET:.0%}: {why}."
         )
 
     def say(self, said: str, *, aside: bool) -> None:
