@@ -274,7 +274,7 @@ CANNOT: dict[str, tuple[Any, str]] = {
     "batch mean": (lambda n, x: n.l(x - x.mean(0)), "mean: .*whole batch"),
     "batch maximum": (lambda n, x: n.l(x / x.max()), "max.*: .*whole batch"),
     "gram matrix": (lambda n, x: n.l(x) @ x.t(), "holds the batch twice"),
-    "cumulative sum": (lambda n, x: n.l(x.cumsum(0)), "depends on the others"),
+    "cumulative sum": (lambda n, x: n.l(x.cumsum(0)), "works over the batch"),
     "weight output": (lambda n, x: (n.l(x), n.l.weight), "needs the batch as its first"),
     "turned output": (lambda n, x: n.l(x).t(), "needs the batch as its first"),
 }

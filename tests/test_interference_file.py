@@ -96,7 +96,7 @@ def test_the_command_plans_with_it_checks_with_it_and_shows_the_errors(tmp_path:
 
     def units(data: object) -> tuple[list[int], str]:
         args = ["plan", f"{tmp_path}/w.json", "--profiles", f"{tmp_path}/p.csv", "--planner",
-                "igniter", "--json", "--max-utilisation", "1",
+                "igniter", "--json", "--max-utilisation", "1", "--steady",
                 "--interference", str(write(tmp_path, data))]  # fmt: skip
         done = CliRunner().invoke(cli, args, catch_exceptions=False)
         plan = plan_json.loads(done.stdout)

@@ -157,6 +157,11 @@ APART: dict[str, tuple[Any, ...]] = {
     "pairs of features": (lambda x, b: b(x, x), ROW, nn.Bilinear(6, 6, 2)),
     "slopes": (lambda x, p: p(x), PICTURE, nn.PReLU(3)),
     "classes of a known number": (lambda x: F.one_hot((x > 0).long(), 2), ROW),
+    "a step": (lambda x, c: c(x)[0], ROW, nn.LSTMCell(6, 3)),
+    "a table gathered from": (
+        lambda x: torch.arange(12.0).view(6, 2).gather(0, (x[:, :2] > 0).long()), ROW
+    ),
+    "entries taken": (lambda x: torch.arange(12.0).take((x > 0).long()), ROW),
     "angles": (lambda x: F.cosine_similarity(x, x * 2 + 1), ROW),
     "stretches of sound": (
         lambda x: torch.stft(x, 4, window=torch.ones(4), return_complex=True).abs(),

@@ -238,6 +238,15 @@ def recurrent(call: Call) -> Any:
     return (begin, *[Layout(1)] * (len(call.node.meta["val"]) - 1))
 
 
+def cell(call: Call) -> Any:
+    """One step of a recurrent layer, from each sample's own state."""
+    states = tensors(call["hx"])
+    layout = aligned(call, [call["input"], *states], 2)
+    _constant(call, "w_ih", "w_hh", "b_ih", "b_hh")
+    away(layout, -1, 2)
+    return layout
+
+
 def similar(call: Call) -> Value:
     """The angle between two vectors along a dimension, which goes."""
     rank = max(call.rank(call["x1"]), call.rank(call["x2"]))
@@ -351,6 +360,7 @@ RULES: dict[str, Rule] = {
     "gru": recurrent,
     "rnn_tanh": recurrent,
     "rnn_relu": recurrent,
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), cell),
     "cosine_similarity": similar,
     "bilinear": bilinear,
     "stft": windowed,

@@ -106,17 +106,28 @@ def index_put(call: Call) -> Value:
 
 def gather(call: Call) -> Value:
     """Along a dimension other than the batch's, each sample by its own index."""
-    layout = call.of(call["self"])
-    if layout is None or layout != call.of(call["index"]):
+    layout, picked = call.of(call["self"]), call.of(call["index"])
+    if layout is None:
+        return picked  # from what is the same for all samples
+    if layout != picked:
         raise Mixed("it gathers from samples by an index that is not each sample's own")
     away(layout, call["dim"], call.rank(call["self"]))
     return layout
 
 
+def take(call: Call) -> Value:
+    """Entries of what is the same for all samples, by each sample's own index."""
+    if call.of(call["self"]) is not None:
+        raise Mixed("it looks samples up by values")
+    return call.of(call["index"])
+
+
 def scatter(call: Call) -> Value:
-    """The same, writing."""
+    """As gather, writing."""
     gather(call)
     layout = call.of(call["self"])
+    if layout is None:
+        raise Mixed("it writes samples into what is the same for all")
     if any(call.of(n) != layout for n in tensors(call.args.get("src"))):
         raise Mixed("it writes a value of one sample over others")
     if any(call.of(n) is not None for n in tensors(call.args.get("value"))):
@@ -168,6 +179,7 @@ RULES: dict[str, Rule] = {
     "index_put": index_put,
     "_unsafe_index_put": index_put,
     "gather": gather,
+    "take": take,
     "scatter": scatter,
     "scatter_add": scatter,
     "scatter_reduce": scatter,
