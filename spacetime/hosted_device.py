@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spacetime import mps_probe
 from spacetime.errors import MpsError, UnsupportedError
-from spacetime.proc.hosted import outputs_json, tensors_of
+from spacetime.proc.hosted import check_alike, outputs_json, tensors_of
 from spacetime.proc.packed import unpack
 from spacetime.resident import ResidentFamily
 from spacetime.runner import Work
@@ -39,14 +39,22 @@ class HostedDevice:
         self._running = threading.Lock()  # a launch, or new weights: rows change between launches
 
     def add(
-        self, fd: int, *, tenant: int, name: str, buckets: list[int], slo_ns: int | None, fuse: bool
+        self,
+        fd: int,
+        *,
+        tenant: int,
+        name: str,
+        buckets: list[int],
+        slo_ns: int | None,
+        fuse: bool,
+        batchable: bool | None = None,
     ) -> dict[str, Any]:
         """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
         model, (args, kwargs) = unpack(fd, name)
         slo_ms = None if slo_ns is None else slo_ns / 1e6
         taken = self._session.add(
             model, example_inputs=args, example_kwargs=kwargs, name=f"{name} {tenant}",
-            slo_ms=slo_ms,
+            slo_ms=slo_ms, batchable=batchable,
         )  # fmt: skip
         family = taken.family
         if not isinstance(family, ResidentFamily):
@@ -88,7 +96,10 @@ class HostedDevice:
             family = self._family(tenant)
             if not family.captured:
                 with family.place.capturer.lane(family.place.partitions[0]):
-                    return [tensors_of(answer) for answer in family.run(batch)]
+                    answers = family.run(batch)
+                for answer in answers:
+                    check_alike(family.outputs, answer)
+                return [tensors_of(answer) for answer in answers]
             rows = [self._tenants[work.member].member for work in batch]
             made = [
                 family.payload(row, work.leaves, work.samples)

@@ -106,11 +106,11 @@ class Hosted:
         answers = runner.run(batch)
         if runner.whole:
             for answer in answers:
-                _check_alike(runner.outputs, answer)
+                check_alike(runner.outputs, answer)
         return [tensors_of(answer) for answer in answers]
 
 
-def _check_alike(outputs: Outputs, answer: Any) -> None:
+def check_alike(outputs: Outputs, answer: Any) -> None:
     """Raises ValueError where an answer is not built as the example's: only its tensors travel."""
     flat, spec = pytree.tree_flatten(answer)
     constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
