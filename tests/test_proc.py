@@ -182,8 +182,8 @@ def test_what_no_process_can_take_is_refused_and_disturbs_nobody(session: st.Ses
         session.add(Latch().eval(), example_inputs=(X,))
     with pytest.raises(st.ModelError, match="tenant wrong: the model raised RuntimeError"):
         session.add(mlp(0), example_inputs=(torch.zeros(1, 7),), name="wrong")
-    with pytest.raises(st.InvalidInput, match=r"dtype must be one of float32.*got torch.uint16"):
-        session.add(mlp(0), example_inputs=(torch.zeros(1, 6, dtype=torch.uint16),))
+    with pytest.raises(st.InvalidInput, match=r"dtype must be one of float32.*got torch.float8"):
+        session.add(mlp(0), example_inputs=(torch.zeros(1, 6).to(torch.float8_e4m3fn),))
     assert lanes_of(session).pids == pids
     assert not session.tenants
 
