@@ -153,8 +153,9 @@ def _seen(
     try:
         # On copies: a model may write to its inputs.
         outputs = outputs_of(
-            reference.model, signature, [x.to(device, copy=True) for x in example], within
-        )
+            reference.model, signature, [x.to(device, copy=True) for x in example],
+            within if graph is not None else None,
+        )  # fmt: skip
         with torch.no_grad():
             sample = there(*example)
         mixed = "" if graph is None else apart(graph, batchable)

@@ -115,7 +115,8 @@ def program_of(
     flat = Flat(model, signature)
     within = ranges(example, exported if isinstance(exported, Exported) else None)
     try:
-        outputs = outputs_of(model, signature, example, within)
+        known = within if isinstance(exported, Exported) else None
+        outputs = outputs_of(model, signature, example, known)
         if isinstance(exported, str) or outputs.why_not:
             why = f"not exported: {exported}" if isinstance(exported, str) else outputs.why_not
             return _whole(model, signature, outputs, why)
@@ -135,8 +136,8 @@ def program_of(
         call, how = _fastest(flat, exported, fits, batches[0], [])
         return Program(call, outputs, how, f"requests run alone: {doubted}", batches=False)
     inputs, _ = trial.rows(range(4 if len(trial.inputs[0]) > 3 else 3))
-    known = trial
-    call, how = _fastest(flat, exported, lambda c: not known.fault(c, buckets), inputs, buckets)
+    tried_so = trial
+    call, how = _fastest(flat, exported, lambda c: not tried_so.fault(c, buckets), inputs, buckets)
     return Program(call, outputs, how, "", batches=True)
 
 
@@ -213,11 +214,12 @@ def _spread_leaf(x: Tensor, rows: int, generator: torch.Generator) -> Tensor:
 
 
 def outputs_of(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor], within: Ranges
+    model: nn.Module, signature: Signature, example: Sequence[Tensor], within: Ranges | None
 ) -> Outputs:
     """What the model returns for its example; InvalidInput where that is no batch of tensors.
 
-    It is asked three times more, with other inputs, to see whether the rest stays the same.
+    One with a graph is asked three times more, with other inputs, to see whether the rest stays the
+    same; without (`within` is None) callers get what the model itself returns.
     """
     flat, spec, kind = _returned(model, signature, example)
     constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
@@ -229,6 +231,8 @@ def outputs_of(
     strange = next((type(x).__name__ for _, x in constants if not isinstance(x, PLAIN)), None)
     why_not = f"it returns a {strange}, which every caller gets as the model made it"
     if strange is None:
+        why_not = ""
+    if strange is None and within is not None:
         why_not = _changing(model, signature, example, within, (spec, constants))
     return Outputs(spec, constants, issubclass(kind, Tensor), why_not)
 
