@@ -16,7 +16,7 @@ MOST_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
 MOST_RATE = 1e9
 MOST_MIB = 1e9
 MOST_COUNT = 2**31 - 1
-MOST_PRIORITY = 10**9
+MOST_PRIORITY = 2**31 - 1  # what native code holds
 
 
 def positive(tenant: str, field: str, value: Any, *, most: float) -> float:
