@@ -189,7 +189,8 @@ class Family:
         return self._admit(number)
 
     def _try_to_fuse(self, first: nn.Module, second: nn.Module) -> None:
-        if not any(t.is_floating_point() for t in first.state_dict().values()):
+        state = first.state_dict().values()  # what is no tensor is a module's extra state
+        if not any(isinstance(t, Tensor) and t.is_floating_point() for t in state):
             self.why = "not fused: the model has no weights to stack"
             return
         args, kwargs = pytree.tree_unflatten(list(self.example), self.signature.spec)
