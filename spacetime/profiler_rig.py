@@ -180,7 +180,7 @@ def known_as(name: str, sms: int, memory_gib: float) -> str:
     A variant with other SMs (an H100 for PCIe) is another device.
     """
     words = re.findall(r"[a-z0-9]+", name.lower())
-    words += [a + b for a, b in pairwise(words)]  # "2080 Ti"
+    words += [a + between + b for a, b in pairwise(words) for between in ("", "-")]  # "2080 Ti"
     alike = [
         facts
         for facts in DEVICES.values()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -84,9 +83,8 @@ PLACES = ["cpu", "fake:h200", "process"]
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_family_that_answers_wrongly_is_found_and_taken_apart(
-    place: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("spacetime.audit"), "propagate", True)
     make = Halved if place == "process" else mlp
     with session_on(place, audit_stop=True) as session:
         tenants = add(session, 3, make)

@@ -208,7 +208,10 @@ def test_a_profile_is_predicted(tmp_path: Path) -> None:
         ("NVIDIA GeForce RTX 2080 Ti", 68, 10.8, "rtx-2080ti"),
         ("NVIDIA B200", 148, 178, "b200-180gb"),
         ("NVIDIA H100 PCIe", 114, 79, "nvidia-h100-pcie"),  # not the facts of an SXM
-        ("NVIDIA GH200 480GB", 132, 95, "nvidia-gh200-480gb"),
+        ("NVIDIA GH200 480GB", 132, 95, "gh200-96gb"),  # 480 GB are the CPU's
+        ("NVIDIA H100 NVL", 132, 93, "h100-nvl-94gb"),
+        ("NVIDIA H100 80GB HBM3", 132, 79, "h100-80gb"),
+        ("NVIDIA A30", 56, 23.5, "a30-24gb"),
         ("NVIDIA GeForce RTX 3080", 68, 10, "nvidia-geforce-rtx-3080"),
     ],
 )
@@ -241,7 +244,7 @@ def test_wrong_options_are_one_line(tmp_path: Path, words: tuple[str, ...], mess
         (["small"], ("--device", "cpu", "--units", "9999"), "units: 9999 cores; cpu has 1 to"),
         (["small"], ("--device", "cpu", "--batches", "1", "--fused", "2"), "nothing was measured"),
         (["small"], ("--device", "tpu"), "device 'tpu'"),
-        (["small"], ("--predict", "cpu-2"), "cpu-2 has no partitions of kind mps"),
+        (["small"], ("--predict", "cpu-2"), "cpu-2: to predict, a device needs bandwidth_gbs"),
         (["nothing"], ("--device", "cpu"), "has no function nothing"),
         (["branching"], ("--predict", "b200-180gb"), "tenant t0: profiled_models:branching cannot"),
     ],

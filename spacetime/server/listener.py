@@ -24,6 +24,7 @@ from spacetime.server.tls import Tls
 MOST_HEAD_BYTES = 64 << 10
 MOST_JOINED = 64 << 10  # of an answer
 GRACE_SECONDS = 5  # for answers that are being sent when everything accepted has ended
+LINGER_SECONDS = 1  # for what a refused client had under way; a reset would take its answer back
 
 Direct = Callable[[bytes, bytes, Headers], Exchange | None]
 
@@ -40,12 +41,14 @@ class Protocol(HttpToolsProtocol):
     _exchange: Exchange | None = None  # under way
     _patience: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _lingers: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    lingering: set[Protocol]  # refused, and not closed by their clients yet
 
     def connection_made(self, transport: Any) -> None:
         """Takes the connection, or says that there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) - len(self.lingering) > self.limits.connections:
             self._refuse(
                 b"503 Service Unavailable", "too many connections; retry", b"retry-after: 1\r\n"
             )
@@ -54,7 +57,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request; what has not arrived with them, head or body, has its time to."""
-        if self.transport.is_closing():
+        if self._closing:
             return
         super().data_received(data)
         if self._exchange is not None and self._exchange.arriving:
@@ -74,7 +77,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is here; so is who answers."""
         self._stop_waiting()
-        if self.transport.is_closing():
+        if self._closing:
             return
         exchange = self._taken() if self._idle else None
         if exchange is None:
@@ -92,7 +95,7 @@ class Protocol(HttpToolsProtocol):
         """A piece of the body, unless the request was refused."""
         if self._exchange is not None and self._exchange.arriving:
             self._exchange.add(body)
-        elif not self.transport.is_closing():
+        elif not self._closing:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -100,7 +103,7 @@ class Protocol(HttpToolsProtocol):
         if self._exchange is not None and self._exchange.arriving:
             self._stop_waiting()
             self._exchange.complete()
-        elif not self.transport.is_closing():
+        elif not self._closing:
             super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -108,6 +111,9 @@ class Protocol(HttpToolsProtocol):
         self._stop_waiting()
         if self._unread is not None:
             self._unread.cancel()
+        if self._lingers is not None:
+            self._lingers.cancel()
+        self.lingering.discard(self)
         if self._exchange is not None:
             self._exchange.abandon()
         super().connection_lost(exc)
@@ -135,6 +141,11 @@ class Protocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _closing(self) -> bool:
+        """Whether no more requests are read."""
+        return self._lingers is not None or self.transport.is_closing()
 
     def _taken(self) -> Exchange | None:
         if self.expect_100_continue or self.parser.should_upgrade() or self.flow.write_paused:
@@ -183,13 +194,26 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: bytes, text: str, headers: bytes = b"") -> None:
         self._stop_waiting()
-        if not self.transport.is_closing():
+        if not self._closing:
             body = b'{"error":"%s"}' % text.encode()
             self.transport.write(
                 b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
                 b"content-length: %d\r\n%s\r\n%s" % (status, len(body), headers, body)
             )
+            self._linger()
+
+    def _linger(self) -> None:
+        """Ends what is written, and reads on until the client closes, for a while at most.
+
+        The system answers bytes that nobody reads with a reset, and a reset makes the client's
+        system throw away the refusal that it has not read yet.
+        """
+        if not self.transport.can_write_eof() or len(self.lingering) >= self.limits.connections:
             self.transport.close()
+            return
+        self.transport.write_eof()
+        self.lingering.add(self)
+        self._lingers = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 class Listener(uvicorn.Server):
@@ -203,7 +227,7 @@ class Listener(uvicorn.Server):
         tls: Tls | None,
         direct: Direct = Protocol.direct,
     ) -> None:
-        parts = {"limits": limits, "direct": staticmethod(direct)}
+        parts = {"limits": limits, "direct": staticmethod(direct), "lingering": set()}
         kind = type("BoundedProtocol", (Protocol,), parts)
         super().__init__(
             uvicorn.Config(

@@ -33,10 +33,12 @@ def gate() -> Iterator[type[Gate]]:
 def lines() -> Iterator[io.StringIO]:
     """Where the journal goes meanwhile."""
     loggers = [journal.log, *map(logging.getLogger, journal.LIBRARIES)]
-    kept, raising = [one.handlers[:] for one in loggers], logging.raiseExceptions
+    kept = [(one.handlers[:], one.propagate) for one in loggers]
+    raising = logging.raiseExceptions
     stream = io.StringIO()
     journal.write_to(stream)
     yield stream
-    for one, handlers in zip(loggers, kept, strict=True):
+    for one, (handlers, propagates) in zip(loggers, kept, strict=True):
         one.handlers[:] = handlers
+        one.propagate = propagates
     logging.raiseExceptions = raising

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import select
 import struct
 import zlib
 from typing import Any
@@ -154,6 +155,16 @@ def test_bodies_framed_in_odd_ways(
     assert answer.startswith(b"HTTP/1.1 %b " % status), answer
     settled(short)
     assert infer(short, "affine", ONE)[0] == 200
+
+
+def test_what_follows_a_refused_head_does_not_take_the_refusal_back(short: Server) -> None:
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n" % PATH.encode()
+    with raw(short, head) as connection:
+        assert select.select([connection], [], [], 60)[0]  # it is refused
+        for _ in range(20):
+            connection.sendall(RIGHT)
+        assert everything(connection).startswith(b"HTTP/1.1 400 ")
+    settled(short)
 
 
 def test_a_client_that_still_sends_too_much_reads_why(short: Server) -> None:
