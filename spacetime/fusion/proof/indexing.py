@@ -107,8 +107,10 @@ def index_put(call: Call) -> Value:
 def gather(call: Call) -> Value:
     """Along a dimension other than the batch's, each sample by its own index."""
     layout, picked = call.of(call["self"]), call.of(call["index"])
-    if layout is None:
-        return picked  # from what is the same for all samples
+    if layout is None:  # from what is the same for all samples, if by value and not by place
+        if picked is not None and normal(call["dim"], call.rank(call["self"])) != picked.dim:
+            raise Mixed("it looks up the number of a sample in its batch")
+        return picked
     if layout != picked:
         raise Mixed("it gathers from samples by an index that is not each sample's own")
     away(layout, call["dim"], call.rank(call["self"]))
