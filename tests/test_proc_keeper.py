@@ -88,7 +88,7 @@ def lanes(gates: Path, others: None) -> Iterator[Lanes]:
 @contextmanager
 def no_descriptors() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # 0 to 2 are taken; poll(2) needs one
     try:
         yield
     finally:
