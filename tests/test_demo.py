@@ -85,7 +85,7 @@ sys.argv = ["spacetime", "demo", "--tenants", "1", "--model", "transformer", "--
 cli.main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ import pytest
 import torch
 from models import Branch, Latch, Picky, X, convnet, mlp
 from proc_models import CRASHES, EXITS, HOLDS, RAISES, DiesAtOnce, Structured, Tied, Troubled
+from signals import stop
 from torch import Tensor, nn
 
 import spacetime as st
@@ -266,7 +267,7 @@ def test_a_stopped_process_is_found_killed_and_replaced(
     tenants.append(session.add(model, example_inputs=(X,)))
     stopped = lanes_of(session).pids[0]
     assert stopped is not None
-    os.kill(stopped, signal.SIGSTOP)
+    stop(stopped)
     futures = [tenants[0].submit(X) for _ in range(20)]
     for future in futures:
         same(future.result(120), model(X).detach())

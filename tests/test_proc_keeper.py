@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from signals import stop
 
 from spacetime.errors import LaneLost
 from spacetime.proc import keeper
@@ -186,7 +187,7 @@ def test_a_process_forked_from_the_session_ends_none_of_its_lanes() -> None:
 
 def test_a_process_that_hangs_while_it_is_told_of_a_model_is_ended() -> None:
     child = ChildProcess(0, [0])  # no lane's yet: no keeper watches it
-    os.kill(child.pid, signal.SIGSTOP)
+    stop(child.pid)
     with pytest.raises(LaneLost, match=rf"its process {child.pid} was ended by SIGKILL"):
         child.tell("lines", tenant=0)
     child.release()

@@ -143,7 +143,7 @@ def test_old_lanes_finish_what_they_run_before_the_move_ends() -> None:
         latch.open.set()
         moving.join(60)
         assert not moving.is_alive()
-        held.result(0)
+        held.result(60)
         assert session.report()["partitions"][2]["id"] == "ab"
 
 

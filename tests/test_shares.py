@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import Branch, X, mlp
+from signals import stop
 from test_mps import program
 
 import spacetime as st
@@ -79,7 +80,7 @@ def test_a_share_that_hangs_is_ended_through_the_daemon_first(program: str) -> N
             (pid,) = session.lane_pids
             assert pid is not None
             control.ask(f"_join {server} {pid}")  # as CUDA would
-            os.kill(pid, signal.SIGSTOP)
+            stop(pid)
             same(tenant(X), X - 1)  # by the process that came after
             assert session.lane_pids != [pid]
             assert control.clients(server) == []

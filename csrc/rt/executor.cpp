@@ -278,6 +278,8 @@ void Executor::start_server(Lane& lane) {
   try {
     entered.get_future().get();
   } catch (...) {
+    servers_.back().second.join();  // it holds this executor, and with it the device
+    servers_.pop_back();
     fail(lane.id());
     throw;
   }
