@@ -117,7 +117,9 @@ def _probed(name: str, serves: str, probe: Callable[[], str]) -> Mechanism:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line that says something: CuPy begins with a rule of equal signs."""
+    said = (line.strip() for line in str(error).splitlines())
+    return next((line for line in said if re.search(r"\w", line)), type(error).__name__)
 
 
 def _cores() -> str:
@@ -211,7 +213,8 @@ def _cupy() -> str:
     if find_spec("cupy") is None:
         raise UnsupportedError("cupy is not installed: pip install cupy-cuda13x")
     cupy = import_module("cupy")
-    major, minor = import_module("cupy.cuda.nvrtc").getVersion()
+    # An attribute that CuPy 13 and 14 set; neither has a module of this name.
+    major, minor = cupy.cuda.nvrtc.getVersion()
     if not cupy.cuda.is_available():
         raise UnsupportedError(f"cupy {cupy.__version__} finds no CUDA device")
     return f"cupy {cupy.__version__}, NVRTC {major}.{minor}"

@@ -56,7 +56,9 @@ SAME_SIZE(CUdevice, ::CUdevice);
 SAME_SIZE(CUdeviceptr, ::CUdeviceptr_v2);
 SAME_SIZE(CUmemGenericAllocationHandle, ::CUmemGenericAllocationHandle);
 SAME_SIZE(CUuuid, ::CUuuid);
-SAME_SIZE(CUdevSmResource, ::CUdevSmResource);
+// Later toolkits append members that drivers before them never write (13.1: flags, 13.4: a locality
+// domain). What is passed is a CUdevResource, whose size is fixed.
+static_assert(sizeof(CUdevSmResource) <= sizeof(::CUdevSmResource), "CUdevSmResource");
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, smCount);
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, minSmPartitionSize);
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, smCoscheduledAlignment);
