@@ -6,6 +6,7 @@ what this command is for, so nothing here may end it.
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
 import shutil
@@ -135,14 +136,28 @@ def _device() -> tuple[Mechanism, dict[str, str]]:
         native = import_module("._native", "spacetime")
         if not hasattr(native, "CudaDevice"):
             raise UnsupportedError("this build drives no CUDA device")
-        device = native.CudaDevice.open(0)
+        try:
+            device = native.CudaDevice.open(0)
+        except Exception as reason:
+            raise UnsupportedError(_with_driver(reason)) from None
         features.update(device.features)
         return f"{device.name}, driver {device.driver_version}, {device.sms} SMs"
 
     driver = _probed("CUDA driver", "every device cuda:N", probe)
     if not driver.on:
-        features = dict.fromkeys(("green contexts", "streams"), f"no device: {driver.detail}")
+        features = dict.fromkeys(("green contexts", "streams"), "no device opens, see CUDA driver")
     return driver, features
+
+
+def _with_driver(reason: Exception) -> str:
+    """Why no device opens, after the driver's version where there is a driver."""
+    told = ctypes.c_int()
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(told))
+    except (OSError, AttributeError):
+        return _reason(reason)
+    major, minor = divmod(told.value // 10, 100)
+    return f"driver of CUDA {major}.{minor}, no device: {_reason(reason)}"
 
 
 def _mps() -> str:

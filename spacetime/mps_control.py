@@ -30,7 +30,7 @@ _REFUSED = re.compile(
     r"CUDA_ERROR|\b(error|fail(ed|ure)?|invalid|cannot|unknown|not found|required|insufficient)\b",
     re.I,
 )
-_ENDED = re.compile(r"Server \d+ exited with status -?\d+|Failed to start server .*")
+_ENDED = re.compile(r"Failed to start .*|Server \d+ exited with status -?\d+")
 _LOOK_S = 0.05
 
 
@@ -123,16 +123,17 @@ class Control:
         return said
 
     def start_server(self, uid: int, *, timeout_s: float = 60.0) -> None:
-        """Starts the server of one user before its first client, and waits until it is there.
+        """Starts the server of one user before its first client, and waits until it is ready.
 
         The daemon says nothing of a server that could not start; its log does. Raises MpsError.
         """
-        ended = len(self._server_ends())
+        before = len(_ENDED.findall(self._log()))
         self._start(uid)
         end = time.monotonic() + timeout_s
         while not self._serves(uid):
-            if len(found := self._server_ends()) > ended:
-                raise MpsError(f"MPS start_server -uid {uid}: {found[-1]}; is there a device?")
+            said = _ENDED.findall(self._log())[before:]
+            if said and said[-1].startswith("Server"):
+                raise MpsError(f"MPS start_server -uid {uid}: {'; '.join(said)}")
             if time.monotonic() >= end:
                 raise MpsError(f"MPS start_server -uid {uid}: no server came in {timeout_s:g} s")
             time.sleep(_LOOK_S)
@@ -170,15 +171,25 @@ class Control:
         self.ask(f"set_active_thread_percentage {server} {percent}")
 
     def _serves(self, uid: int) -> bool:
-        return bool(self.servers())  # one user's at a time
+        return any(map(self._ready, self.servers()))  # one user's at a time
 
     def _start(self, uid: int) -> None:
         self.ask(f"start_server -uid {uid}")
 
-    def _server_ends(self) -> list[str]:
-        """What the daemon's log says of servers that ended, where it can be read."""
-        texts = [path.read_text(errors="replace") for path in sorted(self.log.glob("*.log"))]
-        return _ENDED.findall("\n".join(texts))
+    def _ready(self, server: int) -> bool:
+        """A server is listed as soon as its process is, and may end before it is ready."""
+        try:
+            return self.status(server) != "INITIALIZING"
+        except MpsError:  # it ended, or driver 535 is asked, whose log alone knows
+            log = self._log()
+            return not log or f"NEW SERVER {server}: Ready" in log
+
+    def _log(self) -> str:
+        """What the daemon wrote, where it can be read."""
+        try:
+            return "\n".join(path.read_text(errors="replace") for path in self.log.glob("*.log"))
+        except OSError:
+            return ""
 
     def _ask_static(self, command: str) -> str:
         try:

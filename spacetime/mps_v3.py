@@ -112,8 +112,9 @@ class ControlV3(Control):
         self.ask("-q")
 
     def _serves(self, uid: int) -> bool:
-        found = (row["pid"] for row in self._servers() if row["name"] == f"uid_{uid}")
-        return any(map(str.isdecimal, found))
+        rows = (row for row in self._servers() if row["name"] == f"uid_{uid}")
+        starting = re.compile("init|start|pending", re.I)  # the guide names "Ready" alone
+        return any(row["pid"].isdecimal() and not starting.match(row["status"]) for row in rows)
 
     def _start(self, uid: int) -> None:
         if f"uid_{uid}" not in {row["name"] for row in self._servers()}:

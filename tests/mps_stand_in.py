@@ -3,7 +3,8 @@
 Of protocol 2 it says what driver 550's program says, word for word (tests/driver compares them), of
 static partitions and protocol 3 what NVIDIA's guide shows; refusals that neither shows are ours.
 With `-f` it is the daemon; without arguments it sends the lines of its input to the daemon of
-CUDA_MPS_PIPE_DIRECTORY, and so it does with options it does not know. STAND_IN says how it fails:
+CUDA_MPS_PIPE_DIRECTORY, and so it does with options it does not know. STAND_IN says how it fails,
+with commas between:
 `hang` (takes commands and answers nothing), `deaf` (the daemon starts and never listens), `old`
 (driver 550: no static partitions, no protocol 3), `no-device` (servers end at once), `stubborn` (a
 client's work never ends), `fault` (the server is in FAULT), `deny` (another user's daemon),
@@ -19,10 +20,11 @@ import sys
 import threading
 from pathlib import Path
 
-FAULT = os.environ.get("STAND_IN", "")
+FAULTS = os.environ.get("STAND_IN", "").split(",")
 PIPE = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/nowhere"))
 SMS, CHUNK = 132, 8
 MODULES = ("server", "namespace", "client", "sm-partition")
+STATUS = "Fault" if "fault" in FAULTS else "Ready"
 PARTITIONS = "GPU Partition free used free used clients\n chunk chunk SM SM"
 
 
@@ -42,21 +44,22 @@ class Daemon:
         if verb.startswith("get_default"):
             return f"{self.default:.1f}"
         if verb == "set_default_active_thread_percentage":
-            if FAULT != "ignore" and 0 < float(words[0]) <= 100:  # else only the log says why
+            if "ignore" not in FAULTS and 0 < float(words[0]) <= 100:  # else only the log says why
                 self.default = float(words[0])
             return f"{self.default:.1f}"
         if verb == "start_server":
             return self.start_server()
         if verb == "get_server_list":
             return "\n".join(map(str, self.servers))
-        if verb in {"sm_partition", "lspart"} and FAULT != "old":
+        if verb in {"sm_partition", "lspart"} and "old" not in FAULTS:
             return self.partition(words) if words else self.table()
         return self.of_server(verb, words)
 
     def start_server(self) -> str:
         server = 4000 + len(self.servers)
-        if FAULT == "no-device":
-            print(f"[Control 1] Server {server} exited with status 1", flush=True)
+        if "no-device" in FAULTS:
+            print("Failed to start : no CUDA-capable device is detected")
+            print(f"Server {server} exited with status 1", flush=True)
         else:
             self.servers[server], self.percent[server] = {}, self.default
         return ""
@@ -66,8 +69,8 @@ class Daemon:
         if not self.static:
             return "Failed: static partitioning is not enabled"
         if verb == "rm":
-            kept = FAULT == "stays" or self.partitions.pop(f"{gpu}/{what}", None) is None
-            return "Failed: no such partition" if kept and FAULT != "stays" else ""
+            kept = "stays" in FAULTS or self.partitions.pop(f"{gpu}/{what}", None) is None
+            return "Failed: no such partition" if kept and "stays" not in FAULTS else ""
         if sum(self.partitions.values()) + int(what) > SMS // CHUNK:
             return "Failed: not enough free chunks"
         self.made += 1
@@ -97,7 +100,7 @@ class Daemon:
         if verb == "set_active_thread_percentage":
             self.percent[number] = float(words[1])
         told = {
-            "get_server_status": "FAULT" if FAULT == "fault" else "ACTIVE",
+            "get_server_status": "FAULT" if "fault" in FAULTS else "ACTIVE",
             "get_client_list": "\n".join(map(str, clients)),
             "get_active_thread_percentage": f"{self.percent[number]:.1f}",
             "set_active_thread_percentage": f"{self.percent[number]:.1f}",
@@ -109,7 +112,7 @@ class Daemon:
             clients[int(words[0])] = self.default
         elif int(words[0]) not in clients:
             return f"Invalid process {words[0]}!\n1"
-        elif FAULT != "stubborn":
+        elif "stubborn" not in FAULTS:
             del clients[int(words[0])]
         return "0"
 
@@ -143,15 +146,12 @@ class NamedDaemon(Daemon):
         return ""
 
     def server_list(self, names: list[str], options: dict[str, str]) -> str:
-        rows = [
-            f"{name},0,{pid},{'Fault' if FAULT == 'fault' else 'Ready'},{PIPE}/{name},-,-"
-            for name, pid in self.names.items()
-        ]
+        rows = [f"{n},0,{pid},{STATUS},{PIPE}/{n},-,-" for n, pid in self.names.items()]
         head = "NAME,UID,PID,STATUS,PIPE-DIRECTORY,ALLOWED-DEVICES,CONTEXT-IDS"
         return "\n".join([head, *rows])
 
     def server_set(self, names: list[str], options: dict[str, str]) -> str:
-        if FAULT != "ignore":
+        if "ignore" not in FAULTS:
             self.percent[self.names[names[0]]] = float(options["active-thread-percentage"])
         return ""
 
@@ -168,7 +168,7 @@ class NamedDaemon(Daemon):
 
     def client_terminate(self, words: list[str], options: dict[str, str]) -> str:
         for name in self.names:
-            if FAULT != "stubborn":
+            if "stubborn" not in FAULTS:
                 self.clients(name).pop(int(words[0]), None)
         return ""
 
@@ -196,7 +196,7 @@ class NamedDaemon(Daemon):
 
     def sm_partition_delete(self, names: list[str], options: dict[str, str]) -> str:
         for key in list(self.partitions):
-            if key.endswith(f" {options['server']} {names[0]}") and FAULT != "stays":
+            if key.endswith(f" {options['server']} {names[0]}") and "stays" not in FAULTS:
                 del self.partitions[key]
         return f"SM partition '{names[0]}' deleted from device {options['device']}"
 
@@ -210,7 +210,7 @@ def serve(daemon: Daemon) -> None:
             asking, _ = listening.accept()
             with asking, asking.makefile("rw") as lines:
                 for line in lines:
-                    if FAULT == "hang":
+                    if "hang" in FAULTS:
                         threading.Event().wait()
                     if line.startswith(("quit", "-q")):
                         place.unlink()
@@ -222,7 +222,7 @@ def serve(daemon: Daemon) -> None:
 def ask(asked: list[str]) -> int:
     with socket.socket(socket.AF_UNIX) as control:
         try:
-            if FAULT == "deny":
+            if "deny" in FAULTS:
                 raise PermissionError
             control.connect(str(PIPE / "control"))
         except OSError:
@@ -240,18 +240,18 @@ def ask(asked: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    known = {"-f"} if FAULT == "old" else {"-f", "-S", "-p", "3"}
-    if arguments and arguments[0] in {*MODULES, "-q", "_join"} and FAULT != "old":
+    known = {"-f"} if "old" in FAULTS else {"-f", "-S", "-p", "3"}
+    if arguments and arguments[0] in {*MODULES, "-q", "_join"} and "old" not in FAULTS:
         return ask(["\t".join(arguments) + "\n"])
     if "-f" not in arguments or not known.issuperset(arguments):
         return ask(list(sys.stdin))
     if (PIPE / "control").exists():
         print("An instance of this daemon is already running", file=sys.stderr)
         return 1
-    if FAULT == "deaf":
+    if "deaf" in FAULTS:
         threading.Event().wait()
     serve(NamedDaemon() if "3" in arguments else Daemon(static="-S" in arguments))
-    return 1 if FAULT == "old" else 0  # 550's ends with 1 although nothing went wrong
+    return 1 if "old" in FAULTS else 0  # 550's ends with 1 although nothing went wrong
 
 
 if __name__ == "__main__":
