@@ -1,5 +1,5 @@
-// table.cpp: what our loader finds in a driver: table LIBRARY prints the driver's CUDA version, then
-// "name version required has" of every call of the table, then what cuInit says, as an error.
+// table.cpp: what our loader finds in a driver: table LIBRARY prints the driver's CUDA version,
+// then "name version required has" of every call of the table, then what cuInit says, as an error.
 #include <cstdio>
 
 #include "cuda/driver.h"
