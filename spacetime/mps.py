@@ -25,6 +25,7 @@ from spacetime.mps_v3 import ControlV3
 
 _STARTING_S = 20.0
 _LOOK_S = 0.05
+_USUAL = (Path("/run/nvidia-mps"), Path(tempfile.gettempdir(), "nvidia-mps"))  # newer drivers, root
 _NO_V3 = "protocol 3 came with later drivers (615 has it); use protocol 2, or update"
 
 
@@ -72,8 +73,9 @@ def attached(
 
     protocol: the daemon's, 2 or 3. Raises MpsError where none of it answers.
     """
-    said = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", str(Path(tempfile.gettempdir(), "nvidia-mps")))
-    place = pipe or Path(said)
+    said = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
+    used = (place for place in _USUAL if (place / "control").exists())
+    place = pipe or (Path(said) if said else next(used, _USUAL[-1]))
     log = Path(os.environ.get("CUDA_MPS_LOG_DIRECTORY", place))
     control = _kind(protocol)(place, log, program, timeout_s)
     control.servers()

@@ -86,6 +86,19 @@ def test_daemons_do_not_see_each_other_and_one_attached_to_is_left_alone(program
         mps.attached(one.pipe, program=program)
 
 
+def test_a_daemon_is_found_where_drivers_put_it(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    with mps.daemon(program=program) as control:
+        for usual in ((tmp_path, control.pipe), (control.pipe, tmp_path)):
+            monkeypatch.setattr(mps, "_USUAL", usual)
+            assert mps.attached(program=program).pipe == control.pipe
+        monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+        with pytest.raises(MpsError, match=f"daemon at {tmp_path}"):
+            mps.attached(program=program)
+
+
 def test_static_partitions(program: str) -> None:
     with mps.daemon(program=program, static=True) as control:
         assert control.partitions() == []

@@ -38,6 +38,13 @@ def newest(parts: Path) -> Path:
     return had(parts / SERIES[0])
 
 
+@pytest.fixture(scope="session")
+def no_device() -> None:
+    """Skips what is about a driver without a device where the kernel has a driver."""
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine runs a driver of its own")
+
+
 @pytest.fixture(scope="session", params=HEADERS)
 def headers(request: pytest.FixtureRequest, parts: Path) -> Path:
     """A folder with a toolkit's cuda.h."""

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fetches what runs without a GPU of NVIDIA's drivers, as Debian packages them, into a folder of its
-# own: fetch.sh FOLDER SUITE SERIES, as in fetch.sh build/driver trixie 550. Leaves FOLDER/SERIES with
-# libcuda.so.1 and the MPS programs. Nothing is installed, nothing outside FOLDER is written; what is
-# there is kept. Where it cannot be had: one line that says why, and status 3.
+# own: fetch.sh FOLDER SUITE SERIES, as in fetch.sh build/driver trixie 550. FOLDER/SERIES gets
+# libcuda.so.1 and the MPS programs. Nothing is installed, nothing outside FOLDER is written; what
+# is there is kept. Where it cannot be had: one line that says why, and status 3.
 set -euo pipefail
 folder=$(mkdir -p "$1" && cd "$1" && pwd) suite=$2 series=$3
 place=$folder/$series apt=$folder/apt-$suite
@@ -47,7 +47,7 @@ found=
 for mirror in $mirrors; do
   if update "$mirror"; then found=1 && break; fi
 done
-[ -n "$found" ] || skip "no mirror of this machine answers with $suite non-free: $(tail -1 "$apt/log")"
+[ -n "$found" ] || skip "no mirror of this machine has $suite non-free: $(tail -1 "$apt/log")"
 
 (cd "$apt/cache" &&
   apt-get -qq -c "$apt/apt.conf" download libcuda1 nvidia-cuda-mps >"$apt/log" 2>&1) ||

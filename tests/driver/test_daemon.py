@@ -94,6 +94,7 @@ def test_what_is_not_there_is_an_error(control: Control) -> None:
     assert control.answers
 
 
+@pytest.mark.usefixtures("no_device")
 def test_a_server_without_a_device_ends_and_that_is_said(control: Control) -> None:
     with pytest.raises(MpsError, match=NO_DEVICE):
         control.start_server(os.getuid())
@@ -117,6 +118,7 @@ def test_static_partitions_and_protocol_3_are_newer(driver: Path, real: str) -> 
             raise AssertionError("it is no daemon")
 
 
+@pytest.mark.usefixtures("no_device")
 def test_a_client_without_a_device_is_unsupported(driver: Path, control: Control) -> None:
     share = mps.client_environment(control, percent=25)
     library = str(driver / "libcuda.so.1")
@@ -135,6 +137,7 @@ def test_two_daemons_in_one_folder_and_none_in_another(control: Control) -> None
         mps.attached(control.log, program=control.program)
 
 
+@pytest.mark.usefixtures("no_device")
 def test_the_stand_in_says_what_the_program_says(newest: Path, program: str) -> None:
     own = str(newest / "usr/bin/nvidia-cuda-mps-control")
     old = {"STAND_IN": "old,no-device"}

@@ -52,6 +52,7 @@ def test_each_call_is_there_unless_the_driver_is_older_and_it_is_optional(
         assert has == "1" or required == "0", name
 
 
+@pytest.mark.usefixtures("no_device")
 def test_without_a_device_cuinit_says_so(table: Path, driver: Path) -> None:
     assert loaded(table, driver)[-1] == (
         "cuInit failed with 100 (CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected)"
@@ -79,5 +80,7 @@ def test_our_declarations_are_those_of_cuda_h(headers: Path, tmp_path: Path) -> 
     source = ROOT / "tests/native/abi_check.cpp"
     compile_with("-isystem", str(headers), "-o", str(program), str(source))
     said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
-    major, minor = re.search(r"cuda-(\d+)\.(\d+)\.", str(headers)).groups()  # type: ignore[union-attr]
-    assert said == f"abi_check: ok, against cuda.h {int(major) * 1000 + int(minor) * 10}\n"
+    named = re.search(r"cuda-(\d+)\.(\d+)\.", str(headers))
+    assert named is not None
+    major, minor = map(int, named.groups())
+    assert said == f"abi_check: ok, against cuda.h {major * 1000 + minor * 10}\n"

@@ -21,6 +21,7 @@ except UnsupportedError as reason:
 """
 
 
+pytestmark = pytest.mark.usefixtures("no_device")
 UNTIL = pytest.mark.xfail(reason="open_device lets DriverError 100 out", strict=False)
 
 
