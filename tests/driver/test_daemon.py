@@ -12,7 +12,7 @@ import psutil
 import pytest
 from test_mps import program
 
-from spacetime import mps
+from spacetime import doctor, mps
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.mps_control import Control
 from spacetime.mps_v3 import ControlV3
@@ -124,6 +124,15 @@ def test_a_client_without_a_device_is_unsupported(driver: Path, control: Control
     library = str(driver / "libcuda.so.1")
     with pytest.raises(UnsupportedError, match=r"cuInit failed with \d+"):
         mps.granted_sms(share, library=library)
+
+
+def test_the_doctor_finds_the_daemon(
+    control: Control, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", surroundings(driver)["PATH"])
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(control.pipe))
+    control.set_default_percentage(75)
+    assert doctor._mps() == "a daemon answers; threads 75.0 %"
 
 
 def test_two_daemons_in_one_folder_and_none_in_another(control: Control) -> None:
