@@ -135,7 +135,7 @@ class Control:
             if said and said[-1].startswith("Server"):
                 raise MpsError(f"MPS start_server -uid {uid}: {'; '.join(said)}")
             if time.monotonic() >= end:
-                raise MpsError(f"MPS start_server -uid {uid}: no server came in {timeout_s:g} s")
+                raise MpsError(f"MPS start_server -uid {uid}: none is ready after {timeout_s:g} s")
             time.sleep(_LOOK_S)
 
     def terminate_client(self, server: int, client: int) -> None:
@@ -179,9 +179,11 @@ class Control:
     def _ready(self, server: int) -> bool:
         """A server is listed as soon as its process is, and may end before it is ready."""
         try:
-            return self.status(server) != "INITIALIZING"
-        except MpsError:  # it ended, or driver 535 is asked, whose log alone knows
-            log = self._log()
+            return self.status(server) == "ACTIVE"  # one that fails to start is in FAULT first
+        except MpsError as why:
+            if "Unknown command" not in str(why):  # it ended
+                return False
+            log = self._log()  # driver 535 tells nobody else
             return not log or f"NEW SERVER {server}: Ready" in log
 
     def _log(self) -> str:

@@ -113,8 +113,10 @@ class ControlV3(Control):
 
     def _serves(self, uid: int) -> bool:
         rows = (row for row in self._servers() if row["name"] == f"uid_{uid}")
-        starting = re.compile("init|start|pending", re.I)  # the guide names "Ready" alone
-        return any(row["pid"].isdecimal() and not starting.match(row["status"]) for row in rows)
+        unready = re.compile(
+            "init|start|pend|fault|fail|stop", re.I
+        )  # the guide names "Ready" alone
+        return any(row["pid"].isdecimal() and not unready.match(row["status"]) for row in rows)
 
     def _start(self, uid: int) -> None:
         if f"uid_{uid}" not in {row["name"] for row in self._servers()}:

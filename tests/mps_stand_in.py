@@ -4,12 +4,11 @@ Of protocol 2 it says what driver 550's program says, word for word (tests/drive
 static partitions and protocol 3 what NVIDIA's guide shows; refusals that neither shows are ours.
 With `-f` it is the daemon; without arguments it sends the lines of its input to the daemon of
 CUDA_MPS_PIPE_DIRECTORY, and so it does with options it does not know. STAND_IN says how it fails,
-with commas between:
-`hang` (takes commands and answers nothing), `deaf` (the daemon starts and never listens), `old`
-(driver 550: no static partitions, no protocol 3), `no-device` (servers end at once), `stubborn` (a
-client's work never ends), `fault` (the server is in FAULT), `deny` (another user's daemon),
-`ignore` (percentages are not taken over), `stays` (partitions are never taken away). `_join SERVER
-PID` stands for a client that connects.
+with commas between: `hang` (takes commands and answers nothing), `deaf` (the daemon starts and
+never listens), `old` (driver 550: no static partitions, no protocol 3), `no-device` (servers end at
+once), `stubborn` (a client's work never ends), `fault` (a server with clients is in FAULT), `deny`
+(another user's daemon), `ignore` (percentages are not taken over), `stays` (partitions are never
+taken away). `_join SERVER PID` stands for a client that connects.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ FAULTS = os.environ.get("STAND_IN", "").split(",")
 PIPE = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/nowhere"))
 SMS, CHUNK = 132, 8
 MODULES = ("server", "namespace", "client", "sm-partition")
-STATUS = "Fault" if "fault" in FAULTS else "Ready"
 PARTITIONS = "GPU Partition free used free used clients\n chunk chunk SM SM"
 
 
@@ -100,7 +98,7 @@ class Daemon:
         if verb == "set_active_thread_percentage":
             self.percent[number] = float(words[1])
         told = {
-            "get_server_status": "FAULT" if "fault" in FAULTS else "ACTIVE",
+            "get_server_status": "FAULT" if "fault" in FAULTS and clients else "ACTIVE",
             "get_client_list": "\n".join(map(str, clients)),
             "get_active_thread_percentage": f"{self.percent[number]:.1f}",
             "set_active_thread_percentage": f"{self.percent[number]:.1f}",
@@ -146,7 +144,7 @@ class NamedDaemon(Daemon):
         return ""
 
     def server_list(self, names: list[str], options: dict[str, str]) -> str:
-        rows = [f"{n},0,{pid},{STATUS},{PIPE}/{n},-,-" for n, pid in self.names.items()]
+        rows = [f"{n},0,{pid},Ready,{PIPE}/{n},-,-" for n, pid in self.names.items()]
         head = "NAME,UID,PID,STATUS,PIPE-DIRECTORY,ALLOWED-DEVICES,CONTEXT-IDS"
         return "\n".join([head, *rows])
 

@@ -234,6 +234,28 @@ def test_answers_that_are_errors_raise_although_the_status_is_0(program: str) ->
         assert control.answers
 
 
+OLDER = """#!/bin/sh
+read question
+case "$question" in
+  get_server_list) echo 7 ;;
+  get_server_status*) echo 'Unknown command "get_server_status"' ;;
+esac
+"""
+
+
+def test_driver_535_says_in_its_log_that_a_server_is_ready(tmp_path: Path) -> None:
+    program, log = tmp_path / "control", tmp_path / "control.log"
+    program.write_text(OLDER)
+    program.chmod(0o755)
+    control = Control(tmp_path, tmp_path, str(program))
+    control.start_server(0)  # nothing to read: what is listed counts
+    log.write_text("Starting new server 7 for user 0\n")
+    with pytest.raises(MpsError, match=r"-uid 0: none is ready after 0\.1 s"):
+        control.start_server(0, timeout_s=0.1)
+    log.write_text("NEW SERVER 7: Ready\n")
+    control.start_server(0, timeout_s=0.1)
+
+
 @pytest.mark.parametrize(
     ("said", "what"), [("", "'' is no status"), ("7", "'7' is no status"), ("PAUSED", "'PAUSED'")]
 )
@@ -259,7 +281,9 @@ def test_a_percentage_that_is_not_taken_over_and_a_fault_are_noticed(program: st
         control.set_default_percentage(50)
     with mps.daemon(program=program, environment={"STAND_IN": "fault"}) as control:
         control.start_server(0)
-        assert control.status(control.servers()[0]) == "FAULT"
+        (server,) = control.servers()
+        control.ask(f"_join {server} 77")
+        assert control.status(server) == "FAULT"
 
 
 @pytest.mark.parametrize("fault", ["", "stubborn"])
