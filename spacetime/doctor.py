@@ -6,13 +6,13 @@ what this command is for, so nothing here may end it.
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import re
 import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
+from ctypes import CDLL, byref, c_int
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -127,6 +127,17 @@ def _cores() -> str:
     return f"{len(open_device('cpu').cores)} cores this process may use"
 
 
+def _with_driver(reason: Exception) -> str:
+    """Why no device opens, after the driver's version where there is a driver."""
+    told = c_int()
+    try:
+        CDLL("libcuda.so.1").cuDriverGetVersion(byref(told))
+    except (OSError, AttributeError):
+        return _reason(reason)
+    major, minor = divmod(told.value // 10, 100)
+    return f"driver of CUDA {major}.{minor}, no device: {_reason(reason)}"
+
+
 def _device() -> tuple[Mechanism, dict[str, str]]:
     """The first CUDA device, and why each of its own mechanisms is off; empty reasons are on."""
     features: dict[str, str] = {}
@@ -147,17 +158,6 @@ def _device() -> tuple[Mechanism, dict[str, str]]:
     if not driver.on:
         features = dict.fromkeys(("green contexts", "streams"), "no device opens, see CUDA driver")
     return driver, features
-
-
-def _with_driver(reason: Exception) -> str:
-    """Why no device opens, after the driver's version where there is a driver."""
-    told = ctypes.c_int()
-    try:
-        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(told))
-    except (OSError, AttributeError):
-        return _reason(reason)
-    major, minor = divmod(told.value // 10, 100)
-    return f"driver of CUDA {major}.{minor}, no device: {_reason(reason)}"
 
 
 def _mps() -> str:
