@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/sources.txt csrc/*/*.cpp csrc/*/*.h)
 
-.PHONY: demo test test-all lint types native dist env clean check-tools
+.PHONY: demo test test-all lint types native driver dist env clean check-tools
 
 demo: env
 	$(BIN)/spacetime demo $(ARGS)
@@ -13,7 +13,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not driver" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -27,6 +27,10 @@ types: $(VENV)/.test
 
 native: $(VENV)/.test
 	PYTHON=$(BIN)/python tests/native/run.sh
+
+# NVIDIA's own parts that need no GPU, fetched into build/driver; skipped where they cannot be had.
+driver: $(VENV)/.test
+	PYTHON=$(BIN)/python tests/driver/run.sh $(ARGS)
 
 # What is published: source distribution, wheel, a clean environment. Objects stay in build/dist.
 dist: $(VENV)/.test

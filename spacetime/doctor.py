@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
+from ctypes import CDLL, byref, c_int
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -117,11 +118,24 @@ def _probed(name: str, serves: str, probe: Callable[[], str]) -> Mechanism:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line that says something: CuPy begins with a rule of equal signs."""
+    said = (line.strip() for line in str(error).splitlines())
+    return next((line for line in said if re.search(r"\w", line)), type(error).__name__)
 
 
 def _cores() -> str:
     return f"{len(open_device('cpu').cores)} cores this process may use"
+
+
+def _with_driver(reason: Exception) -> str:
+    """Why no device opens, after the driver's version where there is a driver."""
+    told = c_int()
+    try:
+        CDLL("libcuda.so.1").cuDriverGetVersion(byref(told))
+    except (OSError, AttributeError):
+        return _reason(reason)
+    major, minor = divmod(told.value // 10, 100)
+    return f"driver of CUDA {major}.{minor}, no device: {_reason(reason)}"
 
 
 def _device() -> tuple[Mechanism, dict[str, str]]:
@@ -133,13 +147,16 @@ def _device() -> tuple[Mechanism, dict[str, str]]:
         native = import_module("._native", "spacetime")
         if not hasattr(native, "CudaDevice"):
             raise UnsupportedError("this build drives no CUDA device")
-        device = native.CudaDevice.open(0)
+        try:
+            device = native.CudaDevice.open(0)
+        except Exception as reason:
+            raise UnsupportedError(_with_driver(reason)) from None
         features.update(device.features)
         return f"{device.name}, driver {device.driver_version}, {device.sms} SMs"
 
     driver = _probed("CUDA driver", "every device cuda:N", probe)
     if not driver.on:
-        features = dict.fromkeys(("green contexts", "streams"), f"no device: {driver.detail}")
+        features = dict.fromkeys(("green contexts", "streams"), "no device opens, see CUDA driver")
     return driver, features
 
 
@@ -211,7 +228,8 @@ def _cupy() -> str:
     if find_spec("cupy") is None:
         raise UnsupportedError("cupy is not installed: pip install cupy-cuda13x")
     cupy = import_module("cupy")
-    major, minor = import_module("cupy.cuda.nvrtc").getVersion()
+    # An attribute that CuPy 13 and 14 set; neither has a module of this name.
+    major, minor = cupy.cuda.nvrtc.getVersion()
     if not cupy.cuda.is_available():
         raise UnsupportedError(f"cupy {cupy.__version__} finds no CUDA device")
     return f"cupy {cupy.__version__}, NVRTC {major}.{minor}"

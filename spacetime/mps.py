@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.errors import MpsError, UnsupportedError
-from spacetime.mps_control import MEMORY, PARTITION, PERCENTAGE, PROGRAM, Control
+from spacetime.mps_control import MEMORY, NO_STATIC, PARTITION, PERCENTAGE, PROGRAM, Control
+from spacetime.mps_v3 import ControlV3
 
 _STARTING_S = 20.0
 _LOOK_S = 0.05
+_USUAL = (Path("/run/nvidia-mps"), Path(tempfile.gettempdir(), "nvidia-mps"))  # newer drivers, root
+_NO_V3 = "protocol 3 came with later drivers (615 has it); use protocol 2, or update"
 
 
 @contextmanager
@@ -32,14 +35,17 @@ def daemon(
     program: str = PROGRAM,
     visible: str | None = None,
     static: bool = False,
+    protocol: int = 2,
     timeout_s: float = 10.0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Control]:
     """A daemon with directories of its own, ended with the block.
 
     visible: the device or MIG instance it serves, by UUID; None is all it sees. static: with static
-    partitions of SMs, where the program has them. Other daemons are not touched. Raises MpsError.
+    partitions of SMs, which protocol 3 has in any case. protocol: 2 or 3, where the program has it.
+    Other daemons are not touched. Raises MpsError.
     """
+    kind = _kind(protocol)
     with tempfile.TemporaryDirectory(prefix="st-mps-") as folder:
         pipe, log = Path(folder) / "pipe", Path(folder) / "log"
         pipe.mkdir(mode=0o700)
@@ -47,28 +53,32 @@ def daemon(
         added = dict(environment or {})
         if visible is not None:
             added["CUDA_VISIBLE_DEVICES"] = visible
-        control = Control(pipe, log, program, timeout_s, added)
+        control = kind(pipe, log, program, timeout_s, added)
+        option, lacks = ("-S", NO_STATIC) if static else ("", "")
+        if protocol == 3:
+            option, lacks = "-p 3", _NO_V3
         # In the foreground, so that it is this process's child: nothing else is ever signalled.
-        process = _started(control, static=static)
+        process = _started(control, option)
         try:
-            _await_answer(control, process)
+            _await_answer(control, process, lacks and f"{program} knows no {option}: {lacks}")
             yield control
         finally:
             _ended(control, process)
 
 
 def attached(
-    pipe: Path | None = None, *, program: str = PROGRAM, timeout_s: float = 10.0
+    pipe: Path | None = None, *, program: str = PROGRAM, protocol: int = 2, timeout_s: float = 10.0
 ) -> Control:
     """A daemon that runs already, at `pipe` or where the environment says; never ended from here.
 
-    Raises MpsError where none answers.
+    protocol: the daemon's, 2 or 3. Raises MpsError where none of it answers.
     """
-    said = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", str(Path(tempfile.gettempdir(), "nvidia-mps")))
-    place = pipe or Path(said)
+    said = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
+    used = (place for place in _USUAL if (place / "control").exists())
+    place = pipe or (Path(said) if said else next(used, _USUAL[-1]))
     log = Path(os.environ.get("CUDA_MPS_LOG_DIRECTORY", place))
-    control = Control(place, log, program, timeout_s)
-    control.default_percentage()
+    control = _kind(protocol)(place, log, program, timeout_s)
+    control.servers()
     return control
 
 
@@ -161,8 +171,14 @@ def _await_gone(
         time.sleep(_LOOK_S)
 
 
-def _started(control: Control, *, static: bool) -> subprocess.Popen[bytes]:
-    command = [control.program, "-f", *["-S"] * static]
+def _kind(protocol: int) -> type[Control]:
+    if protocol not in {2, 3}:
+        raise MpsError(f"MPS: protocol is 2 or 3, got {protocol!r:.20}")
+    return ControlV3 if protocol == 3 else Control
+
+
+def _started(control: Control, option: str) -> subprocess.Popen[bytes]:
+    command = [control.program, "-f", *option.split()]
     try:
         with (control.log / "started.log").open("wb") as said:
             return subprocess.Popen(
@@ -177,12 +193,15 @@ def _started(control: Control, *, static: bool) -> subprocess.Popen[bytes]:
         raise MpsError(f"MPS: {control.program} does not start: {why.strerror}") from None
 
 
-def _await_answer(control: Control, process: subprocess.Popen[bytes]) -> None:
+def _await_answer(control: Control, process: subprocess.Popen[bytes], lacks: str) -> None:
+    """Returns when the daemon answers. A program takes an option it lacks for a question."""
     end = time.monotonic() + min(_STARTING_S, 2 * control.timeout_s)
     while not control.answers:
         if process.poll() is not None:
             text = (control.log / "started.log").read_text(errors="replace").split()
             why = " ".join(text)[:200] or "it said nothing"
+            if lacks and "Cannot find MPS control daemon process" in why:
+                raise MpsError(f"MPS: {lacks}")
             raise MpsError(f"MPS: the daemon ended with status {process.returncode}: {why}")
         if time.monotonic() >= end:
             raise MpsError("MPS: the daemon runs and does not answer; it was ended")
@@ -193,7 +212,7 @@ def _ended(control: Control, process: subprocess.Popen[bytes]) -> None:
     """Quits the daemon; one that hangs is killed, being a child of this process."""
     if process.poll() is None:
         with suppress(MpsError):
-            control.ask("quit -t 5")
+            control.quit()
         try:
             process.wait(control.timeout_s)
         except subprocess.TimeoutExpired:

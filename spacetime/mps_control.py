@@ -1,8 +1,9 @@
 """What is said to an MPS control daemon, and what its answers mean.
 
 The program reads commands, one a line, and answers in plain text; it returns 0 also where it could
-not do what was asked, so texts are judged too. Source: NVIDIA, "Multi-Process Service", control
-commands of the daemon (legacy, version 2).
+not do what was asked, so texts are judged, and what was set is read again. Sources: NVIDIA,
+"Multi-Process Service", legacy MPS v2; the program of driver 550 (make driver). `mps_v3` has the
+commands of protocol 3.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from spacetime.errors import MpsError
 
@@ -21,7 +24,24 @@ PIPE, LOG = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 PERCENTAGE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 PARTITION = "CUDA_MPS_SM_PARTITION"
 MEMORY = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
-_REFUSED = re.compile(r"CUDA_ERROR|\b(error|fail(ed|ure)?|invalid|cannot|unknown)\b", re.I)
+STATES = ("ACTIVE", "INITIALIZING", "FAULT")
+NO_STATIC = "static partitions of SMs came with CUDA 13.1 (driver 590); use percentages, or update"
+_REFUSED = re.compile(
+    r"CUDA_ERROR|\b(error|fail(ed|ure)?|invalid|cannot|unknown|not found|required|insufficient)\b",
+    re.I,
+)
+_ENDED = re.compile(r"Failed to start .*|Server \d+ exited with status -?\d+")
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SmPartition:
+    """A static partition of SMs. `name` is what clients set; `used`: whether they do, if told."""
+
+    name: str
+    chunks: int
+    sms: int
+    used: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +56,7 @@ class Control:
     program: str = PROGRAM
     timeout_s: float = 10.0
     environment: Mapping[str, str] | None = None
+    protocol: ClassVar[int] = 2
 
     @property
     def variables(self) -> dict[str, str]:
@@ -44,8 +65,9 @@ class Control:
 
     @property
     def surroundings(self) -> dict[str, str]:
-        """What the program itself runs with."""
-        return {**os.environ, **(self.environment or {}), **self.variables}
+        """What the program itself runs with. Its protocol's variable outdoes its option."""
+        chosen = {**self.variables, "CUDA_MPS_PROTOCOL_VERSION": str(self.protocol)}
+        return {**os.environ, **(self.environment or {}), **chosen}
 
     def ask(self, command: str) -> str:
         """The answer to one command. Raises MpsError saying what went wrong and what helps."""
@@ -82,7 +104,7 @@ class Control:
 
     def set_percentage(self, server: int, percent: float) -> None:
         """For later clients of one server. Raises MpsError, also where it is not taken over."""
-        self.ask(f"set_active_thread_percentage {server} {_percent(percent)}")
+        self._set_percentage(server, _percent(percent))
         self._holds(f"the percentage of server {server}", self.percentage(server), percent)
 
     def servers(self) -> list[int]:
@@ -95,26 +117,89 @@ class Control:
 
     def status(self, server: int) -> str:
         """`ACTIVE`, `INITIALIZING`, or `FAULT`: then every client must end before new ones come."""
-        return self.ask(f"get_server_status {server}").upper()
+        said = self.ask(f"get_server_status {server}").upper()
+        if said not in STATES:
+            raise MpsError(f"MPS get_server_status {server}: {said!r:.60} is no status of a server")
+        return said
 
-    def start_server(self, uid: int) -> None:
-        """Starts the server of one user before its first client."""
-        self.ask(f"start_server -uid {uid}")
+    def start_server(self, uid: int, *, timeout_s: float = 60.0) -> None:
+        """Starts the server of one user before its first client, and waits until it is ready.
+
+        The daemon says nothing of a server that could not start; its log does. Raises MpsError.
+        """
+        before = len(_ENDED.findall(self._log()))
+        self._start(uid)
+        end = time.monotonic() + timeout_s
+        while not self._serves(uid):
+            said = _ENDED.findall(self._log())[before:]
+            if said and said[-1].startswith("Server"):
+                raise MpsError(f"MPS start_server -uid {uid}: {'; '.join(said)}")
+            if time.monotonic() >= end:
+                raise MpsError(f"MPS start_server -uid {uid}: none is ready after {timeout_s:g} s")
+            time.sleep(_LOOK_S)
 
     def terminate_client(self, server: int, client: int) -> None:
         """Ends a client's work in order; its process may be killed afterwards, never before."""
-        self.ask(f"terminate_client {server} {client}")
+        said = self.ask(f"terminate_client {server} {client}")
+        if said not in {"", "0"}:  # the result of the driver, as a number
+            raise MpsError(f"MPS terminate_client {server} {client}: it failed with {said:.60}")
 
     def add_partition(self, gpu: str, chunks: int) -> str:
         """A static partition of SMs; the name clients set. Needs a daemon started `static`."""
-        said = self.ask(f"sm_partition add {gpu} {chunks}")
-        if (made := re.search(r"Partition (\S+/\S+) created", said)) is None:
+        said = self._ask_static(f"sm_partition add {gpu} {chunks}")
+        # "Partition NAME created", or NAME alone; its second part is base64, which has slashes.
+        if (made := re.search(r"(?:GPU|MIG)-[^\s/]+/\S+", said)) is None:
             raise MpsError(f"MPS sm_partition: created no partition: {said[:200]}")
-        return made[1]
+        return made[0]
 
     def remove_partition(self, name: str) -> None:
-        """Takes a static partition away that no client uses."""
-        self.ask(f"sm_partition rm {name}")
+        """Takes a static partition away that no client uses. Raises MpsError where it stays."""
+        gpu, _, identity = name.partition("/")
+        said = self._ask_static(f"sm_partition rm {gpu} {identity}")
+        if any(_identity(left.name) == identity for left in self.partitions()):
+            raise MpsError(f"MPS sm_partition: {name} is still there: {said[:200]}")
+
+    def partitions(self) -> list[SmPartition]:
+        """The static partitions there are; the device of a name may be shortened."""
+        return listed_partitions(self._ask_static("lspart"))
+
+    def quit(self) -> None:
+        """Ends the daemon, whose servers get 5 s."""
+        self.ask("quit -t 5")
+
+    def _set_percentage(self, server: int, percent: str) -> None:
+        self.ask(f"set_active_thread_percentage {server} {percent}")
+
+    def _serves(self, uid: int) -> bool:
+        return any(map(self._ready, self.servers()))  # one user's at a time
+
+    def _start(self, uid: int) -> None:
+        self.ask(f"start_server -uid {uid}")
+
+    def _ready(self, server: int) -> bool:
+        """A server is listed as soon as its process is, and may end before it is ready."""
+        try:
+            return self.status(server) == "ACTIVE"  # one that fails to start is in FAULT first
+        except MpsError as why:
+            if "Unknown command" not in str(why):  # it ended
+                return False
+            log = self._log()  # driver 535 tells nobody else
+            return not log or f"NEW SERVER {server}: Ready" in log
+
+    def _log(self) -> str:
+        """What the daemon wrote, where it can be read."""
+        try:
+            return "\n".join(path.read_text(errors="replace") for path in self.log.glob("*.log"))
+        except OSError:
+            return ""
+
+    def _ask_static(self, command: str) -> str:
+        try:
+            return self.ask(command)
+        except MpsError as why:
+            if "Unknown command" in str(why):
+                raise MpsError(f"MPS {command}: {NO_STATIC}") from None
+            raise
 
     def _number(self, command: str) -> float:
         said = self.ask(command)
@@ -135,10 +220,15 @@ class Control:
             raise MpsError(f"MPS: {what} is {got:g} after {asked:g} was asked for")
 
     def _run(self, command: str) -> subprocess.CompletedProcess[str]:
+        return self._program((), f"{command}\n", command)
+
+    def _program(
+        self, arguments: Sequence[str], said: str, command: str
+    ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                [self.program], input=f"{command}\n", capture_output=True, text=True, check=False,
-                timeout=self.timeout_s, env=self.surroundings,
+                [self.program, *arguments], input=said, capture_output=True, text=True,
+                check=False, timeout=self.timeout_s, env=self.surroundings,
             )  # fmt: skip
         except FileNotFoundError:
             raise MpsError(
@@ -150,6 +240,29 @@ class Control:
             raise MpsError(
                 f"MPS {command}: no answer in {self.timeout_s:g} s; the daemon at {self.pipe} hangs"
             ) from None
+
+
+def _identity(name: str) -> str:
+    return name.partition("/")[2]
+
+
+def listed_partitions(table: str) -> list[SmPartition]:
+    """The partitions of lspart's table, whose rows of devices have numbers only after the first.
+
+    What does not apply is a dash in NVIDIA's guide and a blank elsewhere.
+    """
+    found = []
+    for line in table.splitlines():
+        gpu, *rest = [word for word in line.split() if word != "-"] or [""]
+        if not gpu.startswith(("GPU-", "MIG-")) or all(word.isdecimal() for word in rest):
+            continue
+        try:
+            identity, chunks, sms, *clients = rest
+            used = clients[0] == "Yes" if clients else False
+            found.append(SmPartition(f"{gpu}/{identity}", int(chunks), int(sms), used))
+        except ValueError:
+            raise MpsError(f"MPS lspart: expected a partition, got {line!r:.80}") from None
+    return found
 
 
 def _percent(percent: float) -> str:

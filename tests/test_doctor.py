@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -32,6 +35,7 @@ def test_every_mechanism_says_with_what_or_why_not() -> None:
     [
         (UnsupportedError("no such thing\nand a page of stack"), "no such thing"),
         (RuntimeError(), "RuntimeError"),
+        (ImportError("\n====\nFailed to import it.\n====\n"), "Failed to import it."),
         (OSError(5, "a device that nobody has seen"), "[Errno 5] a device that nobody has seen"),
     ],
 )
@@ -81,6 +85,21 @@ def test_a_missing_package_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     for probe in (doctor._nvml, doctor._triton, doctor._interpreter, doctor._cupy):
         with pytest.raises(UnsupportedError, match="is not installed: pip install"):
             probe()
+
+
+def test_cupy_has_its_nvrtc_as_an_attribute_not_as_a_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cupy = ModuleType("cupy")
+    cupy.__spec__ = ModuleSpec("cupy", None)
+    nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
+    there = SimpleNamespace(nvrtc=nvrtc, is_available=lambda: True)
+    cupy.__dict__.update(__version__="14.2.0", cuda=there)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert doctor._cupy() == "cupy 14.2.0, NVRTC 13.0"
+    there.is_available = lambda: False
+    with pytest.raises(UnsupportedError, match=r"cupy 14\.2\.0 finds no CUDA device"):
+        doctor._cupy()
 
 
 def test_a_device_that_cannot_be_opened_does_not_end_the_doctor(

@@ -61,7 +61,7 @@ LAYERS: list[set[str]] = [
     {"counters", "device_file", "scenario_file", "profile_rounds", "mig_fake", "nvml"},
     {"recording", "difference"},
     {"mig_control", "mps"},
-    {"embed"},
+    {"embed", "mps_v3"},
     {"workload_file", "openloop", "device", "report", "timeline", "live_model"},
     {"controller"},
     {"plan_moves", "rate_trace"},

@@ -13,7 +13,7 @@ import pytest
 
 from spacetime import mps
 from spacetime.errors import MpsError, UnsupportedError
-from spacetime.mps_control import Control
+from spacetime.mps_control import Control, SmPartition, listed_partitions
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan
 from spacetime.plan.check import _clients
 
@@ -86,14 +86,31 @@ def test_daemons_do_not_see_each_other_and_one_attached_to_is_left_alone(program
         mps.attached(one.pipe, program=program)
 
 
+def test_a_daemon_is_found_where_drivers_put_it(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    with mps.daemon(program=program) as control:
+        for usual in ((tmp_path, control.pipe), (control.pipe, tmp_path)):
+            monkeypatch.setattr(mps, "_USUAL", usual)
+            assert mps.attached(program=program).pipe == control.pipe
+        monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+        with pytest.raises(MpsError, match=f"daemon at {tmp_path}"):
+            mps.attached(program=program)
+
+
 def test_static_partitions(program: str) -> None:
     with mps.daemon(program=program, static=True) as control:
+        assert control.partitions() == []
         name = control.add_partition("GPU-1", 10)
         with pytest.raises(MpsError, match="not enough free chunks"):
             control.add_partition("GPU-1", 7)
         assert mps.client_environment(control, partition=name)["CUDA_MPS_SM_PARTITION"] == name
+        assert control.partitions() == [SmPartition(name, 10, 80, used=False)]
         control.remove_partition(name)
-        assert control.add_partition("GPU-1", 16) == "GPU-1/2"
+        with pytest.raises(MpsError, match="no such partition"):
+            control.remove_partition(name)
+        assert control.add_partition("GPU-1", 16) != name
     with (
         mps.daemon(program=program) as control,
         pytest.raises(MpsError, match="static partitioning is not enabled"),
@@ -101,13 +118,65 @@ def test_static_partitions(program: str) -> None:
         control.add_partition("GPU-1", 1)
 
 
+def test_a_partition_that_stays_is_noticed(program: str) -> None:
+    with mps.daemon(program=program, static=True, environment={"STAND_IN": "stays"}) as control:
+        name = control.add_partition("GPU-1", 1)
+        with pytest.raises(MpsError, match=f"{name} is still there"):
+            control.remove_partition(name)
+
+
+def test_partitions_are_listed_as_the_guide_shows_them_and_as_programs_print_them() -> None:
+    guide = """GPU Partition free used free used clients
+chunk chunk SM SM
+GPU-74d4 - 0 10 0 80 -
+GPU-74d4 Dx4A/AA - 5 - 40 Yes
+GPU-74d4 Cx4A - 3 - 24 -"""
+    printed = """GPU           Partition     free    used    free    used   clients
+                            chunks  chunks  SM      SM
+GPU-74d4                    0       10      0       80
+GPU-74d4      Dx4A/AA               5               40     Yes
+GPU-74d4      Cx4A                  3               24     No"""
+    both = [
+        SmPartition("GPU-74d4/Dx4A/AA", 5, 40, True),
+        SmPartition("GPU-74d4/Cx4A", 3, 24, False),
+    ]
+    assert listed_partitions(guide) == listed_partitions(printed) == both
+    with pytest.raises(MpsError, match="expected a partition, got 'GPU-1 x y z'"):
+        listed_partitions("GPU-1 x y z")
+
+
+def test_a_program_of_an_older_driver_says_what_it_lacks(program: str) -> None:
+    old = {"STAND_IN": "old"}
+    lacks = r"static partitions of SMs came with CUDA 13\.1 \(driver 590\); use percentages"
+    with (
+        pytest.raises(MpsError, match=rf"^MPS: {program} knows no -S: {lacks}"),
+        mps.daemon(program=program, static=True, environment=old),
+    ):
+        raise AssertionError("it is no daemon")
+    with mps.daemon(program=program, environment=old) as control:
+        for refused in (
+            lambda: control.add_partition("GPU-1", 1),
+            lambda: control.remove_partition("GPU-1/A"),
+            control.partitions,
+        ):
+            with pytest.raises(MpsError, match=lacks):
+                refused()
+        assert control.servers() == []
+
+
+def test_a_server_that_ends_at_once_is_an_error(program: str) -> None:
+    with mps.daemon(program=program, environment={"STAND_IN": "no-device"}) as control:
+        with pytest.raises(MpsError, match=r"is detected; Server 4000 exited with status 1$"):
+            control.start_server(0)
+        assert control.servers() == []
+
+
 @pytest.mark.parametrize(
     ("fault", "static", "said"),
     [
-        ("no-static", True, "the daemon ended with status 1: Unrecognized option -S"),
         ("deaf", False, "the daemon runs and does not answer; it was ended"),
         ("deny", False, "the daemon runs and does not answer; it was ended"),
-        ("hang", False, "the daemon runs and does not answer; it was ended"),
+        ("hang", True, "the daemon runs and does not answer; it was ended"),
     ],
 )
 def test_a_daemon_that_does_not_serve_is_one_line_and_leaves_nothing(
@@ -144,15 +213,64 @@ def test_a_pipe_directory_whose_daemon_has_died_answers_nothing(
 
 def test_answers_that_are_errors_raise_although_the_status_is_0(program: str) -> None:
     with mps.daemon(program=program) as control:
-        with pytest.raises(MpsError, match=r"get_client_list 99: Server 99 not found"):
-            control.clients(99)
-        with pytest.raises(MpsError, match="Unknown command"):
+        for absent in (control.clients, control.status, control.percentage):
+            with pytest.raises(MpsError, match=r"get_\w+ 99: Server 99 not found \(daemon at"):
+                absent(99)
+        with pytest.raises(MpsError, match=r"terminate_client 99 1: Server 99 not found"):
+            control.terminate_client(99, 1)
+        with pytest.raises(MpsError, match=r"set_active\w+ 99 50: Server 99 not found"):
+            control.set_percentage(99, 50)
+        with pytest.raises(MpsError, match='dance: Unknown command "dance"'):
             control.ask("dance")
+        with pytest.raises(MpsError, match="A server PID is required"):
+            control.ask("get_server_status")
         with pytest.raises(MpsError, match="is more than one command"):
             control.ask("get_server_list\nquit")
         with pytest.raises(MpsError, match="above 0 and at most 100, got 0"):
             control.set_default_percentage(0)
+        control.start_server(0)
+        with pytest.raises(MpsError, match="Invalid process 5"):
+            control.terminate_client(control.servers()[0], 5)
         assert control.answers
+
+
+OLDER = """#!/bin/sh
+read question
+case "$question" in
+  get_server_list) echo 7 ;;
+  get_server_status*) echo 'Unknown command "get_server_status"' ;;
+esac
+"""
+
+
+def test_driver_535_says_in_its_log_that_a_server_is_ready(tmp_path: Path) -> None:
+    program, log = tmp_path / "control", tmp_path / "control.log"
+    program.write_text(OLDER)
+    program.chmod(0o755)
+    control = Control(tmp_path, tmp_path, str(program))
+    control.start_server(0)  # nothing to read: what is listed counts
+    log.write_text("Starting new server 7 for user 0\n")
+    with pytest.raises(MpsError, match=r"-uid 0: none is ready after 0\.1 s"):
+        control.start_server(0, timeout_s=0.1)
+    log.write_text("NEW SERVER 7: Ready\n")
+    control.start_server(0, timeout_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("said", "what"), [("", "'' is no status"), ("7", "'7' is no status"), ("PAUSED", "'PAUSED'")]
+)
+def test_a_status_and_a_result_that_nobody_knows_are_errors(
+    tmp_path: Path, said: str, what: str
+) -> None:
+    program = tmp_path / "control"
+    program.write_text(f"#!/bin/sh\necho {said}\n")
+    program.chmod(0o755)
+    control = Control(tmp_path, tmp_path, str(program))
+    with pytest.raises(MpsError, match=what):
+        control.status(1)
+    if said:
+        with pytest.raises(MpsError, match=f"terminate_client 1 2: it failed with {said}"):
+            control.terminate_client(1, 2)
 
 
 def test_a_percentage_that_is_not_taken_over_and_a_fault_are_noticed(program: str) -> None:
@@ -163,7 +281,9 @@ def test_a_percentage_that_is_not_taken_over_and_a_fault_are_noticed(program: st
         control.set_default_percentage(50)
     with mps.daemon(program=program, environment={"STAND_IN": "fault"}) as control:
         control.start_server(0)
-        assert control.status(control.servers()[0]) == "FAULT"
+        (server,) = control.servers()
+        control.ask(f"_join {server} 77")
+        assert control.status(server) == "FAULT"
 
 
 @pytest.mark.parametrize("fault", ["", "stubborn"])

@@ -45,7 +45,14 @@ struct SameCall<R (*)(A...), S (*)(B...)>
 #define ST_X(name, version, need, declaration, arguments)                          \
   static_assert(SameCall<CUresult(*) declaration, PFN_##name##_v##version>::value, \
                 "the interface of " #name);
+#ifdef ST_CUDA_ENTRIES_13_1  // calls that headers of 13.0 do not know
+ST_CUDA_ENTRIES_13_0(ST_X)
+#if CUDA_VERSION >= 13010
+ST_CUDA_ENTRIES_13_1(ST_X)
+#endif
+#else
 ST_CUDA_ENTRIES(ST_X)
+#endif
 #undef ST_X
 
 #define SAME_SIZE(type, theirs) static_assert(sizeof(type) == sizeof(theirs), #type)
@@ -56,10 +63,20 @@ SAME_SIZE(CUdevice, ::CUdevice);
 SAME_SIZE(CUdeviceptr, ::CUdeviceptr_v2);
 SAME_SIZE(CUmemGenericAllocationHandle, ::CUmemGenericAllocationHandle);
 SAME_SIZE(CUuuid, ::CUuuid);
-SAME_SIZE(CUdevSmResource, ::CUdevSmResource);
+// Toolkits append members that drivers before them never write (13.1: flags, 13.4: a locality
+// domain), so its size is nobody's; what is passed is a CUdevResource, whose size is fixed.
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, smCount);
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, minSmPartitionSize);
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, smCoscheduledAlignment);
+template <typename Ours, typename Theirs>
+constexpr bool same_later_members() {  // where both have them
+  if constexpr (requires { &Ours::localityDomainId, &Theirs::localityDomainId; }) {
+    return offsetof(Ours, flags) == offsetof(Theirs, flags) &&
+           offsetof(Ours, localityDomainId) == offsetof(Theirs, localityDomainId);
+  }
+  return true;
+}
+static_assert(same_later_members<CUdevSmResource, ::CUdevSmResource>());
 SAME_SIZE(CUdevResource, ::CUdevResource);
 SAME_PLACE(CUdevResource, ::CUdevResource, type);
 SAME_PLACE(CUdevResource, ::CUdevResource, sm);

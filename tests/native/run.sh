@@ -9,9 +9,14 @@ jobs=${ST_JOBS:-$(nproc)}
 # A test that replaces operator new and delete is told apart from a mismatch by no compiler.
 warnings="-Wall -Wextra -Werror -Wno-unknown-warning-option -Wno-mismatched-new-delete"
 
-# abi_check compares with cuda.h where a toolkit lies; nothing else needs one.
-toolkit=$(ls -d ${CUDA_HOME:+"$CUDA_HOME"} /usr/local/cuda /usr/local/cuda-* 2>/dev/null | head -1) || true
-[ -z "$toolkit" ] || warnings="$warnings -isystem $toolkit/include"
+# abi_check compares with cuda.h of a toolkit, or of the package index; nothing else needs one.
+recent() { grep -qs 'define CUDA_VERSION 1[3-9]' "$1/include/cuda.h" && echo "$1/include"; }
+include=
+for toolkit in ${CUDA_HOME:+"$CUDA_HOME"} /usr/local/cuda /usr/local/cuda-*; do
+  [ -n "$include" ] || include=$(recent "$toolkit") || true
+done
+[ -n "$include" ] || include=$(tests/driver/headers.sh 13.0.96) || true
+[ -z "$include" ] || warnings="$warnings -isystem $include"
 
 build() { # sanitizers, folder
   mkdir -p "$2"
