@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ import psutil
 import pytest
 import torch
 
-from spacetime.benchmarks.gpu import driver, goals, mps, names, probes, questions, summary
+from spacetime.benchmarks.gpu import (
+    driver,
+    goals,
+    mps,
+    names,
+    probes,
+    questions,
+    summary,
+    surroundings,
+)
 
 ROOT = Path(__file__).parent.parent
 no_device = pytest.mark.skipif(torch.cuda.is_available(), reason="a device is here")
@@ -152,6 +162,21 @@ def test_sigterm_ends_the_processes_and_the_daemon_and_keeps_the_rows(
     assert process.returncode == 128 + signal.SIGTERM
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert len(json.loads(out.read_text())["rows"]) == 2
+
+
+def test_surroundings_are_told_without_a_build_or_a_device() -> None:
+    told: list[dict[str, Any]] = []
+    assert surroundings.step(told.append, rehearse=True) == 0
+    assert told[-1]["cores"] == len(os.sched_getaffinity(0))
+    assert told[-1]["packages"]["torch"] == version("torch")
+    json.dumps(told)
+
+
+@no_device
+def test_a_missing_driver_or_device_is_a_fact() -> None:
+    found = surroundings.asked_driver()
+    assert found["device"].startswith(("no driver: ", "no device: "))
+    assert "sms" not in found
 
 
 FACTORS = {names.LOOP: 9.0, names.SERIAL: 3.5, names.STREAMS: 4.0, names.BATCHED: 0.5,

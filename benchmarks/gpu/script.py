@@ -61,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks/gpu/run.sh", description=__doc__)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go: at most 8")
-    parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="STEP",
-                        help="these steps; what DIR holds of the others stays")  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", action="extend", default=[], metavar="STEP",
+        help="these steps, after a build; what DIR holds of the others stays",
+    )  # fmt: skip
     parser.add_argument("--prepared", type=Path, metavar="DIR", help="what --prepare made")
     parser.add_argument("--prepare", type=Path, metavar="DIR",
                         help="make there what needs no device")  # fmt: skip

@@ -88,6 +88,7 @@ def _built() -> Facts:
     built = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=ROOT, check=False
     )
+    reading.kill()  # what is not read yet, its step reads
     reading.wait()
     seconds = time.monotonic() - begin
     status = f"{seconds:.0f} s" if built.returncode == 0 else f"FAILED with {built.returncode}"

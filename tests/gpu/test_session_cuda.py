@@ -124,6 +124,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(200)  # two processes that import everything and open a session
 def test_a_lost_device_tells_its_callers_and_a_new_process_can_use_it(
     native: _native.CudaDevice,
 ) -> None:
