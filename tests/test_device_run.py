@@ -145,7 +145,7 @@ def test_a_step_that_fails_crashes_or_hangs_stops_none(standing: Standing) -> No
     done = standing.run(
         {"gpu.probes": "kill -SEGV $$", "measured partition": STUBBORN, "measured verify": HANGS,
          "measured flops": "echo no luck; exit 1", "gpu.mps": "exit 4"},
-        "--seconds", "30", "--only", *bad, "test-kernels",
+        "--seconds", "25", "--only", *bad, "test-kernels",
     )  # fmt: skip
     assert done.returncode == 1
     assert standing.statuses() == bad | {"environment": "ok", "test-kernels": "ok"}

@@ -23,12 +23,12 @@ MANIFEST = "manifest.json"
 CHOICES = "choices"  # the tuner's, of earlier runs: a folder of JSON files
 PACKAGES = ("torch", "triton", "transformers")
 Facts = dict[str, Any]
-# What is measured: the kernels of these are worth compiling ahead.
+# What run.sh measures, as options of `flops.run` and `models.run`: the kernels of these are worth
+# compiling ahead, and inputs are drawn from the seeds.
 CASES: Facts = {
-    "device": "h200",
     "flops": {"problems": ["conv2_2"], "dtypes": ["fp32", "bf16"],
               "tenants": [2, 4, 8, 16, 32, 64, 120], "seed": 0},
-    "models": {"models": ["resnet-50"], "dtypes": ["bf16"], "tenants": [16], "buckets": [16],
+    "models": {"models": ["resnet-50"], "dtypes": ["bf16"], "tenants": [16], "one_bucket": True,
                "seed": 0},
 }  # fmt: skip
 

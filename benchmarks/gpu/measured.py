@@ -121,10 +121,11 @@ def verify(asked: Asked) -> int | None:
 
 def flops(asked: Asked) -> int | None:
     """The paper's figure: conv2_2 in fp32 for every R, then in bf16."""
+    from spacetime.benchmarks.gpu import ahead  # noqa: PLC0415
     from spacetime.benchmarks.gpu import flops as device_flops  # noqa: PLC0415
 
     small: dict[str, Any] = {"problems": ("rnn",), "tenants": (2,), "dtypes": ("fp32",)}
-    whole = {"problems": ("conv2_2",), "dtypes": ("fp32", "bf16"), "repetitions": 9}
+    whole = {**ahead.CASES["flops"], "repetitions": 9}
     device_flops.run(
         device=DEVICE, dry_run=asked.rehearse, quick=asked.rehearse, out=asked.out,
         budget_s=asked.budget_s, picture=False, compiled=False,
@@ -135,13 +136,14 @@ def flops(asked: Asked) -> int | None:
 
 def models(asked: Asked) -> int | None:
     """ResNet-50 in bf16, 16 tenants, one bucket."""
+    from spacetime.benchmarks.gpu import ahead  # noqa: PLC0415
     from spacetime.benchmarks.gpu import models as device_models  # noqa: PLC0415
 
     small: dict[str, Any] = {"models": ("tiny",), "tenants": (2,), "dtypes": ("fp32",)}
-    whole = {"dtypes": ("bf16",), "seconds": 2.0, "repetitions": 9}
+    whole = {**ahead.CASES["models"], "seconds": 2.0, "repetitions": 9}
     device_models.run(
         device=DEVICE, dry_run=asked.rehearse, quick=asked.rehearse, out=asked.out,
-        budget_s=asked.budget_s, picture=False, search=False, one_bucket=True,
+        budget_s=asked.budget_s, picture=False, search=False,
         **(small if asked.rehearse else whole),
     )  # fmt: skip
     return None

@@ -70,7 +70,7 @@ def _tests(group: str) -> Callable[[Setting], Arguments]:
     def command(setting: Setting) -> Arguments:
         # A test that waits in Python for what never comes fails, and the others run; one that
         # waits for the device in native code is ended with its group, at the step's limit.
-        options = ["-v", "--tb=short", "-p", "pytest_timeout"]
+        options = ["-vv", "--tb=short", "-p", "pytest_timeout"]  # pyproject.toml has -q
         options += ["--timeout=30", "--timeout-method=signal"]
         plugin = ["-p", f"{GPU}.junit", f"--device-junit={setting.out / JUNIT}:{group}"]
         marks = "not slow and not gpu" if setting.rehearse else "gpu and not slow"
@@ -85,7 +85,7 @@ def _tests_step(group: str, limit_s: float) -> Step:
 
 
 STEPS: tuple[Step, ...] = (
-    Step("environment", 35, lambda s: s.measured("environment"), folded="environment.json",
+    Step("environment", 60, lambda s: s.measured("environment"), folded="environment.json",
          needs_device=False),
     Step("compile", 25, lambda s: s.measured("compile"), folded="compile.json",
          needs_device=False),
@@ -96,9 +96,9 @@ STEPS: tuple[Step, ...] = (
     _tests_step("session", 35),
     _tests_step("backend", 20),
     _tests_step("partitions", 25),
-    _tests_step("kernels", 20),
-    _tests_step("mixtures", 20),
-    Step("models", 120, lambda s: s.measured("models"), writes=("device_models.json",)),
+    _tests_step("kernels", 15),
+    _tests_step("mixtures", 15),
+    Step("models", 105, lambda s: s.measured("models"), writes=("device_models.json",)),
     Step("mps", 25, _mps, folded="mps.json"),
 )  # fmt: skip
 RESERVE_S = WHOLE_S - sum(step.limit_s for step in STEPS)  # for the summary
