@@ -63,20 +63,29 @@ class Ground:
     word: str  # for units, in messages
 
 
+@pytest.fixture(scope="session")
+def why_no_device() -> str:
+    """Why there is no CUDA device here; empty where there is one."""
+    try:
+        _native.CudaDevice.open(0)
+    except UnsupportedError as reason:
+        return str(reason)
+    return ""
+
+
 @pytest.fixture(params=["cpu", "fake:h200", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def ground(request: pytest.FixtureRequest) -> Ground:
     """Every backend in turn: one contract for all."""
     name: str = request.param
+    if name == "cuda:0" and (reason := request.getfixturevalue("why_no_device")):
+        pytest.skip(reason)
     if name == "cpu":
         return Ground(name=name, device=None, units=_native.available_cores(), word="cores")
     device: _native.CudaDevice
     if name == "fake:h200":
         device = _native.FakeCudaDevice(_native.FakeDriver("h200"), ladder=False)
     else:
-        try:
-            device = _native.CudaDevice.open(0, ladder=False)
-        except UnsupportedError as reason:
-            pytest.skip(str(reason))
+        device = _native.CudaDevice.open(0, ladder=False)
     return Ground(name=name, device=device, units=list(range(len(device.unit_sms))), word="units")
 
 
