@@ -141,7 +141,9 @@ def _against_processes(
 ) -> Goal:
     """Answers a second of ours over those of as many processes, at one R; both pay their host.
 
-    The processes launch eagerly, as the paper's do. What they get captured is in their record.
+    The processes launch eagerly, as the paper's do; what they get captured is in their record. They
+    have the better of it: they enqueue several launches before they wait, and find their weights in
+    the L2; ours waits for each launch and finds none there.
     """
     ours = {row["tenants"]: row for row in rows if "wall_us" in row and OURS in row["wall_us"]}
     for row in processes:
