@@ -1,28 +1,32 @@
 """What a device's machine need not do itself: prepared elsewhere, carried there, and used there.
 
-The one seam to admission's compiler: `spacetime.compile_ahead` works out launch signatures without
-a device and compiles them in processes. A version without it says so, and compiles at admission.
+The one seam to admission's compiler: `spacetime.prepare` lists on the simulated device the kernels
+that a session tunes among, and `kernels.triton.ahead` compiles a list in processes. A version that
+lacks them says so, and compiles at admission.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from spacetime.benchmarks.replaced import replace_text
-from spacetime.errors import UnsupportedError
+from spacetime.errors import SpacetimeError, UnsupportedError
 
 FORMAT = "spacetime.prepared/1"
-MANIFEST = "manifest.json"
+MANIFEST, KERNELS = "manifest.json", "kernels.json"
 CHOICES = "choices"  # the tuner's, of earlier runs: a folder of JSON files
 PACKAGES = ("torch", "triton", "transformers")
 Facts = dict[str, Any]
+DEVICE, SMS, CAPABILITY = "h200", 132, 90  # what is prepared for
+TESTED: Facts = {"kinds": ("digits", "resnet"), "dtypes": ("fp32", "tf32", "bf16"), "max_batch": 2}
 # What run.sh measures, as options of `flops.run` and `models.run`: the kernels of these are worth
 # compiling ahead, and inputs are drawn from the seeds.
 CASES: Facts = {
@@ -43,7 +47,7 @@ def prepare(folder: Path) -> Facts:
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     facts: Facts = {"format": FORMAT, "versions": versions(), "cases": CASES}
-    facts |= {"compiled": _compiler("prepare", folder)}
+    facts |= {"device": DEVICE, "kernels": _or_refused(_list, folder / KERNELS)}
     facts |= {"seconds": time.monotonic() - begin}
     replace_text(folder / MANIFEST, json.dumps(facts, indent=1) + "\n")
     return facts
@@ -63,13 +67,16 @@ def manifest(folder: Path) -> Facts:
 
 
 def compile_all(folder: Path | None) -> Facts:
-    """Compiles what the measurements will launch, from what was prepared where that is given."""
+    """Compiles the kernels that were listed, with the versions that are here."""
     here = versions()
     facts: Facts = {"versions": here}
-    if folder is not None:
-        there = manifest(folder)["versions"]
-        facts["differs"] = {n: [there.get(n), here[n]] for n in here if there.get(n) != here[n]}
-    return facts | {"compiled": _compiler("compile", folder)}
+    if folder is None:
+        return facts | {"refused": "nothing is prepared: kernels are compiled at admission"}
+    there = manifest(folder)["versions"]
+    facts["differs"] = {n: [there.get(n), here[n]] for n in here if there.get(n) != here[n]}
+    if not (folder / KERNELS).exists():
+        return facts | {"refused": f"{folder} lists no kernels: they are compiled at admission"}
+    return facts | _or_refused(_compile, folder / KERNELS)
 
 
 def seed_choices(folder: Path, cache: Path) -> int:
@@ -81,25 +88,62 @@ def seed_choices(folder: Path, cache: Path) -> int:
     return len(files)
 
 
-def _compiler(verb: str, folder: Path | None) -> Facts:
-    """What admission's compiler says: its counts and seconds, or why there is none."""
+def _or_refused(verb: Callable[[Path], Facts], file: Path) -> Facts:
+    """What came of it, or why there is none."""
     try:
-        module = import_module("spacetime.compile_ahead")
+        return verb(file)
     except ModuleNotFoundError as why:
-        if why.name != "spacetime.compile_ahead":
+        if why.name not in {"spacetime.prepare", "spacetime.kernels.triton.ahead", "triton"}:
             raise
-        return {"refused": "this version compiles at admission only"}
-    begin = time.monotonic()
-    try:
-        made: Facts = getattr(module, verb)(CASES, folder, processes=_processes())
-    except UnsupportedError as why:
+        return {"refused": f"no {why.name} here: kernels are compiled at admission"}
+    except (SpacetimeError, ValueError) as why:
         return {"refused": str(why)}
-    return {**made, "seconds": time.monotonic() - begin}
 
 
-def _processes() -> int:
-    """All cores but one, which this process needs."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+def _compile(file: Path) -> Facts:
+    compiler = import_module("spacetime.kernels.triton.ahead")
+    done = compiler.compile_all(compiler.read(file), CAPABILITY)
+    facts: Facts = asdict(done)
+    return facts | {"failed": list(done.failed)[:20], "failures": len(done.failed)}
+
+
+def _list(file: Path) -> Facts:
+    """Writes the kernels of what is measured, and of the mixtures that are tested."""
+    listing = import_module("spacetime.prepare")
+    written = import_module("spacetime.kernels.triton.ahead").written
+    from spacetime.benchmarks.gpu.rig import precision  # noqa: PLC0415 - torch
+
+    found: set[str] = set()
+    for name, model, x, most in _examples():
+        with precision(name) as dtype:
+            example = model.to(dtype), (x.to(dtype),)
+            found |= listing.kernels_for([example], DEVICE, sizes=(SMS,), max_batch=most)
+    replace_text(file, written(found))
+    return {"listed": len(found)}
+
+
+def _examples() -> Iterator[tuple[str, Any, Any, int]]:
+    """Precision, model, one request, and the most samples of a launch."""
+    import torch  # noqa: PLC0415
+
+    from spacetime import zoo  # noqa: PLC0415
+    from spacetime.benchmarks.gpu.contenders import first_of  # noqa: PLC0415
+    from spacetime.benchmarks.problems import PROBLEMS  # noqa: PLC0415
+
+    whole, layers = CASES["models"], CASES["flops"]
+    for name in whole["dtypes"]:
+        for kind in whole["models"]:
+            first = first_of(kind, whole["seed"])
+            yield name, first.model, first.pool[:1], max(whole["tenants"])
+    for name in layers["dtypes"]:
+        for problem in (PROBLEMS[each] for each in layers["problems"]):
+            outputs, inputs, window, _ = problem.weight
+            layer = torch.nn.Conv2d(inputs, outputs, window, padding=problem.padding, bias=False)
+            yield name, layer.eval(), torch.randn(1, *problem.request), max(layers["tenants"])
+    for kind in TESTED["kinds"]:
+        for name in TESTED["dtypes"]:
+            made = next(iter(zoo.load(kind, 1)))
+            yield name, made.model, made.pool[:1], TESTED["max_batch"]
 
 
 def _version(package: str) -> str | None:

@@ -80,9 +80,12 @@ def compile_ahead(asked: Asked) -> int | None:
     folder = os.environ.get(PREPARED)
     facts = ahead.compile_all(Path(folder) if folder else None)
     asked.fold("compile.json", facts)
-    refused = facts["compiled"].get("refused")
-    print(refused or ", ".join(f"{name} {value}" for name, value in facts["compiled"].items()))
-    return NOT_HERE if refused else None
+    if "refused" in facts:
+        print(facts["refused"])
+        return NOT_HERE
+    told = "{compiled} compiled, {cached} cached, {failures} failed, {processes} processes"
+    print(told.format(**facts))
+    return 1 if facts["failures"] else None
 
 
 def probes(asked: Asked) -> int | None:
