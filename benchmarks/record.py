@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console, RenderableType
 
+from spacetime.benchmarks.replaced import replace_text
 from spacetime.errors import InvalidInput, UnsupportedError
 from spacetime.tables import FittedTable
 
@@ -101,10 +102,13 @@ def commit() -> str:
 
 
 def save(record: dict[str, Any], out: Path) -> Path:
-    """Writes `record` to `<out>/<topic>.json` and returns the path."""
+    """Writes `record` to `<out>/<topic>.json` and returns the path.
+
+    The file is replaced as a whole, so that one who is ended leaves the record of the row before.
+    """
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{record['topic']}.json"
-    path.write_text(laid_out(record) + "\n", encoding="utf-8")
+    replace_text(path, laid_out(record) + "\n")
     return path
 
 
@@ -138,7 +142,7 @@ def publish(
 ) -> None:
     """Prints the record, as JSON or as tables; saves it and its picture where `out` is given.
 
-    plots: the module that draws it, by a function `draw_<topic>`; None: there is no picture.
+    plots: the module that draws it, by a function `draw_<topic>`; None draws no picture.
     """
     if as_json:
         print(json.dumps(record))

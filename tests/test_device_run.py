@@ -1,161 +1,294 @@
-"""benchmarks/gpu/run.sh and the probes: whatever breaks, the rest runs and the summary tells."""
+"""benchmarks/gpu/run.sh: whatever breaks, the rest runs, and its files and summary tell."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
+import psutil
 import pytest
-import torch
 
-from spacetime.benchmarks.gpu import driver, mps, probes, questions, summary
+from spacetime.benchmarks.gpu import goals, script, steps
 
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "benchmarks" / "gpu" / "run.sh"
-no_device = pytest.mark.skipif(torch.cuda.is_available(), reason="a device is here")
+HANGS = "exec tail -f /dev/null"
+STUBBORN = "trap '' TERM; setsid tail -f /dev/null & wait; wait; wait"  # and a session of its own
+ALL = [step.name for step in steps.STEPS]
+OK = dict.fromkeys(ALL, "ok")
+Done = subprocess.CompletedProcess[str]
 
 
-def run(tmp_path: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """run.sh with a shell script in the place of Python: `python` is its body."""
-    stand_in = tmp_path / "python"
-    stand_in.write_text(f"#!/bin/sh\n{python}\n")
-    stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
-    return subprocess.run(
-        ["bash", str(RUN), *arguments],
-        env=os.environ | {"PYTHON": str(stand_in)},
-        capture_output=True, text=True, check=False, timeout=60,
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """The files and the output of a whole rehearsal, with the real steps."""
+    out = tmp_path_factory.mktemp("rehearsal")
+    done = subprocess.run(
+        ["bash", str(RUN), "--rehearse", "--out", str(out)],
+        env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False,
+        timeout=280,
     )  # fmt: skip
+    return out, done
 
 
-def steps(shown: str) -> dict[str, str]:
-    table = shown.rsplit("headline\n", maxsplit=1)[-1]
-    return {line[:12].strip(): line[13:23].strip() for line in table.strip().split("\n")}
+class Standing:
+    """run.sh with a shell script in the place of the steps' Python, by their arguments."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out = folder / "out"
+        self._program = folder / "python"
+        self._mark = uuid.uuid4().hex
+
+    def start(self, bodies: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+        """bodies: what a step does whose arguments hold these words; others say `fine`."""
+        real = f'exec {sys.executable} "$@"'
+        cases = [f'  *"{words}"*) {body} ;;' for words, body in bodies.items()]
+        text = ['case "$*" in', f"  *gpu.script*) {real} ;;", *cases, "  *) echo fine ;;", "esac"]
+        self._program.write_text("\n".join(["#!/bin/bash", *text, ""]))
+        self._program.chmod(self._program.stat().st_mode | stat.S_IXUSR)
+        return subprocess.Popen(
+            ["bash", str(RUN), "--out", str(self.out), *arguments],
+            env=os.environ | {"PYTHON": str(self._program), "ST_TEST_MARK": self._mark},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, bodies: dict[str, str], *arguments: str) -> Done:
+        """To its end."""
+        process = self.start(bodies, *arguments)
+        out, err = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        found: dict[str, Any] = json.loads((self.out / "run.json").read_text())
+        return found
+
+    def statuses(self) -> dict[str, str]:
+        """What became of each step."""
+        return {step["name"]: step["status"] for step in self.record()["steps"]}
+
+    def left(self) -> list[str]:
+        """The processes that outlive the run."""
+        return [
+            " ".join(process.cmdline())
+            for process in psutil.process_iter()
+            if _marked(process, self._mark)
+        ]
 
 
-def answering(answers: dict[str, int]) -> str:
-    """A body that exits as told where its arguments hold those words; the summary is real."""
-    lines = [f'  *"{words}"*) exit {code} ;;' for words, code in answers.items()]
-    summarise = f'  *gpu.summary*) exec {sys.executable} "$@" ;;'
-    return "\n".join(['case "$*" in', summarise, *lines, "  *) echo fine ;;", "esac"])
+def _marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get("ST_TEST_MARK") == mark
+    except psutil.Error:
+        return False
 
 
-def test_a_failing_step_does_not_stop_the_rest(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = run(
-        tmp_path,
-        answering({"-m pytest": 1, "spacetime verify": 124}),
-        "--out",
-        str(out),
-        "--part",
-        "1",
-    )
+@pytest.fixture
+def standing(tmp_path: Path) -> Iterator[Standing]:
+    """A run whose steps a test chooses; it may leave no process behind."""
+    made = Standing(tmp_path)
+    yield made
+    assert made.left() == []
+
+
+def test_a_rehearsal_runs_every_step_to_its_end(rehearsal: tuple[Path, Done]) -> None:
+    out, done = rehearsal
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {step["name"]: step for step in json.loads((out / "run.json").read_text())["steps"]}
+    assert [*told] == ALL
+    assert {step["status"] for step in told.values()} <= {"ok", "needs a device", "not here"}
+    assert told["probes"]["status"] == "needs a device"
+    for name in ("partition", "flops", "models", "test-session", "test-mixtures"):
+        assert told[name]["status"] == "ok", told[name]
+
+
+def test_a_run_leaves_at_most_eight_files_and_no_picture(rehearsal: tuple[Path, Done]) -> None:
+    out, _ = rehearsal
+    found = {path.name for path in out.iterdir()}
+    assert found == set(steps.FILES) - {"verify.json"} | ({"verify.json"} & found)
+    assert len(steps.FILES) <= 8
+    for path in out.glob("*.json"):
+        json.loads(path.read_text())
+    assert all(json.loads((out / f"{t}.json").read_text())["rows"] for t in
+               ("device_flops", "device_models", "partition"))  # fmt: skip
+
+
+def test_the_summary_ends_the_output_and_judges_every_goal(rehearsal: tuple[Path, Done]) -> None:
+    out, done = rehearsal
+    said = (out / "summary.txt").read_text()
+    assert len(said) < 12_000
+    assert done.stdout.endswith(said)
+    judged = [line for line in said.splitlines() if line.startswith(tuple(goals.WORDS.values()))]
+    assert len(judged) == len(goals.every({}))
+    assert all(line.startswith("not measured") for line in judged)  # a rehearsal measures nothing
+    assert "a rehearsal measures nothing" in said
+
+
+def test_limits_fill_the_whole_and_leave_time_for_the_summary() -> None:
+    assert steps.RESERVE_S >= 5
+    assert steps.WHOLE_S == 500
+
+
+def test_a_step_that_fails_crashes_or_hangs_stops_none(standing: Standing) -> None:
+    bad = {"probes": "crashed", "partition": "limit", "verify": "limit", "flops": "FAILED",
+           "mps": "not here"}  # fmt: skip
+    done = standing.run(
+        {"gpu.probes": "kill -SEGV $$", "measured partition": STUBBORN, "measured verify": HANGS,
+         "measured flops": "echo no luck; exit 1", "gpu.mps": "exit 4"},
+        "--seconds", "25", "--only", *bad, "test-kernels",
+    )  # fmt: skip
     assert done.returncode == 1
-    assert steps(done.stdout) == {
-        "build": "ok", "doctor": "ok", "probes": "ok", "tests": "FAILED", "partition": "ok",
-        "verify": "timeout",
-    }  # fmt: skip
-    assert {path.name for path in out.iterdir()} == {"log-1.txt", "summary-1.txt"}
-    assert "== tests:" in (out / "log-1.txt").read_text()
+    assert standing.statuses() == bad | {"environment": "ok", "test-kernels": "ok"}
+    said = {step["name"]: step["last"] for step in standing.record()["steps"]}
+    assert "SIGSEGV" in said["probes"]
+    assert said["flops"] == "no luck"
+    for name, status in bad.items():
+        assert f"{name:<16} {status}" in done.stdout
+    assert "== verify:" in (standing.out / "log.txt").read_text()
 
 
-def test_both_parts_run_and_a_good_one_ends_with_0(tmp_path: Path) -> None:
-    done = run(tmp_path, answering({"gpu.mps": 4}), "--out", str(tmp_path / "out"), "--quick")
+def test_a_good_run_ends_with_0(standing: Standing) -> None:
+    done = standing.run({"gpu.mps": "exit 4"})
     assert done.returncode == 0
-    assert "flops        ok" in done.stdout
-    assert "mps          not here" in done.stdout  # no daemon: the machine's, not a failure
-    assert "tests        ok" in done.stdout
+    assert standing.statuses() == OK | {"mps": "not here"}
 
 
-def test_without_a_device_every_step_that_needs_one_says_so(tmp_path: Path) -> None:
-    body = answering({}).replace(
-        'case "$*" in',
-        'case "$*" in\n  *"only versions"*) '
-        'echo "versions     no device    0.4 s  no driver: libcuda.so.1"; exit 3 ;;',
-    )
-    done = run(tmp_path, body, "--out", str(tmp_path / "out"))
+def test_every_step_has_its_surroundings(standing: Standing) -> None:
+    show = 'echo "$CUDA_DEVICE_MAX_CONNECTIONS ${CUDA_MODULE_LOADING:-lazily} $PATH"'
+    standing.run({"gpu.probes": show, "-m pytest": show}, "--only", "probes", "test-session")
+    _, probes, test = (step["last"] for step in standing.record()["steps"])
+    assert (probes.split()[:2], test.split()[:2]) == (["32", "lazily"], ["32", "EAGER"])
+    assert "/usr/local/nvidia/bin" in probes
+
+
+def test_without_a_device_every_step_that_needs_one_says_so(standing: Standing) -> None:
+    no_driver = "echo 'build: 9 s; no driver: libcuda.so.1; 2 cores'; exit 3"
+    done = standing.run({"measured environment": no_driver})
     assert done.returncode == 3
-    assert steps(done.stdout) == {
-        "build": "ok", "flops": "no device", "mps": "no device", "models": "no device"
-    }  # fmt: skip
-    assert "no device: no driver: libcuda.so.1" in done.stdout
+    assert standing.statuses() == dict.fromkeys(ALL, "needs a device") | {"compile": "ok"}
+    assert "no driver: libcuda.so.1" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [(), ("--out",), ("--out", "x", "--part", "3"), ("--fast",)])
-def test_bad_arguments_end_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    done = run(tmp_path, "exit 0", *arguments)
-    assert done.returncode == 2
-    assert "usage:" in done.stderr
+def test_sigterm_in_the_middle_leaves_whole_files_and_no_process(standing: Standing) -> None:
+    rows = json.dumps({"rows": []})
+    begun = {"measured partition": f"echo '{rows}' > {standing.out}/partition.json; {STUBBORN}"}
+    process = standing.start(begun)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("== partition"):
+            break
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    statuses = standing.statuses()
+    assert statuses["probes"] == "ok"
+    assert statuses["partition"] == "interrupted"
+    assert {statuses[name] for name in ALL[4:]} == {"not run"}
+    assert len(standing.record()["goals"]) == len(goals.every({}))
+    assert "partition        interrupted" in said
+    for path in standing.out.glob("*.json"):
+        json.loads(path.read_text())
 
 
-@no_device
-def test_probes_tell_of_the_missing_device(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert probes.main(["--out", str(tmp_path / "probes.json"), "--quick"]) == probes.NO_DEVICE
-    record = json.loads((tmp_path / "probes.json").read_text())
-    assert [probe["status"] for probe in record["probes"].values()] == ["no device"]
-    assert "no device" in capsys.readouterr().out
+def test_only_runs_what_is_asked_and_keeps_the_rest(standing: Standing) -> None:
+    standing.run({"measured flops": "exit 1"})
+    done = standing.run({}, "--only", "flops", "--only", "tests")
+    assert done.returncode == 0
+    assert standing.statuses() == OK
+    log = (standing.out / "log.txt").read_text()
+    assert log.count("== flops:") == 2
+    assert log.count("== test-kernels:") == 2
+    assert log.count("== models:") == 1
+
+
+def test_a_new_run_keeps_nothing_of_an_old_one(standing: Standing) -> None:
+    standing.out.mkdir()
+    (standing.out / "device_flops.json").write_text('{"rows": [], "goals": []}')
+    (standing.out / "run.json").write_text("{ no JSON")
+    standing.run({}, "--only", "probes")
+    assert standing.statuses() == {"environment": "ok", "probes": "ok"}
+    standing.run({})
+    assert not (standing.out / "device_flops.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("statuses", "code"),
-    [(("ok", "ok"), 0), (("ok", "timeout"), 1), (("failed",), 1), (("no device",), 3)],
+    ("arguments", "says"),
+    [
+        ((), "--out DIR: say where the files go"),
+        (("--out",), "expected one argument"),
+        (("--out", "{}", "--fast"), "unrecognized arguments: --fast"),
+        (("--out", "{}", "--only", "flop"), "--only flop: no such step; one of environment,"),
+        (("--out", "{}", "--prepared", "{}/none"), "manifest.json: No such file or directory"),
+        (("--out", "{}", "--seconds", "soon"), "invalid float value: 'soon'"),
+    ],
 )
-def test_the_worst_probe_is_the_exit_status(statuses: tuple[str, ...], code: int) -> None:
-    answers = {str(i): {"status": status} for i, status in enumerate(statuses)}
-    assert probes.status_of(answers) == code
-
-
-def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hang = tmp_path / "hang"
-    hang.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
-    hang.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(hang))
-    assert probes.ask("versions", quick=True, timeout_s=0.2)["status"] == "timeout"
-
-
-def test_the_drivers_resource_has_its_size() -> None:
-    import ctypes  # noqa: PLC0415
-
-    assert ctypes.sizeof(driver.Resource) == 144
-    assert driver.Resource.sms.offset == 96
-
-
-def test_questions_know_the_entries_in_use() -> None:
-    assert questions.ENTRIES.exists()
-    assert "sm_ids_again" in questions.QUESTIONS
-
-
-def test_headlines_come_from_what_steps_wrote(tmp_path: Path) -> None:
-    goal: dict[str, Any] = {"name": "conv2_2 fp32, over streams", "asked": 3.23, "got": 4.0}
-    (tmp_path / "device_flops.json").write_text(json.dumps({"goals": [goal | {"met": True}]}))
-    (tmp_path / "verify.json").write_text("{ not JSON")
-    told = summary.table(
-        "flops\tok\t12\tthe end\nverify\tFAILED\t3\tsome fault\nmps\tno device\t0\tno driver\n",
-        tmp_path,
-    )
-    assert told.split("\n")[1:] == [
-        "flops        ok            12  1 of 1 goals met; over streams 4.00",
-        "verify       FAILED         3  some fault",
-        "mps          no device      0  no driver",
-    ]
-
-
-def test_processes_are_measured_together_and_mps_may_be_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bad_arguments_end_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(mps, "CONTROL", "no-such-control-program")
-    out = tmp_path / "mps.json"
-    dry = ["--dry-run", "--problem", "rnn", "--seconds", "0.05", "--out", str(out)]
-    assert mps.main(dry) == mps.NO_MPS
-    record = json.loads(out.read_text())
-    assert record["mps"] == "no-such-control-program is not on PATH"
-    (row,) = record["rows"]
-    assert len(row["launches_s"]) == row["tenants"] == 2
-    assert all(rate > 0 for rate in row["launches_s"])
+    try:
+        status: Any = script.main([word.format(tmp_path) for word in arguments])
+    except SystemExit as end:  # argparse's own
+        status = end.code
+    assert status == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_prepared_is_used(tmp_path: Path, standing: Standing) -> None:
+    prepared = tmp_path / "prepared"
+    assert script.main(["--prepare", str(prepared)]) == 0
+    facts = json.loads((prepared / "manifest.json").read_text())
+    assert facts["cases"]["models"]["models"] == ["resnet-50"]
+    (prepared / "choices").mkdir()
+    (prepared / "choices" / "h200.json").write_text('{"chosen": {"a": "b"}}')
+    standing.run(
+        {"measured compile": 'echo "from $ST_PREPARED"; ls $XDG_CACHE_HOME/spacetime'},
+        "--prepared", str(prepared),
+    )  # fmt: skip
+    log = (standing.out / "log.txt").read_text()
+    assert f"from {prepared}\nh200.json\n" in log
+    assert standing.record()["parts"]["choices"] == {"h200.json": {"chosen": {"a": "b"}}}
+
+
+def test_the_shell_script_is_clean() -> None:
+    if (checker := shutil.which("shellcheck")) is None:
+        pytest.skip("shellcheck is not installed")
+    subprocess.run([checker, str(RUN)], check=True)
+
+
+TESTS = """
+import os
+def test_good(): pass
+def test_bad(): assert "\\x1b" == 0
+def test_last(): os._exit(7)
+def test_never(): pass
+"""
+
+
+def test_a_test_that_ends_its_process_is_in_the_junit_file(tmp_path: Path) -> None:
+    file, junit = tmp_path / "test_it.py", tmp_path / "junit.xml"
+    file.write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-c", "/dev/null", "-p", "no:cacheprovider", "-p",
+               "spacetime.benchmarks.gpu.junit", str(file)]  # fmt: skip
+    quiet = {"env": os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, "capture_output": True}
+    for group in ("first", "second"):
+        done = subprocess.run([*command, f"--device-junit={junit}:{group}"], check=False, **quiet)
+        assert done.returncode == 7
+    suites = [*ET.parse(junit).getroot()]
+    assert [suite.get("name") for suite in suites] == ["first", "second"]
+    for suite in suites:
+        assert {name: suite.get(name) for name in ("tests", "failures", "errors")} == {
+            "tests": "3", "failures": "1", "errors": "1"
+        }  # fmt: skip
+        assert [case.get("name") for case in suite] == ["test_good", "test_bad", "test_last"]
+        assert not len(suite[0])

@@ -96,6 +96,17 @@ def test_work_that_leaves_its_partition_is_a_leak(ground: Cores) -> None:
 
 
 @two_cores
+def test_a_certificate_is_told_pair_by_pair_and_passes_only_when_complete(ground: Cores) -> None:
+    wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9, busy=0)
+    effort = Effort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
+    seen: list[dict[str, Any]] = []
+    record = verify.certificate(ground, effort, wide, tell=seen.append)
+    assert [len(each["rows"]) for each in seen] == [1, 2, 2]
+    assert [each["passed"] for each in seen] == [False, False, True]
+    assert seen[-1] == record
+
+
+@two_cores
 def test_two_partitions_on_one_core_break_the_bounds() -> None:
     with closing(Cores(open_device("cpu"), [ALLOWED[:1]] * 2, memory_bytes=LITTLE)) as ground:
         effort = Effort(rounds=3, launches=60, probes=("compute",), stressors=("compute",))

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spacetime import Session, Tenant
-from spacetime.benchmarks.gpu.rig import Launch, Rig
-from spacetime.benchmarks.gpu.ways import (
+from spacetime.benchmarks.gpu.names import (
     BOUND,
     BRANCHES,
     COMPILED,
@@ -22,11 +21,12 @@ from spacetime.benchmarks.gpu.ways import (
     STREAMS,
     VMAP,
 )
+from spacetime.benchmarks.gpu.rig import Launch, Rig
 from spacetime.errors import UnsupportedError
 from spacetime.resident import ResidentFamily
 from spacetime.zoo import ZooModel, load
 
-RESNET_50 = "resnet-50"
+RESNET_50, TINY = "resnet-50", "tiny"
 SIDE = 224  # pixels of its images
 
 
@@ -44,7 +44,11 @@ class Logits(nn.Module):
 
 
 def first_of(kind: str, seed: int) -> ZooModel:
-    """ResNet-50 with drawn weights, or the zoo's model of that kind."""
+    """ResNet-50 or a tiny network, with drawn weights, or the zoo's model of that kind."""
+    if kind == TINY:
+        torch.manual_seed(seed)
+        layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
+        return ZooModel(kind, nn.Sequential(*layers).eval(), torch.randn(4, 3, 8, 8))
     if kind != RESNET_50:
         return next(iter(load(kind, 1, seed=seed)))
     from transformers import ResNetConfig, ResNetForImageClassification  # noqa: PLC0415
@@ -81,10 +85,10 @@ def rivals(
     yield SERIAL, lambda: rig.captured(loop)
     yield STREAMS, lambda: rig.forked(single)
     yield BRANCHES, lambda: rig.captured(rig.forked(single))
+    yield BOUND, lambda: rig.captured(partial(models[0], x))
     yield VMAP, lambda: rig.captured(_mapped(models, x))
     if compiled:
         yield COMPILED, lambda: rig.captured(_compiled(models, x))
-    yield BOUND, lambda: rig.captured(partial(models[0], x))
 
 
 def _mapped(models: Sequence[nn.Module], x: Tensor) -> Launch:
@@ -125,9 +129,13 @@ class Ours:
     A server as `loads` asks it. close() ends it.
     """
 
-    def __init__(self, device: str, models: Sequence[nn.Module], x: Tensor) -> None:
+    def __init__(
+        self, device: str, models: Sequence[nn.Module], x: Tensor, *, one_bucket: bool = False
+    ) -> None:
         one_launch = 1 << (len(models) - 1).bit_length()  # buckets are powers of two
         self.session = Session(device, lanes=1, max_batch=one_launch)
+        if one_bucket:  # where a minute is all there is: fewer launches are padded to it
+            self.session._buckets = [one_launch]
         try:
             self.tenants = [self.session.add(m, example_inputs=(x[:1],)) for m in models]
             family = self._family = _captured(self.tenants[0])

@@ -8,6 +8,7 @@ from typing import Any
 
 _SM = 1  # CU_DEV_RESOURCE_TYPE_SM
 _DEFAULT_STREAM = 1  # CU_GREEN_CTX_DEFAULT_STREAM
+_KERNEL = 0  # CU_GRAPH_NODE_TYPE_KERNEL
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _LEGACY_SYMBOL = 0  # CU_GET_PROC_ADDRESS_DEFAULT
 
@@ -22,6 +23,21 @@ class Resource(ctypes.Structure):
         ("least", ctypes.c_uint),
         ("aligned", ctypes.c_uint),
         ("rest", ctypes.c_ubyte * 36),
+    )
+
+
+class KernelNode(ctypes.Structure):
+    """CUDA_KERNEL_NODE_PARAMS_v2: what a kernel of a graph is launched with, and where."""
+
+    _fields_ = (
+        ("function", ctypes.c_void_p),
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared_bytes", ctypes.c_uint),
+        ("parameters", ctypes.c_void_p),
+        ("extra", ctypes.c_void_p),
+        ("kernel", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
     )
 
 
@@ -77,10 +93,11 @@ class Cuda:
         if code := getattr(self._library, name)(*arguments):
             raise RuntimeError(f"{name} failed with {code}")
 
-    def number(self, name: str, *arguments: Any) -> int:
-        """What a call writes through its first argument, an int."""
+    def number(self, name: str, *arguments: Any, first: bool = True) -> int:
+        """What a call writes through its first argument, or its last, an int."""
         value = ctypes.c_int()
-        self.call(name, ctypes.byref(value), *arguments)
+        places = (ctypes.byref(value), *arguments) if first else (*arguments, ctypes.byref(value))
+        self.call(name, *places)
         return value.value
 
     def memory(self) -> tuple[int, int]:
@@ -88,6 +105,27 @@ class Cuda:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
+
+    def context_of(self, green: Green) -> int:
+        """The context that a partition's kernels lie in, as a number."""
+        context = ctypes.c_void_p()
+        self.call("cuCtxFromGreenCtx", ctypes.byref(context), green.context)
+        return int(context.value or 0)
+
+    def kernel_contexts(self, graph: int) -> list[int]:
+        """The context of each kernel of a graph, by its handle."""
+        count = ctypes.c_size_t()
+        self.call("cuGraphGetNodes", ctypes.c_void_p(graph), None, ctypes.byref(count))
+        nodes = (ctypes.c_void_p * max(1, count.value))()
+        self.call("cuGraphGetNodes", ctypes.c_void_p(graph), nodes, ctypes.byref(count))
+        found = []
+        for node in nodes[: count.value]:
+            if self.number("cuGraphNodeGetType", ctypes.c_void_p(node), first=False) == _KERNEL:
+                parameters = KernelNode()
+                entry = "cuGraphKernelNodeGetParams_v2"
+                self.call(entry, ctypes.c_void_p(node), ctypes.byref(parameters))
+                found.append(int(parameters.context or 0))
+        return found
 
     def priorities(self) -> tuple[int, int]:
         """The least and the greatest priority a stream may have."""

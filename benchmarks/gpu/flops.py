@@ -1,8 +1,9 @@
 """`bench flops --device cuda:0`: one layer, R tenants, against everything PyTorch's libraries can.
 
 Device time by events, after a write of twice the L2: as in a server, a tenant's weights were last
-used a while ago. All ways interleaved, A B C A B C; medians count, and every way's answers are
-compared with float64 before it is timed.
+used a while ago. The eager ways, which are the paper's, and ours are timed by the host too, from
+the call to the end. All ways interleaved, A B C A B C; medians count, and every way's answers are
+compared with float64 before it is timed. The record is rewritten after each case.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import goals
+from spacetime.benchmarks.gpu.names import BOUND, EAGER, OURS, STANDS_FOR, WAYS
 from spacetime.benchmarks.gpu.ours import super_kernels
 from spacetime.benchmarks.gpu.rig import (
     CudaRig,
@@ -26,8 +28,9 @@ from spacetime.benchmarks.gpu.rig import (
     interleaved_us,
     precision,
     rig_of,
+    searched,
 )
-from spacetime.benchmarks.gpu.ways import BOUND, OURS, WAYS, Case, baselines, case_of, expected
+from spacetime.benchmarks.gpu.ways import Case, baselines, case_of, expected
 from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.progress import track
 
@@ -54,12 +57,15 @@ def run(
     repetitions: int = 21,
     budget_s: float | None = None,
     seed: int = 0,
+    compiled: bool = True,
     dry_run: bool = False,
+    picture: bool = True,
 ) -> dict[str, Any]:
     """Measures every way for every case; prints tables, writes JSON and a picture to `out`.
 
     budget_s: cases are begun until this much time has passed; what was left out is recorded.
-    dry_run: the same code on CPU tensors.
+    compiled: with torch.compile's loop, at one R. dry_run: the same code on CPU tensors. picture:
+    False where it is drawn later, from the JSON.
     """
     rig = rig_of(device, dry_run=dry_run)
     repetitions = 3 if quick else repetitions
@@ -67,7 +73,8 @@ def run(
     chosen = {"problems": problems, "tenants": tenants, "dtypes": dtypes}
     result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
     result["command"] += f" --device {device}" + " --dry-run" * dry_run
-    result |= {**rig.facts(), "topic": "device_flops", "rows": [], "left_out": []}
+    result |= {**rig.facts(), "topic": "device_flops", "unreal": dry_run}
+    result |= {"baselines": STANDS_FOR, "rows": [], "left_out": []}
     end = time.monotonic() + (budget_s or float("inf"))
     with rig.current():
         for name, count, dtype in track(cases, "bench flops", quiet=as_json):
@@ -77,19 +84,28 @@ def run(
             try:
                 with precision(dtype) as operands:
                     case = case_of(PROBLEMS[name], count, dtype, operands, rig, seed=seed)
-                    result["rows"].append(
-                        _row(case, rig, repetitions, most=2 if quick else CONFIGURATIONS)
-                    )
+                    most = 2 if quick else CONFIGURATIONS
+                    row = _row(case, rig, repetitions, most=most, compiled=compiled)
+                    result["rows"].append(row)
                     del case
                 rig.forget()
+                if out is not None:
+                    record.save(_judged(result), out)
             except RuntimeError as fault:  # the device is lost: every later call fails alike
                 result["fault"] = f"{name}, R={count}, {dtype}: {str(fault).splitlines()[0]}"
                 break
     result["clocks_after"] = clocks()
-    result["goals"] = goals.told(goals.flops_goals([] if dry_run else result["rows"]))
-    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_device")
+    plots = "plot_device" if picture else None
+    record.publish(_judged(result), _tables(result), out=out, as_json=as_json, plots=plots)
     if "fault" in result:
         raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")
+    return result
+
+
+def _judged(result: dict[str, Any]) -> dict[str, Any]:
+    """The record so far, and its goals."""
+    rows = [] if result["unreal"] else result["rows"]
+    result["goals"] = goals.told(goals.flops_goals(rows))
     return result
 
 
@@ -109,17 +125,21 @@ def _cases(
     ]
 
 
-def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, most: int) -> Row:
+def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, most: int, compiled: bool) -> Row:
     """Every way's median microseconds, rate and error for one case; why a way is missing."""
     exact = expected(case)
     launches: dict[str, Launch] = {}
     errors: dict[str, float] = {}
     refused: dict[str, str] = {}
-    compiled = case.tenants == COMPILED_TENANTS
-    for name, make in baselines(case, compiled=compiled):
-        _admit(name, make, case, exact, (launches, errors, refused))
+    compiled = compiled and case.tenants == COMPILED_TENANTS
+    with searched():
+        for name, make in baselines(case, compiled=compiled):
+            _admit(name, make, case, exact, (launches, errors, refused))
     chosen, calibration = _calibrated(case, rig, exact, most, (launches, errors, refused))
-    times = interleaved_us(rig, launches, repetitions)
+    hosted = {name: launches[name] for name in (*EAGER, OURS) if name in launches}
+    with searched():  # the eager ways look up what was found for them
+        times = interleaved_us(rig.elapsed_us, launches, repetitions)
+        walls = interleaved_us(rig.wall_us, hosted, repetitions)
     us = {name: median(values) for name, values in times.items()}
     flop = case.problem.flop * case.tenants
     row: Row = {
@@ -128,6 +148,7 @@ def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, most: int) -> R
         "precision": case.precision,
         "us": us,
         "best_us": {name: min(values) for name, values in times.items()},
+        "wall_us": {name: median(values) for name, values in walls.items()},
         "tflops": {name: flop / time_us / 1e6 for name, time_us in us.items()},
         "error": errors,
         "refused": refused,
@@ -137,6 +158,7 @@ def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, most: int) -> R
     if OURS in us:
         row["speedup"] = goals.speedups(row)
         row["hardest"] = goals.hardest(row)
+        row |= {"factor": goals.factors(row), "lost_to": goals.losses(row)}
     return row
 
 
@@ -174,7 +196,7 @@ def _calibrated(
     refused |= {f"{OURS}: {name}": reason for name, reason in tried[2].items()}
     if not tried[0]:
         return None, {}
-    times = interleaved_us(rig, tried[0], CALIBRATION)
+    times = interleaved_us(rig.elapsed_us, tried[0], CALIBRATION)
     medians = {name: median(values) for name, values in times.items()}
     best = min(medians, key=medians.__getitem__)
     launches[OURS], errors[OURS] = tried[0][best], tried[1][best]
@@ -205,6 +227,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
             for row in result["rows"]
         ],
     )
+    yield _baselines_table(result)
     heads = ("goal", "asked", "got", "verdict")
     yield record.table("goals", heads, goals.goal_cells(result["goals"]))
     reasons = {(way, why) for row in result["rows"] for way, why in row["refused"].items()}
@@ -212,3 +235,16 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         yield f"{way}: refused: {why}"
     if result["left_out"]:
         yield f"left out for want of time: {len(result['left_out'])} cases"
+
+
+def _baselines_table(result: dict[str, Any]) -> Any:
+    """Every baseline of every case by name: how many times its time ours takes less."""
+    return record.table(
+        "ours over each baseline; below 1 ours is slower (eager baselines: the host's time)",
+        ("problem", "R", "dtype", "baseline", "factor"),
+        [
+            (row["problem"], row["tenants"], row["precision"], STANDS_FOR[way], f"x{factor:.2f}")
+            for row in result["rows"]
+            for way, factor in row.get("factor", {}).items()
+        ],
+    )

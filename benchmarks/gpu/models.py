@@ -21,16 +21,18 @@ from torch import Tensor
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.contenders import RESNET_50, Ours, rivals, tenants_of
+from spacetime.benchmarks.gpu.names import BOUND, OURS, STANDS_FOR, WAYS
 from spacetime.benchmarks.gpu.rig import (
     CudaRig,
     DeviceFault,
     DryRig,
+    Launch,
     clocks,
     flat,
     precision,
     rig_of,
+    searched,
 )
-from spacetime.benchmarks.gpu.ways import BOUND, OURS, WAYS
 from spacetime.benchmarks.loads import closed_loop, open_loop
 from spacetime.units import SECOND
 
@@ -39,6 +41,7 @@ DTYPES = ("bf16", "tf32")
 KNOWN_DTYPES = ("bf16", "tf32", "fp32")
 WORST = 0.1  # largest error of an answer, as part of the largest one; recorded for each way
 OUTSTANDING = 2  # requests each tenant keeps under way in the closed loop
+FEW = 3  # measurements of each way while others are still prepared
 LOAD = 0.8  # of what the closed loop answered
 Row = dict[str, Any]
 Measure = Callable[[], float]  # microseconds of one launch
@@ -46,12 +49,15 @@ Measure = Callable[[], float]  # microseconds of one launch
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Interleaved measurements of each way, seconds of each load, whether to compile the loop."""
+    """Interleaved measurements of each way, seconds of each load, what to leave out, and when."""
 
     repetitions: int
     seconds: float
     compiled: bool
+    search: bool
+    one_bucket: bool
     seed: int
+    ends: float  # on the monotonic clock: no further way is begun
 
 
 def run(
@@ -67,78 +73,135 @@ def run(
     repetitions: int = 21,
     budget_s: float | None = None,
     compiled: bool = False,
+    search: bool = True,
+    one_bucket: bool = False,
     seed: int = 0,
     dry_run: bool = False,
+    picture: bool = True,
 ) -> dict[str, Any]:
     """Measures every way for every model, R and precision; prints, writes JSON and a picture.
 
     seconds: of each load; compiled: with torch.compile's loop, which takes a minute to compile;
-    budget_s: cases are begun until this much time has passed. dry_run: CPU tensors, and a session
-    on a fake device.
+    budget_s: cases, and ways, are begun until this much time has passed. search: cuDNN times its
+    algorithms for the baselines. one_bucket: the session captures the largest bucket only.
+    dry_run: CPU tensors, and a session on a fake device. picture: False where it is drawn later.
+    The record is rewritten whenever a row has more to say.
     """
     rig = rig_of(device, dry_run=dry_run)
-    effort = Effort(3 if quick else repetitions, 0.3 if quick else seconds, compiled, seed)
+    ends = time.monotonic() + (budget_s or float("inf"))
+    effort = Effort(
+        3 if quick else repetitions,
+        0.3 if quick else seconds,
+        compiled,
+        search,
+        one_bucket,
+        seed,
+        ends,
+    )
     record.known("dtypes", dtypes or (), KNOWN_DTYPES)
     chosen = {"models": models, "tenants": tenants, "dtypes": dtypes}
     result = record.header("models", seed=seed, quick=quick, chosen=chosen)
     result["command"] += f" --device {device}" + " --dry-run" * dry_run
-    result |= {**rig.facts(), "topic": "device_models", "rows": [], "left_out": []}
-    end = time.monotonic() + (budget_s or float("inf"))
+    result |= {**rig.facts(), "topic": "device_models", "unreal": dry_run}
+    result |= {"cudnn_search": search, "one_bucket": one_bucket, "baselines": STANDS_FOR}
+    result |= {"rows": [], "left_out": []}
     cases = [
         (kind, count, dtype)
         for kind in models or (RESNET_50,)
         for dtype in dtypes or (DTYPES[:1] if quick else DTYPES)
         for count in tenants or TENANTS
     ]
-    for kind, count, dtype in cases:
-        if time.monotonic() > end:
-            result["left_out"].append([kind, count, dtype])
-            continue
-        operands = torch.bfloat16 if dtype == "bf16" else torch.float32
-        held = tenants_of(kind, count, operands, seed)
-        try:
-            with rig.current(), precision(dtype):
-                row = _row(held, rig, "fake:h200" if dry_run else device, effort)
-            rig.forget()
-        except RuntimeError as fault:  # the device is lost: every later call fails alike
-            result["fault"] = f"{kind}, R={count}, {dtype}: {_words(fault)}"
-            break
-        result["rows"].append({"model": kind, "tenants": count, "precision": dtype, **row})
+    on = "fake:h200" if dry_run else device
+    _measure_all(result, cases, rig, effort, device=on, out=out)
     result["clocks_after"] = clocks()
-    result["goals"] = goals.told(goals.models_goals([] if dry_run else result["rows"]))
-    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_device")
+    plots = "plot_device" if picture else None
+    record.publish(_judged(result), _tables(result), out=out, as_json=as_json, plots=plots)
     if "fault" in result:
         raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")
     return result
 
 
-def _row(held: tuple[list[Any], Tensor], rig: CudaRig | DryRig, device: str, effort: Effort) -> Row:
-    """Launches and load of one case; why a way is missing."""
+def _measure_all(
+    result: dict[str, Any],
+    cases: Sequence[tuple[str, int, str]],
+    rig: CudaRig | DryRig,
+    effort: Effort,
+    *,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Rows of all cases for which there is time, up to the first that loses the device."""
+
+    def tell() -> None:
+        if out is not None:
+            record.save(_judged(result), out)
+
+    for kind, count, dtype in cases:
+        if time.monotonic() > effort.ends:
+            result["left_out"].append([kind, count, dtype])
+            continue
+        operands = torch.bfloat16 if dtype == "bf16" else torch.float32
+        row: Row = {"model": kind, "tenants": count, "precision": dtype, "us": {}}
+        try:
+            held = tenants_of(kind, count, operands, effort.seed)
+            result["rows"].append(row | {"error": {}, "refused": {}})
+            with rig.current(), precision(dtype):
+                _measure(result["rows"][-1], held, rig, effort, device=device, tell=tell)
+            rig.forget()
+        except RuntimeError as fault:  # the device is lost: every later call fails alike
+            result["fault"] = f"{kind}, R={count}, {dtype}: {_words(fault)}"
+            break
+
+
+def _judged(result: dict[str, Any]) -> dict[str, Any]:
+    """The record so far, and its goals."""
+    rows = [] if result["unreal"] else result["rows"]
+    result["goals"] = goals.told(goals.models_goals(rows))
+    return result
+
+
+def _measure(
+    row: Row,
+    held: tuple[list[Any], Tensor],
+    rig: CudaRig | DryRig,
+    effort: Effort,
+    *,
+    device: str,
+    tell: Callable[[], None],
+) -> None:
+    """Fills a row with launches and load of one case, and why a way is missing.
+
+    tell: called whenever the row has more to say, so that a limit loses only what it cut off.
+    """
     models, x = held
     exact = torch.cat([m.float()(x[i : i + 1].float()).reshape(-1) for i, m in enumerate(models)])
     for model in models:
         model.to(x.dtype)
-    kept = Kept({}, {}, {})
-    row: Row = {"error": kept.errors, "refused": kept.refused}
+    kept = Kept({}, row["error"], row["refused"])
     with ExitStack() as stack:
+        begin = time.perf_counter()
         try:
-            ours = stack.enter_context(closing(Ours(device, models, x)))
+            ours = stack.enter_context(
+                closing(Ours(device, models, x, one_bucket=effort.one_bucket))
+            )
         except Exception as reason:  # the row says why our own way is missing, too
             kept.refused[OURS] = _words(reason)
         else:
+            row["admission_s"] = time.perf_counter() - begin
             kept.add(OURS, partial(_ours_us, ours, rig), lambda: _error(ours.launched(), exact))
             row["serving"] = _load(ours, x, effort)
+        tell()
         moved = [_laid(model.to(rig.device), x.dtype) for model in models]
         on_device = _laid(x.to(rig.device), x.dtype)
-        for name, make in rivals(moved, on_device, rig, compiled=effort.compiled):
-            try:
-                launch = make()
-            except Exception as reason:  # libraries raise what they like
-                kept.refused[name] = _words(reason)
-                continue
-            error = (lambda: 0.0) if name == BOUND else partial(_error_of, launch, exact)
-            kept.add(name, partial(rig.elapsed_us, launch), error)
-        return row | _launches(kept.measures, effort.repetitions)
+        with searched(wanted=effort.search):
+            for name, make in rivals(moved, on_device, rig, compiled=effort.compiled):
+                if time.monotonic() > effort.ends:
+                    kept.refused[name] = "left out for want of time"
+                    continue
+                kept.try_rival(name, make, exact, rig)
+                row |= _launches(kept.measures, FEW)  # rough, and there if time ends
+                tell()
+            row |= _launches(kept.measures, effort.repetitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +219,18 @@ class Kept:
             self.measures[name], self.errors[name] = measure, found
         else:
             self.refused[name] = f"its largest error is {found:.1e} of the largest answer"
+
+    def try_rival(
+        self, name: str, make: Callable[[], Launch], exact: Tensor, rig: CudaRig | DryRig
+    ) -> None:
+        """Prepares a way and keeps it, or the reason why there is none."""
+        try:
+            launch = make()
+        except Exception as reason:  # libraries raise what they like
+            self.refused[name] = _words(reason)
+            return
+        error = (lambda: 0.0) if name == BOUND else partial(_error_of, launch, exact)
+        self.add(name, partial(rig.elapsed_us, launch), error)
 
 
 def _ours_us(ours: Ours, rig: CudaRig | DryRig) -> float:
@@ -194,8 +269,9 @@ def _launches(measures: dict[str, Measure], repetitions: int) -> Row:
         for name in names[first:] + names[:first]:
             times[name].append(measures[name]())
     row: Row = {"us": {name: median(values) for name, values in times.items()}}
-    if OURS in measures and len(measures) > 1:
+    if OURS in measures and len({*measures} - {OURS, BOUND}) > 0:
         row |= {"speedup": goals.speedups(row), "hardest": goals.hardest(row)}
+        row |= {"factor": goals.factors(row), "lost_to": goals.losses(row)}
     return row
 
 

@@ -1,8 +1,10 @@
 """A process for each tenant, with and without MPS: what a user without this runtime would deploy.
 
-python -m spacetime.benchmarks.gpu.mps --out FILE [--quick] [--dry-run]
-MPS gets a daemon of its own in a temporary folder, which is ended again; nothing of the machine is
-changed. Exit status 3 where there is no device, 4 where there is no MPS and all else was measured.
+python -m spacetime.benchmarks.gpu.mps --out FILE [--dry-run]
+Without MPS the driver runs the processes in turn, which is the paper's time-only; MPS is its
+space-only. The daemon is this process's own child, in the foreground, and ends with it, also on
+SIGTERM. The file is rewritten after each row. Exit status 3 where there is no device, 4 where there
+is no MPS and all else was measured.
 """
 
 from __future__ import annotations
@@ -11,160 +13,192 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from spacetime.benchmarks.gpu.rig import precision, rig_of
-from spacetime.benchmarks.gpu.ways import SERIAL, baselines, case_of
-from spacetime.benchmarks.problems import PROBLEMS
-from spacetime.errors import UnsupportedError
+from spacetime.benchmarks.gpu.names import LOOP, PROCESSES, SERIAL, STANDS_FOR, UNDER_MPS
+from spacetime.benchmarks.replaced import replace_text
+from spacetime.errors import MpsError, UnsupportedError
+from spacetime.mps import daemon
+from spacetime.mps_control import PROGRAM
 
 NO_DEVICE, NO_MPS = 3, 4
-CONTROL = "nvidia-cuda-mps-control"
+TENANTS = 8  # processes: each takes a context, and seconds to start
 AT_ONCE = 20  # launches a worker enqueues before it waits
-Environment = Mapping[str, str]
+LAUNCHED = {"eager": LOOP, "captured": SERIAL}
+Row = dict[str, Any]
+
+
+class NoDevice(UnsupportedError):
+    """A worker found none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints a line for each row, writes JSON."""
     parser = argparse.ArgumentParser(prog="python -m spacetime.benchmarks.gpu.mps")
     parser.add_argument("--out", type=Path, help="the JSON file to write")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="CPU tensors")
-    parser.add_argument("--problem", choices=PROBLEMS, default="conv2_2")
+    parser.add_argument("--problem", default="conv2_2", help="of `bench flops`")
     parser.add_argument("--dtype", choices=("fp32", "tf32", "bf16"), default="fp32")
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--tenants", type=int, default=TENANTS, help="processes")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each row")
+    parser.add_argument("--control", default=PROGRAM, help="the control program of MPS")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.worker:
         return _work(asked)
-    if not (asked.dry_run or torch.cuda.is_available()):  # asks without taking a context
-        print(f"no device: torch {torch.__version__} finds none", file=sys.stderr)
+    record = {"format": "spacetime.bench/1", "topic": "mps", "unreal": asked.dry_run}
+    record |= {"baselines": {way: STANDS_FOR[way] for way in (PROCESSES, UNDER_MPS)}}
+    record |= {"rows": [], "mps": "not measured"}
+
+    def tell(row: Row | None = None) -> None:
+        if row is not None:
+            record["rows"].append(row)
+            rates = f"{row['way']}, {row['launched']}, R={row['tenants']}"
+            print(f"{rates}: {row['tflops']:.3g} TFLOP/s", flush=True)
+        if asked.out is not None:
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(asked.out, json.dumps(record, indent=1) + "\n")
+
+    # Ended in order, so that no worker and no daemon outlives this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        record["mps"] = _measure(asked, tell)
+    except NoDevice as why:
+        print(why, file=sys.stderr)
         return NO_DEVICE
-    rows, reason = _rows(asked)
-    for row in rows:
-        print(f"{row['way']}, R={row['tenants']}: {row['tflops']:.3g} TFLOP/s")
-    print(f"MPS: {reason or 'measured'}")
-    if asked.out is not None:
-        record = {"format": "spacetime.bench/1", "topic": "mps", "rows": rows, "mps": reason}
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return NO_MPS if reason else 0
+    tell()
+    print(f"MPS: {record['mps'] or 'measured'}")
+    return NO_MPS if record["mps"] else 0
 
 
-def _rows(asked: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """Rows of both ways, and why there is none under MPS."""
-    counts = (2,) if asked.quick or asked.dry_run else (2, 8, 16)
-    rows = [_row("processes", count, asked, os.environ) for count in counts]
-    try:
-        with daemon() as environment:
-            rows += [_row("processes under MPS", count, asked, environment) for count in counts]
-    except UnsupportedError as why:
-        return rows, str(why)
-    return rows, ""
-
-
-@contextmanager
-def daemon() -> Iterator[Environment]:
-    """The environment of clients of a daemon that lives meanwhile, or UnsupportedError."""
-    control = shutil.which(CONTROL)
-    if control is None:
-        raise UnsupportedError(f"{CONTROL} is not on PATH")
-    with tempfile.TemporaryDirectory(prefix="mps-") as folder:
-        environment = os.environ | {
-            "CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe",
-            "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log",
-        }
-        for name in ("pipe", "log"):
-            (Path(folder) / name).mkdir()
-        begun = subprocess.run(
-            [control, "-d"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-        )
-        if begun.returncode:
-            said = (begun.stdout + begun.stderr).strip()
-            raise UnsupportedError(f"{CONTROL} -d ended with {begun.returncode}: {said}")
+def _measure(asked: argparse.Namespace, tell: Callable[[Row], None]) -> str:
+    """Rows of both ways; why there is none under MPS, empty where there are."""
+    with ExitStack() as stack:
+        # All import at once; which way they run is told to them before they touch the device.
+        there = shutil.which(asked.control) is not None
+        alone = _Workers(asked, asked.tenants)
+        together = _Workers(asked, asked.tenants * there)
+        stack.callback(alone.end)
+        stack.callback(together.end)
+        _rows(alone, PROCESSES, {}, asked, tell)
+        alone.end()  # contexts of idle processes would still take their turns
         try:
-            yield environment
+            control = stack.enter_context(daemon(program=asked.control))
+            _rows(together, UNDER_MPS, control.variables, asked, tell)
+        except MpsError as why:
+            return str(why)
         finally:
-            subprocess.run(
-                [control], input="quit -t 5\n", env=environment, text=True, check=False, timeout=30,
-                capture_output=True,
-            )  # fmt: skip
+            together.end()  # clients go before their daemon
+    return ""
 
 
-def _row(
-    way: str, tenants: int, asked: argparse.Namespace, environment: Environment
-) -> dict[str, Any]:
-    """The rate of so many processes, all at work in the same seconds."""
-    command = [sys.executable, "-m", "spacetime.benchmarks.gpu.mps", "--worker"]
-    command += ["--problem", asked.problem, "--dtype", asked.dtype, *["--dry-run"] * asked.dry_run]
-    command += ["--seconds", str(asked.seconds)]
-    workers = [
-        subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(tenants)
-    ]
-    try:
-        for worker in workers:
-            _line(worker)  # ready
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        rates = [float(_line(worker)) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    flop = PROBLEMS[asked.problem].flop
-    return {
-        "way": way,
-        "tenants": tenants,
-        "problem": asked.problem,
-        "precision": asked.dtype,
-        "launches_s": rates,
-        "tflops": sum(rates) * flop / 1e12,
-    }
+def _rows(
+    workers: _Workers,
+    way: str,
+    environment: Mapping[str, str],
+    asked: argparse.Namespace,
+    tell: Callable[[Row], None],
+) -> None:
+    flop = float(workers.ask(json.dumps(dict(environment)))[0])
+    for launched in LAUNCHED:
+        rates = [float(line) for line in workers.ask(launched)]
+        row = {"way": way, "launched": launched, "tenants": len(rates), "problem": asked.problem}
+        row |= {"precision": asked.dtype, "launches_s": rates, "tflops": sum(rates) * flop / 1e12}
+        tell(row)
 
 
-def _line(worker: subprocess.Popen[str]) -> str:
-    assert worker.stdout is not None
-    line = worker.stdout.readline().strip()
+class _Workers:
+    """A process a tenant. end() ends them all."""
+
+    def __init__(self, asked: argparse.Namespace, count: int) -> None:
+        command = [sys.executable, "-m", "spacetime.benchmarks.gpu.mps", "--worker"]
+        command += ["--problem", asked.problem, "--dtype", asked.dtype]
+        command += ["--seconds", str(asked.seconds), *["--dry-run"] * asked.dry_run]
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(count)
+        ]
+
+    def ask(self, order: str) -> list[str]:
+        """Gives all the same order at once; what each answers."""
+        for process in self._processes:
+            _line(process)  # it is ready for an order
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write(order + "\n")
+            process.stdin.flush()
+        return [_line(process) for process in self._processes]
+
+    def end(self) -> None:
+        """Closes their input, which ends them between two orders; kills those that hang."""
+        for process in self._processes:
+            if process.stdin is not None and not process.stdin.closed:
+                process.stdin.close()
+        for process in self._processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(2.0)
+            process.kill()
+            process.wait()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
     if not line:
-        raise UnsupportedError(f"a process ended with {worker.wait()} before it was measured")
+        code = process.wait()
+        if code == NO_DEVICE:
+            raise NoDevice("no device: PyTorch finds none")
+        raise UnsupportedError(f"a process ended with {code} before it was measured")
     return line
 
 
 def _work(asked: argparse.Namespace) -> int:
-    """In a process: launches one tenant's layer for some seconds; prints launches a second."""
-    rig = rig_of("cuda:0", dry_run=asked.dry_run)
+    """In a process: launches one tenant's layer as ordered; prints launches a second."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started this process ends it
+    from spacetime.benchmarks.gpu.rig import precision, rig_of  # noqa: PLC0415 - torch
+    from spacetime.benchmarks.gpu.ways import baselines, case_of  # noqa: PLC0415
+    from spacetime.benchmarks.problems import PROBLEMS  # noqa: PLC0415
+
+    print("imported", flush=True)
+    if not (environment := sys.stdin.readline()):
+        return 0
+    os.environ.update(json.loads(environment))  # read by the driver when it is initialised
+    try:
+        rig = rig_of("cuda:0", dry_run=asked.dry_run)
+    except UnsupportedError as why:
+        print(why, file=sys.stderr)
+        return NO_DEVICE
+    problem = PROBLEMS[asked.problem]
     with rig.current(), precision(asked.dtype) as dtype:
-        case = case_of(PROBLEMS[asked.problem], 1, asked.dtype, dtype, rig, seed=os.getpid())
-        launch = dict(baselines(case, compiled=False))[SERIAL]()
-        print("ready", flush=True)
-        sys.stdin.readline()
-        begin, count = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - begin) < asked.seconds:
-            for _ in range(AT_ONCE):
-                launch()
-            rig.finish()
-            count += AT_ONCE
-    print(count / elapsed, flush=True)
+        case = case_of(problem, 1, asked.dtype, dtype, rig, seed=os.getpid())
+        ways = dict(baselines(case, compiled=False))
+        launches = {launched: ways[way]() for launched, way in LAUNCHED.items()}
+        for launch in launches.values():
+            launch()
+        rig.finish()
+        print(problem.flop, "ready", sep="\n", flush=True)
+        while launched := sys.stdin.readline().strip():
+            print(
+                _rate(launches[launched], rig.finish, asked.seconds), "ready", sep="\n", flush=True
+            )
     return 0
+
+
+def _rate(launch: Callable[[], Any], finish: Callable[[], None], seconds: float) -> float:
+    begin, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        for _ in range(AT_ONCE):
+            launch()
+        finish()
+        count += AT_ONCE
+    return count / elapsed
 
 
 if __name__ == "__main__":

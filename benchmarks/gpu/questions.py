@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from spacetime.benchmarks.gpu.driver import Cuda, Green, Resource
+from spacetime.benchmarks.gpu.names import QUESTIONS
 from spacetime.benchmarks.gpu.rig import clocks
 from spacetime.kernels import cuda as device_code
 
@@ -35,12 +35,9 @@ class Ask(Protocol):
     def __call__(self, cuda: Cuda, /, *, quick: bool) -> Facts: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question, and what opens the device it is asked of."""
-
-    ask: Ask
-    device: Callable[[], Cuda] = Cuda
+def opened() -> Cuda:
+    """The device. Raises OSError without a driver, RuntimeError where that finds no device."""
+    return Cuda()
 
 
 def versions(cuda: Cuda, /, *, quick: bool) -> Facts:
@@ -141,6 +138,31 @@ def graph_sms(cuda: Cuda, /, *, quick: bool) -> Facts:
             "ran on": launched,
             "graph keeps its capture's SMs": bool(launched) and set(launched) <= set(on_home),
         }
+
+
+def cudnn_nodes(cuda: Cuda, /, *, quick: bool) -> Facts:
+    """A convolution captured on a partition: which of its kernels lie in another context?
+
+    cuDNN may fork onto streams of its own, which belong to the primary context: all SMs.
+    """
+    answer: Facts = {}
+    groups, _ = cuda.split(UNIT)
+    with _green(cuda, groups[:2]) as green, torch.no_grad():
+        home = cuda.context_of(green)
+        stream = _TORCH.cuda.ExternalStream(green.handle)
+        for name, channels, dtype in (("fp32", 64, torch.float32), ("bf16", 512, torch.bfloat16)):
+            x = torch.randn(8, channels, 28, 28, device="cuda", dtype=dtype)
+            layer = torch.nn.Conv2d(channels, channels, 3, padding=1, device="cuda", dtype=dtype)
+            torch.cuda.synchronize()
+            with torch.cuda.stream(stream):
+                layer(x)
+            torch.cuda.synchronize()
+            graph = _TORCH.cuda.CUDAGraph(keep_graph=True)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                layer(x)
+            found = cuda.kernel_contexts(graph.raw_cuda_graph())
+            answer[name] = {"kernels": len(found), "elsewhere": sum(c != home for c in found)}
+    return answer
 
 
 def queues(cuda: Cuda, /, *, quick: bool) -> Facts:
@@ -289,16 +311,13 @@ def _spread(values: list[float]) -> dict[str, float]:
     }
 
 
-QUESTIONS: dict[str, Question] = {
-    "versions": Question(versions),
-    "splits": Question(splits),
-    "sm_ids": Question(sm_ids),
-    "sm_ids_again": Question(sm_ids),  # in another process: are the SMs of a group the same?
-    "contexts": Question(contexts),
-    "graph_sms": Question(graph_sms),
-    "queues_8": Question(queues),
-    "queues_32": Question(queues),
-    "clusters": Question(clusters),
-    "launches": Question(launches),
-    "gpm": Question(gpm),
-}
+ANSWERS: dict[str, Ask] = dict(
+    zip(
+        QUESTIONS,
+        (
+            versions, splits, sm_ids, contexts, graph_sms, cudnn_nodes, clusters, launches, gpm,
+            queues, queues, sm_ids,
+        ),
+        strict=True,
+    )
+)  # fmt: skip

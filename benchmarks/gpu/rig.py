@@ -45,6 +45,10 @@ class Rig(Protocol):
         """Microseconds of device time of one launch that finds nothing of its own in the L2."""
         ...
 
+    def wall_us(self, launch: Launch) -> float:
+        """Microseconds of the host from the call to the end, on an idle device with a cold L2."""
+        ...
+
     def flush(self) -> None:
         """Leaves nothing of earlier launches in the L2; waits."""
         ...
@@ -144,6 +148,11 @@ class CudaRig:
         end.synchronize()
         return float(begin.elapsed_time(end)) * 1e3
 
+    def wall_us(self, launch: Launch) -> float:
+        """By the host's clock, which waits for this rig's stream."""
+        self.flush()
+        return _wall_us(launch, self.finish)
+
     def flush(self) -> None:
         """By writing twice its size."""
         self._flush.zero_()
@@ -191,9 +200,11 @@ class DryRig:
 
     def elapsed_us(self, launch: Launch) -> float:
         """By the wall clock."""
-        begin = time.perf_counter_ns()
-        launch()
-        return (time.perf_counter_ns() - begin) / 1e3
+        return _wall_us(launch, self.finish)
+
+    def wall_us(self, launch: Launch) -> float:
+        """The same."""
+        return _wall_us(launch, self.finish)
 
     def flush(self) -> None:
         """Nothing to flush."""
@@ -215,17 +226,41 @@ def rig_of(device: str, *, dry_run: bool) -> CudaRig | DryRig:
     return CudaRig(int(ordinal or 0))
 
 
+def _wall_us(launch: Launch, finish: Callable[[], None]) -> float:
+    begin = time.perf_counter_ns()
+    launch()
+    finish()
+    return (time.perf_counter_ns() - begin) / 1e3
+
+
 def interleaved_us(
-    rig: Rig, launches: Mapping[str, Launch], repetitions: int
+    clock: Callable[[Launch], float], launches: Mapping[str, Launch], repetitions: int
 ) -> dict[str, list[float]]:
-    """Device time of each launch, A B C A B C; the order turns by one each repetition."""
+    """Times of each launch, A B C A B C; the order turns by one each repetition.
+
+    clock: a rig's elapsed_us or wall_us.
+    """
     times: dict[str, list[float]] = {name: [] for name in launches}
     names = list(launches)
     for repetition in range(repetitions):
         first = repetition % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(rig.elapsed_us(launches[name]))
+            times[name].append(clock(launches[name]))
     return times
+
+
+@contextmanager
+def searched(*, wanted: bool = True) -> Iterator[None]:
+    """cuDNN times its algorithms for each new shape meanwhile, where `wanted`.
+
+    For baselines only: a session would search anew for every bucket and lane that it admits.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager
@@ -234,13 +269,11 @@ def precision(name: str) -> Iterator[torch.dtype]:
     matmul, convolve = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield torch.bfloat16 if name == "bf16" else torch.float32
     finally:
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = convolve
-        torch.backends.cudnn.benchmark = benchmark
 
 
 def clocks() -> dict[str, Any]:

@@ -15,14 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spacetime.benchmarks.gpu.names import (
+    BATCHED,
+    BOUND,
+    BRANCHES,
+    COMPILED,
+    GROUPED,
+    LOOP,
+    SERIAL,
+    STREAMS,
+    VMAP,
+)
 from spacetime.benchmarks.gpu.rig import Launch, Rig
 from spacetime.benchmarks.problems import Problem
 
-LOOP, STREAMS, SERIAL = "loop", "streams", "graph, serial"
-BRANCHES, BATCHED, GROUPED = "graph, branches", "cuBLAS batched", "cuDNN grouped"
-VMAP, COMPILED, BOUND, OURS = "vmap", "torch.compile", "one batch", "space-time"
-WAYS = (LOOP, SERIAL, STREAMS, BRANCHES, BATCHED, GROUPED, VMAP, COMPILED, BOUND, OURS)
-TIME_ONLY, SPACE_ONLY = (LOOP, SERIAL), (STREAMS,)
 MOST_COMPILED = 8  # tenants: compiling a loop takes seconds for each of them
 
 

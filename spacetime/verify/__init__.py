@@ -8,7 +8,8 @@ partition; judged against bounds that are part of the record (format spacetime.v
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from importlib import import_module
@@ -27,6 +28,7 @@ from spacetime.verify.tables import show
 from spacetime.verify.under_test import Ground
 
 FORMAT = "spacetime.verify/1"
+FILE = "verify.json"
 DEFAULT_BOUNDS = Bounds()
 
 
@@ -46,12 +48,16 @@ def run(
     out: Path | None = None,
     as_json: bool = False,
     memory_bytes: int | None = None,
+    picture: bool = True,
 ) -> dict[str, Any]:
     """Measures, prints tables (or the certificate as JSON), writes JSON and a picture to `out`.
 
+    The JSON is rewritten after each pair; one that is not complete is not passed.
+
     lanes: how many disjoint partitions; rounds: pairs of probes, alone and beside, the median of
-    which counts; launches: of a probe, about half a millisecond each; probe, stressor: kinds of
-    work; memory_bytes: of each of memory's operands, None for several last-level caches.
+    which counts; launches: of a probe, half a millisecond each on cores and 2 ms on SMs; probe,
+    stressor: kinds of work; memory_bytes: of each of memory's operands, None for several last-level
+    caches; picture: False where it is drawn later.
     Raises NotIsolated when a bound is broken, after everything is printed and written.
     """
     if lanes < 2:
@@ -59,14 +65,19 @@ def run(
     effort = Effort(rounds, launches, probe, stressor)
     with nullcontext() if as_json else working("opening partitions"):
         opened = _opened(device, lanes, memory_bytes)
+
+    def tell(record: dict[str, Any]) -> None:
+        if out is not None:
+            _save(record, out)
+
     with closing(opened) as ground:
-        record = certificate(ground, effort, bounds, quiet=as_json)
+        record = certificate(ground, effort, bounds, quiet=as_json, tell=tell)
     if as_json:
         print(json.dumps(record))
     else:
         show(record)
     if out is not None:
-        _write(record, out, quiet=as_json)
+        _show_files(record, out, picture=picture, quiet=as_json)
     if not record["passed"]:
         raise NotIsolated(f"verify: {_complaint(record)}")
     return record
@@ -85,16 +96,41 @@ def _complaint(record: dict[str, Any]) -> str:
 
 
 def certificate(
-    ground: Ground, effort: Effort, bounds: Bounds, *, quiet: bool = True
+    ground: Ground,
+    effort: Effort,
+    bounds: Bounds,
+    *,
+    quiet: bool = True,
+    tell: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> dict[str, Any]:
-    """The record of every pair; `passed` when none breaks a bound. The machine should be idle."""
+    """The record of every pair; `passed` when none breaks a bound. The machine should be idle.
+
+    tell: called with the record so far, after each pair and at the end.
+    """
 
     def shown(cases: Sequence[Case]) -> Iterable[Case]:
         return track(cases, "pairs of partitions", quiet=quiet)
 
-    rows = [_row(pair, bounds, ground) for pair in pairs(ground, effort, shown)]
+    rows: list[dict[str, Any]] = []
+    for pair in pairs(ground, effort, shown):
+        rows.append(_row(pair, bounds, ground))
+        tell(_record(ground, effort, bounds, rows, complete=False))
+    record = _record(ground, effort, bounds, rows, complete=True)
+    tell(record)
+    return record
+
+
+def _record(
+    ground: Ground,
+    effort: Effort,
+    bounds: Bounds,
+    rows: Sequence[dict[str, Any]],
+    *,
+    complete: bool,
+) -> dict[str, Any]:
     overlaps = _overlaps(ground)
     fits = [0 < len(p.home) <= p.granted for p in ground.partitions]
+    broken_rows = any(row["broken"] for row in rows)
     return {
         "format": FORMAT,
         **ground.facts,
@@ -106,9 +142,9 @@ def certificate(
         "shared": ground.shared,
         "bounds": asdict(bounds),
         "effort": asdict(effort),
-        "rows": rows,
+        "rows": [*rows],
         "overlaps": overlaps,
-        "passed": all(fits) and not overlaps and not any(row["broken"] for row in rows),
+        "passed": complete and all(fits) and not overlaps and not broken_rows,
     }
 
 
@@ -131,14 +167,22 @@ def _opened(device: str, lanes: int, memory_bytes: int | None) -> Ground:
     return Sms(opened, layout)
 
 
-def _write(record: dict[str, Any], out: Path, *, quiet: bool) -> None:
+def _save(record: dict[str, Any], out: Path) -> None:
+    """As a whole: who reads meanwhile sees the record before."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "verify.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    # Imported here: drawing needs an optional package that measuring does not.
-    import_module("spacetime.plot_verify").draw_verify(record, path.with_suffix(".png"))
+    draft = out / f".verify.{os.getpid()}"
+    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    draft.replace(out / FILE)
+
+
+def _show_files(record: dict[str, Any], out: Path, *, picture: bool, quiet: bool) -> None:
+    wrote = [out / FILE]
+    if picture:
+        wrote.append(wrote[0].with_suffix(".png"))
+        # Imported here: drawing needs an optional package that measuring does not.
+        import_module("spacetime.plot_verify").draw_verify(record, wrote[1])
     if not quiet:
-        print(f"wrote {path} and {path.with_suffix('.png')}")
+        print("wrote", " and ".join(map(str, wrote)))
 
 
 def from_options(

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from spacetime.kernels.cuda import stress
 from spacetime.verify.under_test import Fed
 
 KINDS = ("compute", "cache", "memory")
-TARGET_NS = 500_000  # a launch lasts at least this long
+TARGET_NS = 2_000_000  # a launch lasts at least this long: what surrounds it is small beside it
 AHEAD = 4  # launches enqueued before one is waited for: the stream never runs dry
 BLOCKS_AN_SM = 4  # of the kernel that notes where it runs: none of the partition's is left out
 HOME_NS, LOOK_NS = 300_000, 20_000  # how long its blocks spin: at first, and beside a stressor
@@ -61,8 +62,22 @@ class SmPartition:
         return self._work[kind]
 
     def probe(self, kind: str, launches: int) -> list[int]:
-        """Nanoseconds of each launch, from the host's enqueueing it to its end."""
-        return [self._elapsed_ns(self._launches[kind]) for _ in range(launches)]
+        """Nanoseconds of each launch by the device's clock.
+
+        All are enqueued before one is waited for. The host shares Python's lock with the thread
+        that feeds the stressor; between launches that wait on the stream it cannot be seen.
+        """
+        marks = [self._marked()]
+        for _ in range(launches):
+            self._launches[kind]()
+            marks.append(self._marked())
+        marks[-1].synchronize()
+        return [round(a.elapsed_time(b) * 1e6) for a, b in pairwise(marks)]
+
+    def _marked(self) -> Any:
+        event = _TORCH.cuda.Event(enable_timing=True)
+        event.record(self._stream)
+        return event
 
     def start(self, kind: str) -> None:
         """Feeds launches until stop()."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from spacetime import _native
+from spacetime.errors import UnsupportedError
 
 SOON = 20 * 10**9  # ns; a test that waits this long has failed
 MS = 10**6
@@ -62,10 +63,22 @@ class Ground:
     word: str  # for units, in messages
 
 
+@pytest.fixture(scope="session")
+def why_no_device() -> str:
+    """Why there is no CUDA device here; empty where there is one."""
+    try:
+        _native.CudaDevice.open(0)
+    except UnsupportedError as reason:
+        return str(reason)
+    return ""
+
+
 @pytest.fixture(params=["cpu", "fake:h200", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def ground(request: pytest.FixtureRequest) -> Ground:
     """Every backend in turn: one contract for all."""
     name: str = request.param
+    if name == "cuda:0" and (reason := request.getfixturevalue("why_no_device")):
+        pytest.skip(reason)
     if name == "cpu":
         return Ground(name=name, device=None, units=_native.available_cores(), word="cores")
     device: _native.CudaDevice

@@ -38,11 +38,15 @@ class Noted:
         return found
 
 
-def run_once(
+def runner_of(
     native: _native.CudaDevice, partition: _native.SmPartition, graph: _native.GraphExec
-) -> tuple[int, int]:
+) -> _native.Runner:
     runner = _native.Runner(native, partition, inputs=[4], outputs=[4], buckets=[1])
     runner.add(1, graph)
+    return runner
+
+
+def run_once(runner: _native.Runner) -> tuple[int, int]:
     source, target = torch.zeros(1), torch.zeros(1)
     payload = _native.Payload(0, 1, [source.data_ptr()], [target.data_ptr()])
     return runner.time([payload])
@@ -55,9 +59,9 @@ def test_a_graph_runs_on_the_sms_of_its_capture(
     noted = Noted(native)
     graph = capturer.capture(home, noted)
     noted.taken()  # of the warm-up
-    run_once(native, home, graph)
+    run_once(runner_of(native, home, graph))
     assert noted.taken() == sm_ids(home.stream)
-    run_once(native, other, graph)  # launched elsewhere, it stays at home
+    run_once(runner_of(native, other, graph))  # launched elsewhere, it stays at home
     assert noted.taken() == sm_ids(home.stream)
 
 
@@ -99,10 +103,12 @@ def test_graphs_of_two_partitions_run_at_once(
     def counted() -> None:
         x.add_(1)
 
-    graph = capturer.capture(free, counted)
+    # Memory is taken before the latch and given back after it: either waits for the whole device.
+    runner = runner_of(native, free, capturer.capture(free, counted))
     before = float(x[0])
     with Latch() as latch:
         latch.hold(held.stream)
-        run_once(native, free, graph)  # would wait for ever behind the latch
+        run_once(runner)  # would wait for ever behind the latch
     assert not latch.gave_up
+    del runner
     assert float(x[0]) == before + 1

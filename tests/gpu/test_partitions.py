@@ -77,6 +77,7 @@ def test_a_held_partition_does_not_hold_the_others(native: _native.CudaDevice) -
     held, free = native.partition([0]), native.partition([1])
     streams = [torch.cuda.ExternalStream(part.stream) for part in (held, free)]
     x = torch.zeros(1024, device="cuda")
+    x.add_(0)  # its kernel is loaded before the latch: loading may wait for the whole device
     torch.cuda.synchronize()
     with Latch() as latch:
         latch.hold(held.stream)
