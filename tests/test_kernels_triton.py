@@ -17,6 +17,8 @@ pytest.importorskip("triton", reason="Triton is not installed: its kernels are n
 from triton_builds import Build, compiled
 
 from spacetime.kernels.triton.configs import (
+    BARRIERS,
+    REGISTERS,
     SHARED_BYTES,
     Config,
     Precision,
@@ -129,6 +131,33 @@ def test_the_best_guess_compiles(launches: list[Launch], what: str) -> None:
         sound(compiled(launch, 90), 90)
 
 
+@pytest.mark.parametrize(
+    ("precision", "config", "products", "resident"),
+    [
+        ("tf32x3", Config(128, 64, 32, 8, 3), 12, 1),
+        ("tf32x3", Config(64, 128, 32, 4, 3), 12, 2),
+        ("ieee", Config(64, 128, 16, 4, 2), 0, 2),
+    ],
+    ids=str,
+)
+def test_what_the_ranking_believes_of_a_configuration_is_what_is_compiled(
+    precision: Precision, config: Config, products: int, resident: int
+) -> None:
+    dtype = torch.float32
+    build = compiled(convolution(16, 128, 56, 128, 3, dtype=dtype, precision=precision,
+                                 config=config)[0], 90)  # fmt: skip
+    sound(build, 90)
+    assert build.usage()["STACK"] == 0
+    loop = build.loop()
+    assert sum("HGMMA" in text for text in loop) == products
+    assert sum(text.startswith("BAR.") for text in loop) == BARRIERS
+    problem = Problem(16, 3136, 128, 128, 9, precision=precision)
+    assert len(loop) == pytest.approx(config.instructions(problem), rel=0.35)
+    registers = -(-build.usage()["REG"] // 8) * 8
+    assert REGISTERS // (registers * 32 * config.warps) >= resident
+    assert replace(config, programs_per_sm=4).resident(problem, SHARED_BYTES[90]) == resident
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 @pytest.mark.parametrize(("dtype", "precision"), WAYS[:-1])  # float16 compiles as bfloat16 does
@@ -160,6 +189,33 @@ def test_candidates_fit_the_device_and_are_few() -> None:
             assert 1 <= len(found) <= 6
             assert len(set(found)) == len(found)
             assert all(c.shared_bytes(4) <= limit for c in found)
+
+
+def test_the_tall_tile_goes_first_where_it_fills_the_sms() -> None:
+    for slots, fills in ((2, False), (64, True)):
+        found = candidates(Problem(slots, 256, 128, 1152), sms=132)
+        assert ((found[0].block_m, found[0].block_n, found[0].warps) == (128, 64, 8)) is fills
+
+
+def test_no_two_warpgroups_split_the_same_rows() -> None:
+    """With tf32x3 they hand each other the parts: 18 barriers a step in place of 2."""
+    for points in (16, 64, 256, 3136):
+        for config in candidates(Problem(16, points, 128, 128, 9), sms=132, most=99):
+            assert config.warps == 4 or config.block_m == 128
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32x3", "tf32"])
+def test_as_many_programs_are_asked_for_as_an_sm_holds(precision: Precision) -> None:
+    for slots, points, outputs in ((2, 49, 512), (16, 3136, 64), (120, 256, 128)):
+        problem = Problem(slots, points, outputs, 512, precision=precision)
+        for config in candidates(problem, sms=132, most=99):
+            assert config.resident(problem, SHARED_BYTES[90]) == config.programs_per_sm
+            assert config.registers(problem) <= 255
+
+
+def test_exact_products_are_not_left_alone_on_an_sm() -> None:
+    first = candidates(Problem(64, 256, 128, 1152, precision="ieee"), sms=132)[0]
+    assert first.programs_per_sm >= 2
 
 
 def test_split_only_where_sms_would_idle() -> None:

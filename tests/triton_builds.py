@@ -45,6 +45,18 @@ class Build:
     def sass(self) -> str:
         return self._dump("-sass")
 
+    def loop(self) -> list[str]:
+        """loop(): the instructions of the shortest loop that multiplies."""
+        found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", self.sass(), re.MULTILINE)
+        code = [(int(at, 16), text) for at, text in found]
+        loops = []
+        for at, text in code:
+            back = re.search(r"BRA\b.*?0x([0-9a-f]+)", text)
+            if back and int(back[1], 16) < at:
+                loops.append([t for a, t in code if int(back[1], 16) <= a <= at])
+        multiplies = [body for body in loops if any(re.search("H?G?MMA|FFMA", t) for t in body)]
+        return min(multiplies, key=len)
+
     def _dump(self, option: str) -> str:
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(self.cubin)
