@@ -1,4 +1,5 @@
-"""Our Triton super-kernels as implementations of slot operations, one for each configuration.
+"""Implementations of slot operations that only a CUDA device has: our Triton super-kernels, one for
+each configuration, and cuBLAS by pointer array. None of them copies a weight.
 
 A name says all that is chosen, "triton tf32x3 64x64x32 w4 s3 p1 k1", so that a choice can be kept
 as text and made again.
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from spacetime.kernels import triton
 
+from .by_pointer import NAME, by_pointer
 from .epilogues import Followed
 from .operation import Implementation, SlotOperation
 
@@ -27,11 +29,11 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups")
 def super_kernels(
     operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
 ) -> dict[str, Implementation]:
-    """super_kernels(...): those worth timing on these operands; none where Triton is missing."""
+    """super_kernels(...): those worth timing on these operands, of what is installed."""
     geometry = _geometry(operation)
+    found = by_pointer(operation, geometry)
     if not triton.available or geometry is None:
-        return {}
-    found = {}
+        return found
     for precision in _precisions(args[2], convolution=bool(geometry)):
         for config in _configs(args, geometry, precision, sms, capability):
             name = f"triton {precision}" + (f" {config.name}" if config is not None else "")
@@ -43,6 +45,8 @@ def super_kernel(operation: SlotOperation, name: str, *, sms: int) -> Implementa
     """super_kernel(operation, name): the one of that name, if it is one and still exists."""
     words = name.split(" ", 2)
     geometry = _geometry(operation)
+    if name == NAME:
+        return by_pointer(operation, geometry).get(NAME)
     if not triton.available or geometry is None or words[0] != "triton":
         return None
     try:
