@@ -26,6 +26,14 @@ MOST_CONFIGS = 2  # timed for each precision: every one is compiled for every la
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
 
+def ways(
+    operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
+) -> dict[str, Implementation]:
+    """ways(...): all that a tuner times: the operation's own, then super-kernels."""
+    ours = super_kernels(operation, args, sms=sms, capability=capability)
+    return {**operation.implementations, **ours}
+
+
 def super_kernels(
     operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
 ) -> dict[str, Implementation]:
