@@ -19,7 +19,7 @@ from spacetime.fusion.by_pointer import NAME, in_words
 from spacetime.fusion.operation import SlotOperation
 from spacetime.fusion.placed import HOST_ONLY
 from spacetime.fusion.stacks import empty
-from spacetime.fusion.super_kernels import super_kernel
+from spacetime.fusion.super_kernels import super_kernel, super_kernels
 from spacetime.kernels import cublas
 
 NO_RUN = torch.tensor(-1)
@@ -155,6 +155,26 @@ def test_without_cublas_there_is_no_such_way_and_the_reason_is_told() -> None:
         assert super_kernel(operation, NAME, sms=8) is None
     assert "weights by pointer array: this PyTorch" in in_words()
     assert "is built without CUDA" in in_words()
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+def test_half_precision_windows_are_offered_to_the_accelerator() -> None:
+    layer = nn.Conv2d(64, 64, 3, padding=1).bfloat16().eval()
+    x = torch.randn(2, 64, 8, 8).bfloat16()
+    graph = slot_graph(layer, [layer.state_dict()], example_inputs=(x,))
+    (operation,) = operations(placed(graph, torch.device("cpu")))
+    stacks = empty(graph.plain.entries).with_tenants([layer.state_dict()])
+    args = (torch.tensor([0, 0]), NO_RUN, x, *stacks.values)
+    for capability, count in ((90, 2), (80, 0)):
+        offered = super_kernels(operation, args, sms=132, capability=capability)
+        found = [name for name in offered if name.startswith("triton boxes ")]
+        assert len(found) == count
+        assert all(super_kernel(operation, name, sms=132) is not None for name in found)
+    assert super_kernel(operation, "triton boxes 64x64x32 w4 s3", sms=132) is None
+    single = (*args[:2], x.float(), *(v.float() for v in stacks.values))
+    assert not any("boxes" in name for name in super_kernels(
+        operation, single, sms=132, capability=90
+    ))  # fmt: skip
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")

@@ -16,6 +16,7 @@ pytest.importorskip("triton", reason="Triton is not installed: its kernels are n
 
 from triton_builds import Build, compiled
 
+from spacetime.kernels.triton.boxes import Box, box_candidates, box_launch, boxed
 from spacetime.kernels.triton.configs import (
     BARRIERS,
     REGISTERS,
@@ -27,7 +28,7 @@ from spacetime.kernels.triton.configs import (
     depthwise_candidates,
 )
 from spacetime.kernels.triton.convolution import convolution_launches
-from spacetime.kernels.triton.launch import Geometry, Launch
+from spacetime.kernels.triton.launch import Epilogue, Geometry, Launch
 from spacetime.kernels.triton.linear import linear_launches
 
 HERE = Path(__file__).parent
@@ -156,6 +157,56 @@ def test_what_the_ranking_believes_of_a_configuration_is_what_is_compiled(
     registers = -(-build.usage()["REG"] // 8) * 8
     assert REGISTERS // (registers * 32 * config.warps) >= resident
     assert replace(config, programs_per_sm=4).resident(problem, SHARED_BYTES[90]) == resident
+
+
+def boxed_layer(side: int, channels: int, outputs: int, box: Box, **shape: Any) -> Launch:
+    """boxed_layer: a 3x3 convolution in bfloat16, everything channels last."""
+    half = torch.bfloat16
+    x = empty(8, side, side, channels, dtype=half).permute(0, 3, 1, 2)
+    w = empty(4, outputs, 3, 3, channels, dtype=half).movedim(4, 2)
+    b, rows = empty(4, outputs, dtype=half), empty(4, dtype=torch.int64)
+    geometry = Geometry(**{"padding": (1, 1), **shape})
+    return box_launch(rows, x, w, geometry, Epilogue(b, None, "relu"), box=box, sms=132)[1]
+
+
+def test_boxes_are_brought_by_the_accelerator_and_multiplied_from_shared_memory() -> None:
+    (box, _) = box_candidates((14, 14), 256, 256)
+    build = compiled(boxed_layer(14, 256, 256, box), 90)
+    sound(build, 90)
+    assert build.usage()["STACK"] == 0
+    assert build.shared_bytes <= box.shared_bytes
+    loop = build.loop()
+    assert sum("UTMALDG" in text for text in loop) == 2  # one box of pixels, one of weights
+    assert sum("HGMMA" in text for text in loop) == 4  # 64 channels, 16 at a time
+    assert not any(text.startswith(("LDG", "STS")) for text in loop)
+
+
+def test_boxes_cover_what_they_waste_least_of() -> None:
+    for side, covered in ((56, 56 * 64), (28, 28 * 32), (14, 16 * 16), (7, 16 * 8)):
+        boxes = box_candidates((side, side), 128, 128)
+        first = boxes[0]
+        assert -(-side // first.high) * -(-side // first.wide) * 128 == covered
+        assert [box.high * box.wide for box in boxes] == [128, 64]
+        assert all(box.shared_bytes <= SHARED_BYTES[90] for box in boxes)
+        assert [boxed(box.name) for box in boxes] == [*boxes]
+    assert box_candidates((14, 14), 24, 64) == ()
+    assert box_candidates((14, 14), 64, 64, capability=80) == ()
+    with pytest.raises(ValueError, match="is not like"):
+        boxed("64x64x32 w4 s3")
+
+
+def test_what_boxes_do_not_take_is_named() -> None:
+    box, half = Box(8, 8, 64, 64, 4, 4), torch.bfloat16
+    with pytest.raises(ValueError, match="stride 1"):
+        boxed_layer(14, 64, 64, box, stride=(2, 2))
+    with pytest.raises(ValueError, match="multiple of 64 channels"):
+        boxed_layer(14, 32, 64, box)
+    rows, w = empty(4, dtype=torch.int64), empty(4, 64, 3, 3, 64, dtype=half).movedim(4, 2)
+    with pytest.raises(ValueError, match="channels last"):
+        box_launch(rows, empty(4, 64, 8, 8, dtype=half), w, Geometry(), Epilogue(), box=box, sms=1)
+    x = empty(4, 8, 8, 64, dtype=torch.float32).permute(0, 3, 1, 2)
+    with pytest.raises(ValueError, match="half precision"):
+        box_launch(rows, x, w, Geometry(), Epilogue(), box=box, sms=1)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from spacetime.kernels.triton.launch import Launch
 
@@ -72,7 +73,10 @@ def compiled(launch: Launch, capability: int) -> Build:
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for i, param in enumerate(launch.kernel.params):
         value = launch.arguments[param.name]
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, TensorDescriptor):
+            kind = POINTERS[value.base.dtype].removeprefix("*")
+            signature[param.name] = f"tensordesc<{kind}{value.block_shape}>"
+        elif isinstance(value, torch.Tensor):
             signature[param.name] = POINTERS[value.dtype]
             attributes[(i,)] = [["tt.divisibility", 16]]
         elif param.is_constexpr or value is None or value == 1:
