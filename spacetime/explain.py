@@ -8,6 +8,7 @@ from spacetime.apart import lines_of
 from spacetime.core import Policy
 from spacetime.device import Device
 from spacetime.family import Family
+from spacetime.fusion.by_pointer import in_words
 from spacetime.proc.family import ProcessFamily
 from spacetime.resident import ResidentFamily
 from spacetime.tenant import Tenant
@@ -45,10 +46,13 @@ def explain(
 
 
 def mechanism(device: Device) -> list[str]:
-    """How partitions of SMs are bounded, or why they are not."""
+    """How partitions of SMs are bounded, or why they are not; what multiplies by pointer there."""
     if device.native is None:
         return []
     name = device.native.name + (" (simulated in virtual time)" if device.fake else "")
+    pointers = [] if device.fake else [f"  {in_words()}"]
     if reason := device.native.why_unbounded:
-        return [f"  {name}: partitions are streams with priorities, on all SMs: {reason}"]
-    return [f"  {name}: partitions are green contexts, {device.native.contexts} made beforehand"]
+        how = f"streams with priorities, on all SMs: {reason}"
+    else:
+        how = f"green contexts, {device.native.contexts} made beforehand"
+    return [f"  {name}: partitions are {how}", *pointers]

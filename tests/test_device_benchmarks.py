@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from spacetime.benchmarks import bench_partition, record
-from spacetime.benchmarks.gpu import contenders, flops, goals, models, names, rig, ways
+from spacetime.benchmarks.gpu import contenders, flops, goals, models, names, ours, rig, ways
 from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.zoo import ZooModel
@@ -100,6 +100,19 @@ def test_bad_input_is_named(options: dict[str, Any], error: type[Exception]) -> 
 def test_no_device_is_said_and_nothing_stands_in_for_it() -> None:
     with pytest.raises(UnsupportedError, match="finds no CUDA device"):
         rig.rig_of("cuda:0", dry_run=False)
+
+
+@pytest.mark.parametrize("name", ["rnn", "3x3-512-7", "1x1-64-256-56"])
+def test_ours_is_all_that_a_session_would_choose_among(name: str) -> None:
+    """Not Triton's kernels alone: every way of the placed layer, each tenant by its own weight."""
+    problem = PROBLEMS[name]
+    case = ways.case_of(problem, 3, "fp32", torch.float32, rig.DryRig(), seed=1)
+    exact = ways.expected(case)
+    found = dict(ours.launches(case))
+    assert set(found) <= {"batched", "grouped", "unfolded", "pointwise"}
+    assert len(found) == (2 if problem.convolves else 1)
+    for launch in found.values():
+        torch.testing.assert_close(rig.flat(launch()).double(), exact, rtol=1e-4, atol=1e-4)
 
 
 def held() -> flops.Held:

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from columns import Columns
 from torch import Tensor, nn
 
 from spacetime.fusion import SlotGraph, Tuner, placed, slot_graph
+from spacetime.fusion.by_pointer import NAME, in_words
 from spacetime.fusion.operation import SlotOperation
 from spacetime.fusion.placed import HOST_ONLY
 from spacetime.fusion.stacks import empty
+from spacetime.fusion.super_kernels import super_kernel, super_kernels
+from spacetime.kernels import cublas
 
 NO_RUN = torch.tensor(-1)
 
@@ -61,7 +65,7 @@ def operations(module: nn.Module) -> list[SlotOperation]:
     return [part for part in module.modules() if isinstance(part, SlotOperation)]
 
 
-def check(seconds: Callable[[Callable[[], object]], float], *, wanted: str = "") -> None:
+def check(seconds: Callable[[Callable[[], object]], float], *, wanted: str = "") -> dict[str, str]:
     """A graph tuned with this clock answers as the models alone, by implementations `wanted`."""
     tenants, rows = models(), [2, 0, 0, 1]
     graph = graph_of(tenants)
@@ -91,6 +95,7 @@ def check(seconds: Callable[[Callable[[], object]], float], *, wanted: str = "")
         (got,) = again(*given)
         expected = torch.cat([tenants[row](x[i : i + 1]) for i, row in enumerate(rows)])
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    return known
 
 
 def test_what_follows_a_product_is_done_with_it() -> None:
@@ -124,6 +129,52 @@ def test_the_fastest_that_works_is_chosen_and_remembered() -> None:
         return float(next(took))
 
     check(later_is_faster)
+
+
+def test_products_by_pointer_fit_the_graph_and_answer_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a cuBLAS of the host's; the depthwise layer is no product and keeps its own way."""
+    columns = Columns()
+    library = columns.library()
+    monkeypatch.setattr(cublas, "library", lambda: library)
+
+    def by_pointer_first(call: Callable[[], object]) -> float:
+        before = len(columns.calls)
+        call()
+        return 0.0 if len(columns.calls) > before else 1.0
+
+    known = check(by_pointer_first)
+    assert sorted(known.values()) == [*["cuBLAS by pointer"] * 3, "grouped"]
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this PyTorch is built for CUDA")
+def test_without_cublas_there_is_no_such_way_and_the_reason_is_told() -> None:
+    module = placed(graph_of(models()), torch.device("cpu"))
+    for operation in operations(module):
+        assert super_kernel(operation, NAME, sms=8) is None
+    assert "weights by pointer array: this PyTorch" in in_words()
+    assert "is built without CUDA" in in_words()
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+def test_half_precision_windows_are_offered_to_the_accelerator() -> None:
+    layer = nn.Conv2d(64, 64, 3, padding=1).bfloat16().eval()
+    x = torch.randn(2, 64, 8, 8).bfloat16()
+    graph = slot_graph(layer, [layer.state_dict()], example_inputs=(x,))
+    (operation,) = operations(placed(graph, torch.device("cpu")))
+    stacks = empty(graph.plain.entries).with_tenants([layer.state_dict()])
+    args = (torch.tensor([0, 0]), NO_RUN, x, *stacks.values)
+    for capability, count in ((90, 2), (80, 0)):
+        offered = super_kernels(operation, args, sms=132, capability=capability)
+        found = [name for name in offered if name.startswith("triton boxes ")]
+        assert len(found) == count
+        assert all(super_kernel(operation, name, sms=132) is not None for name in found)
+    assert super_kernel(operation, "triton boxes 64x64x32 w4 s3", sms=132) is None
+    single = (*args[:2], x.float(), *(v.float() for v in stacks.values))
+    assert not any("boxes" in name for name in super_kernels(
+        operation, single, sms=132, capability=90
+    ))  # fmt: skip
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")

@@ -16,7 +16,10 @@ pytest.importorskip("triton", reason="Triton is not installed: its kernels are n
 
 from triton_builds import Build, compiled
 
+from spacetime.kernels.triton.boxes import Box, box_candidates, box_launch, boxed
 from spacetime.kernels.triton.configs import (
+    BARRIERS,
+    REGISTERS,
     SHARED_BYTES,
     Config,
     Precision,
@@ -25,7 +28,7 @@ from spacetime.kernels.triton.configs import (
     depthwise_candidates,
 )
 from spacetime.kernels.triton.convolution import convolution_launches
-from spacetime.kernels.triton.launch import Geometry, Launch
+from spacetime.kernels.triton.launch import Epilogue, Geometry, Launch
 from spacetime.kernels.triton.linear import linear_launches
 
 HERE = Path(__file__).parent
@@ -129,6 +132,83 @@ def test_the_best_guess_compiles(launches: list[Launch], what: str) -> None:
         sound(compiled(launch, 90), 90)
 
 
+@pytest.mark.parametrize(
+    ("precision", "config", "products", "resident"),
+    [
+        ("tf32x3", Config(128, 64, 32, 8, 3), 12, 1),
+        ("tf32x3", Config(64, 128, 32, 4, 3), 12, 2),
+        ("ieee", Config(64, 128, 16, 4, 2), 0, 2),
+    ],
+    ids=str,
+)
+def test_what_the_ranking_believes_of_a_configuration_is_what_is_compiled(
+    precision: Precision, config: Config, products: int, resident: int
+) -> None:
+    dtype = torch.float32
+    build = compiled(convolution(16, 128, 56, 128, 3, dtype=dtype, precision=precision,
+                                 config=config)[0], 90)  # fmt: skip
+    sound(build, 90)
+    assert build.usage()["STACK"] == 0
+    loop = build.loop()
+    assert sum("HGMMA" in text for text in loop) == products
+    assert sum(text.startswith("BAR.") for text in loop) == BARRIERS
+    problem = Problem(16, 3136, 128, 128, 9, precision=precision)
+    assert len(loop) == pytest.approx(config.instructions(problem), rel=0.35)
+    registers = -(-build.usage()["REG"] // 8) * 8
+    assert REGISTERS // (registers * 32 * config.warps) >= resident
+    assert replace(config, programs_per_sm=4).resident(problem, SHARED_BYTES[90]) == resident
+
+
+def boxed_layer(side: int, channels: int, outputs: int, box: Box, **shape: Any) -> Launch:
+    """boxed_layer: a 3x3 convolution in bfloat16, everything channels last."""
+    half = torch.bfloat16
+    x = empty(8, side, side, channels, dtype=half).permute(0, 3, 1, 2)
+    w = empty(4, outputs, 3, 3, channels, dtype=half).movedim(4, 2)
+    b, rows = empty(4, outputs, dtype=half), empty(4, dtype=torch.int64)
+    geometry = Geometry(**{"padding": (1, 1), **shape})
+    return box_launch(rows, x, w, geometry, Epilogue(b, None, "relu"), box=box, sms=132)[1]
+
+
+def test_boxes_are_brought_by_the_accelerator_and_multiplied_from_shared_memory() -> None:
+    (box, _) = box_candidates((14, 14), 256, 256)
+    build = compiled(boxed_layer(14, 256, 256, box), 90)
+    sound(build, 90)
+    assert build.usage()["STACK"] == 0
+    assert build.shared_bytes <= box.shared_bytes
+    loop = build.loop()
+    assert sum("UTMALDG" in text for text in loop) == 2  # one box of pixels, one of weights
+    assert sum("HGMMA" in text for text in loop) == 4  # 64 channels, 16 at a time
+    assert not any(text.startswith(("LDG", "STS")) for text in loop)
+
+
+def test_boxes_cover_what_they_waste_least_of() -> None:
+    for side, covered in ((56, 56 * 64), (28, 28 * 32), (14, 16 * 16), (7, 16 * 8)):
+        boxes = box_candidates((side, side), 128, 128)
+        first = boxes[0]
+        assert -(-side // first.high) * -(-side // first.wide) * 128 == covered
+        assert [box.high * box.wide for box in boxes] == [128, 64]
+        assert all(box.shared_bytes <= SHARED_BYTES[90] for box in boxes)
+        assert [boxed(box.name) for box in boxes] == [*boxes]
+    assert box_candidates((14, 14), 24, 64) == ()
+    assert box_candidates((14, 14), 64, 64, capability=80) == ()
+    with pytest.raises(ValueError, match="is not like"):
+        boxed("64x64x32 w4 s3")
+
+
+def test_what_boxes_do_not_take_is_named() -> None:
+    box, half = Box(8, 8, 64, 64, 4, 4), torch.bfloat16
+    with pytest.raises(ValueError, match="stride 1"):
+        boxed_layer(14, 64, 64, box, stride=(2, 2))
+    with pytest.raises(ValueError, match="multiple of 64 channels"):
+        boxed_layer(14, 32, 64, box)
+    rows, w = empty(4, dtype=torch.int64), empty(4, 64, 3, 3, 64, dtype=half).movedim(4, 2)
+    with pytest.raises(ValueError, match="channels last"):
+        box_launch(rows, empty(4, 64, 8, 8, dtype=half), w, Geometry(), Epilogue(), box=box, sms=1)
+    x = empty(4, 8, 8, 64, dtype=torch.float32).permute(0, 3, 1, 2)
+    with pytest.raises(ValueError, match="half precision"):
+        box_launch(rows, x, w, Geometry(), Epilogue(), box=box, sms=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 @pytest.mark.parametrize(("dtype", "precision"), WAYS[:-1])  # float16 compiles as bfloat16 does
@@ -160,6 +240,33 @@ def test_candidates_fit_the_device_and_are_few() -> None:
             assert 1 <= len(found) <= 6
             assert len(set(found)) == len(found)
             assert all(c.shared_bytes(4) <= limit for c in found)
+
+
+def test_the_tall_tile_goes_first_where_it_fills_the_sms() -> None:
+    for slots, fills in ((2, False), (64, True)):
+        found = candidates(Problem(slots, 256, 128, 1152), sms=132)
+        assert ((found[0].block_m, found[0].block_n, found[0].warps) == (128, 64, 8)) is fills
+
+
+def test_no_two_warpgroups_split_the_same_rows() -> None:
+    """With tf32x3 they hand each other the parts: 18 barriers a step in place of 2."""
+    for points in (16, 64, 256, 3136):
+        for config in candidates(Problem(16, points, 128, 128, 9), sms=132, most=99):
+            assert config.warps == 4 or config.block_m == 128
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32x3", "tf32"])
+def test_as_many_programs_are_asked_for_as_an_sm_holds(precision: Precision) -> None:
+    for slots, points, outputs in ((2, 49, 512), (16, 3136, 64), (120, 256, 128)):
+        problem = Problem(slots, points, outputs, 512, precision=precision)
+        for config in candidates(problem, sms=132, most=99):
+            assert config.resident(problem, SHARED_BYTES[90]) == config.programs_per_sm
+            assert config.registers(problem) <= 255
+
+
+def test_exact_products_are_not_left_alone_on_an_sm() -> None:
+    first = candidates(Problem(64, 256, 128, 1152, precision="ieee"), sms=132)[0]
+    assert first.programs_per_sm >= 2
 
 
 def test_split_only_where_sms_would_idle() -> None:

@@ -13,6 +13,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from spacetime.kernels.triton.launch import Launch
 
@@ -45,6 +46,18 @@ class Build:
     def sass(self) -> str:
         return self._dump("-sass")
 
+    def loop(self) -> list[str]:
+        """loop(): the instructions of the shortest loop that multiplies."""
+        found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", self.sass(), re.MULTILINE)
+        code = [(int(at, 16), text) for at, text in found]
+        loops = []
+        for at, text in code:
+            back = re.search(r"BRA\b.*?0x([0-9a-f]+)", text)
+            if back and int(back[1], 16) < at:
+                loops.append([t for a, t in code if int(back[1], 16) <= a <= at])
+        multiplies = [body for body in loops if any(re.search("H?G?MMA|FFMA", t) for t in body)]
+        return min(multiplies, key=len)
+
     def _dump(self, option: str) -> str:
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(self.cubin)
@@ -60,7 +73,10 @@ def compiled(launch: Launch, capability: int) -> Build:
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for i, param in enumerate(launch.kernel.params):
         value = launch.arguments[param.name]
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, TensorDescriptor):
+            kind = POINTERS[value.base.dtype].removeprefix("*")
+            signature[param.name] = f"tensordesc<{kind}{value.block_shape}>"
+        elif isinstance(value, torch.Tensor):
             signature[param.name] = POINTERS[value.dtype]
             attributes[(i,)] = [["tt.divisibility", 16]]
         elif param.is_constexpr or value is None or value == 1:

@@ -19,6 +19,7 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from spacetime.kernels import reference
+from spacetime.kernels.triton.boxes import Box, convolve_boxes
 from spacetime.kernels.triton.configs import Config
 from spacetime.kernels.triton.convolution import convolve_triton
 from spacetime.kernels.triton.linear import linear_triton
@@ -206,6 +207,36 @@ def test_any_convolution(data: st.DataObject) -> None:
     got = convolve_triton(
         torch.tensor(rows), RUN, x, w, b, *shape, groups,
         residual=kept, activation="relu", sms=draw(st.integers(1, 3)), config=config,
+    )  # fmt: skip
+    agree(got, F.relu(want + kept.double()), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation"),
+    [((3, 3), (1, 1), (1, 1)), ((3, 2), (0, 2), (2, 1)), ((1, 1), (0, 0), (1, 1))],
+)
+def test_boxes(
+    dtype: torch.dtype,
+    samples: int,
+    kernel: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> None:
+    """Boxes that hang over every side of the image, whose outside is zero and nobody's weights."""
+    rows = [3, 0, 3]
+    x = torch.randn(3 * samples, 64, 7, 6).to(dtype).contiguous(memory_format=torch.channels_last)
+    size = 21 * kernel[0] * kernel[1] * 64
+    arena = torch.full((4, size + 64), math.nan, dtype=dtype)
+    arena[[0, 3], :size] = torch.randn(2, size).to(dtype)
+    w = arena[:, :size].unflatten(1, (21, *kernel, 64)).movedim(4, 2)
+    b = stack(4, 21, dtype=dtype, used=rows)
+    want = plain_convolution(rows, x, w, b, (1, 1), padding, dilation, groups=1)
+    kept = torch.randn(want.shape).to(dtype)
+    got = convolve_boxes(
+        torch.tensor(rows), RUN, x, w, b, padding, dilation,
+        box=Box(4, 4, 16, 32, 4, 2), residual=kept, activation="relu", sms=2,
     )  # fmt: skip
     agree(got, F.relu(want + kept.double()), dtype)
 

@@ -17,7 +17,7 @@ from typing import Any
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.names import BOUND, EAGER, OURS, STANDS_FOR, WAYS
-from spacetime.benchmarks.gpu.ours import super_kernels
+from spacetime.benchmarks.gpu.ours import launches as offered_by_us
 from spacetime.benchmarks.gpu.rig import (
     CudaRig,
     DeviceFault,
@@ -40,8 +40,7 @@ NAMED = ("conv2_2", "3x3-128-28", "3x3-512-7", "1x1-64-256-56", "square", "rnn")
 DTYPES = ("fp32", "tf32", "bf16")
 WORST = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}  # error of the largest answer, to be refused
 COMPILED_TENANTS = 8  # the one R that torch.compile's loop is compiled for: seconds a tenant
-CONFIGURATIONS = 4  # of our kernel, for each way to multiply: each takes a second to compile
-CALIBRATION = 5  # interleaved measurements to choose a configuration
+CALIBRATION = 5  # interleaved measurements to choose among a session's ways
 Row = dict[str, Any]
 
 
@@ -84,8 +83,7 @@ def run(
             try:
                 with precision(dtype) as operands:
                     case = case_of(PROBLEMS[name], count, dtype, operands, rig, seed=seed)
-                    most = 2 if quick else CONFIGURATIONS
-                    row = _row(case, rig, repetitions, most=most, compiled=compiled)
+                    row = _row(case, rig, repetitions, compiled=compiled)
                     result["rows"].append(row)
                     del case
                 rig.forget()
@@ -125,7 +123,7 @@ def _cases(
     ]
 
 
-def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, most: int, compiled: bool) -> Row:
+def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool) -> Row:
     """Every way's median microseconds, rate and error for one case; why a way is missing."""
     exact = expected(case)
     launches: dict[str, Launch] = {}
@@ -135,7 +133,7 @@ def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, most: int, comp
     with searched():
         for name, make in baselines(case, compiled=compiled):
             _admit(name, make, case, exact, (launches, errors, refused))
-    chosen, calibration = _calibrated(case, rig, exact, most, (launches, errors, refused))
+    chosen, calibration = _calibrated(case, rig, exact, (launches, errors, refused))
     hosted = {name: launches[name] for name in (*EAGER, OURS) if name in launches}
     with searched():  # the eager ways look up what was found for them
         times = interleaved_us(rig.elapsed_us, launches, repetitions)
@@ -181,14 +179,14 @@ def _admit(name: str, make: Any, case: Case, exact: Any, held: Held) -> None:
 
 
 def _calibrated(
-    case: Case, rig: CudaRig | DryRig, exact: Any, most: int, held: Held
+    case: Case, rig: CudaRig | DryRig, exact: Any, held: Held
 ) -> tuple[str | None, dict[str, float]]:
-    """Adds the fastest configuration of our way; its name, and every one's median microseconds."""
+    """Adds what a session's tuner would choose; its name, and everyone's median microseconds."""
     launches, errors, refused = held
     tried: Held = ({}, {}, {})
     try:
-        offered = [*super_kernels(case, most=most)]
-    except Exception as reason:  # no Triton, or no kernel for this case
+        offered = [*offered_by_us(case)]
+    except Exception as reason:  # the layer is no slot graph
         refused[OURS] = (str(reason).strip() or type(reason).__name__).splitlines()[0]
         return None, {}
     for name, launch in offered:

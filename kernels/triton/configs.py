@@ -16,10 +16,13 @@ Precision = Literal["ieee", "tf32x3", "tf32"]
 PRECISIONS: tuple[Precision, ...] = ("ieee", "tf32x3", "tf32")
 
 SHARED_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+REGISTERS = 65536  # of one SM; a thread has at most 255
 # Multiply-adds a clock of one SM of an H200 (only their ratios matter); tf32x3 takes three.
 RATES: dict[str, int] = {"half": 2048, "tf32": 1024, "tf32x3": 341, "ieee": 128}
 BYTES_A_CLOCK = 40  # of one SM, between its parts of HBM and of L2 bandwidth
 TILE_CLOCKS = 1500  # to start a tile and to store it
+TALL = (128, 64, 1)  # of tf32x3, timed first: least is split and stored anew for each product
+BARRIERS, BARRIER_CLOCKS = 2, 40  # of one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,14 @@ class Problem:
     precision: Precision = "tf32x3"  # of float32; smaller types have one way only
 
     @property
+    def way(self) -> str:
+        """How it is multiplied, a key of RATES."""
+        return "half" if self.itemsize == 2 else self.precision
+
+    @property
     def rate(self) -> int:
         """Multiply-adds a clock of one SM."""
-        return RATES["half" if self.itemsize == 2 else self.precision]
+        return RATES[self.way]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,49 @@ class Config:
             trips = problem.taps * -(-problem.channels // self.block_k)
         return -(-trips // self.splits)
 
+    def resident(self, problem: Problem, shared_limit: int) -> int:
+        """resident(problem, shared_limit): programs that one SM holds at once; 0 if none fits.
+
+        Bound by registers, shared memory and warps. A value that finds no register goes to memory.
+        """
+        registers = self.registers(problem)
+        if registers > 255:
+            return 0
+        by_registers = REGISTERS // (-(-registers // 8) * 8 * 32 * self.warps)
+        by_shared = shared_limit // self.shared_bytes(problem.itemsize)
+        return min(by_registers, by_shared, 64 // self.warps, self.programs_per_sm)
+
+    def registers(self, problem: Problem) -> int:
+        """registers(problem): of one thread, about what ptxas gives it on sm_90."""
+        sums = self.block_m * self.block_n / (32 * self.warps)
+        if problem.way == "ieee":
+            return round(40 + 2.75 * sums)
+        if problem.way != "tf32x3":
+            return round(50 + 1.5 * sums)
+        own, others = self._fragments()
+        return round(30 + 2 * sums + 4 * own + (others if self.block_m < 64 else 0))
+
+    def instructions(self, problem: Problem) -> float:
+        """instructions(problem): that each warp issues in one step, about as compiled for sm_90."""
+        threads = 32 * self.warps
+        sums = self.block_m * self.block_n / threads
+        if problem.way == "ieee":
+            return 60 + 1.4 * sums + sums * self.block_k
+        copies = (self.block_m + self.block_n) * self.block_k * problem.itemsize / 16 / threads
+        split = sum(self._fragments()) if problem.way == "tf32x3" else 0
+        return 60 + 6 * copies + 9 * split  # each value is split into two
+
+    def _fragments(self) -> tuple[float, float]:
+        """Elements of the two operands that a thread holds: from 64 rows on, four warps have 16
+        rows each of the first, and all threads share the second; below, each warp its part."""
+        if self.block_m >= 64:
+            along = min(self.warps, self.block_m // 16) // 4 * 4
+            second = self.block_n * self.block_k / (32 * self.warps)
+        else:
+            along = min(self.warps, self.block_m // 16)
+            second = self.block_n * self.block_k * along / (32 * self.warps)
+        return self.block_m * self.block_k / along / 32, second
+
     def shared_bytes(self, itemsize: int) -> int:
         """shared_bytes(itemsize): of one program, an upper bound: operands and the stored tile."""
         operands = self.stages * (self.block_m + self.block_n) * self.block_k * itemsize
@@ -100,11 +151,15 @@ def candidates(
     """
     limit = SHARED_BYTES.get(capability, min(SHARED_BYTES.values()))
     fitting = [c for c in _all(problem, sms) if c.shared_bytes(problem.itemsize) <= limit]
-    ranked = sorted(fitting, key=lambda c: (_clocks(c, problem, sms), -c.block_k, -c.stages))
+    clocks = {c: _clocks(c, problem, sms, limit) for c in fitting}
+    ranked = sorted(fitting, key=lambda c: (clocks[c], -c.block_k, -c.stages))
     # Tiles of other shapes tell a measurement more than other depths of the same tile.
     shapes = {(c.block_m, c.block_n, c.splits): c for c in reversed(ranked)}
     kept = set(shapes.values())
-    return tuple(c for c in ranked if c in kept)[:most]
+    found = [c for c in ranked if c in kept]
+    if problem.way == "tf32x3":
+        found.sort(key=lambda c: (c.block_m, c.block_n, c.splits) != TALL or c.tiles(problem) < sms)
+    return tuple(found[:most])
 
 
 def depthwise_candidates(points: int, outputs: int) -> tuple[Config, ...]:
@@ -125,15 +180,14 @@ def _all(problem: Problem, sms: int) -> Iterator[Config]:
     ieee = problem.itemsize == 4 and problem.precision == "ieee"
     deep = (16,) if ieee else (32,) if problem.itemsize == 4 else (32, 64)
     three = problem.itemsize == 4 and problem.precision == "tf32x3"
-    most = 8192 if three else 16384  # three products hold more in registers
     rows = [b for b in (16, 32, 64, 128) if b <= max(16, _power(problem.points))]
     columns = [b for b in (16, 32, 64, 128) if b <= max(16, _power(problem.outputs))]
-    for m, n, k in product(rows, columns, deep):
-        if m * n > most:
+    for m, n, k, warps in product(rows, columns, deep, (4, 8)):
+        # Two warpgroups on the same 64 rows hand each other what they split, at 18 barriers a step.
+        if warps == 8 and (m * n < 4096 or (three and m < 128)):
             continue
-        warps = 8 if m * n > (4096 if most == 8192 else 8192) else 4
         stages = (2, 3) if ieee else (3, 4)
-        for stage, programs in product(stages, (1, 2, 4)):
+        for stage, programs in product(stages, (1, 2, 3, 4)):
             config = Config(m, n, k, warps, stage, programs)
             yield config
             yield from _split(config, problem, sms)
@@ -146,20 +200,22 @@ def _split(config: Config, problem: Problem, sms: int) -> Iterator[Config]:
             yield replace(config, splits=splits)
 
 
-def _clocks(config: Config, problem: Problem, sms: int) -> float:
-    """A rough time: rounds of tiles, each bound by arithmetic or by reading its operands."""
-    resident = config.programs_per_sm
-    if resident * config.shared_bytes(problem.itemsize) > 200 * 1024:
-        return float("inf")
+def _clocks(config: Config, problem: Problem, sms: int, shared_limit: int) -> float:
+    """A rough time: rounds of tiles, each bound by issuing, by arithmetic or by its operands."""
+    resident = config.resident(problem, shared_limit)
+    if resident < config.programs_per_sm:
+        return float("inf")  # the same as fewer programs, or as none
     rounds = -(-config.tiles(problem) // (sms * resident))
     area = config.block_m * config.block_n
-    # Small tiles load more for each product; below 64 x 32 tensor cores are not even filled.
-    compute = (max(area, 64 * 32) + 1024) * config.block_k / problem.rate
+    issue = config.instructions(problem) * config.warps / 4
+    # Below 64 x 32 tensor cores are not even filled.
+    compute = max(area, 64 * 32) * config.block_k / problem.rate
     read = (config.block_m + config.block_n) * config.block_k * problem.itemsize / BYTES_A_CLOCK
-    # Programs of one SM share its arithmetic and bandwidth; one hides what another waits for.
-    step = resident * max(compute, read)
-    latency = 600 / config.stages if resident == 1 else 300 / config.stages
-    return rounds * (config.steps(problem) * max(step, latency) + TILE_CLOCKS) + (
+    # One program splits, then multiplies, then waits; programs of one SM do so beside each other.
+    alone = issue + compute if problem.way == "tf32x3" else max(issue, compute)
+    alone += BARRIERS * BARRIER_CLOCKS + 600 / config.stages
+    step = max(resident * max(issue, compute, read), alone)
+    return rounds * (config.steps(problem) * step + TILE_CLOCKS) + (
         4000 if config.splits > 1 else 0
     )
 

@@ -1,4 +1,5 @@
-"""Our Triton super-kernels as implementations of slot operations, one for each configuration.
+"""Implementations of slot operations that only a CUDA device has: our Triton super-kernels, one for
+each configuration, and cuBLAS by pointer array. None of them copies a weight.
 
 A name says all that is chosen, "triton tf32x3 64x64x32 w4 s3 p1 k1", so that a choice can be kept
 as text and made again.
@@ -17,25 +18,37 @@ from torch import Tensor
 
 from spacetime.kernels import triton
 
+from .by_pointer import NAME, by_pointer
 from .epilogues import Followed
 from .operation import Implementation, SlotOperation
 
 MOST_CONFIGS = 2  # timed for each precision: every one is compiled for every layer
+_BOXES = "boxes"  # a convolution whose tiles the tensor memory accelerator brings
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
+
+
+def ways(
+    operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
+) -> dict[str, Implementation]:
+    """ways(...): all that a tuner times: the operation's own, then super-kernels."""
+    ours = super_kernels(operation, args, sms=sms, capability=capability)
+    return {**operation.implementations, **ours}
 
 
 def super_kernels(
     operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
 ) -> dict[str, Implementation]:
-    """super_kernels(...): those worth timing on these operands; none where Triton is missing."""
+    """super_kernels(...): those worth timing on these operands, of what is installed."""
     geometry = _geometry(operation)
+    found = by_pointer(operation, geometry)
     if not triton.available or geometry is None:
-        return {}
-    found = {}
+        return found
     for precision in _precisions(args[2], convolution=bool(geometry)):
         for config in _configs(args, geometry, precision, sms, capability):
             name = f"triton {precision}" + (f" {config.name}" if config is not None else "")
             found[name] = _kernel(operation, geometry, precision, config, sms)
+    for box in _boxes(args, geometry, capability):
+        found[f"triton {_BOXES} {box.name}"] = _kernel(operation, geometry, _BOXES, box, sms)
     return found
 
 
@@ -43,10 +56,13 @@ def super_kernel(operation: SlotOperation, name: str, *, sms: int) -> Implementa
     """super_kernel(operation, name): the one of that name, if it is one and still exists."""
     words = name.split(" ", 2)
     geometry = _geometry(operation)
+    if name == NAME:
+        return by_pointer(operation, geometry).get(NAME)
     if not triton.available or geometry is None or words[0] != "triton":
         return None
     try:
-        config = _triton("configs").named(words[2]) if len(words) > 2 else None
+        read = _triton("boxes").boxed if words[1] == _BOXES else _triton("configs").named
+        config = read(words[2]) if len(words) > 2 else None
     except ValueError:
         return None
     return _kernel(operation, geometry, words[1], config, sms)
@@ -98,8 +114,25 @@ def _configs(
     yield from configs.candidates(problem, sms=sms, capability=capability, most=MOST_CONFIGS)
 
 
+def _boxes(args: Sequence[Any], geometry: dict[str, Any], capability: int) -> Iterator[Any]:
+    """Of a convolution in half precision with windows of several pixels, stride 1 and one group."""
+    x, weight = args[2:4]
+    halves = x.dtype in {torch.bfloat16, torch.float16}
+    if not geometry or not halves or prod(weight.shape[3:]) == 1:
+        return
+    if geometry["groups"] == 1 and set(geometry["stride"]) == {1}:
+        out = _out(x, weight, geometry)
+        candidates = _triton("boxes").box_candidates
+        yield from candidates(out, weight.shape[2], weight.shape[1], capability=capability)
+
+
 def _points(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> int:
     """Pixels of the output over all samples."""
+    return int(x.shape[0] * prod(_out(x, weight, geometry)))
+
+
+def _out(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> tuple[int, ...]:
+    """Height and width of the output."""
     parts = zip(
         x.shape[2:],
         weight.shape[3:],
@@ -108,8 +141,7 @@ def _points(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> int:
         geometry["dilation"],
         strict=True,
     )
-    out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in parts]
-    return int(x.shape[0] * prod(out))
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in parts)
 
 
 def _kernel(
@@ -118,7 +150,11 @@ def _kernel(
     first = next(iter(operation.implementations.values()))
     activation = first.activation if isinstance(first, Followed) else "none"
     options = {"precision": precision, "config": config, "sms": sms, "activation": activation}
-    if not geometry:
+    if precision == _BOXES:
+        where = {name: geometry[name] for name in ("padding", "dilation")}
+        chosen = {"box": config, "sms": sms, "activation": activation}
+        kernel = partial(_triton("boxes").convolve_boxes, **where, **chosen)
+    elif not geometry:
         kernel = partial(_triton("linear").linear_triton, **options)
     else:
         kernel = partial(_triton("convolution").convolve_triton, **geometry, **options)

@@ -18,7 +18,7 @@ from spacetime.errors import CannotFuse
 
 from .autotune import Visit
 from .operation import Implementation, SlotOperation
-from .super_kernels import super_kernel, super_kernels
+from .super_kernels import super_kernel, ways
 
 
 class Choices(Protocol):
@@ -62,8 +62,7 @@ class Tuner:
     def _fastest(
         self, name: str, operation: SlotOperation, args: Sequence[Any]
     ) -> tuple[str, Implementation]:
-        ours = super_kernels(operation, args, sms=self.sms, capability=self.capability)
-        found = {**operation.implementations, **ours}
+        found = ways(operation, args, sms=self.sms, capability=self.capability)
         took: dict[str, float] = {}
         failed = ""
         for choice, kernel in found.items():

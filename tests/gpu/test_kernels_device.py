@@ -10,7 +10,8 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from spacetime.kernels import cuda
+from spacetime.kernels import cublas, cuda
+from spacetime.kernels.by_pointer import convolve_by_pointer, linear_by_pointer
 from spacetime.kernels.cuda import stress
 from spacetime.kernels.cuda.latch import Latch
 from spacetime.kernels.cuda.probe import clusters, multiprocessors
@@ -86,6 +87,37 @@ def test_a_captured_launch_serves_whatever_tenants_the_rows_name() -> None:
         rows.copy_(rows_of(tenants))
         graph.replay()
         agree(y, torch.bmm(x.double(), w[tenants].double().transpose(1, 2)), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_captured_product_by_pointer_follows_the_rows(dtype: torch.dtype) -> None:
+    if why_not := cublas.why_missing():
+        pytest.skip(why_not)
+    x, w = random(3, 16, 64, dtype=dtype), random(4, 96, 64, dtype=dtype)
+    rows = rows_of([0, 1, 2])
+    linear_by_pointer(rows, RUN, x, w, None)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = linear_by_pointer(rows, RUN, x, w, None)
+    for tenants in ([0, 1, 2], [3, 3, 1]):
+        rows.copy_(rows_of(tenants))
+        graph.replay()
+        want = torch.bmm(x.double(), w[tenants].double().transpose(1, 2))
+        agree(y, want, 1e-5 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize(("channels", "pixels", "outputs", "window"), LAYERS)
+def test_a_convolution_by_pointer(channels: int, pixels: int, outputs: int, window: int) -> None:
+    if why_not := cublas.why_missing():
+        pytest.skip(why_not)
+    x = random(len(ROWS), pixels, pixels, channels, dtype=torch.float32).permute(0, 3, 1, 2)
+    w = random(4, outputs, window, window, channels, dtype=torch.float32).movedim(4, 2)
+    b = random(4, outputs, dtype=torch.float32)
+    w[2], b[2] = torch.nan, torch.nan  # nobody's row
+    pad = [window // 2] * 2
+    got = convolve_by_pointer(rows_of(ROWS), RUN, x, w, b, [1, 1], pad, [1, 1])
+    agree(got, plain(x, w, b, ROWS, window // 2, 1), 1e-5)
 
 
 @needs_cupy

@@ -1,0 +1,42 @@
+"""cuBLAS by pointer array as an implementation of slot operations, where PyTorch has loaded it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from spacetime.kernels import cublas
+from spacetime.kernels.by_pointer import convolve_by_pointer, linear_by_pointer
+
+from .epilogues import Followed
+from .operation import Implementation, SlotOperation
+
+NAME = "cuBLAS by pointer"
+
+
+def by_pointer(
+    operation: SlotOperation, geometry: dict[str, Any] | None
+) -> dict[str, Implementation]:
+    """by_pointer(operation, geometry): by name; empty for what is no product or without cuBLAS.
+
+    `geometry` is a convolution's, empty for a linear layer, None for anything else.
+    """
+    if geometry is None or geometry.get("groups", 1) != 1 or cublas.why_missing():
+        return {}
+    if geometry:
+        flat = {name: geometry[name] for name in ("stride", "padding", "dilation")}
+        tf32 = torch.backends.cudnn.allow_tf32
+        kernel: Implementation = partial(convolve_by_pointer, **flat, tf32=tf32)
+    else:
+        tf32 = torch.backends.cuda.matmul.allow_tf32
+        kernel = partial(linear_by_pointer, tf32=tf32)
+    first = next(iter(operation.implementations.values()))
+    return {NAME: Followed(kernel, first.activation) if isinstance(first, Followed) else kernel}
+
+
+def in_words() -> str:
+    """in_words(): for explain(), whether this way exists here, or why not."""
+    why_not = cublas.why_missing()
+    return f"weights by pointer array: {why_not or 'cuBLAS, where it is measured to be fastest'}"
