@@ -24,12 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from spacetime import _native
+from spacetime.cold import WARM_UPS, cold_seconds, sweep
 from spacetime.errors import UnsupportedError
 from spacetime.fusion.tuned import Tuner
 from spacetime.kernels.triton.cache import choices_of
-
-TIMED = 10  # calls in a graph that is timed
-WARM_UPS = 3  # before a capture: lazy loading, cuDNN's choice, workspaces (cuda.md §3.3)
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "complex": 5, "bool": 6}
 
@@ -50,6 +48,9 @@ class Capturer(Protocol):
         self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
     ) -> None:
         """Chooses a slot graph's implementations by timing them on the partition."""
+
+    def flush(self, partition: _native.SmPartition) -> None:
+        """Leaves nothing of earlier launches in the L2, by work on the partition; waits."""
 
     def lane(self, partition: _native.SmPartition) -> AbstractContextManager[None]:
         """Inside, PyTorch's work goes to the partition's stream."""
@@ -108,37 +109,19 @@ class TorchCuda:
     ) -> None:
         major, minor = self.native.capability
         choices = choices_of(self.native.name, str(self.native.driver_version))
-        seconds = partial(self._seconds, partition)
-        tuner = Tuner(seconds, choices, partition.sms, 10 * major + minor)
         warm = _stream(partition.warm_stream, self.device)
+        seconds = partial(cold_seconds, stream=warm, device=self.device)
+        tuner = Tuner(seconds, choices, partition.sms, 10 * major + minor)
         warm.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.device(self.device), torch.cuda.stream(warm):
             tuner.tune(module, operands)
         warm.synchronize()
 
-    def _seconds(self, partition: _native.SmPartition, call: Callable[[], object]) -> float:
-        """Device time of a call inside a graph, where it will run: eager launches from Python
-        would time Python. A call that cannot be captured raises here."""
-        warm = _stream(partition.warm_stream, self.device)
-        event: Callable[..., torch.cuda.Event] = torch.cuda.Event
-        begin, end = event(enable_timing=True), event(enable_timing=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.stream(warm), torch.no_grad():
-            for _ in range(WARM_UPS):
-                call()
-            warm.synchronize()
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                for _ in range(TIMED):
-                    call()
-            finally:
-                graph.capture_end()
-            graph.replay()
-            begin.record(warm)
-            graph.replay()
-            end.record(warm)
-            end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3 / TIMED
+    def flush(self, partition: _native.SmPartition) -> None:
+        stream = _stream(partition.warm_stream, self.device)
+        with torch.cuda.device(self.device), torch.cuda.stream(stream):
+            sweep(self.device)
+        stream.synchronize()
 
     @contextlib.contextmanager
     def lane(self, partition: _native.SmPartition) -> Iterator[None]:
@@ -177,6 +160,9 @@ class TorchFake:
         self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
     ) -> None:
         pass  # simulated time says nothing about implementations: each one's first runs
+
+    def flush(self, partition: _native.SmPartition) -> None:
+        pass  # its launches read all their operands from memory each time
 
     @contextlib.contextmanager
     def lane(self, partition: _native.SmPartition) -> Iterator[None]:

@@ -196,12 +196,6 @@ def a_member_of_an_enumeration() -> Iterator[nn.Module]:
 
 
 @pair
-def a_function() -> Iterator[nn.Module]:
-    yield Applied(apply_to=F.relu)
-    yield Applied(apply_to=F.gelu)
-
-
-@pair
 def a_builtin_function() -> Iterator[nn.Module]:
     yield Applied(apply_to=torch.sin)
     yield Applied(apply_to=torch.cos)
@@ -408,31 +402,3 @@ def a_number_made_of_weights() -> Iterator[nn.Module]:
     other = ByValue()
     other.size = -other.size
     yield other
-
-
-class Counting(Net):
-    calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) * (1 if self.steps < 2 else 2)
-
-
-@pair
-def where_a_counter_stands() -> Iterator[nn.Module]:
-    yield Counting(steps=1)
-    yield Counting(steps=2)
-
-
-class Convolved(nn.Module):
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(2, 2, 1, **options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x.unflatten(1, (2, 2))).flatten(1)
-
-
-@pair
-def how_a_convolution_pads() -> Iterator[nn.Module]:
-    yield Convolved(padding=1)
-    yield Convolved(padding=1, padding_mode="circular")

@@ -55,7 +55,7 @@ LAYERS: list[set[str]] = [
     {"weights"},
     {"runner", "measure", "capture", "reference"},
     {"exports", "program"},
-    {"performed", "trial"},
+    {"cold", "performed", "trial"},
     {"likeness"},
     {"cost_graph"},
     {"fusion"},
