@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.capture import view
+from spacetime.compiling import compile_ahead
 from spacetime.errors import (
     DriverError,
     InvalidInput,
@@ -292,8 +293,8 @@ def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> 
     """Graphs for every lane and bucket, each checked against the model and timed."""
     family.buckets = tuple(buckets)
     alone = _guarded(family, member.exported)
-    tenants = 1 if family.graph is None else max(buckets)
-    with family.weights.distinct(tenants) as rows:
+    compile_ahead(family, buckets)
+    with family.weights.distinct(1 if family.graph is None else max(buckets)) as rows:
         for lane, partition in enumerate(family.place.partitions):
             program = _program_of(family, partition, alone)
             _capture_lane(family, member, (lane, partition), program, rows)

@@ -70,6 +70,7 @@ class ResidentFamily:
     native: int = -1  # its number in the executor
     instead: Runs | None = None  # answers everything, once the family was taken apart
     measured_rows: int = 1  # tenants with weights of their own, that mixtures were timed with
+    kernels: str = ""  # what came of compiling them ahead
     guards: tuple[Guard, ...] = ()  # of its graphs, whose last output then is each row's code
 
     @property
@@ -145,7 +146,8 @@ class ResidentFamily:
         before = replace(self, runners=self.runners, members=set(self.members))
         self.weights, self.module, self.runners = other.weights, other.module, other.runners
         self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
-        self.guards, self.measured_rows = other.guards, other.measured_rows
+        self.guards, self.kernels = other.guards, other.kernels
+        self.measured_rows = other.measured_rows
         return before
 
     def leave(self, row: int) -> None:
@@ -237,6 +239,7 @@ class ResidentFamily:
             why = ", for memory is short" if few else ""
             tenants = "its tenant" if self.measured_rows == 1 else f"{self.measured_rows} tenants"
             lines.append(f"  measured with the weights of {tenants}, from a cold L2{why}")
+        lines += [f"  kernels: {self.kernels}"] if self.kernels else []
         for (lane, bucket), ns in sorted(self.latency_ns.items()):
             device = ms_from_ns(self.device_ns.get((lane, bucket), 0))
             lines.append(

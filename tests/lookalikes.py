@@ -313,12 +313,6 @@ def dropout() -> Iterator[nn.Module]:
 
 
 @pair
-def an_activation() -> Iterator[nn.Module]:
-    yield nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    yield nn.Sequential(nn.Linear(4, 4), nn.Sigmoid())
-
-
-@pair
 def a_hook() -> Iterator[nn.Module]:
     yield nn.Sequential(nn.Linear(4, 4))
     hooked = nn.Sequential(nn.Linear(4, 4))

@@ -112,7 +112,7 @@ def _ends(process: subprocess.Popen[str], count: int) -> list[str]:
 
 
 def worker(capability: int) -> None:
-    """worker(capability): compiles what standard input lists; a line for each on standard output."""
+    """worker(capability): compiles what standard input lists; says a line for each."""
     from triton import knobs  # noqa: PLC0415  # only this process needs it
     from triton.runtime.driver import driver  # noqa: PLC0415
 
@@ -123,7 +123,7 @@ def worker(capability: int) -> None:
         try:
             _compile(json.loads(text))
             end = "cached" if hits and hits.pop() else "compiled"
-        except Exception as error:  # noqa: BLE001 - whatever the compiler raises is told
+        except Exception as error:
             end = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         print(end, flush=True)
 
@@ -191,11 +191,13 @@ def read(path: Path) -> list[str]:
     """read(path): the kernels of a file; ValueError naming it when it is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"its format is {found['format']!r}, expected {FORMAT!r}")
-        return [json.dumps(kernel, sort_keys=True) for kernel in found["kernels"]]
+        known = found["format"] == FORMAT
+        kernels = [json.dumps(kernel, sort_keys=True) for kernel in found["kernels"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+    if not known:
+        raise ValueError(f"{path}: its format is {found['format']!r}, expected {FORMAT!r}")
+    return kernels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
