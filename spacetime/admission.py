@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.capture import view
+from spacetime.compiling import compile_ahead
 from spacetime.errors import (
     DriverError,
     InvalidInput,
@@ -289,25 +291,44 @@ def _guarded(family: ResidentFamily, exported: Exported | str) -> Program | None
 
 def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
-    inputs = [(x.shape[1:], x.dtype) for x in member.example]
     family.buckets = tuple(buckets)
     alone = _guarded(family, member.exported)
-    for lane, partition in enumerate(family.place.partitions):
-        runner = _native.Runner(
-            family.place.native,
-            partition,
-            inputs=[_bytes(*spec) for spec in inputs],
-            outputs=[_bytes(*spec) for spec in family.written],
-            buckets=list(buckets),
-            spin_ns=SPIN_NS,
-        )
-        family.runners.append(runner)
-        program, prepare = _program_of(family, partition, alone)
-        for bucket in sorted(buckets, reverse=True):  # the largest sizes the pool for the others
-            sources, bound = _over_blocks(family, runner, program, bucket, inputs)
-            prepare(*sources)
-            runner.add(bucket, family.place.capturer.capture(partition, bound))
-            _check_and_time(family, member, lane, bucket)
+    compile_ahead(family, buckets)
+    with family.weights.distinct(1 if family.graph is None else max(buckets)) as rows:
+        for lane, partition in enumerate(family.place.partitions):
+            program = _program_of(family, partition, alone)
+            _capture_lane(family, member, (lane, partition), program, rows)
+    family.measured_rows = len(rows)
+
+
+def _capture_lane(
+    family: ResidentFamily,
+    member: Member,
+    on: tuple[int, _native.SmPartition],
+    steps: tuple[Program, Callable[..., None]],
+    rows: Sequence[int],
+) -> None:
+    """rows: of tenants with weights of their own: those of one would be read once for all slots."""
+    (lane, partition), (program, prepare) = on, steps
+    inputs = [(x.shape[1:], x.dtype) for x in member.example]
+    runner = _native.Runner(
+        family.place.native,
+        partition,
+        inputs=[_bytes(*spec) for spec in inputs],
+        outputs=[_bytes(*spec) for spec in family.written],
+        buckets=list(family.buckets),
+        spin_ns=SPIN_NS,
+    )
+    family.runners.append(runner)
+    for bucket in sorted(family.buckets, reverse=True):  # the largest sizes the pool for others
+        sources, bound = _over_blocks(family, runner, program, bucket, inputs)
+        mixture = [rows[slot % len(rows)] for slot in range(bucket)]
+        samples = rows_of(member.example, member.within, bucket, seed=bucket)
+        for source, value in zip(sources, [torch.tensor(mixture), *samples], strict=True):
+            source.copy_(value)
+        prepare(*sources)
+        runner.add(bucket, family.place.capturer.capture(partition, bound))
+        _check_and_time(family, member, (lane, bucket), mixture, samples)
 
 
 def _over_blocks(
@@ -318,17 +339,14 @@ def _over_blocks(
     inputs: Sequence[tuple[torch.Size, torch.dtype]],
 ) -> tuple[list[Tensor], Callable[[], None]]:
     """The static inputs of a bucket, and the program between them and the static outputs."""
-    host = family.place.host_memory
     specs: list[tuple[Sequence[int], torch.dtype]] = [((), torch.int64), *inputs]
 
     def views(block: _native.Memory, offsets: Sequence[int], of: Sequence[Any]) -> list[Tensor]:
-        pairs = zip(offsets, of, strict=True)
-        return [view(block, at, (bucket, *tail), dtype, host=host) for at, (tail, dtype) in pairs]
+        made = partial(view, block, host=family.place.host_memory)
+        return [made(at, (bucket, *t), dtype) for at, (t, dtype) in zip(offsets, of, strict=True)]
 
     sources = views(runner.input_block, runner.input_offsets(bucket), specs)
     results = views(runner.output_block, runner.output_offsets(bucket), family.written)
-    for source in sources:
-        source.zero_()  # rows that are there, for the warm-up
 
     def run() -> None:
         for result, value in zip(results, program(*sources), strict=True):
@@ -337,16 +355,27 @@ def _over_blocks(
     return sources, run
 
 
-def _check_and_time(family: ResidentFamily, member: Member, lane: int, bucket: int) -> None:
-    inputs = rows_of(member.example, member.within, bucket, seed=bucket)
-    payload, written, _ = family.payload(0, inputs, bucket)
-    times = [family.runners[lane].time([payload]) for _ in range(_TIMINGS)]
-    family.latency_ns[lane, bucket] = min(wall for wall, _ in times)
-    family.device_ns[lane, bucket] = min(device for _, device in times)
+def _check_and_time(
+    family: ResidentFamily,
+    member: Member,
+    at: tuple[int, int],
+    mixture: Sequence[int],
+    samples: Sequence[Tensor],
+) -> None:
+    """One request of each slot's tenant, in one launch that finds the L2 cold; at: lane, bucket."""
+    (lane, bucket), times = at, []
+    one_each = [[x[slot : slot + 1] for x in samples] for slot in range(bucket)]
+    asked = [family.payload(row, x, 1) for row, x in zip(mixture, one_each, strict=True)]
+    for _ in range(_TIMINGS):
+        family.place.capturer.flush(family.place.partitions[lane])
+        times.append(family.runners[lane].time([payload for payload, _, _ in asked]))
+    family.latency_ns[at] = min(wall for wall, _ in times)
+    family.device_ns[at] = min(device for _, device in times)
     device = family.place.capturer.device
     with torch.no_grad():
         # The device's own arithmetic is what a graph has to repeat, not the CPU's.
-        expected = [y.cpu() for y in member.reference(*[x.to(device) for x in inputs])]
+        expected = [y.cpu() for y in member.reference(*[x.to(device) for x in samples])]
+    written = [torch.cat(parts) for parts in zip(*(w for _, w, _ in asked), strict=True)]
     if not same_rows(family.answered(written), expected, _tolerance(expected)):
         raise CannotCapture(f"its graph for bucket {bucket} on lane {lane} answered differently")
 

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,12 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from spacetime import _native
+from spacetime.cold import WARM_UPS, cold_seconds, sweep
 from spacetime.errors import UnsupportedError
 from spacetime.fusion.tuned import Tuner
-from spacetime.kernels.triton.cache import choices_of
-
-TIMED = 10  # calls in a graph that is timed
-WARM_UPS = 3  # before a capture: lazy loading, cuDNN's choice, workspaces (cuda.md §3.3)
+from spacetime.kernels.triton.ahead import compile_all
+from spacetime.kernels.triton.cache import Choices, choices_of
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "complex": 5, "bool": 6}
 
@@ -46,10 +45,16 @@ class Capturer(Protocol):
     ) -> _native.GraphExec:
         """A graph of what `program` does on the partition's SMs; warmed up first."""
 
+    def compile(self, kernels: Callable[[], set[str]]) -> str:
+        """Compiles those Triton kernels that are not yet; what came of it, in a line."""
+
     def tune(
         self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
     ) -> None:
         """Chooses a slot graph's implementations by timing them on the partition."""
+
+    def flush(self, partition: _native.SmPartition) -> None:
+        """Leaves nothing of earlier launches in the L2, by work on the partition; waits."""
 
     def lane(self, partition: _native.SmPartition) -> AbstractContextManager[None]:
         """Inside, PyTorch's work goes to the partition's stream."""
@@ -68,6 +73,8 @@ class TorchCuda:
     native: _native.CudaDevice
     device: torch.device
     _pools: dict[int, Any]  # of graphs' memory, by capture stream: one a lane
+    _choices: Choices  # the tuner's, so that a session's families share them
+    _compiled: set[str] = field(default_factory=set)  # kernels, ahead
 
     @classmethod
     def open(cls, native: _native.CudaDevice, name: str) -> TorchCuda:
@@ -78,7 +85,7 @@ class TorchCuda:
                 f"device {name}: this PyTorch ({torch.__version__}, built for {built}) finds no "
                 "CUDA device; install a CUDA build of torch, or use device 'cpu'"
             )
-        return cls(native, torch.device(name), {})
+        return cls(native, torch.device(name), {}, choices_of(native.name, _versions(native)))
 
     def capture(
         self, partition: _native.SmPartition, program: Callable[[], None]
@@ -103,42 +110,31 @@ class TorchCuda:
         handle = graph.raw_cuda_graph_exec()
         return _native.GraphExec.borrow(self.native, handle, (partition, graph))
 
+    def compile(self, kernels: Callable[[], set[str]]) -> str:
+        wanted = kernels()
+        major, minor = self.native.capability
+        done = compile_all(wanted - self._compiled, 10 * major + minor)
+        done = replace(done, cached=done.cached + len(wanted & self._compiled))
+        self._compiled |= wanted
+        return done.line()
+
     def tune(
         self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
     ) -> None:
         major, minor = self.native.capability
-        choices = choices_of(self.native.name, str(self.native.driver_version))
-        seconds = partial(self._seconds, partition)
-        tuner = Tuner(seconds, choices, partition.sms, 10 * major + minor)
         warm = _stream(partition.warm_stream, self.device)
+        seconds = partial(cold_seconds, stream=warm, device=self.device)
+        tuner = Tuner(seconds, self._choices, partition.sms, 10 * major + minor)
         warm.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.device(self.device), torch.cuda.stream(warm):
             tuner.tune(module, operands)
         warm.synchronize()
 
-    def _seconds(self, partition: _native.SmPartition, call: Callable[[], object]) -> float:
-        """Device time of a call inside a graph, where it will run: eager launches from Python
-        would time Python. A call that cannot be captured raises here."""
-        warm = _stream(partition.warm_stream, self.device)
-        event: Callable[..., torch.cuda.Event] = torch.cuda.Event
-        begin, end = event(enable_timing=True), event(enable_timing=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.stream(warm), torch.no_grad():
-            for _ in range(WARM_UPS):
-                call()
-            warm.synchronize()
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                for _ in range(TIMED):
-                    call()
-            finally:
-                graph.capture_end()
-            graph.replay()
-            begin.record(warm)
-            graph.replay()
-            end.record(warm)
-            end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3 / TIMED
+    def flush(self, partition: _native.SmPartition) -> None:
+        stream = _stream(partition.warm_stream, self.device)
+        with torch.cuda.device(self.device), torch.cuda.stream(stream):
+            sweep(self.device)
+        stream.synchronize()
 
     @contextlib.contextmanager
     def lane(self, partition: _native.SmPartition) -> Iterator[None]:
@@ -173,10 +169,16 @@ class TorchFake:
             effect=_without_grad(program),
         )
 
+    def compile(self, kernels: Callable[[], set[str]]) -> str:
+        return ""  # nothing is launched that would have to be compiled
+
     def tune(
         self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
     ) -> None:
         pass  # simulated time says nothing about implementations: each one's first runs
+
+    def flush(self, partition: _native.SmPartition) -> None:
+        pass  # its launches read all their operands from memory each time
 
     @contextlib.contextmanager
     def lane(self, partition: _native.SmPartition) -> Iterator[None]:
@@ -218,6 +220,12 @@ def view(
     capsule = memory.view(offset, list(shape), list(strides), code, 8 * dtype.itemsize, host)
     tensor: Tensor = dlpack.from_dlpack(capsule)
     return tensor
+
+
+def _versions(native: _native.CudaDevice) -> str:
+    """What a choice was measured with, besides Triton."""
+    cudnn: Any = torch.backends.cudnn
+    return f"{native.driver_version} torch {torch.__version__} cudnn {cudnn.version()}"
 
 
 def _stream(handle: int, device: torch.device) -> torch.cuda.Stream:

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput
+from spacetime.exports import exported_of
 from spacetime.fusion import (
-    CannotExport,
     CannotFuse,
     Exported,
     Fused,
-    export,
     fingerprint,
     fuse,
     ranges,
@@ -286,14 +285,3 @@ def _measured(
         return bucket_ns(program.call, example, buckets)
     # It may take no batch but its example's.
     return {1: min(elapsed_ns(program.call, example) for _ in range(3))}
-
-
-def exported_of(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor]
-) -> Exported | str:
-    """The model's graph, or why it has none."""
-    args, kwargs = pytree.tree_unflatten(list(example), signature.spec)
-    try:
-        return export(model, args, kwargs)
-    except CannotExport as reason:
-        return str(reason)

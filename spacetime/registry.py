@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from spacetime.admission import resident_family
 from spacetime.executor import Executor
-from spacetime.family import Family, exported_of, family_of
+from spacetime.exports import exported_of
+from spacetime.family import Family, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
 from spacetime.proc.family import Asked, Families, ProcessFamily

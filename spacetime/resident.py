@@ -69,6 +69,8 @@ class ResidentFamily:
     members: set[int] = field(default_factory=set)
     native: int = -1  # its number in the executor
     instead: Runs | None = None  # answers everything, once the family was taken apart
+    measured_rows: int = 1  # tenants with weights of their own, that mixtures were timed with
+    kernels: str = ""  # what came of compiling them ahead
     guards: tuple[Guard, ...] = ()  # of its graphs, whose last output then is each row's code
 
     @property
@@ -144,7 +146,8 @@ class ResidentFamily:
         before = replace(self, runners=self.runners, members=set(self.members))
         self.weights, self.module, self.runners = other.weights, other.module, other.runners
         self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
-        self.guards = other.guards
+        self.guards, self.kernels = other.guards, other.kernels
+        self.measured_rows = other.measured_rows
         return before
 
     def leave(self, row: int) -> None:
@@ -231,6 +234,12 @@ class ResidentFamily:
         lines = [f"  runs as: {self.how()}"]
         lines += [f"  because: {self.why}"] if self.why else []
         lines.append(f"  weights: {size:.2f} MiB a tenant, resident once for all lanes")
+        if self.captured:
+            few = self.graph is not None and self.measured_rows < max(self.buckets)
+            why = ", for memory is short" if few else ""
+            tenants = "its tenant" if self.measured_rows == 1 else f"{self.measured_rows} tenants"
+            lines.append(f"  measured with the weights of {tenants}, from a cold L2{why}")
+        lines += [f"  kernels: {self.kernels}"] if self.kernels else []
         for (lane, bucket), ns in sorted(self.latency_ns.items()):
             device = ms_from_ns(self.device_ns.get((lane, bucket), 0))
             lines.append(

@@ -19,7 +19,7 @@ from spacetime.apart import alone_of
 from spacetime.audit import updating
 from spacetime.errors import ClosedError, InvalidInput, UnsupportedError
 from spacetime.executor import Executor
-from spacetime.family import exported_of
+from spacetime.exports import exported_of
 from spacetime.resident import ResidentFamily
 from spacetime.tenant import AnyFamily, Tenant
 from spacetime.tracing import undisturbed

@@ -7,7 +7,9 @@ stands behind the rows of present tenants only (csrc/cuda/memory.h).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +85,32 @@ class Weights:
         for stack, value in zip(self.stacks, values, strict=True):
             stack[row].copy_(value)
         self._capturer.settle()
+
+    @contextmanager
+    def distinct(self, count: int) -> Iterator[list[int]]:
+        """Rows of up to `count` tenants to measure with, each with memory of its own: where there
+        are too few members, copies of the first, which go afterwards. They take half of the free
+        memory at most, so that there may be fewer. Under the session's lock."""
+        rows, lent = sorted(self.rows)[:count], []
+        spare = self._native.memory()[0] // 2 // self.row_bytes
+        free = (row for row in range(MOST_TENANTS) if row not in self.rows)
+        try:
+            for row in itertools.islice(free, max(0, min(spare, count - len(rows)))):
+                self.arena.map(row)
+                lent.append(row)
+                for stack in self.stacks:
+                    stack[row].copy_(stack[rows[0]])
+            self._capturer.settle()
+            yield rows + lent
+        except BaseException:
+            with suppress(DriverError):  # a lost device takes nothing back
+                self._give_back(lent)
+            raise
+        self._give_back(lent)
+
+    def _give_back(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            self.arena.unmap(row)
 
     def remove(self, row: int) -> None:
         """Takes a row's memory back; no launch may be reading it."""

@@ -5,7 +5,9 @@ A `Launch` is a plain value, so that tests can compile it for a device that is n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -20,6 +22,21 @@ from .gemm import gemm
 Pair = tuple[int, int]
 
 
+_noted: ContextVar[list[Launch] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[list[Launch]]:
+    """noting(): launches of this thread inside are listed and not run, so that operands may be on
+    the meta device."""
+    listed: list[Launch] = []
+    before = _noted.set(listed)
+    try:
+        yield listed
+    finally:
+        _noted.reset(before)
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One kernel, its grid and its arguments by name; `programs` = 0 launches nothing."""
@@ -31,7 +48,10 @@ class Launch:
     stages: int = 1
 
     def run(self) -> None:
-        if self.programs:
+        noted = _noted.get()
+        if noted is not None:
+            noted.append(self)
+        elif self.programs:
             self.kernel[(self.programs,)](
                 **self.arguments, num_warps=self.warps, num_stages=self.stages
             )

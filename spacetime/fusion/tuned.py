@@ -76,7 +76,13 @@ class Tuner:
         return best, found[best]
 
     def _key(self, operation: SlotOperation, args: Sequence[Any]) -> str:
-        shapes = [f"{list(a.shape[1:])} {a.dtype}" for a in args[2:] if isinstance(a, Tensor)]
+        shapes = [
+            f"{list(a.shape[1:])} at {list(a.stride()[1:])} {a.dtype}"
+            for a in args[2:]
+            if isinstance(a, Tensor)
+        ]
         exact = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
         slots = int(args[0].shape[0])
-        return f"{operation.key} x{slots} {' '.join(shapes)} sms {self.sms} tf32 {exact}"
+        tenants = len(set(args[0].tolist()))  # fewer than slots where memory was short
+        where = f"sms {self.sms} tf32 {exact}"
+        return f"{operation.key} x{slots} of {tenants} {' '.join(shapes)} {where}"
