@@ -291,6 +291,7 @@ def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> 
     """Graphs for every lane and bucket, each checked against the model and timed."""
     inputs = [(x.shape[1:], x.dtype) for x in member.example]
     family.buckets = tuple(buckets)
+    family.place.capturer.notes.clear()  # of a way that did not work out
     alone = _guarded(family, member.exported)
     for lane, partition in enumerate(family.place.partitions):
         runner = _native.Runner(
@@ -308,6 +309,7 @@ def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> 
             prepare(*sources)
             runner.add(bucket, family.place.capturer.capture(partition, bound))
             _check_and_time(family, member, lane, bucket)
+    family.notes = tuple(dict.fromkeys(family.place.capturer.notes))
 
 
 def _over_blocks(

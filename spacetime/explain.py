@@ -9,8 +9,11 @@ from spacetime.core import Policy
 from spacetime.device import Device
 from spacetime.family import Family
 from spacetime.proc.family import ProcessFamily
+from spacetime.queues import of_this_process as queues
 from spacetime.resident import ResidentFamily
 from spacetime.tenant import Tenant
+
+WORK_QUEUES = "work queues of one's own"  # the feature's name
 
 
 def explain(
@@ -51,4 +54,10 @@ def mechanism(device: Device) -> list[str]:
     name = device.native.name + (" (simulated in virtual time)" if device.fake else "")
     if reason := device.native.why_unbounded:
         return [f"  {name}: partitions are streams with priorities, on all SMs: {reason}"]
-    return [f"  {name}: partitions are green contexts, {device.native.contexts} made beforehand"]
+    made = f"partitions are green contexts, {device.native.contexts} made"
+    own = "" if device.native.features[WORK_QUEUES] else ", each with work queues of its own"
+    lines = [f"  {name}: {made}{own}"]
+    for units, why in device.native.refused:
+        lines.append(f"  the driver makes no partition of units {units}: {why}")
+    few = "" if device.fake else queues.ask()
+    return [*lines, f"  hardware queues: {few}"] if few else lines

@@ -69,6 +69,7 @@ class ResidentFamily:
     members: set[int] = field(default_factory=set)
     native: int = -1  # its number in the executor
     instead: Runs | None = None  # answers everything, once the family was taken apart
+    notes: tuple[str, ...] = ()  # what of its graphs is otherwise than asked, and why
     guards: tuple[Guard, ...] = ()  # of its graphs, whose last output then is each row's code
 
     @property
@@ -144,7 +145,7 @@ class ResidentFamily:
         before = replace(self, runners=self.runners, members=set(self.members))
         self.weights, self.module, self.runners = other.weights, other.module, other.runners
         self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
-        self.guards = other.guards
+        self.guards, self.notes = other.guards, other.notes
         return before
 
     def leave(self, row: int) -> None:
@@ -230,7 +231,11 @@ class ResidentFamily:
         size = self.weights.row_bytes / 2**20
         lines = [f"  runs as: {self.how()}"]
         lines += [f"  because: {self.why}"] if self.why else []
-        lines.append(f"  weights: {size:.2f} MiB a tenant, resident once for all lanes")
+        lines += [f"  note: {note}" for note in self.notes]
+        lines.append(
+            f"  weights: {size:.2f} MiB a tenant, resident once for all lanes; room for "
+            f"{self.weights.most} tenants"
+        )
         for (lane, bucket), ns in sorted(self.latency_ns.items()):
             device = ms_from_ns(self.device_ns.get((lane, bucket), 0))
             lines.append(

@@ -40,7 +40,7 @@ struct Model {
 struct Rig {
   std::shared_ptr<fake::FakeDriver> driver = std::make_shared<fake::FakeDriver>();
   std::shared_ptr<Device> device = Device::open(driver, 0);
-  std::shared_ptr<SmBackend> backend = std::make_shared<SmBackend>(device, false);
+  std::shared_ptr<SmBackend> backend = std::make_shared<SmBackend>(device);
 
   std::shared_ptr<Runner> runner(const SmPartition& partition) const {
     auto made = std::make_shared<Runner>(device, partition.stream(),
