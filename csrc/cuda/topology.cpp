@@ -1,6 +1,5 @@
 #include "cuda/topology.h"
 
-#include <bit>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -9,7 +8,7 @@ namespace st::cuda {
 namespace {
 
 using Parameters = CU_DEV_SM_RESOURCE_GROUP_PARAMS;
-constexpr unsigned kMostCoscheduled = 32;
+constexpr unsigned kLeastPiece = 2;  // SMs that no split parts
 
 // The smallest group on drivers that do not say (before CUDA 13.0), from cuda.h's guideline.
 unsigned smallest_group(const Device& device, const CUdevResource& all) {
@@ -65,11 +64,11 @@ Parameters group(unsigned sms, unsigned coscheduled, int domain) {
   return wanted;
 }
 
-// Groups of `sms` in each of these domains: how many fit is asked first (a count of 0).
+// Groups of `sms` in each of these domains: how many fit is asked first (a count of 0). Pieces of
+// two SMs leave none of them over; 0 is the device's own size.
 std::vector<CUdevResource> structured(const Device& device, const CUdevResource& all, unsigned sms,
-                                      std::vector<int>& domains, CUdevResource& rest) {
-  const bool whole = std::has_single_bit(sms) && sms <= kMostCoscheduled;
-  const unsigned coscheduled = whole ? sms : 2;
+                                      std::vector<int>& domains, unsigned coscheduled,
+                                      CUdevResource& rest) {
   std::vector<Parameters> wanted;
   for (const int domain : domains) wanted.push_back(group(0, coscheduled, domain));
   ST_ON(device, cuDevSmResourceSplit, nullptr, static_cast<unsigned>(wanted.size()), &all, nullptr,
@@ -101,10 +100,11 @@ Topology split(const Device& device, const Division& division) {
   CUdevResource rest{};
   if (division.domains) {
     topology.domains = domains_of(device);
-    topology.units = structured(device, all, sms, topology.domains, rest);
+    const unsigned pieces = topology.coscheduled ? 0 : kLeastPiece;
+    topology.units = structured(device, all, sms, topology.domains, pieces, rest);
   } else if (!topology.coscheduled && device.driver().has(Entry::cuDevSmResourceSplit)) {
     topology.domains = {-1};
-    topology.units = structured(device, all, sms, topology.domains, rest);
+    topology.units = structured(device, all, sms, topology.domains, kLeastPiece, rest);
   } else {
     const unsigned flags = topology.coscheduled ? 0 : kIgnoreCoscheduling;
     topology.units = by_count(device, all, sms, flags, rest);

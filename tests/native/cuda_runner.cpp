@@ -113,7 +113,7 @@ void serves_many_threads_while_rows_and_lanes_change() {
 
   std::atomic<bool> stop{false};
   std::thread changer([&] {  // rows come and go, and contexts of other sizes, beside the launches
-    Arena arena(rig.device, 1000, 4);
+    Arena arena(rig.device, 1000, 4, 4);
     for (std::size_t turn = 0; !stop.load(); ++turn) {
       arena.map(turn % 4);
       rig.backend->open({static_cast<std::uint32_t>(turn % 13), 14}, 0);
