@@ -545,16 +545,20 @@ class Executor:
         """Sorted ns from submit to the known end of `count` requests, one after the other."""
 
 def available_cores() -> list[int]: ...
+def driver_initialized(library: str = ...) -> bool: ...  # by anybody in this process
 
 class CudaDevice:
     """An opened CUDA device and its one split into units: groups of SMs, then the remainder.
 
     Calls raise spacetime.errors.DriverError; open() also UnsupportedError, where there is no
-    driver, and ValueError for an ordinal that does not exist.
+    driver or it has no device, and ValueError for an ordinal that does not exist. unit_sms: SMs of
+    a unit, 0 for the smallest that hold large clusters; domains: units of locality domains.
     """
 
     @staticmethod
-    def open(ordinal: int = ..., *, library: str = ..., ladder: bool = ...) -> CudaDevice: ...
+    def open(
+        ordinal: int = ..., *, library: str = ..., unit_sms: int = ..., domains: bool = ...
+    ) -> CudaDevice: ...
     @property
     def name(self) -> str: ...
     @property
@@ -570,6 +574,8 @@ class CudaDevice:
     @property
     def unit_sms(self) -> list[int]: ...  # of each unit
     @property
+    def unit_domains(self) -> list[int]: ...  # the locality domain of each unit; -1: of none
+    @property
     def has_remainder(self) -> bool: ...
     @property
     def why_unbounded(self) -> str: ...  # empty: partitions bound SMs
@@ -581,7 +587,12 @@ class CudaDevice:
     def lost(self) -> tuple[str, int] | None: ...  # the call and code of a sticky error
     def memory(self) -> tuple[int, int]: ...  # free and total bytes
     def synchronize(self) -> None: ...
-    def ladder(self) -> list[list[int]]: ...  # units of every partition made beforehand
+    def ladder(self) -> list[list[int]]: ...  # units of partitions that stay once they are made
+    def why_not(self, units: Sequence[int]) -> str:
+        """Why the driver makes no partition of these units; empty if it does."""
+
+    @property
+    def refused(self) -> list[tuple[list[int], str]]: ...  # units asked for in vain, and why
     def partition(self, units: Sequence[int], *, priority: int = ...) -> SmPartition: ...
 
 class SmPartition:
@@ -594,6 +605,8 @@ class SmPartition:
     def sms(self) -> int: ...  # as granted
     @property
     def bounded(self) -> bool: ...
+    @property
+    def context(self) -> int: ...  # a CUcontext; 0 where the driver does not say, or not bounded
     @property
     def stream(self) -> int: ...
     @property
@@ -632,9 +645,12 @@ class PinnedMemory(Memory):
     def __init__(self, device: CudaDevice, nbytes: int) -> None: ...
 
 class Arena(Memory):
-    """Rows at fixed addresses, of which only those mapped have memory."""
+    """Rows at fixed addresses, of which only those mapped have memory. Where the driver refuses
+    addresses for `rows`, half of them, and so on down to `least` (None: no fewer)."""
 
-    def __init__(self, device: CudaDevice, *, row_bytes: int, rows: int) -> None: ...
+    def __init__(
+        self, device: CudaDevice, *, row_bytes: int, rows: int, least: int | None = ...
+    ) -> None: ...
     @property
     def row_bytes(self) -> int: ...  # rounded up
     @property
@@ -651,6 +667,10 @@ class GraphExec:
     def borrow(device: CudaDevice, handle: int, keeper: object) -> GraphExec: ...
     @property
     def handle(self) -> int: ...
+    @property
+    def graph(self) -> int: ...  # the CUgraph it was made of; 0: made elsewhere
+
+def kernel_contexts(device: CudaDevice, graph: int) -> list[int]: ...  # CUcontexts, by kernel node
 
 class Payload:
     """A request for a Runner: its token is its address. Inputs and outputs are addresses of
@@ -708,7 +728,18 @@ class FakeDriver:
         driver_version: int = ...,
         memory_bytes: int = ...,
         interference: bool = ...,
-    ) -> None: ...
+        whole_groups: int = ...,
+        smallest_context: int = ...,
+        remainder_merges: bool = ...,
+        address_bytes: int = ...,
+        libraries_fork: bool = ...,
+    ) -> None:
+        """Zeros: as the device has. Contexts of fewer SMs than `smallest_context` are refused;
+        `address_bytes` can be reserved at once; convolutions of libraries that fork run their
+        kernels on a stream of the whole device."""
+
+    @property
+    def libraries_fork(self) -> bool: ...
     @property
     def now_ns(self) -> int: ...
     @property
@@ -725,7 +756,7 @@ class FakeDriver:
     def poison(self, code: int) -> None: ...  # the next work that ends leaves a sticky error
 
 class FakeCudaDevice(CudaDevice):
-    def __init__(self, driver: FakeDriver, *, ladder: bool = ...) -> None: ...
+    def __init__(self, driver: FakeDriver, *, unit_sms: int = ..., domains: bool = ...) -> None: ...
     @property
     def driver(self) -> FakeDriver: ...
     def capture(
@@ -735,9 +766,11 @@ class FakeCudaDevice(CudaDevice):
         flops: float,
         nbytes: float,
         effect: Callable[[], None] | None = ...,
+        apart: bool = ...,
     ) -> GraphExec:
         """A kernel of that cost, then what it does to memory. An effect that raises loses the
-        device, as an assertion in a kernel does."""
+        device, as an assertion in a kernel does. apart: the kernel is on all SMs, beside the
+        partition's stream."""
 
 class Mailbox:
     """One launch at a time between two processes, over the first page of the memory `fd`."""

@@ -19,13 +19,8 @@ from spacetime import _native
 from spacetime.capture import view
 from spacetime.compiling import compile_ahead
 from spacetime.errors import (
-    DriverError,
-    InvalidInput,
-    ModelError,
-    OutOfMemory,
-    SpacetimeError,
-    UnsupportedError,
-)
+    DriverError, InvalidInput, ModelError, OutOfMemory, SpacetimeError, UnsupportedError,
+)  # fmt: skip
 from spacetime.fusion import (
     CannotFuse,
     Exported,
@@ -292,6 +287,7 @@ def _guarded(family: ResidentFamily, exported: Exported | str) -> Program | None
 def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
     family.buckets = tuple(buckets)
+    family.place.capturer.notes.clear()  # of a way that did not work out
     alone = _guarded(family, member.exported)
     compile_ahead(family, buckets)
     with family.weights.distinct(1 if family.graph is None else max(buckets)) as rows:
@@ -299,6 +295,7 @@ def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> 
             program = _program_of(family, partition, alone)
             _capture_lane(family, member, (lane, partition), program, rows)
     family.measured_rows = len(rows)
+    family.notes = tuple(dict.fromkeys(family.place.capturer.notes))
 
 
 def _capture_lane(

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spacetime import _native
 from spacetime.cold import WARM_UPS, cold_seconds, sweep
+from spacetime.confined import LeavesPartition, check, confined
 from spacetime.errors import UnsupportedError
 from spacetime.fusion.tuned import Tuner
 from spacetime.kernels.triton.ahead import compile_all
@@ -40,10 +41,17 @@ class Capturer(Protocol):
     def device(self) -> torch.device:
         """Where its tensors live."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What was captured or chosen otherwise than asked, and why, since it was emptied."""
+
     def capture(
         self, partition: _native.SmPartition, program: Callable[[], None]
     ) -> _native.GraphExec:
-        """A graph of what `program` does on the partition's SMs; warmed up first."""
+        """A graph of what `program` does on the partition's SMs; warmed up first.
+
+        Raises LeavesPartition where it would run on others as well.
+        """
 
     def compile(self, kernels: Callable[[], set[str]]) -> str:
         """Compiles those Triton kernels that are not yet; what came of it, in a line."""
@@ -72,9 +80,11 @@ class TorchCuda:
 
     native: _native.CudaDevice
     device: torch.device
-    _pools: dict[int, Any]  # of graphs' memory, by capture stream: one a lane
     _choices: Choices  # the tuner's, so that a session's families share them
+    notes: list[str] = field(default_factory=list)
     _compiled: set[str] = field(default_factory=set)  # kernels, ahead
+    _pools: dict[int, Any] = field(default_factory=dict)  # of graphs' memory, by capture stream
+    _homes: dict[tuple[int, int], int] = field(default_factory=dict)  # see _home
 
     @classmethod
     def open(cls, native: _native.CudaDevice, name: str) -> TorchCuda:
@@ -85,27 +95,13 @@ class TorchCuda:
                 f"device {name}: this PyTorch ({torch.__version__}, built for {built}) finds no "
                 "CUDA device; install a CUDA build of torch, or use device 'cpu'"
             )
-        return cls(native, torch.device(name), {}, choices_of(native.name, _versions(native)))
+        return cls(native, torch.device(name), choices_of(native.name, _versions(native)))
 
     def capture(
         self, partition: _native.SmPartition, program: Callable[[], None]
     ) -> _native.GraphExec:
-        # Warmed up on a stream of its own: the lane may be serving, and cuBLAS keeps a workspace
-        # for each stream, which the graphs captured on the capture stream use (cuda.md §3.3).
         with torch.cuda.device(self.device), torch.no_grad():
-            warm = _stream(partition.warm_stream, self.device)
-            warm.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(warm):
-                for _ in range(WARM_UPS):
-                    program()
-            warm.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            stream = _stream(partition.capture_stream, self.device)
-            pool = self._pools.setdefault(partition.capture_stream, torch.cuda.graph_pool_handle())
-            with torch.cuda.graph(
-                graph, pool=pool, stream=stream, capture_error_mode="thread_local"
-            ):
-                program()
+            graph = confined(lambda: self._warmed_up(partition, program), self.notes)
         # The graph goes before the partition whose streams it was captured on: last in, first out.
         handle = graph.raw_cuda_graph_exec()
         return _native.GraphExec.borrow(self.native, handle, (partition, graph))
@@ -118,12 +114,64 @@ class TorchCuda:
         self._compiled |= wanted
         return done.line()
 
+    def _warmed_up(
+        self, partition: _native.SmPartition, program: Callable[[], None]
+    ) -> torch.cuda.CUDAGraph:
+        # Warmed up on a stream of its own: the lane may be serving, and cuBLAS keeps a workspace
+        # for each stream, which the graphs captured on the capture stream use (cuda.md §3.3).
+        warm = _stream(partition.warm_stream, self.device)
+        warm.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(warm):
+            for _ in range(WARM_UPS):
+                program()
+        warm.synchronize()
+        pool = self._pools.setdefault(partition.capture_stream, torch.cuda.graph_pool_handle())
+        return self._captured(partition, partition.capture_stream, program, pool)
+
+    def _captured(
+        self,
+        partition: _native.SmPartition,
+        stream: int,
+        program: Callable[[], object],
+        pool: Any = None,
+    ) -> torch.cuda.CUDAGraph:
+        """Not by `torch.cuda.graph`: that waits for the whole device and empties PyTorch's cache
+        first, which serving lanes would wait for too."""
+        graph = torch.cuda.CUDAGraph(keep_graph=True)
+        with torch.cuda.stream(_stream(stream, self.device)):
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                program()
+            finally:
+                graph.capture_end()
+        check(self.native, graph.raw_cuda_graph(), self._home(partition))
+        graph.instantiate()
+        return graph
+
+    def _home(self, partition: _native.SmPartition) -> int:
+        """The context that a kernel on the partition's streams is told to be in; 0: cannot tell."""
+        key = partition.capture_stream, partition.context
+        if key not in self._homes:
+            one = torch.zeros(1, device=self.device)
+            torch.cuda.current_stream(self.device).synchronize()
+            graph = torch.cuda.CUDAGraph(keep_graph=True)
+            with torch.cuda.stream(_stream(partition.capture_stream, self.device)):
+                graph.capture_begin(capture_error_mode="thread_local")
+                one.add_(1)
+                graph.capture_end()
+            told = set(_native.kernel_contexts(self.native, graph.raw_cuda_graph()))
+            known = told == {partition.context} and partition.bounded
+            self._homes[key] = partition.context if known else 0
+            if partition.bounded and not known:
+                self.notes.append("the driver does not tell whether kernels leave their partition")
+        return self._homes[key]
+
     def tune(
         self, partition: _native.SmPartition, module: fx.GraphModule, operands: Sequence[Tensor]
     ) -> None:
         major, minor = self.native.capability
         warm = _stream(partition.warm_stream, self.device)
-        seconds = partial(cold_seconds, stream=warm, device=self.device)
+        seconds = partial(self._seconds, partition)
         tuner = Tuner(seconds, self._choices, partition.sms, 10 * major + minor)
         warm.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.device(self.device), torch.cuda.stream(warm):
@@ -135,6 +183,15 @@ class TorchCuda:
         with torch.cuda.device(self.device), torch.cuda.stream(stream):
             sweep(self.device)
         stream.synchronize()
+
+    def _seconds(self, partition: _native.SmPartition, call: Callable[[], object]) -> float:
+        warm = _stream(partition.warm_stream, self.device)
+        capture = partial(self._captured, partition, partition.warm_stream)
+        try:
+            return cold_seconds(call, warm, self.device, capture)
+        except LeavesPartition as why:
+            self.notes.append(f"an implementation was passed over: in a graph {why}")
+            raise
 
     @contextlib.contextmanager
     def lane(self, partition: _native.SmPartition) -> Iterator[None]:
@@ -156,18 +213,28 @@ class TorchFake:
 
     native: _native.FakeCudaDevice
     device: torch.device
+    notes: list[str] = field(default_factory=list)
 
     def capture(
         self, partition: _native.SmPartition, program: Callable[[], None]
     ) -> _native.GraphExec:
+        return confined(lambda: self._captured(partition, program), self.notes)
+
+    def _captured(
+        self, partition: _native.SmPartition, program: Callable[[], None]
+    ) -> _native.GraphExec:
         with torch.no_grad(), FlopCounterMode(display=False) as counter, _Bytes() as moved:
             program()
-        return self.native.capture(
+        libraries = moved.convolves and torch.backends.cudnn.enabled
+        graph = self.native.capture(
             partition,
             flops=float(counter.get_total_flops()),
             nbytes=float(moved.total),
             effect=_without_grad(program),
+            apart=libraries and self.native.driver.libraries_fork,
         )
+        check(self.native, graph.graph, partition.context)
+        return graph
 
     def compile(self, kernels: Callable[[], set[str]]) -> str:
         return ""  # nothing is launched that would have to be compiled
@@ -247,9 +314,11 @@ class _Bytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
+        self.convolves = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self.convolves |= "convolution" in func.__name__
         if not func.is_view:
             results = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
             self.total += sum(2 * x.nbytes for x in results)

@@ -23,22 +23,23 @@ def sweep(device: torch.device) -> None:
 
 
 def cold_seconds(
-    call: Callable[[], object], stream: torch.cuda.Stream, device: torch.device
+    call: Callable[[], object],
+    stream: torch.cuda.Stream,
+    device: torch.device,
+    capture: Callable[[Callable[[], object]], torch.cuda.CUDAGraph],
 ) -> float:
     """Device time of a call inside a graph on `stream`, where it will run: eager launches from
-    Python would time Python. A call that cannot be captured raises here."""
+    Python would time Python. A call that cannot be captured raises here.
+
+    capture: makes that graph of the call, and raises what it finds wrong with it.
+    """
     event: Callable[..., torch.cuda.Event] = torch.cuda.Event
     times: list[tuple[Any, Any]] = []
     with torch.cuda.device(device), torch.cuda.stream(stream), torch.no_grad():
         for _ in range(WARM_UPS):
             call()
         stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            call()
-        finally:
-            graph.capture_end()
+        graph = capture(call)
         graph.replay()
         for _ in range(TIMED):
             begin, end = event(enable_timing=True), event(enable_timing=True)

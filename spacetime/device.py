@@ -6,16 +6,17 @@ that the driver's one split gave, the last of which may be the remainder.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from numbers import Integral
 
 import torch
 
 from spacetime import _native
 from spacetime.errors import InvalidInput, UnsupportedError
+from spacetime.queues import of_this_process as queues
 
 Units = tuple[int, ...]
 
@@ -30,6 +31,7 @@ class Device:
     sizes: tuple[int, ...]
     chosen: str  # why this one, for explain()
     native: _native.CudaDevice | None = None
+    domains: tuple[int, ...] = ()  # the locality domain of each unit; -1: of none
     environments: tuple[Mapping[str, str], ...] = ()  # of each unit's process: shares.py
     within: str = ""  # the device such a process opens
     before_kill: Callable[[int], None] | None = None  # of such a process, by its number
@@ -53,17 +55,30 @@ class Device:
         """What the thread that serves a partition is bound to: cores, or units of a device."""
         return tuple(sorted(os.sched_getaffinity(0))) if self.environments else tuple(units)
 
+    def why_not(self, units: Sequence[int]) -> str:
+        """Why the driver makes no partition of these units; empty if it does."""
+        return "" if self.native is None else self.native.why_not(units)
+
+    def regions(self, units: Sequence[int]) -> list[list[int]]:
+        """Units that may be together in a partition: those of each locality domain."""
+        domains = dict(zip(self.units, self.domains, strict=False))
+        runs = itertools.groupby(units, key=lambda unit: domains.get(unit, -1))
+        return [list(run) for _, run in runs]
+
     def size(self, units: Collection[int]) -> int:
         """Cores or SMs of a partition."""
         by_unit = dict(zip(self.units, self.sizes, strict=True))
         return sum(by_unit[u] for u in units)
 
 
-def open_device(name: str = "auto") -> Device:
+def open_device(name: str = "auto", *, unit_sms: int = 0, domains: bool = False) -> Device:
     """The device called `name`: "cpu", "cuda:0", "fake:h200", or "auto", which says what it chose.
 
-    "auto" takes cuda:0 where PyTorch can use it, else the CPU. Raises UnsupportedError for a device
-    that cannot be driven; nothing falls back silently.
+    "auto" takes cuda:0 where PyTorch and spacetime can use it, else the CPU, and says why. Raises
+    UnsupportedError for a device that cannot be driven; nothing falls back silently.
+
+    unit_sms: SMs of a unit of a CUDA device, even; 0 takes the smallest that hold large clusters.
+    domains: units of a CUDA device lie in one locality domain each, and so do partitions.
     """
     if not isinstance(name, str):
         expected = "'cpu', 'cuda:0', 'fake:h200', 'auto' or what device.open_device returned"
@@ -72,13 +87,11 @@ def open_device(name: str = "auto") -> Device:
     if name == "cpu":
         return _cpu("asked for")
     if kind == "fake" and which:
-        return on_device(name, _fake(which), "asked for")
+        return on_device(name, _fake(which, unit_sms, domains=domains), "asked for")
     if kind == "cuda" and (which or "0").isdecimal():
-        return _cuda(int(which or 0), "asked for")
+        return _cuda(int(which or 0), "asked for", unit_sms, domains=domains)
     if name == "auto":
-        if not torch.cuda.is_available():
-            return _cpu("auto: PyTorch finds no CUDA device")
-        return _cuda(0, "auto: the first CUDA device")
+        return _auto(unit_sms, domains=domains)
     raise UnsupportedError(f"device {name!r}: use 'cpu', 'cuda:0', 'fake:h200' or 'auto'")
 
 
@@ -87,28 +100,37 @@ def _cpu(chosen: str) -> Device:
     return Device("cpu", "cores", cores, (1,) * len(cores), chosen)
 
 
-def _cuda(ordinal: int, chosen: str) -> Device:
-    # More queues between host and device than the default, so that lanes do not wait for each
-    # other (cuda.md §1.5); read by the driver when it is initialised.
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+def _auto(unit_sms: int, *, domains: bool) -> Device:
+    queues.ask()  # before PyTorch looks: it initialises the driver
+    if not torch.cuda.is_available():
+        return _cpu("auto: PyTorch finds no CUDA device")
     try:
-        native = _native.CudaDevice.open(ordinal)
+        return _cuda(0, "auto: the first CUDA device", unit_sms, domains=domains)
+    except UnsupportedError as reason:
+        return _cpu(f"auto: {reason}")
+
+
+def _cuda(ordinal: int, chosen: str, unit_sms: int, *, domains: bool) -> Device:
+    queues.ask()
+    try:
+        native = _native.CudaDevice.open(ordinal, unit_sms=unit_sms, domains=domains)
     except (ValueError, UnsupportedError) as reason:
         raise UnsupportedError(f"device cuda:{ordinal}: {reason}") from None
     return on_device(f"cuda:{ordinal}", native, chosen)
 
 
-def _fake(which: str) -> _native.FakeCudaDevice:
+def _fake(which: str, unit_sms: int, *, domains: bool) -> _native.FakeCudaDevice:
     try:
-        return _native.FakeCudaDevice(_native.FakeDriver(which))
+        driver = _native.FakeDriver(which)
+        return _native.FakeCudaDevice(driver, unit_sms=unit_sms, domains=domains)
     except ValueError as reason:
         raise UnsupportedError(f"device 'fake:{which}': {reason}") from None
 
 
 def on_device(name: str, native: _native.CudaDevice, chosen: str = "given") -> Device:
     """A device that was opened elsewhere, with options of its own."""
-    sizes = tuple(native.unit_sms)
-    return Device(name, "sm", tuple(range(len(sizes))), sizes, chosen, native)
+    sizes, domains = tuple(native.unit_sms), tuple(native.unit_domains)
+    return Device(name, "sm", tuple(range(len(sizes))), sizes, chosen, native, domains)
 
 
 def laid_out(
@@ -147,8 +169,12 @@ def divided(device: Device, parts: int | None = None) -> list[Units]:
     """`parts` disjoint partitions of nearly equal size.
 
     None makes one of each core, or two halves of a CUDA device: its super-kernels fill a half, and
-    a second lane keeps it busy while the first one's batch is gathered and copied.
+    a second lane keeps it busy while the first one's batch is gathered and copied. Where units lie
+    in locality domains every domain is divided alike.
     """
+    regions = device.regions(device.units)
+    if len(regions) > 1:
+        return _divided_domains(device, regions, parts)
     count = len(device.units) if device.environments else parts
     if count is None:
         count = len(device.units) if device.kind == "cores" else min(2, len(device.units))
@@ -158,8 +184,26 @@ def divided(device: Device, parts: int | None = None) -> list[Units]:
             f"disjoint partitions ({_in_words(device)}); give 1 to that many, or lists of unit "
             "ids, which may overlap"
         )
-    edges = [round(i * len(device.units) / count) for i in range(count + 1)]
-    return [device.units[a:b] for a, b in pairwise(edges)]
+    return _even(device.units, count)
+
+
+def _divided_domains(
+    device: Device, regions: Sequence[Sequence[int]], parts: int | None
+) -> list[Units]:
+    domains = [region for region in regions if device.domains[region[0]] >= 0]  # no remainder
+    count = len(domains) if parts is None else parts
+    each, over = divmod(count, len(domains))
+    if over or not 1 <= each <= min(map(len, domains)):
+        raise UnsupportedError(
+            f"lanes={count}: device {device.name} is opened by its {len(domains)} locality domains "
+            f"({_in_words(device)}); give a multiple of {len(domains)}, or lists of unit ids"
+        )
+    return [part for region in domains for part in _even(tuple(region), each)]
+
+
+def _even(units: Units, count: int) -> list[Units]:
+    edges = [round(i * len(units) / count) for i in range(count + 1)]
+    return [units[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def sized(device: Device, wanted: Sequence[int]) -> list[Units]:
@@ -167,7 +211,12 @@ def sized(device: Device, wanted: Sequence[int]) -> list[Units]:
     left = list(device.units)
     partitions: list[Units] = []
     for number, size in enumerate(wanted):
-        fits = [u for u in (_first(device, left, size), _with_last(device, left, size)) if u]
+        fits = [
+            units
+            for region in device.regions(left)
+            for units in (_first(device, region, size), _with_last(device, region, size))
+            if units
+        ]
         if size < 1 or not fits:
             granted = [device.size(p) for p in partitions]
             raise UnsupportedError(
@@ -175,14 +224,25 @@ def sized(device: Device, wanted: Sequence[int]) -> list[Units]:
                 f"has {sum(device.sizes)} ({_in_words(device)}), of which the lanes before got "
                 f"{granted} after rounding up"
             )
-        partitions.append(min(fits, key=device.size))
+        partitions.append(_made(device, number, sorted(fits, key=device.size)))
         left = [unit for unit in left if unit not in partitions[-1]]
     return partitions
 
 
+def _made(device: Device, number: int, fits: Sequence[Units]) -> Units:
+    """The first of these that the driver makes; the others are in explain()."""
+    for units in fits:
+        if not device.why_not(units):
+            return units
+    raise UnsupportedError(
+        f"lanes[{number}]: the driver makes no partition of units {list(fits[0])} "
+        f"({device.size(fits[0])} SMs): {device.why_not(fits[0])}; ask for another size"
+    )
+
+
 def _first(device: Device, left: Sequence[int], size: int) -> Units:
     """The first units that hold `size`, in order; none if all do not."""
-    sums = list(accumulate(device.size([u]) for u in left))
+    sums = list(itertools.accumulate(device.size([u]) for u in left))
     count = next((i + 1 for i, held in enumerate(sums) if held >= size), 0)
     return tuple(left[:count])
 
@@ -215,4 +275,6 @@ def _in_words(device: Device) -> str:
     rest = " and a remainder of " + str(device.sizes[-1])
     has_rest = device.native is not None and device.native.has_remainder
     groups = len(device.sizes) - has_rest
-    return f"{groups} groups of {device.sizes[0]} SMs{rest if has_rest else ''}"
+    domains = len({domain for domain in device.domains if domain >= 0})
+    where = f" in {domains} locality domains" if domains else ""
+    return f"{groups} groups of {device.sizes[0]} SMs{where}{rest if has_rest else ''}"

@@ -6,6 +6,7 @@ what this command is for, so nothing here may end it.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -25,6 +26,8 @@ from rich.console import Console
 
 from spacetime.device import Device, open_device
 from spacetime.errors import UnsupportedError
+from spacetime.queues import VARIABLE
+from spacetime.queues import of_this_process as queues
 from spacetime.tables import FittedTable
 
 _EXTRA = re.compile(r"""extra\s*==\s*["']demo["']""")
@@ -75,6 +78,7 @@ def mechanisms() -> Iterator[Mechanism]:
     yield driver
     for name, reason in features.items():
         yield Mechanism(name, not reason, reason or driver.detail, "partitions and lanes of SMs")
+    yield _probed("hardware queues", "lanes that do not wait for each other", _queues)
     yield _probed("MPS daemon", "partitions by process; a baseline of bench flops", _mps)
     yield _probed("NVML", "clocks, power and MIG layouts", _nvml)
     yield _probed("MIG", "partitions in hardware", _mig)
@@ -158,6 +162,12 @@ def _device() -> tuple[Mechanism, dict[str, str]]:
     if not driver.on:
         features = dict.fromkeys(("green contexts", "streams"), "no device opens, see CUDA driver")
     return driver, features
+
+
+def _queues() -> str:
+    if few := queues.ask():
+        raise UnsupportedError(few)
+    return f"{os.environ[VARIABLE]} asked for before the driver was initialised"
 
 
 def _mps() -> str:

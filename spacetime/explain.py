@@ -10,8 +10,11 @@ from spacetime.device import Device
 from spacetime.family import Family
 from spacetime.fusion.by_pointer import in_words
 from spacetime.proc.family import ProcessFamily
+from spacetime.queues import of_this_process as queues
 from spacetime.resident import ResidentFamily
 from spacetime.tenant import Tenant
+
+WORK_QUEUES = "work queues of one's own"  # the feature's name
 
 
 def explain(
@@ -52,7 +55,14 @@ def mechanism(device: Device) -> list[str]:
     name = device.native.name + (" (simulated in virtual time)" if device.fake else "")
     pointers = [] if device.fake else [f"  {in_words()}"]
     if reason := device.native.why_unbounded:
-        how = f"streams with priorities, on all SMs: {reason}"
-    else:
-        how = f"green contexts, {device.native.contexts} made beforehand"
-    return [f"  {name}: partitions are {how}", *pointers]
+        return [
+            f"  {name}: partitions are streams with priorities, on all SMs: {reason}",
+            *pointers,
+        ]
+    made = f"partitions are green contexts, {device.native.contexts} made"
+    own = "" if device.native.features[WORK_QUEUES] else ", each with work queues of its own"
+    lines = [f"  {name}: {made}{own}"]
+    for units, why in device.native.refused:
+        lines.append(f"  the driver makes no partition of units {units}: {why}")
+    few = "" if device.fake else queues.ask()
+    return [*lines, *([f"  hardware queues: {few}"] if few else []), *pointers]

@@ -71,6 +71,7 @@ class ResidentFamily:
     instead: Runs | None = None  # answers everything, once the family was taken apart
     measured_rows: int = 1  # tenants with weights of their own, that mixtures were timed with
     kernels: str = ""  # what came of compiling them ahead
+    notes: tuple[str, ...] = ()  # what of its graphs is otherwise than asked, and why
     guards: tuple[Guard, ...] = ()  # of its graphs, whose last output then is each row's code
 
     @property
@@ -147,7 +148,7 @@ class ResidentFamily:
         self.weights, self.module, self.runners = other.weights, other.module, other.runners
         self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
         self.guards, self.kernels = other.guards, other.kernels
-        self.measured_rows = other.measured_rows
+        self.measured_rows, self.notes = other.measured_rows, other.notes
         return before
 
     def leave(self, row: int) -> None:
@@ -233,7 +234,11 @@ class ResidentFamily:
         size = self.weights.row_bytes / 2**20
         lines = [f"  runs as: {self.how()}"]
         lines += [f"  because: {self.why}"] if self.why else []
-        lines.append(f"  weights: {size:.2f} MiB a tenant, resident once for all lanes")
+        lines += [f"  note: {note}" for note in self.notes]
+        lines.append(
+            f"  weights: {size:.2f} MiB a tenant, resident once for all lanes; room for "
+            f"{self.weights.most} tenants"
+        )
         if self.captured:
             few = self.graph is not None and self.measured_rows < max(self.buckets)
             why = ", for memory is short" if few else ""

@@ -19,7 +19,8 @@ from spacetime import _native
 from spacetime.capture import Capturer, view
 from spacetime.errors import DriverError, OutOfMemory, UnsupportedError
 
-MOST_TENANTS = 4096  # rows whose addresses are reserved; costs no memory
+MOST_TENANTS = 4096  # rows whose addresses are asked for; they cost no memory
+LEAST_TENANTS = 16  # fewer are no family: where the driver has no addresses for them, it says so
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _ALIGN = 256
 
@@ -52,7 +53,9 @@ class Weights:
     ) -> None:
         self._native = native
         self._capturer = capturer
-        self.arena = _native.Arena(native, row_bytes=row_bytes, rows=MOST_TENANTS)
+        self.arena = _native.Arena(
+            native, row_bytes=row_bytes, rows=MOST_TENANTS, least=LEAST_TENANTS
+        )
         self.stacks = [self._stack(slab) for slab in layout]
         self.rows: set[int] = set()
 
@@ -61,13 +64,19 @@ class Weights:
         """Device memory of one tenant, as the driver gives it out."""
         return self.arena.row_bytes
 
+    @property
+    def most(self) -> int:
+        """How many tenants there are addresses for."""
+        return self.arena.rows
+
     def free_row(self) -> int:
         """The row the next tenant gets: the lowest one free. UnsupportedError: none is left."""
-        for row in range(MOST_TENANTS):
+        for row in range(self.most):
             if row not in self.rows:
                 return row
         raise UnsupportedError(
-            f"a family holds at most {MOST_TENANTS} tenants; open another session for more"
+            f"a family holds at most {self.most} tenants of this size; open another session for "
+            "more"
         )
 
     def add(self, tenant: str, row: int, values: Sequence[Tensor], limit: int | None) -> None:
@@ -132,6 +141,6 @@ class Weights:
             inner.insert(0, inner[0] * size)
         strides = [step, *inner] if shape else [step]
         host = isinstance(self._native, _native.FakeCudaDevice)
-        sizes = (MOST_TENANTS, *shape)
+        sizes = (self.most, *shape)
         stack = view(self.arena, slab.offset, sizes, slab.dtype, strides=strides, host=host)
         return stack.movedim(-1, 2) if slab.channels_last else stack

@@ -46,8 +46,8 @@ def test_tenants_come_and_go_while_others_are_served() -> None:
 
 
 def test_a_family_is_full_at_its_last_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "MOST_TENANTS", 1)
     with Session("fake:h200", max_batch=4) as session:
         session.add(net(0), example_inputs=(X,))
-        monkeypatch.setattr(weights, "MOST_TENANTS", 1)
         with pytest.raises(UnsupportedError, match="at most 1 tenants"):
             session.add(net(1), example_inputs=(X,))

@@ -15,8 +15,8 @@ from spacetime.device import Device
 from spacetime.errors import DriverError, UnsupportedError
 
 PROBES = (
-    "cores", "CUDA driver", "MPS daemon", "NVML", "MIG", "torch for CUDA", "Triton",
-    "Triton's interpreter", "CuPy with NVRTC", "nvcc",
+    "cores", "CUDA driver", "hardware queues", "MPS daemon", "NVML", "MIG", "torch for CUDA",
+    "Triton", "Triton's interpreter", "CuPy with NVRTC", "nvcc",
 )  # fmt: skip
 
 

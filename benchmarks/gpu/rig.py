@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spacetime.errors import SpacetimeError, UnsupportedError
+from spacetime.queues import of_this_process as queues
 
 Launch = Callable[[], Any]  # enqueues work; returns its answers, tensors written when it has run
 WARM_UP = 3  # eager runs before a capture: cuDNN's choice, lazy loading, workspaces
@@ -69,6 +70,7 @@ class CudaRig:
     """
 
     def __init__(self, ordinal: int = 0) -> None:
+        queues.ask()  # before PyTorch initialises the driver
         if not torch.cuda.is_available():
             raise UnsupportedError(
                 f"device cuda:{ordinal}: torch {torch.__version__} finds no CUDA device"

@@ -36,9 +36,9 @@ std::shared_ptr<void> kept(const py::object& object) {
           }};
 }
 
-CudaDevice open_device(std::shared_ptr<Driver> driver, int ordinal, bool ladder) {
-  const std::shared_ptr<Device> device = Device::open(std::move(driver), ordinal);
-  return {device, std::make_shared<SmBackend>(device, ladder)};
+CudaDevice open_device(int ordinal, const std::string& library, unsigned unit_sms, bool domains) {
+  const std::shared_ptr<Device> device = Device::open(load(library), ordinal);
+  return {device, std::make_shared<SmBackend>(device, Division{unit_sms, domains})};
 }
 
 py::dict features(const CudaDevice& self) {
@@ -46,6 +46,7 @@ py::dict features(const CudaDevice& self) {
   for (const Feature& feature : self.device->features()) {
     found[py::str(feature.name)] = feature.reason;
   }
+  found["work queues of one's own"] = self.backend->why_shared_queues();
   return found;
 }
 
@@ -57,13 +58,9 @@ std::optional<std::pair<std::string, int>> lost(const CudaDevice& self) {
 
 void bind_device(py::module_& m) {
   py::class_<CudaDevice, std::shared_ptr<CudaDevice>>(m, "CudaDevice")
-      .def_static(
-          "open",
-          [](int ordinal, const std::string& library, bool ladder) {
-            return open_device(load(library), ordinal, ladder);
-          },
-          py::arg("ordinal") = 0, py::kw_only(), py::arg("library") = "libcuda.so.1",
-          py::arg("ladder") = true, Unlocked())
+      .def_static("open", &open_device, py::arg("ordinal") = 0, py::kw_only(),
+                  py::arg("library") = "libcuda.so.1", py::arg("unit_sms") = 0,
+                  py::arg("domains") = false, Unlocked())
       .def_property_readonly("name", [](const CudaDevice& s) { return s.device->facts().name; })
       .def_property_readonly("driver_version",
                              [](const CudaDevice& s) { return s.device->facts().driver_version; })
@@ -82,6 +79,8 @@ void bind_device(py::module_& m) {
                              })
       .def_property_readonly("unit_sms",
                              [](const CudaDevice& s) { return s.backend->topology().sms; })
+      .def_property_readonly("unit_domains",
+                             [](const CudaDevice& s) { return s.backend->topology().domains; })
       .def_property_readonly("has_remainder",
                              [](const CudaDevice& s) { return s.backend->topology().remainder; })
       .def_property_readonly("why_unbounded",
@@ -93,10 +92,17 @@ void bind_device(py::module_& m) {
           "memory", [](const CudaDevice& s) { return s.device->memory(); }, Unlocked())
       .def(
           "synchronize", [](const CudaDevice& s) { s.device->synchronize(); }, Unlocked())
-      .def("ladder",
-           [](const CudaDevice& s) {
-             return ladder(static_cast<std::uint32_t>(s.backend->topology().sms.size()));
-           })
+      .def("ladder", [](const CudaDevice& s) { return ladder(s.backend->topology()); })
+      .def(
+          "why_not",
+          [](const CudaDevice& s, const Units& units) { return s.backend->why_not(units); },
+          py::arg("units"), Unlocked())
+      .def_property_readonly("refused",
+                             [](const CudaDevice& s) {
+                               const auto refused = s.backend->refused();
+                               return std::vector<std::pair<Units, std::string>>(refused.begin(),
+                                                                                 refused.end());
+                             })
       .def(
           "partition",
           [](const CudaDevice& s, const std::vector<std::uint32_t>& units, int priority) {
@@ -118,6 +124,7 @@ void bind_partition(py::module_& m) {
       .def_property_readonly("units", &SmPartition::granted)
       .def_property_readonly("sms", &SmPartition::units)
       .def_property_readonly("bounded", &SmPartition::bounded)
+      .def_property_readonly("context", [](const SmPartition& p) { return number(p.context()); })
       .def_property_readonly("stream",
                              [](const SmPartition& p) { return number(p.stream()->handle()); })
       .def_property_readonly("capture_stream",
@@ -148,10 +155,12 @@ void bind_memory(py::module_& m) {
            }),
            py::arg("device"), py::arg("nbytes"), Unlocked());
   py::class_<Arena, Memory, std::shared_ptr<Arena>>(m, "Arena")
-      .def(py::init([](const CudaDevice& device, std::size_t row_bytes, std::size_t rows) {
-             return std::make_shared<Arena>(device.device, row_bytes, rows);
+      .def(py::init([](const CudaDevice& device, std::size_t row_bytes, std::size_t rows,
+                       std::optional<std::size_t> least) {
+             return std::make_shared<Arena>(device.device, row_bytes, rows, least.value_or(rows));
            }),
-           py::arg("device"), py::kw_only(), py::arg("row_bytes"), py::arg("rows"), Unlocked())
+           py::arg("device"), py::kw_only(), py::arg("row_bytes"), py::arg("rows"),
+           py::arg("least") = py::none(), Unlocked())
       .def_property_readonly("row_bytes", &Arena::row_bytes)
       .def_property_readonly("rows", &Arena::rows)
       .def_property_readonly("mapped_bytes", &Arena::mapped_bytes)
@@ -168,7 +177,20 @@ void bind_graphs(py::module_& m) {
                                           kept(keeper));
           },
           py::arg("device"), py::arg("handle"), py::arg("keeper"))
-      .def_property_readonly("handle", [](const Exec& e) { return number(e.handle()); });
+      .def_property_readonly("handle", [](const Exec& e) { return number(e.handle()); })
+      .def_property_readonly("graph", [](const Exec& e) {
+        return e.graph() == nullptr ? 0 : number(e.graph()->handle());
+      });
+  m.def(
+      "kernel_contexts",
+      [](const CudaDevice& device, std::uint64_t graph) {
+        std::vector<std::uint64_t> found;
+        for (CUcontext each : kernel_contexts(*device.device, reinterpret_cast<CUgraph>(graph))) {
+          found.push_back(number(each));
+        }
+        return found;
+      },
+      py::arg("device"), py::arg("graph"), Unlocked());
 }
 
 std::vector<const Payload*> pointers(const std::vector<std::shared_ptr<Payload>>& payloads) {
@@ -242,8 +264,14 @@ void bind_cuda(py::module_& m) {
     } catch (const DriverMissing& error) {
       const py::object type = py::module_::import("spacetime.errors").attr("UnsupportedError");
       PyErr_SetObject(type.ptr(), type(error.what()).ptr());
+    } catch (const PartitionRefused& error) {
+      const py::object type = py::module_::import("spacetime.errors").attr("UnsupportedError");
+      PyErr_SetObject(type.ptr(), type(error.what()).ptr());
     }
   });
+  m.def(
+      "driver_initialized", [](const std::string& library) { return initialized(library); },
+      py::arg("library") = "libcuda.so.1", Unlocked());
   m.def(
       "driver_failure",
       [](std::int32_t code) {

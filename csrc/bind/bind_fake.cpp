@@ -28,6 +28,7 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 struct FakeDriverHandle {
   std::shared_ptr<FakeDriver> fake;
   std::shared_ptr<FaultyDriver> faulty;
+  bool libraries_fork;
 };
 
 struct FakeCudaDevice : CudaDevice {
@@ -35,22 +36,29 @@ struct FakeCudaDevice : CudaDevice {
 };
 
 FakeDriverHandle make_driver(const std::string& model, int driver_version, std::size_t memory_bytes,
-                             bool interference) {
+                             bool interference, unsigned whole_groups, unsigned smallest_context,
+                             bool remainder_merges, std::size_t address_bytes,
+                             bool libraries_fork) {
   st::fake::Options options;
   options.device = model;
   options.driver_version = driver_version;
   options.memory_bytes = memory_bytes;
   options.interference = interference;
+  options.whole_groups = whole_groups;
+  options.smallest_context = smallest_context;
+  options.remainder_merges = remainder_merges;
+  options.address_bytes = address_bytes;
   auto fake = std::make_shared<FakeDriver>(options);
-  return {fake, std::make_shared<FaultyDriver>(fake)};
+  return {fake, std::make_shared<FaultyDriver>(fake), libraries_fork};
 }
 
-std::shared_ptr<FakeCudaDevice> open_fake(const FakeDriverHandle& driver, bool ladder) {
+std::shared_ptr<FakeCudaDevice> open_fake(const FakeDriverHandle& driver, unsigned unit_sms,
+                                          bool domains) {
   const py::gil_scoped_release release;
   auto opened = std::make_shared<FakeCudaDevice>();
   opened->driver = driver;
   opened->device = Device::open(driver.faulty, 0);
-  opened->backend = std::make_shared<SmBackend>(opened->device, ladder);
+  opened->backend = std::make_shared<SmBackend>(opened->device, Division{unit_sms, domains});
   return opened;
 }
 
@@ -106,8 +114,22 @@ void drop_effect(Effect* effect) {
   delete effect;
 }
 
+// The kernel goes to a stream of the whole device, between two events of the one that captures, as
+// libraries do that have streams of their own.
+void fork(const FakeCudaDevice& self, const Stream& home, const Stream& side, CUfunction kernel) {
+  const Device& device = *self.device;
+  Event forked(self.device);
+  Event joined(self.device);
+  forked.record(home);
+  forked.precede(side);
+  ST_ON(device, cuLaunchKernel, kernel, device.facts().sms, 1, 1, 256, 1, 1, 0, side.handle(),
+        nullptr, nullptr);
+  joined.record(side);
+  joined.precede(home);
+}
+
 std::shared_ptr<Exec> capture(const FakeCudaDevice& self, const SmPartition& partition,
-                              double flops, double nbytes, const py::object& effect) {
+                              double flops, double nbytes, const py::object& effect, bool apart) {
   struct Kept {
     std::unique_ptr<Module> module;
     std::shared_ptr<Effect> effect;
@@ -120,8 +142,14 @@ std::shared_ptr<Exec> capture(const FakeCudaDevice& self, const SmPartition& par
   std::ostringstream image;
   image << "spacetime-fake-kernels/1\nprogram flops=" << flops << " bytes=" << nbytes << "\n";
   kept->module = std::make_unique<Module>(self.device, image.str());
+  std::unique_ptr<Stream> side;  // outlives the capture
   Capture recorded(partition.capture());
-  recorded.kernel(kept->module->function("program"), self.device->facts().sms, 256);
+  if (apart) {
+    side = std::make_unique<Stream>(self.device, nullptr, 0);
+    fork(self, *partition.capture(), *side, kept->module->function("program"));
+  } else {
+    recorded.kernel(kept->module->function("program"), self.device->facts().sms, 256);
+  }
   if (kept->effect) recorded.host(run_effect, kept->effect.get());
   return std::make_shared<Exec>(self.device, recorded.end(), kept);
 }
@@ -149,8 +177,11 @@ py::dict live(const FakeDriverHandle& self) {
 void bind_fake(py::module_& m) {
   py::class_<FakeDriverHandle>(m, "FakeDriver")
       .def(py::init(&make_driver), py::arg("model") = "h200", py::kw_only(),
-           py::arg("driver_version") = 13000, py::arg("memory_bytes") = 0,
-           py::arg("interference") = true)
+           py::arg("driver_version") = 0, py::arg("memory_bytes") = 0,
+           py::arg("interference") = true, py::arg("whole_groups") = 0,
+           py::arg("smallest_context") = 0, py::arg("remainder_merges") = true,
+           py::arg("address_bytes") = 0, py::arg("libraries_fork") = false)
+      .def_readonly("libraries_fork", &FakeDriverHandle::libraries_fork)
       .def_property_readonly("now_ns", [](const FakeDriverHandle& f) { return f.fake->now_ns(); })
       .def_property_readonly("busy_sm_ns",
                              [](const FakeDriverHandle& f) { return f.fake->busy_sm_ns(); })
@@ -163,8 +194,9 @@ void bind_fake(py::module_& m) {
           "poison", [](const FakeDriverHandle& f, int code) { f.fake->poison(code); },
           py::arg("code"), Unlocked());
   py::class_<FakeCudaDevice, CudaDevice, std::shared_ptr<FakeCudaDevice>>(m, "FakeCudaDevice")
-      .def(py::init(&open_fake), py::arg("driver"), py::kw_only(), py::arg("ladder") = true)
+      .def(py::init(&open_fake), py::arg("driver"), py::kw_only(), py::arg("unit_sms") = 0,
+           py::arg("domains") = false)
       .def_property_readonly("driver", [](const FakeCudaDevice& f) { return f.driver; })
       .def("capture", &capture, py::arg("partition"), py::kw_only(), py::arg("flops"),
-           py::arg("nbytes"), py::arg("effect") = py::none());
+           py::arg("nbytes"), py::arg("effect") = py::none(), py::arg("apart") = false);
 }

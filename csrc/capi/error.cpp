@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "capi/spacetime.h"
-#include "cuda/driver.h"
+#include "cuda/partition.h"
 #include "rt/executor.h"
 
 namespace st::capi {
@@ -48,6 +48,8 @@ int status_of() noexcept {
   } catch (const rt::Closed& error) {
     return keep(ST_CLOSED, error.what());
   } catch (const cuda::DriverMissing& error) {
+    return keep(ST_UNSUPPORTED, error.what());
+  } catch (const cuda::PartitionRefused& error) {
     return keep(ST_UNSUPPORTED, error.what());
   } catch (const cuda::DriverError& error) {
     return keep(ST_DRIVER, error.what());

@@ -14,12 +14,12 @@ std::string version_text(int version) {
 std::shared_ptr<Device> Device::open(std::shared_ptr<Driver> driver, int ordinal) {
   std::shared_ptr<Device> device(new Device(std::move(driver), ordinal));
   Driver& d = *device->driver_;
-  ST_CU(d, cuInit, 0);
+  initialize(d);
   int count = 0;
   ST_CU(d, cuDeviceGetCount, &count);
   if (ordinal < 0 || ordinal >= count) {
-    throw std::invalid_argument("device cuda:" + std::to_string(ordinal) + ": the driver sees " +
-                                std::to_string(count) + " devices");
+    throw std::invalid_argument("the driver sees " + std::to_string(count) +
+                                (count == 1 ? " device" : " devices"));
   }
   ST_CU(d, cuDeviceGet, &device->handle_, ordinal);
   ST_CU(d, cuDevicePrimaryCtxRetain, &device->primary_, device->handle_);

@@ -82,12 +82,56 @@ std::string text_of(Driver& driver, Entry call, CUresult code) {
   return message;
 }
 
+// What helps against a cuInit that failed.
+std::string_view fix_of(CUresult code) {
+  switch (code) {
+    case kNotInitialized:
+      return "start this process with spawn: it was forked after CUDA had been initialised";
+    case kStubLibrary:
+      return "take the toolkit's stubs off LD_LIBRARY_PATH";
+    case kNoDevice:
+      return "let this process see a device (CUDA_VISIBLE_DEVICES, what its container was given)";
+    case kSystemNotReady:
+      return "start nvidia-fabricmanager and wait until the system is ready";
+    case kSystemDriverMismatch:
+      return "bring library and kernel module to one version: restart the machine, or mount the "
+             "host's library";
+    case kCompatNotSupported:
+      return "take the compatibility library off LD_LIBRARY_PATH";
+    case kMpsConnectionFailed:
+    case kMpsRpcFailure:
+    case kMpsServerNotReady:
+    case kMpsMaxClientsReached:
+    case kMpsMaxConnectionsReached:
+      return "see the logs of the MPS control daemon, or unset CUDA_MPS_PIPE_DIRECTORY";
+    default:
+      return "see what nvidia-smi says";
+  }
+}
+
 }  // namespace
 
 std::string_view name_of(Entry entry) { return kNames.at(static_cast<std::size_t>(entry)); }
 
 std::shared_ptr<Driver> load(const std::string& library) {
   return std::make_shared<Loaded>(library);
+}
+
+bool initialized(const std::string& library) {
+  void* loaded = dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD);
+  if (loaded == nullptr) return false;
+  const auto count = reinterpret_cast<CUresult (*)(int*)>(dlsym(loaded, "cuDeviceGetCount"));
+  int devices = 0;
+  const bool answered = count != nullptr && count(&devices) == kSuccess;
+  dlclose(loaded);  // whoever loaded it keeps it
+  return answered;
+}
+
+void initialize(Driver& driver) {
+  const CUresult code = driver.cuInit(0);
+  if (code == kSuccess) return;
+  throw DriverMissing(text_of(driver, Entry::cuInit, code) + "; " + std::string(fix_of(code)) +
+                      ", or use device 'cpu'");
 }
 
 void raise(Driver& driver, Entry call, CUresult code) {

@@ -33,13 +33,18 @@ class Driver {
 #undef ST_X
 };
 
-// The library or a required call of it is missing; the message says which and the fix.
+// The library or a required call of it is missing, or it cannot be initialised here; the message
+// says which, why, and the fix.
 struct DriverMissing : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 // load: the driver in this shared library, by dlopen and cuGetProcAddress. Throws DriverMissing.
 std::shared_ptr<Driver> load(const std::string& library = "libcuda.so.1");
+
+// initialized: whether somebody in this process called cuInit on that library. It is neither loaded
+// nor initialised by asking.
+bool initialized(const std::string& library = "libcuda.so.1");
 
 // A driver call failed.
 struct DriverError : std::runtime_error {
@@ -49,6 +54,8 @@ struct DriverError : std::runtime_error {
   const CUresult code;
 };
 [[noreturn]] void raise(Driver& driver, Entry call, CUresult code);
+// initialize: cuInit. Throws DriverMissing where the driver finds no device that it can serve.
+void initialize(Driver& driver);
 
 // ST_CU(driver, cuStreamQuery, stream): the call, or DriverError.
 #define ST_CU(driver, call, ...)                                                       \

@@ -4,11 +4,18 @@
 //
 // ST_CUDA_ENTRIES(X): X(name, version, need, declaration, arguments). `version` is the CUDA version
 // whose binary interface `declaration` is, as cuGetProcAddress takes it; `need` is kRequired, or
-// kOptional where a driver without the call only lacks a capability.
+// kOptional where a driver without the call only lacks a capability. Parted by the headers that
+// know them, which is all that abi_check can compare with.
 #pragma once
 
 // clang-format off
-#define ST_CUDA_ENTRIES(X) \
+#define ST_CUDA_ENTRIES(X) ST_CUDA_ENTRIES_13_0(X) ST_CUDA_ENTRIES_13_1(X)
+#define ST_CUDA_ENTRIES_13_1(X) \
+  X(cuDevSmResourceSplit, 13010, kOptional, \
+    (CUdevResource* groups, unsigned count, const CUdevResource* input, CUdevResource* \
+     remaining, unsigned flags, CU_DEV_SM_RESOURCE_GROUP_PARAMS* parameters), \
+    (groups, count, input, remaining, flags, parameters))
+#define ST_CUDA_ENTRIES_13_0(X) \
   X(cuInit, 2000, kRequired, (unsigned flags), (flags)) \
   X(cuDriverGetVersion, 2020, kRequired, (int* version), (version)) \
   X(cuGetErrorName, 6000, kRequired, (CUresult code, const char** name), (code, name)) \

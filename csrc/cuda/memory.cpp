@@ -1,5 +1,6 @@
 #include "cuda/memory.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -43,7 +44,8 @@ PinnedMemory::~PinnedMemory() {
   });
 }
 
-Arena::Arena(std::shared_ptr<const Device> device, std::size_t row_bytes, std::size_t rows)
+Arena::Arena(std::shared_ptr<const Device> device, std::size_t row_bytes, std::size_t rows,
+             std::size_t least)
     : Memory(true, device->ordinal()), device_(std::move(device)), rows_(rows) {
   if (row_bytes == 0 || rows == 0) throw std::invalid_argument("arena: needs rows with bytes");
   if (const std::string reason = device_->why_not_virtual(); !reason.empty()) {
@@ -54,8 +56,18 @@ Arena::Arena(std::shared_ptr<const Device> device, std::size_t row_bytes, std::s
   std::size_t step = 0;
   ST_ON(*device_, cuMemGetAllocationGranularity, &step, &property, kGranularityMinimum);
   row_bytes_ = (row_bytes + step - 1) / step * step;
-  bytes_ = row_bytes_ * rows_;
-  ST_ON(*device_, cuMemAddressReserve, &address_, bytes_, 0, 0, 0);
+  reserve(std::clamp<std::size_t>(least, 1, rows));
+}
+
+// How much address space there is, no driver says; large models have rows of gigabytes.
+void Arena::reserve(std::size_t least) {
+  while (true) {
+    bytes_ = row_bytes_ * rows_;
+    const CUresult code = device_->driver().cuMemAddressReserve(&address_, bytes_, 0, 0, 0);
+    if (code == kSuccess) return;
+    if (rows_ == least || sticky(code)) device_->fail(Entry::cuMemAddressReserve, code);
+    rows_ = std::max(rows_ / 2, least);
+  }
 }
 
 Arena::~Arena() {

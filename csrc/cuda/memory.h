@@ -59,8 +59,10 @@ class PinnedMemory final : public Memory {
 // join and leave without a new capture; a row that leaves gives its memory back.
 class Arena final : public Memory {
  public:
-  // Reserves addresses for `rows` rows of at least `row_bytes`; takes no memory.
-  Arena(std::shared_ptr<const Device> device, std::size_t row_bytes, std::size_t rows);
+  // Reserves addresses for `rows` rows of at least `row_bytes`; takes no memory. Where the driver
+  // refuses so many, half of them, and so on down to `least`; rows() tells.
+  Arena(std::shared_ptr<const Device> device, std::size_t row_bytes, std::size_t rows,
+        std::size_t least);
   ~Arena() override;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -77,12 +79,13 @@ class Arena final : public Memory {
   void unmap(std::size_t row);
 
  private:
+  void reserve(std::size_t least);
   void release(std::size_t row, CUmemGenericAllocationHandle handle);
   CUdeviceptr at(std::size_t row) const { return address_ + row * row_bytes_; }
 
   const std::shared_ptr<const Device> device_;
   std::size_t row_bytes_ = 0;
-  const std::size_t rows_;
+  std::size_t rows_;
   mutable std::mutex mutex_;  // guards mapped_
   std::map<std::size_t, CUmemGenericAllocationHandle> mapped_;
 };

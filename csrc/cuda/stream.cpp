@@ -43,6 +43,10 @@ void Event::record(const Stream& stream) {
   ST_ON(*device_, cuEventRecord, handle_, stream.handle());
 }
 
+void Event::precede(const Stream& stream) const {
+  ST_ON(*device_, cuStreamWaitEvent, stream.handle(), handle_, 0);
+}
+
 bool Event::done() const {
   const CUresult code = device_->driver().cuEventQuery(handle_);
   if (code != kSuccess && code != kNotReady) device_->fail(Entry::cuEventQuery, code);
@@ -66,6 +70,25 @@ double Event::milliseconds_since(const Event& begin) const {
 Graph::~Graph() {
   device_->quietly(Entry::cuGraphDestroy,
                    [&](Driver& driver) { return driver.cuGraphDestroy(handle_); });
+}
+
+std::vector<CUcontext> kernel_contexts(const Device& device, CUgraph graph) {
+  std::vector<CUcontext> found;
+  if (!device.driver().has(Entry::cuGraphKernelNodeGetParams)) return found;
+  device.use();
+  std::size_t count = 0;
+  ST_ON(device, cuGraphGetNodes, graph, nullptr, &count);
+  std::vector<CUgraphNode> nodes(count);
+  if (count > 0) ST_ON(device, cuGraphGetNodes, graph, nodes.data(), &count);
+  for (CUgraphNode node : nodes) {
+    int type = 0;
+    ST_ON(device, cuGraphNodeGetType, node, &type);
+    if (type != kNodeKernel) continue;
+    CUDA_KERNEL_NODE_PARAMS parameters{};
+    ST_ON(device, cuGraphKernelNodeGetParams, node, &parameters);
+    found.push_back(parameters.ctx);
+  }
+  return found;
 }
 
 Exec::Exec(std::shared_ptr<const Device> device, std::unique_ptr<Graph> graph,

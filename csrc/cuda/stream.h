@@ -13,18 +13,21 @@ namespace st::cuda {
 // A bounded set of SMs as the driver made it; null where green contexts are missing.
 class Green {
  public:
-  Green(std::shared_ptr<const Device> device, CUgreenCtx handle, unsigned sms)
-      : device_(std::move(device)), handle_(handle), sms_(sms) {}
+  // `context`: what kernels of its streams run in; null where the driver does not say.
+  Green(std::shared_ptr<const Device> device, CUgreenCtx handle, CUcontext context, unsigned sms)
+      : device_(std::move(device)), handle_(handle), context_(context), sms_(sms) {}
   ~Green();
   Green(const Green&) = delete;
   Green& operator=(const Green&) = delete;
 
   CUgreenCtx handle() const { return handle_; }
+  CUcontext context() const { return context_; }
   unsigned sms() const { return sms_; }  // as granted
 
  private:
   const std::shared_ptr<const Device> device_;
   const CUgreenCtx handle_;
+  const CUcontext context_;
   const unsigned sms_;
 };
 
@@ -58,6 +61,7 @@ class Event {
   void record(const Stream& stream);
   // wait: looks for `spin_ns`, which ends soonest, then sleeps, which leaves the core to others.
   void wait(std::int64_t spin_ns);
+  void precede(const Stream& stream) const;  // what the stream is given from now on comes after it
   bool done() const;
   double milliseconds_since(const Event& begin) const;  // both made with timing
 
@@ -81,6 +85,10 @@ class Graph {
   const CUgraph handle_;
 };
 
+// kernel_contexts: of every kernel of a graph, the context that it will run in, wherever the graph
+// is launched. Empty where the driver does not say. Graphs within the graph are not looked into.
+std::vector<CUcontext> kernel_contexts(const Device& device, CUgraph graph);
+
 // An executable graph that runs on the SMs of the stream it was captured on.
 class Exec {
  public:
@@ -95,6 +103,7 @@ class Exec {
   Exec& operator=(const Exec&) = delete;
 
   CUgraphExec handle() const { return handle_; }
+  const Graph* graph() const { return graph_.get(); }  // null: made elsewhere
   void upload(const Stream& stream) const;
 
  private:

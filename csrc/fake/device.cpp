@@ -100,6 +100,13 @@ CUresult FakeDriver::cuDeviceGetAttribute(int* value, int attribute, CUdevice de
         return *value = 1, kSuccess;
       case kAttributeMps:
         return *value = 0, kSuccess;
+      case kAttributeLocalityDomains:
+        if (state_->options.driver_version < kSplitVersion) return kInvalidValue;
+        return *value = static_cast<int>(facts.domains), kSuccess;
+      case kAttributeLocalityDomainSms:
+        if (state_->options.driver_version < kSplitVersion) return kInvalidValue;
+        return *value = static_cast<int>(facts.whole_groups / facts.domains * facts.minimum),
+               kSuccess;
       default:
         return kInvalidValue;
     }

@@ -12,7 +12,7 @@ constexpr std::size_t kMiB = 1 << 20;
 // The 15 groups of 8 on 132 SMs were measured on one H100 SXM5; which units a die has fused off
 // differs, so another part may have 16. Bandwidth of the H200 is that of a measured copy, that of
 // the others 90 % of the data sheet; one SM draws what lets about 36 % of them saturate it.
-constexpr std::array<Facts, 5> kDevices = {{
+constexpr std::array<Facts, 6> kDevices = {{
     {.key = "h200",
      .name = "NVIDIA H200",
      .major = 9,
@@ -88,6 +88,26 @@ constexpr std::array<Facts, 5> kDevices = {{
      .bandwidth = 810,
      .bandwidth_sm = 28,
      .link = 12},
+    // Announced, not seen: a Rubin of two dies. Compute capability 10.7 and the locality domains
+    // are cuda.h's of CUDA 13.5; SMs, memory and its bandwidth (90 % of it here) are announcements;
+    // groups, SMs outside any domain, clock, L2 and operations are guesses beside a B200's.
+    {.key = "vr200",
+     .name = "NVIDIA VR200",
+     .major = 10,
+     .minor = 7,
+     .sms = 224,
+     .minimum = 8,
+     .alignment = 8,
+     .whole_groups = 26,
+     .clock_khz = 1'965'000,
+     .memory_bytes = 294'912 * kMiB,
+     .l2_bytes = 252 * kMiB,
+     .flops_sm = 503,
+     .bandwidth = 19800,
+     .bandwidth_sm = 245,
+     .link = 110,
+     .domains = 2,
+     .driver_version = 13050},
 }};
 
 }  // namespace

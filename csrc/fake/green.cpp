@@ -1,55 +1,9 @@
-// green.cpp: SM resources, their splitting, and green contexts.
+// green.cpp: green contexts, and which clusters fit their SMs.
 #include <algorithm>
-#include <cstring>
 
-#include "fake/state.h"
+#include "fake/resources.h"
 
 namespace st::fake {
-namespace {
-
-constexpr std::uint64_t kMagic = 0x7370616365746d65;
-
-struct Opaque {  // what the fake keeps in a CUdevResource
-  std::uint64_t magic;
-  Resource resource;
-};
-static_assert(sizeof(Opaque) <= sizeof(CUdevResource::opaque));
-
-CUdevResource pack(const State& state, const Resource& resource) {
-  CUdevResource packed{};
-  packed.type = kResourceSm;
-  const Opaque opaque{kMagic ^ state.generation, resource};
-  std::memcpy(packed.opaque, &opaque, sizeof opaque);
-  packed.sm.smCount = static_cast<unsigned>(resource.sms.count());
-  const bool told = state.options.driver_version >= 13000;
-  packed.sm.minSmPartitionSize = told ? state.facts.minimum : 0;
-  packed.sm.smCoscheduledAlignment = told ? state.facts.alignment : 0;
-  return packed;
-}
-
-CUresult unpack(const State& state, const CUdevResource& packed, Resource& resource) {
-  Opaque opaque;
-  if (packed.type != kResourceSm) return kInvalidResourceType;
-  std::memcpy(&opaque, packed.opaque, sizeof opaque);
-  if (opaque.magic != (kMagic ^ state.generation)) return kInvalidResourceConfiguration;
-  resource = opaque.resource;
-  return kSuccess;
-}
-
-// The smallest pieces of `sms` that a split puts together, lowest first.
-std::vector<SmSet> pieces(const Facts& facts, const SmSet& sms, bool coscheduled) {
-  const unsigned size = coscheduled ? facts.alignment : 2;
-  const unsigned end = coscheduled ? facts.whole_groups * facts.minimum : facts.sms;
-  std::vector<SmSet> found;
-  for (unsigned first = 0; first + size <= end; first += size) {
-    SmSet piece;
-    for (unsigned sm = first; sm < first + size; ++sm) piece.set(sm);
-    if ((piece & sms) == piece) found.push_back(piece);
-  }
-  return found;
-}
-
-}  // namespace
 
 // Whole groups lie in processing clusters of 16 SMs; the SMs left over are spread in pairs.
 unsigned cluster_limit(const Facts& facts, const SmSet& sms) {
@@ -64,74 +18,6 @@ unsigned cluster_limit(const Facts& facts, const SmSet& sms) {
   return most;
 }
 
-CUresult FakeDriver::cuDeviceGetDevResource(CUdevice device, CUdevResource* resource, int type) {
-  return state_->call(Entry::cuDeviceGetDevResource, [&]() -> CUresult {
-    if (device != 0) return kInvalidDevice;
-    if (resource == nullptr) return kInvalidValue;
-    if (type != kResourceSm) return kInvalidResourceType;
-    Resource all{.split = ++state_->serial, .sms = {}, .divisible = true};
-    for (unsigned sm = 0; sm < state_->facts.sms; ++sm) all.sms.set(sm);
-    *resource = pack(*state_, all);
-    return kSuccess;
-  });
-}
-
-CUresult FakeDriver::cuDevSmResourceSplitByCount(CUdevResource* groups, unsigned* count,
-                                                 const CUdevResource* input,
-                                                 CUdevResource* remaining, unsigned flags,
-                                                 unsigned minimum) {
-  return state_->call(Entry::cuDevSmResourceSplitByCount, [&]() -> CUresult {
-    constexpr unsigned kAllFlags = 3;
-    const Facts& facts = state_->facts;
-    if (count == nullptr || input == nullptr || (flags & ~kAllFlags) != 0) return kInvalidValue;
-    Resource whole;
-    if (const CUresult code = unpack(*state_, *input, whole); code != 0) return code;
-    if (!whole.divisible) return kInvalidResourceConfiguration;
-    if (minimum > whole.sms.count() || (groups != nullptr && *count == 0)) return kInvalidValue;
-
-    const bool coscheduled = (flags & kIgnoreCoscheduling) == 0;
-    const unsigned unit = coscheduled ? facts.alignment : 2;
-    const unsigned least = coscheduled ? facts.minimum : 2;
-    const unsigned each = (std::max(minimum, least) + unit - 1) / unit;  // pieces
-    const std::vector<SmSet> free = pieces(facts, whole.sms, coscheduled);
-    const auto fit = static_cast<unsigned>(free.size()) / each;
-    if (fit == 0) return kInvalidResourceConfiguration;
-    *count = groups == nullptr ? fit : std::min(*count, fit);
-
-    Resource part{.split = ++state_->serial, .sms = {}, .divisible = false};
-    SmSet left = whole.sms;
-    for (unsigned group = 0; group < *count; ++group) {
-      part.sms.reset();
-      for (unsigned piece = 0; piece < each; ++piece) part.sms |= free[group * each + piece];
-      left &= ~part.sms;
-      if (groups != nullptr) groups[group] = pack(*state_, part);
-    }
-    part.sms = left;
-    if (remaining != nullptr) *remaining = pack(*state_, part);
-    if (remaining != nullptr && left.none()) remaining->type = 0;
-    return kSuccess;
-  });
-}
-
-CUresult FakeDriver::cuDevResourceGenerateDesc(CUdevResourceDesc* descriptor,
-                                               CUdevResource* resources, unsigned count) {
-  return state_->call(Entry::cuDevResourceGenerateDesc, [&]() -> CUresult {
-    if (descriptor == nullptr || resources == nullptr || count == 0) return kInvalidValue;
-    Resource merged;
-    for (unsigned i = 0; i < count; ++i) {
-      Resource each;
-      if (const CUresult code = unpack(*state_, resources[i], each); code != 0) return code;
-      if (i == 0) merged = {.split = each.split, .sms = {}, .divisible = false};
-      const bool twice = (merged.sms & each.sms).any();
-      if (each.split != merged.split || twice) return kInvalidResourceConfiguration;
-      merged.sms |= each.sms;
-    }
-    *descriptor = state_->handle<CUdevResourceDesc>();
-    state_->descriptors[*descriptor] = merged;
-    return kSuccess;
-  });
-}
-
 CUresult FakeDriver::cuGreenCtxCreate(CUgreenCtx* context, CUdevResourceDesc descriptor,
                                       CUdevice device, unsigned flags) {
   return state_->call(Entry::cuGreenCtxCreate, [&]() -> CUresult {
@@ -140,10 +26,15 @@ CUresult FakeDriver::cuGreenCtxCreate(CUgreenCtx* context, CUdevResourceDesc des
     if (context == nullptr || flags != kGreenDefaultStream) return kInvalidValue;
     if (device != 0) return kInvalidDevice;
     if (found == s.descriptors.end()) return kInvalidResourceConfiguration;
+    if (found->second.sms.count() < s.options.smallest_context) {
+      return kInvalidResourceConfiguration;
+    }
     if (s.references++ == 0) s.open_primary();
     const auto green = std::make_shared<Green>();
     green->context = s.handle<CUcontext>();
-    green->resource = {.split = ++s.serial, .sms = found->second.sms, .divisible = true};
+    green->resource = found->second;
+    green->resource.split = ++s.serial;
+    green->resource.divisible = true;
     *context = s.handle<CUgreenCtx>();
     s.greens.add(*context, green);
     s.green_contexts[green->context] = *context;
@@ -186,7 +77,7 @@ CUresult FakeDriver::cuGreenCtxGetDevResource(CUgreenCtx context, CUdevResource*
     std::shared_ptr<Green> found;
     if (const CUresult code = state_->greens.find(context, found); code != 0) return code;
     if (resource == nullptr) return kInvalidValue;
-    if (type != kResourceSm) return kInvalidResourceType;
+    if (type != kResourceSm) return kInvalidResourceType;  // its work queues are not told
     *resource = pack(*state_, found->resource);
     return kSuccess;
   });

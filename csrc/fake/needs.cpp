@@ -35,6 +35,7 @@ Needs needs(Entry entry) {
     case Entry::cuGraphNodeGetType:
     case Entry::cuGraphKernelNodeGetParams:
     case Entry::cuDeviceGetDevResource:
+    case Entry::cuDevSmResourceSplit:
     case Entry::cuDevSmResourceSplitByCount:
     case Entry::cuDevResourceGenerateDesc:
     case Entry::cuGreenCtxCreate:

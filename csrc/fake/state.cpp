@@ -13,10 +13,16 @@ thread_local std::unordered_map<const State*, std::pair<std::uint64_t, CUcontext
 
 std::atomic<std::uint64_t> states_{0};
 
+Options chosen_options(Options options) {
+  if (options.driver_version == 0) options.driver_version = find(options.device).driver_version;
+  return options;
+}
+
 Facts chosen_facts(const Options& options) {
   Facts facts = find(options.device);
   if (options.memory_bytes != 0) facts.memory_bytes = options.memory_bytes;
   if (options.whole_groups != 0) facts.whole_groups = options.whole_groups;
+  if (options.driver_version < kSplitVersion) facts.domains = 1;
   if (facts.whole_groups * facts.minimum > facts.sms) {
     throw std::invalid_argument("whole_groups: " + std::to_string(facts.whole_groups) + " of " +
                                 std::to_string(facts.minimum) + " SMs are more than the device's " +
@@ -34,7 +40,7 @@ std::uint64_t this_thread() {
 }
 
 State::State(Options chosen)
-    : options(std::move(chosen)),
+    : options(chosen_options(std::move(chosen))),
       facts(chosen_facts(options)),
       engine(facts, options.interference),
       memory(std::make_shared<Memory>(facts.memory_bytes)),

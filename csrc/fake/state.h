@@ -31,6 +31,7 @@ inline constexpr CUresult kCaptureIsolation = 905;
 inline constexpr CUresult kCapturedEvent = 907;
 inline constexpr CUresult kCaptureWrongThread = 908;
 inline constexpr int kCaptureRelaxed = 2;
+inline constexpr int kSplitVersion = 13010;  // the first with cuDevSmResourceSplit and work queues
 inline constexpr int kLeastPriority = 0;
 inline constexpr int kGreatestPriority = -5;
 
@@ -101,6 +102,8 @@ struct Resource {
   std::uint64_t split = 0;
   SmSet sms;
   bool divisible = false;  // results of a split are not, before they went through a green context
+  unsigned alignment = 0;  // SMs that lie together
+  int domain = -1;         // the locality domain that it was asked to lie in
 };
 struct Green {
   CUcontext context;

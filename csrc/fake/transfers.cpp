@@ -108,6 +108,8 @@ CUresult FakeDriver::cuMemAddressReserve(CUdeviceptr* pointer, std::size_t bytes
                                          std::size_t alignment, CUdeviceptr, std::uint64_t flags) {
   return state_->call(Entry::cuMemAddressReserve, [&]() -> CUresult {
     if (flags != 0) return kInvalidValue;
+    const std::size_t most = state_->options.address_bytes;
+    if (most != 0 && bytes > most) return kOutOfMemory;
     return state_->memory->reserve(pointer, bytes, alignment);  // the wanted address is a hint
   });
 }

@@ -83,9 +83,9 @@ def ground(request: pytest.FixtureRequest) -> Ground:
         return Ground(name=name, device=None, units=_native.available_cores(), word="cores")
     device: _native.CudaDevice
     if name == "fake:h200":
-        device = _native.FakeCudaDevice(_native.FakeDriver("h200"), ladder=False)
+        device = _native.FakeCudaDevice(_native.FakeDriver("h200"))
     else:
-        device = _native.CudaDevice.open(0, ladder=False)
+        device = _native.CudaDevice.open(0)
     return Ground(name=name, device=device, units=list(range(len(device.unit_sms))), word="units")
 
 

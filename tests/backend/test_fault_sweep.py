@@ -6,13 +6,14 @@ hangs, and no object of the driver is left.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from spacetime import _native
-from spacetime.errors import DriverError
+from spacetime.errors import DriverError, UnsupportedError
 
 from .conftest import SOON
 
@@ -115,7 +116,7 @@ SCENARIOS = [serve_some, serve_from_device_memory, hold_weights, open_many_sizes
 class Outcome:
     """What was seen of a scenario: an error that was raised, and how each request ended."""
 
-    raised: DriverError | None = None
+    raised: DriverError | UnsupportedError | None = None
     accepted: list[int] = field(default_factory=list)
     ended: list[_native.Completion] = field(default_factory=list)
 
@@ -127,14 +128,14 @@ def new_driver() -> _native.FakeDriver:
 def play(driver: _native.FakeDriver, scenario: Callable[[Stage], None]) -> Outcome:
     outcome = Outcome()
     try:
-        device = _native.FakeCudaDevice(driver, ladder=scenario is open_many_sizes)
-    except DriverError as error:
+        device = _native.FakeCudaDevice(driver)
+    except (DriverError, UnsupportedError) as error:
         outcome.raised = error.with_traceback(None)
         return outcome
     stage = Stage(device, _native.Executor(_native.Policy(batch="greedy"), device=device))
     try:
         scenario(stage)
-    except DriverError as error:
+    except (DriverError, UnsupportedError) as error:
         outcome.raised = error.with_traceback(None)  # whose frames would hold objects
     assert stage.executor.close(drain=True, timeout_ns=SOON), "a launch never ended"
     while (records := stage.executor.completions(timeout_ns=SOON)) is not None:
@@ -154,6 +155,15 @@ def calls_of(scenario: Callable[[Stage], None]) -> Iterator[int]:
     yield from range(1, driver.calls + 1)
 
 
+def named(error: DriverError | UnsupportedError) -> tuple[str, int]:
+    """The call that failed and its code; a device or a partition that is refused names them too."""
+    if isinstance(error, DriverError):
+        return error.call, error.code
+    found = re.search(r"(cu\w+) failed with (\d+)", str(error))
+    assert found is not None, error
+    return found[1], int(found[2])
+
+
 def check(scenario: Callable[[Stage], None], nth: int, code: int, *, sticky: bool) -> None:
     driver = new_driver()
     driver.fail(nth, code, sticky=sticky)
@@ -162,7 +172,7 @@ def check(scenario: Callable[[Stage], None], nth: int, code: int, *, sticky: boo
     assert sorted(end.token for end in outcome.ended) == sorted(outcome.accepted)
     errors = [_native.driver_failure(end.code) for end in outcome.ended if end.code]
     if outcome.raised is not None:
-        errors.append((outcome.raised.call, outcome.raised.code))
+        errors.append(named(outcome.raised))
     assert {failed for _, failed in errors} <= {code}
     if not sticky:
         assert {call for call, _ in errors} <= struck

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,10 @@ from spacetime import _native
 from spacetime.capture import Capturer, capturer_of
 from spacetime.device import Device, open_device
 from spacetime.errors import UnsupportedError
+
+# A kernel that is loaded on its first launch would wait for one that spins, as latches do. Read by
+# the driver when it is initialised, like the number of queues that open_device() asks for.
+os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
 
 NAME = "cuda:0"
 BLOCKS_AN_SM = 4  # of a kernel that notes where it runs: no SM is left out

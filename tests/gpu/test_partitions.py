@@ -91,7 +91,7 @@ def test_a_held_partition_does_not_hold_the_others(native: _native.CudaDevice) -
 
 @pytest.mark.parametrize("order", [*permutations(range(4))])
 def test_what_belongs_to_a_device_is_dropped_in_any_order(order: tuple[int, ...]) -> None:
-    device = _native.CudaDevice.open(0, ladder=False)
+    device = _native.CudaDevice.open(0)
     partition = device.partition([0])
     runner = _native.Runner(device, partition, inputs=[4], outputs=[4], buckets=[1])
     arena = _native.Arena(device, row_bytes=4096, rows=4)
@@ -102,7 +102,7 @@ def test_what_belongs_to_a_device_is_dropped_in_any_order(order: tuple[int, ...]
         del held[place]
         gc.collect()
     torch.cuda.synchronize()
-    assert _native.CudaDevice.open(0, ladder=False).lost is None
+    assert _native.CudaDevice.open(0).lost is None
 
 
 def test_dropped_partitions_give_their_contexts_back(native: _native.CudaDevice) -> None:

@@ -45,13 +45,9 @@ struct SameCall<R (*)(A...), S (*)(B...)>
 #define ST_X(name, version, need, declaration, arguments)                          \
   static_assert(SameCall<CUresult(*) declaration, PFN_##name##_v##version>::value, \
                 "the interface of " #name);
-#ifdef ST_CUDA_ENTRIES_13_1  // calls that headers of 13.0 do not know
 ST_CUDA_ENTRIES_13_0(ST_X)
 #if CUDA_VERSION >= 13010
 ST_CUDA_ENTRIES_13_1(ST_X)
-#endif
-#else
-ST_CUDA_ENTRIES(ST_X)
 #endif
 #undef ST_X
 
@@ -63,8 +59,31 @@ SAME_SIZE(CUdevice, ::CUdevice);
 SAME_SIZE(CUdeviceptr, ::CUdeviceptr_v2);
 SAME_SIZE(CUmemGenericAllocationHandle, ::CUmemGenericAllocationHandle);
 SAME_SIZE(CUuuid, ::CUuuid);
-// Toolkits append members that drivers before them never write (13.1: flags, 13.4: a locality
-// domain), so its size is nobody's; what is passed is a CUdevResource, whose size is fixed.
+// Ours is that of the newest headers, in a union that is as large as the oldest's.
+static_assert(sizeof(CUdevSmResource) >= sizeof(::CUdevSmResource));
+#if CUDA_VERSION >= 13010
+SAME_PLACE(CUdevResource, ::CUdevResource, wqConfig);
+SAME_SIZE(CUdevWorkqueueConfigResource, ::CUdevWorkqueueConfigResource);
+SAME_PLACE(CUdevWorkqueueConfigResource, ::CUdevWorkqueueConfigResource, wqConcurrencyLimit);
+SAME_PLACE(CUdevWorkqueueConfigResource, ::CUdevWorkqueueConfigResource, sharingScope);
+SAME_SIZE(CU_DEV_SM_RESOURCE_GROUP_PARAMS, ::CU_DEV_SM_RESOURCE_GROUP_PARAMS);
+SAME_PLACE(CU_DEV_SM_RESOURCE_GROUP_PARAMS, ::CU_DEV_SM_RESOURCE_GROUP_PARAMS, coscheduledSmCount);
+SAME_PLACE(CU_DEV_SM_RESOURCE_GROUP_PARAMS, ::CU_DEV_SM_RESOURCE_GROUP_PARAMS, flags);
+static_assert(kResourceWorkqueues == CU_DEV_RESOURCE_TYPE_WORKQUEUE_CONFIG);
+static_assert(kScopeBalanced == CU_WORKQUEUE_SCOPE_GREEN_CTX_BALANCED);
+static_assert(kGroupBackfill == CU_DEV_SM_RESOURCE_GROUP_BACKFILL);
+#endif
+#ifdef CU_DEV_SM_RESOURCE_GROUP_LOCALITY_DOMAIN_ID_ANY  // the first headers with domains
+SAME_SIZE(CUdevSmResource, ::CUdevSmResource);
+SAME_PLACE(CUdevSmResource, ::CUdevSmResource, flags);
+SAME_PLACE(CUdevSmResource, ::CUdevSmResource, localityDomainId);
+SAME_PLACE(CU_DEV_SM_RESOURCE_GROUP_PARAMS, ::CU_DEV_SM_RESOURCE_GROUP_PARAMS, localityDomainId);
+static_assert(kGroupLocalityDomain == CU_DEV_SM_RESOURCE_GROUP_LOCALITY_DOMAIN_ID);
+static_assert(kGroupSupplementalSms == CU_DEV_SM_RESOURCE_GROUP_LOCALITY_DOMAIN_SUPPLEMENTAL_SMS);
+static_assert(kAttributeLocalityDomains == CU_DEVICE_ATTRIBUTE_LOCALITY_DOMAIN_COUNT);
+static_assert(kAttributeLocalityDomainSms ==
+              CU_DEVICE_ATTRIBUTE_LOCALITY_DOMAIN_MULTIPROCESSOR_COUNT);
+#endif
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, smCount);
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, minSmPartitionSize);
 SAME_PLACE(CUdevSmResource, ::CUdevSmResource, smCoscheduledAlignment);
@@ -104,6 +123,15 @@ SAME(kOutOfMemory, CUDA_ERROR_OUT_OF_MEMORY);
 SAME(kNotInitialized, CUDA_ERROR_NOT_INITIALIZED);
 SAME(kDeinitialized, CUDA_ERROR_DEINITIALIZED);
 SAME(kNoDevice, CUDA_ERROR_NO_DEVICE);
+SAME(kStubLibrary, CUDA_ERROR_STUB_LIBRARY);
+SAME(kSystemNotReady, CUDA_ERROR_SYSTEM_NOT_READY);
+SAME(kSystemDriverMismatch, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH);
+SAME(kCompatNotSupported, CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE);
+SAME(kMpsConnectionFailed, CUDA_ERROR_MPS_CONNECTION_FAILED);
+SAME(kMpsRpcFailure, CUDA_ERROR_MPS_RPC_FAILURE);
+SAME(kMpsServerNotReady, CUDA_ERROR_MPS_SERVER_NOT_READY);
+SAME(kMpsMaxClientsReached, CUDA_ERROR_MPS_MAX_CLIENTS_REACHED);
+SAME(kMpsMaxConnectionsReached, CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED);
 SAME(kInvalidDevice, CUDA_ERROR_INVALID_DEVICE);
 SAME(kInvalidContext, CUDA_ERROR_INVALID_CONTEXT);
 SAME(kInvalidHandle, CUDA_ERROR_INVALID_HANDLE);

@@ -40,7 +40,7 @@ struct Model {
 struct Rig {
   std::shared_ptr<fake::FakeDriver> driver = std::make_shared<fake::FakeDriver>();
   std::shared_ptr<Device> device = Device::open(driver, 0);
-  std::shared_ptr<SmBackend> backend = std::make_shared<SmBackend>(device, false);
+  std::shared_ptr<SmBackend> backend = std::make_shared<SmBackend>(device);
 
   std::shared_ptr<Runner> runner(const SmPartition& partition) const {
     auto made = std::make_shared<Runner>(device, partition.stream(),
@@ -113,7 +113,7 @@ void serves_many_threads_while_rows_and_lanes_change() {
 
   std::atomic<bool> stop{false};
   std::thread changer([&] {  // rows come and go, and contexts of other sizes, beside the launches
-    Arena arena(rig.device, 1000, 4);
+    Arena arena(rig.device, 1000, 4, 4);
     for (std::size_t turn = 0; !stop.load(); ++turn) {
       arena.map(turn % 4);
       rig.backend->open({static_cast<std::uint32_t>(turn % 13), 14}, 0);

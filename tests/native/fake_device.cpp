@@ -234,7 +234,7 @@ void unknown_devices_are_named() {
     assert(false);
   } catch (const std::invalid_argument& error) {
     assert(std::string(error.what()) ==
-           "device: no fake 'k80'; use one of h200, h100, a100-80gb, b200, v100");
+           "device: no fake 'k80'; use one of h200, h100, a100-80gb, b200, v100, vr200");
   }
 }
 

@@ -55,11 +55,34 @@ void a_driver_loads(Folder& folder) {
   OK(driver->cuInit(0));
   EXPECT(kInvalidValue, driver->cuInit(1));
   OK(driver->cuDriverGetVersion(&version));
-  assert(version == 13000);
+  assert(version == 13010);
+}
+
+void what_others_initialised_is_seen(Folder& folder) {
+  const std::string library = folder.library("");
+  assert(!initialized(library));  // nobody has loaded it, and asking does not
+  const std::shared_ptr<Driver> driver = load(library);
+  assert(!initialized(library));
+  OK(driver->cuInit(0));
+  assert(initialized(library));
+  assert(!initialized(folder.path + "/absent.so.1"));
+}
+
+void a_driver_without_a_device_says_what_to_do(Folder& folder) {
+  const std::shared_ptr<Driver> driver = load(folder.library("-DINIT=100"));
+  try {
+    initialize(*driver);
+    assert(false);
+  } catch (const DriverMissing& error) {
+    expect_text(error.what(),
+                "cuInit failed with 100; let this process see a device (CUDA_VISIBLE_DEVICES, what "
+                "its container was given), or use device 'cpu'");
+  }
 }
 
 void optional_calls_may_be_missing(Folder& folder) {
   const std::shared_ptr<Driver> driver = load(folder.library("-DDRIVER=12040"));
+  assert(!load(folder.library("-DDRIVER=13000"))->has(Entry::cuDevSmResourceSplit));
   assert(driver->has(Entry::cuGreenCtxCreate) && !driver->has(Entry::cuGreenCtxStreamCreate));
   CUstream stream = nullptr;
   EXPECT(kNotFound, driver->cuGreenCtxStreamCreate(&stream, nullptr, 1, 0));
@@ -113,6 +136,8 @@ void errors_say_what_failed() {
 int main() {
   Folder folder;
   a_driver_loads(folder);
+  what_others_initialised_is_seen(folder);
+  a_driver_without_a_device_says_what_to_do(folder);
   optional_calls_may_be_missing(folder);
   what_is_missing_is_named(folder);
   errors_say_what_failed();
