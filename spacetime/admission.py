@@ -19,7 +19,12 @@ from spacetime import _native
 from spacetime.capture import view
 from spacetime.compiling import compile_ahead
 from spacetime.errors import (
-    DriverError, InvalidInput, ModelError, OutOfMemory, SpacetimeError, UnsupportedError,
+    DriverError,
+    InvalidInput,
+    ModelError,
+    OutOfMemory,
+    SpacetimeError,
+    UnsupportedError,
 )  # fmt: skip
 from spacetime.fusion import (
     CannotFuse,
@@ -79,12 +84,10 @@ def resident_family(
     graph, captured, why = _graph_of(model, exported, share=share)
     if captured and (seen.mixed or seen.outputs.why_not):
         captured, why = False, f"requests run alone: {seen.mixed or seen.outputs.why_not}"
-    ways: list[tuple[SlotGraph | None, bool]] = [(None, False)]
-    if captured:
-        ways.insert(0, (None, True))
-        if graph is not None:
-            ways.insert(0, (graph, True))
-    for over_slots, in_graph in ways:
+    ways: list[tuple[SlotGraph | None, bool]] = [(None, True)] if captured else []
+    if captured and graph is not None:
+        ways.insert(0, (graph, True))
+    for over_slots, in_graph in [*ways, (None, False)]:
         weights = _weights(place, model, over_slots)
         family = ResidentFamily(
             place, signature, seen.outputs, seen.tails, over_slots, weights, example, None, why

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -324,23 +321,3 @@ def test_a_fake_devices_ladder_is_measured_in_virtual_time(tmp_path: Path) -> No
 def test_partitions_of_sms_need_a_device_that_has_them() -> None:
     with pytest.raises(UnsupportedError, match="need cuda:N or fake:h200"):
         bench_partition.run(device="cpu", quick=True, as_json=True)
-
-
-def test_our_way_is_the_super_kernel() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed: its kernels are not checked")
-    code = (
-        "import torch\n"
-        "from spacetime.benchmarks.gpu import ours, rig, ways\n"
-        "from spacetime.benchmarks.problems import convolution, gemm\n"
-        "for problem in gemm('g', m=3, n=20, k=24), convolution('c', (5, 6), side=4, k=3):\n"
-        "    case = ways.case_of(problem, 3, 'fp32', torch.float32, rig.DryRig(), seed=0)\n"
-        "    options = {'precision': 'ieee', 'config': None, 'sms': 4}\n"
-        "    launch = ours._launch(case, torch.arange(3), options)\n"
-        "    error = (rig.flat(launch()) - ways.expected(case)).abs().max()\n"
-        "    assert error < 1e-5, (problem, error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
