@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -46,8 +47,10 @@ def prepare(folder: Path) -> Facts:
     """Makes in `folder` what needs no device; what it made, as written to its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
-    facts: Facts = {"format": FORMAT, "versions": versions(), "cases": CASES}
-    facts |= {"device": DEVICE, "kernels": _or_refused(_list, folder / KERNELS)}
+    facts: Facts = {"format": FORMAT, "versions": versions(), "device": DEVICE, "cases": CASES}
+    facts |= {"kernels": {"refused": "the preparation was ended before it was complete"}}
+    replace_text(folder / MANIFEST, json.dumps(facts, indent=1) + "\n")
+    facts |= {"kernels": _or_refused(_list, folder / KERNELS)}
     facts |= {"seconds": time.monotonic() - begin}
     replace_text(folder / MANIFEST, json.dumps(facts, indent=1) + "\n")
     return facts
@@ -114,12 +117,17 @@ def _list(file: Path) -> Facts:
     from spacetime.benchmarks.gpu.rig import precision  # noqa: PLC0415 - torch
 
     found: set[str] = set()
-    for name, model, x, most in _examples():
+    listed: dict[str, int] = {}
+    for number, (name, model, x, most) in enumerate(_examples()):
+        begin = time.monotonic()
         with precision(name) as dtype:
             example = model.to(dtype), (x.to(dtype),)
             found |= listing.kernels_for([example], DEVICE, sizes=(SMS,), max_batch=most)
-    replace_text(file, written(found))
-    return {"listed": len(found)}
+        replace_text(file, written(found))  # a preparation that is ended has what came before
+        listed[f"{number + 1}: {type(model).__name__} {name}"] = len(found)
+        seconds = time.monotonic() - begin
+        print(f"{len(found)} kernels listed; the last model took {seconds:.0f} s", file=sys.stderr)
+    return {"listed": len(found), "after each model": listed}
 
 
 def _examples() -> Iterator[tuple[str, Any, Any, int]]:
@@ -131,15 +139,15 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
     from spacetime.benchmarks.problems import PROBLEMS  # noqa: PLC0415
 
     whole, layers = CASES["models"], CASES["flops"]
-    for name in whole["dtypes"]:
-        for kind in whole["models"]:
-            first = first_of(kind, whole["seed"])
-            yield name, first.model, first.pool[:1], max(whole["tenants"])
     for name in layers["dtypes"]:
         for problem in (PROBLEMS[each] for each in layers["problems"]):
             outputs, inputs, window, _ = problem.weight
             layer = torch.nn.Conv2d(inputs, outputs, window, padding=problem.padding, bias=False)
             yield name, layer.eval(), torch.randn(1, *problem.request), max(layers["tenants"])
+    for name in whole["dtypes"]:
+        for kind in whole["models"]:
+            first = first_of(kind, whole["seed"])
+            yield name, first.model, first.pool[:1], max(whole["tenants"])
     for kind in TESTED["kinds"]:
         for name in TESTED["dtypes"]:
             made = next(iter(zoo.load(kind, 1)))

@@ -38,6 +38,12 @@ class Noted:
         return found
 
 
+def run_once(
+    native: _native.CudaDevice, partition: _native.SmPartition, graph: _native.GraphExec
+) -> tuple[int, int]:
+    return timed(runner_of(native, partition, graph))
+
+
 def runner_of(
     native: _native.CudaDevice, partition: _native.SmPartition, graph: _native.GraphExec
 ) -> _native.Runner:
@@ -46,7 +52,7 @@ def runner_of(
     return runner
 
 
-def run_once(runner: _native.Runner) -> tuple[int, int]:
+def timed(runner: _native.Runner) -> tuple[int, int]:
     source, target = torch.zeros(1), torch.zeros(1)
     payload = _native.Payload(0, 1, [source.data_ptr()], [target.data_ptr()])
     return runner.time([payload])
@@ -59,9 +65,9 @@ def test_a_graph_runs_on_the_sms_of_its_capture(
     noted = Noted(native)
     graph = capturer.capture(home, noted)
     noted.taken()  # of the warm-up
-    run_once(runner_of(native, home, graph))
+    run_once(native, home, graph)
     assert noted.taken() == sm_ids(home.stream)
-    run_once(runner_of(native, other, graph))  # launched elsewhere, it stays at home
+    run_once(native, other, graph)  # launched elsewhere, it stays at home
     assert noted.taken() == sm_ids(home.stream)
 
 
@@ -103,12 +109,11 @@ def test_graphs_of_two_partitions_run_at_once(
     def counted() -> None:
         x.add_(1)
 
-    # Memory is taken before the latch and given back after it: either waits for the whole device.
-    runner = runner_of(native, free, capturer.capture(free, counted))
+    graph = capturer.capture(free, counted)
+    runner = runner_of(native, free, graph)  # its memory comes and goes with the device at rest
     before = float(x[0])
     with Latch() as latch:
         latch.hold(held.stream)
-        run_once(runner)  # would wait for ever behind the latch
+        timed(runner)  # would wait for ever behind the latch
     assert not latch.gave_up
-    del runner
     assert float(x[0]) == before + 1
