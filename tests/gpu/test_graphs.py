@@ -41,8 +41,18 @@ class Noted:
 def run_once(
     native: _native.CudaDevice, partition: _native.SmPartition, graph: _native.GraphExec
 ) -> tuple[int, int]:
+    return timed(runner_of(native, partition, graph))
+
+
+def runner_of(
+    native: _native.CudaDevice, partition: _native.SmPartition, graph: _native.GraphExec
+) -> _native.Runner:
     runner = _native.Runner(native, partition, inputs=[4], outputs=[4], buckets=[1])
     runner.add(1, graph)
+    return runner
+
+
+def timed(runner: _native.Runner) -> tuple[int, int]:
     source, target = torch.zeros(1), torch.zeros(1)
     payload = _native.Payload(0, 1, [source.data_ptr()], [target.data_ptr()])
     return runner.time([payload])
@@ -100,9 +110,10 @@ def test_graphs_of_two_partitions_run_at_once(
         x.add_(1)
 
     graph = capturer.capture(free, counted)
+    runner = runner_of(native, free, graph)  # its memory comes and goes with the device at rest
     before = float(x[0])
     with Latch() as latch:
         latch.hold(held.stream)
-        run_once(native, free, graph)  # would wait for ever behind the latch
+        timed(runner)  # would wait for ever behind the latch
     assert not latch.gave_up
     assert float(x[0]) == before + 1
