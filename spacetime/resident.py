@@ -159,7 +159,8 @@ class ResidentFamily:
                 runner.clear()
             self.module = None
         self.weights.remove(row)
-        self.place.capturer.release()
+        if not self.members:  # PyTorch holds what graphs used; giving it back waits for all lanes
+            self.place.capturer.release()
 
     def keep_within(self, slo_ns: int | None) -> None:
         """Forgets batch sizes of which two in a row would not meet the objective on any lane."""

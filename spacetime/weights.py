@@ -83,17 +83,24 @@ class Weights:
         """Puts memory behind a row and the values into it; OutOfMemory leaves all as it was."""
         if limit is not None and self.row_bytes > limit:
             raise OutOfMemory(tenant, self.row_bytes, limit, "its memory limit")
+        if not self._mapped(row):
+            self._capturer.release()  # what PyTorch holds for later, which waits for all lanes
+            if not self._mapped(row):
+                free, _ = self._native.memory()
+                raise OutOfMemory(tenant, self.row_bytes, free, "the device")
+        self.rows.add(row)
+        for stack, value in zip(self.stacks, values, strict=True):
+            stack[row].copy_(value)
+        self._capturer.settle()
+
+    def _mapped(self, row: int) -> bool:
         try:
             self.arena.map(row)
         except DriverError as error:
             if error.code != OUT_OF_MEMORY:
                 raise
-            free, _ = self._native.memory()
-            raise OutOfMemory(tenant, self.row_bytes, free, "the device") from None
-        self.rows.add(row)
-        for stack, value in zip(self.stacks, values, strict=True):
-            stack[row].copy_(value)
-        self._capturer.settle()
+            return False
+        return True
 
     @contextmanager
     def distinct(self, count: int) -> Iterator[list[int]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from test_device_session import X, inputs, net
 
-from spacetime import Session, weights
+from spacetime import Session, _native, weights
+from spacetime.capture import TorchFake
+from spacetime.device import on_device
 from spacetime.errors import ClosedError, UnsupportedError
 
 
@@ -51,3 +54,29 @@ def test_a_family_is_full_at_its_last_row(monkeypatch: pytest.MonkeyPatch) -> No
         session.add(net(0), example_inputs=(X,))
         with pytest.raises(UnsupportedError, match="at most 1 tenants"):
             session.add(net(1), example_inputs=(X,))
+
+
+def test_only_the_last_member_and_want_of_memory_give_pytorchs_cache_back() -> None:
+    released: list[str] = []
+
+    @dataclass(frozen=True)
+    class Counting(TorchFake):
+        def release(self) -> None:
+            released.append("given back")
+
+    driver = _native.FakeDriver("h200")
+    native = _native.FakeCudaDevice(driver)
+    with Session(on_device("fake", native), lanes=1, max_batch=2) as session:
+        place = session._registry.place
+        assert place is not None
+        session._registry.place = replace(place, capturer=Counting(native, torch.device("cpu")))
+        first, second = (session.add(net(seed), example_inputs=(X,)) for seed in range(2))
+        session.remove(first)
+        assert released == []  # others serve: it would wait for their launches
+        driver.fail(3, 2, call="cuMemCreate")  # the third row
+        again = session.add(net(2), example_inputs=(X,))
+        assert (driver.failed, released) == (["cuMemCreate"], ["given back"])
+        torch.testing.assert_close(again(X), net(2)(X), rtol=1e-4, atol=1e-5)
+        for tenant in (second, again):
+            session.remove(tenant)
+        assert len(released) == 2

@@ -8,7 +8,9 @@
 // architecture, what may be merged and split again, green contexts and their streams, order of
 // streams, events and the null stream, captures and what spoils them, graphs that run once at a
 // time with their kernels where they were captured, clusters, virtual memory, what memory is free,
-// lost contexts. SMs, and the memory's bandwidth if asked for, are shared by the kernels that meet.
+// lost contexts; of CUDA 13.1 and newer splits by parameters, locality domains and what of work
+// queues is checked. SMs, and the memory's bandwidth if asked for, are shared by the kernels that
+// meet.
 // Not modelled: priorities (kept, without effect), hardware queues, copy engines and the L2 cache
 // as things to share, occupancy (a kernel fills the SMs it may use), child graphs, per-thread
 // default streams, more than one device, MPS.
