@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from spacetime import _native
-
 from .conftest import surroundings
 
 OPEN = """
@@ -24,9 +22,6 @@ except UnsupportedError as reason:
 
 
 pytestmark = pytest.mark.usefixtures("no_device")
-UNTIL = pytest.mark.xfail(
-    not hasattr(_native, "driver_initialized"), reason="open_device lets DriverError 100 out"
-)
 
 
 def run(driver: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +31,6 @@ def run(driver: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@UNTIL
 def test_a_device_asked_for_is_unsupported_in_one_line(driver: Path) -> None:
     done = run(driver, "-c", OPEN)
     assert done.returncode == 0, done.stderr
@@ -45,7 +39,6 @@ def test_a_device_asked_for_is_unsupported_in_one_line(driver: Path) -> None:
     assert "no CUDA-capable device is detected" in line
 
 
-@UNTIL
 def test_tests_for_a_device_are_skipped_with_the_reason(newest: Path) -> None:
     file = str(Path(__file__).parents[1] / "gpu" / "test_partitions.py")
     done = run(newest, "-m", "pytest", "-m", "gpu", "-rs", "-p", "no:cacheprovider", file)
