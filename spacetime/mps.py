@@ -78,7 +78,7 @@ def attached(
     place = pipe or (Path(said) if said else next(used, _USUAL[-1]))
     log = Path(os.environ.get("CUDA_MPS_LOG_DIRECTORY", place))
     control = _kind(protocol)(place, log, program, timeout_s)
-    control.servers()
+    control.greet()
     return control
 
 

@@ -82,12 +82,16 @@ class Control:
 
     @property
     def answers(self) -> bool:
-        """Whether a daemon is there: the question NVIDIA's device plugin asks too."""
+        """Whether a daemon is there."""
         try:
-            self.default_percentage()
+            self.greet()
         except MpsError:
             return False
         return True
+
+    def greet(self) -> None:
+        """Raises MpsError where no daemon answers the question NVIDIA's device plugin asks too."""
+        self.default_percentage()
 
     def default_percentage(self) -> float:
         """Of the threads of the device, what a new client may use at most."""

@@ -26,14 +26,9 @@ class ControlV3(Control):
 
     protocol = 3
 
-    @property
-    def answers(self) -> bool:
-        """Whether a daemon of protocol 3 is there."""
-        try:
-            self.servers()
-        except MpsError:
-            return False
-        return True
+    def greet(self) -> None:
+        """Raises MpsError where no daemon of protocol 3 answers."""
+        self._servers()
 
     def default_percentage(self) -> float:
         """Raises MpsError: protocol 3 has percentages of servers only."""
