@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spacetime.core import Policy as Policy
+    from spacetime.cuda_function import CudaFunction as CudaFunction
     from spacetime.errors import CannotExport as CannotExport
     from spacetime.errors import CannotFuse as CannotFuse
     from spacetime.errors import ClosedError as ClosedError
@@ -62,6 +63,7 @@ _ERRORS = (
 )
 _HOME = {
     "Policy": "core",
+    "CudaFunction": "cuda_function",
     **dict.fromkeys(_ERRORS, "errors"),
     "WorkloadError": "workload",
     "Fused": "fusion",

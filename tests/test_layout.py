@@ -72,6 +72,7 @@ LAYERS: list[set[str]] = [
     {"example_rows", "profile_file", "interference", "monotone"},
     {
         "arguments",
+        "cuda_function",
         "modules",
         "signature",
         "snapshot",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from torch import nn
 
 import spacetime as st
 from spacetime import _native
+from spacetime.cuda_function import LaneStream
 from spacetime.errors import OutOfMemory
 
 pytestmark = pytest.mark.gpu
@@ -134,3 +138,37 @@ def test_a_lost_device_tells_its_callers_and_a_new_process_can_use_it(
     assert "DriverError" in said
     assert "code 7" in said  # 700 illegal address, or 719 and its like
     assert "torch.Size([1, 4])" in python(AFTER)
+
+
+@pytest.mark.parametrize("library", ["cupy", "numba"])
+def test_a_function_of_another_library_runs_on_its_lane(library: str) -> None:
+    pytest.importorskip(library)
+    seen: list[int] = []
+
+    def by_cupy(stream: LaneStream, x: torch.Tensor) -> object:
+        cupy = import_module("cupy")
+        seen.append(stream.handle)
+        with stream.cupy():
+            return cupy.asarray(x) * 2
+
+    def by_numba(stream: LaneStream, x: torch.Tensor) -> object:
+        cuda, y = import_module("numba.cuda"), torch.empty_like(x)
+
+        @cuda.jit  # type: ignore[untyped-decorator]
+        def twice(x, y):  # type: ignore[no-untyped-def]
+            i = cuda.grid(1)
+            y[i] = 2 * x[i]
+
+        seen.append(stream.handle)
+        twice[1, x.numel(), stream.numba()](x.view(-1), y.view(-1))
+        return y
+
+    x = torch.randn(3, 5)
+    with st.Session("cuda:0", lanes=1) as session:
+        function = by_cupy if library == "cupy" else by_numba
+        tenant = session.add(st.CudaFunction(function), example_inputs=(x,))
+        seen.clear()
+        for _ in range(3):
+            assert torch.equal(tenant.submit(x).result(), 2 * x)
+        assert 0 not in seen  # not the device's default stream
+        assert len(set(seen)) == 1
