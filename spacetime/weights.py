@@ -21,6 +21,7 @@ from spacetime.errors import DriverError, OutOfMemory, UnsupportedError
 
 MOST_TENANTS = 4096  # rows whose addresses are asked for; they cost no memory
 LEAST_TENANTS = 16  # fewer are no family: where the driver has no addresses for them, it says so
+LENT_ON_A_FAKE = 256 * 2**20  # bytes of the host's memory, where nothing is timed
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _ALIGN = 256
 
@@ -108,11 +109,15 @@ class Weights:
         are too few members, copies of the first, which go afterwards. They take half of the free
         memory at most, so that there may be fewer. Under the session's lock."""
         rows, lent = sorted(self.rows)[:count], []
-        spare = self._native.memory()[0] // 2 // self.row_bytes
-        free = (row for row in range(MOST_TENANTS) if row not in self.rows)
+        spare_bytes = self._native.memory()[0] // 2
+        if isinstance(self._native, _native.FakeCudaDevice):
+            spare_bytes = min(spare_bytes, LENT_ON_A_FAKE)
+        spare = spare_bytes // self.row_bytes
+        free = (row for row in range(self.most) if row not in self.rows)
         try:
             for row in itertools.islice(free, max(0, min(spare, count - len(rows)))):
-                self.arena.map(row)
+                if not self._mapped(row):
+                    break
                 lent.append(row)
                 for stack in self.stacks:
                     stack[row].copy_(stack[rows[0]])
