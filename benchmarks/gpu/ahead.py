@@ -136,14 +136,13 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
 
     from spacetime import zoo  # noqa: PLC0415
     from spacetime.benchmarks.gpu.contenders import first_of  # noqa: PLC0415
+    from spacetime.benchmarks.gpu.ours import layer_of  # noqa: PLC0415
     from spacetime.benchmarks.problems import PROBLEMS  # noqa: PLC0415
 
     whole, layers = CASES["models"], CASES["flops"]
     for name in layers["dtypes"]:
         for problem in (PROBLEMS[each] for each in layers["problems"]):
-            outputs, inputs, window, _ = problem.weight
-            layer = torch.nn.Conv2d(inputs, outputs, window, padding=problem.padding, bias=False)
-            yield name, layer.eval(), torch.randn(1, *problem.request), max(layers["tenants"])
+            yield name, layer_of(problem), torch.randn(1, *problem.request), max(layers["tenants"])
     for name in whole["dtypes"]:
         for kind in whole["models"]:
             first = first_of(kind, whole["seed"])

@@ -40,19 +40,21 @@ def launches(case: Case) -> Iterator[tuple[str, Launch]]:
         yield name, partial(kernel, *args)
 
 
+def layer_of(problem: Problem) -> nn.Module:
+    """A model of this layer and nothing else."""
+    if problem.convolves:
+        outputs, _, window, _ = problem.weight
+        return nn.Conv2d(
+            problem.request[0], outputs, window,
+            padding=problem.padding, groups=problem.groups, bias=False,
+        ).eval()  # fmt: skip
+    outputs, inputs = problem.weight
+    return nn.Linear(inputs, outputs, bias=False).eval()
+
+
 @cache
 def _graph(problem: Problem, dtype: torch.dtype) -> SlotGraph:
     """The layer as a session takes a model of nothing else."""
-    layer: nn.Module
-    if problem.convolves:
-        outputs, _, window, _ = problem.weight
-        layer = nn.Conv2d(
-            problem.request[0], outputs, window,
-            padding=problem.padding, groups=problem.groups, bias=False,
-        )  # fmt: skip
-    else:
-        outputs, inputs = problem.weight
-        layer = nn.Linear(inputs, outputs, bias=False)
-    layer = layer.to(dtype).eval()
+    layer = layer_of(problem).to(dtype)
     x = torch.randn(2, *problem.request).to(dtype)
     return slot_graph(layer, [layer.state_dict()], example_inputs=(x,))
