@@ -11,6 +11,7 @@ from spacetime.benchmarks import bench_goodput
 from spacetime.errors import InvalidInput
 
 
+@pytest.mark.slow
 def test_our_server_is_measured_and_recorded(tmp_path: Path) -> None:
     bench_goodput.run(quick=True, out=tmp_path, as_json=True, tenants=[2], servers=["spacetime"])
     found = json.loads((tmp_path / "goodput.json").read_text())

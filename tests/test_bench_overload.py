@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -41,6 +42,7 @@ def test_every_end_of_a_request_is_counted_once() -> None:
     assert 0 < seen.sender_cores < 1
 
 
+@pytest.mark.slow
 def test_a_bounded_pool_refuses_and_every_server_answers() -> None:
     x = torch.randn(overload_load.SHAPE)
     with overload_load.asked("thread pool", None) as pool:

@@ -67,7 +67,7 @@ def test_one_wrong_answer_fails_and_names_the_tenant_and_the_error(wrong: list[f
         judged(torch.tensor([wrong]), labels=torch.tensor([1]))
 
 
-@pytest.mark.parametrize("phase", ["zoo.load", "trial.drive"])
+@pytest.mark.parametrize("phase", ["zoo.load", pytest.param("trial.drive", marks=pytest.mark.slow)])
 def test_interrupting_ends_with_130_and_no_traceback(tmp_path: Path, phase: str) -> None:
     # The alarm is a Ctrl-C shortly after the phase began, in whatever it is then doing.
     code = f"""

@@ -18,7 +18,8 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 
-from spacetime.benchmarks.gpu import goals, script, steps
+from spacetime.benchmarks.gpu import ahead, goals, script, steps
+from spacetime.kernels import triton
 
 ROOT = Path(__file__).parent.parent
 RUN = ROOT / "benchmarks" / "gpu" / "run.sh"
@@ -244,11 +245,17 @@ def test_bad_arguments_end_with_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_prepared_is_used(tmp_path: Path, standing: Standing) -> None:
+def test_what_is_prepared_is_used(
+    tmp_path: Path, standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(ahead._examples())  # all of them take minutes
+    monkeypatch.setattr(ahead, "_examples", lambda: iter([first]))
     prepared = tmp_path / "prepared"
     assert script.main(["--prepare", str(prepared)]) == 0
     facts = json.loads((prepared / "manifest.json").read_text())
     assert facts["cases"]["models"]["models"] == ["resnet-50"]
+    if triton.available:
+        assert facts["kernels"]["listed"] > 0
     (prepared / "choices").mkdir()
     (prepared / "choices" / "h200.json").write_text('{"chosen": {"a": "b"}}')
     standing.run(

@@ -108,6 +108,7 @@ def test_fastapi_tells_what_a_session_refuses_by_status(monkeypatch: pytest.Monk
     assert "input" in told["/wrong"][1]
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_both_ways(tmp_path: Path) -> None:
     if why := missing("in_fastapi"):
         pytest.skip(why)

@@ -74,7 +74,7 @@ def test_what_no_plan_keeps_is_said_and_planned_all_the_same(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "words",
     [
-        ["plan", S1, "--profiles", PROFILES, "--json"],
+        pytest.param(["plan", S1, "--profiles", PROFILES, "--json"], marks=pytest.mark.slow),
         ["plan", S1, "--profiles", PROFILES, "--advise", "--json"],
         ["compare", S1, "--profiles", PROFILES, "--planner", "exact", "--duration", "1", "--json"],
     ],

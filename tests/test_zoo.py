@@ -44,6 +44,7 @@ def test_photograph_models_tell_pictures_apart(kind: str) -> None:
     assert len(set(scores.argmax(1).tolist())) > 5
 
 
+@pytest.mark.slow
 def test_all_takes_each_kind_in_turn() -> None:
     names = [entry.name for entry in zoo.load("all", 5)]
     assert names == ["digit-0", "resnet-0", "mobilenet-0", "transformer-0", "odd-1"]
