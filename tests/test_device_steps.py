@@ -78,6 +78,7 @@ def test_a_probe_that_breaks_its_process_breaks_no_other(
       contexts) exec tail -f /dev/null;;
       *) echo "{\\"pid\\": $$, \\"queues\\": \\"${CUDA_DEVICE_MAX_CONNECTIONS:-}\\"}";;
     esac"""
+    before = psutil.Process().children()  # of other tests: torch's compiler keeps its workers
     found = answered(monkeypatch, tmp_path, loop, timeout_s=3.0)
     assert [*found] == [*names.QUESTIONS]
     bad = {name: told["status"] for name, told in found.items() if told["status"] != "ok"}
@@ -87,7 +88,7 @@ def test_a_probe_that_breaks_its_process_breaks_no_other(
     assert pids["versions"] == pids["sm_ids"] != pids["clusters"] == pids["gpm"]
     assert len({pids[name] for name in ("sm_ids", "sm_ids_again", "queues_8", "queues_32")}) == 4
     assert found["queues_8"]["answer"]["queues"] == "8"
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= set(before)
 
 
 def test_without_a_device_only_the_first_probe_is_told(
