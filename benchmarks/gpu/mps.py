@@ -60,11 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def tell(row: Row | None = None) -> None:
         if row is not None:
             record["rows"].append(row)
-            rates = f"{row['way']}, {row['launched']}, R={row['tenants']}"
-            print(f"{rates}: {row['tflops']:.3g} TFLOP/s", flush=True)
         if asked.out is not None:
             asked.out.parent.mkdir(parents=True, exist_ok=True)
             replace_text(asked.out, json.dumps(record, indent=1) + "\n")
+        if row is not None:  # what was said is written
+            rates = f"{row['way']}, {row['launched']}, R={row['tenants']}"
+            print(f"{rates}: {row['tflops']:.3g} TFLOP/s", flush=True)
 
     # Ended in order, so that no worker and no daemon outlives this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
