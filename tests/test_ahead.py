@@ -148,3 +148,22 @@ def test_a_device_compiles_each_kernel_once_in_a_session(
         first, second = (capturer.compile(lambda: kernels) for _ in range(2))
     assert first.startswith("1 compiled ahead in ")
     assert second == "0 compiled ahead in 0.0 s by 0 processes, 1 found in the cache"
+
+
+def test_a_kernel_that_refuses_its_operands_ends_no_list() -> None:
+    """Boxes take channels-last operands only; what follows such a layer is listed all the same."""
+    layers = (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 32, 3, padding=1))
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 64, 10)).eval().bfloat16()
+    example = (torch.randn(1, 64, 8, 8).bfloat16(),)
+    listed = [
+        json.loads(kernel)
+        for kernel in kernels_for([(model, example)], "h200", sizes=(132,), max_batch=2)
+    ]
+    sizes = {
+        (kernel["kernel"], kernel["arguments"]["OUTPUTS"])
+        for kernel in listed
+        if "OUTPUTS" in kernel["arguments"]
+    }
+    assert {("gemm.gemm", 64), ("gemm.gemm", 32), ("gemm.gemm", 10), ("tma.boxes", 32)} <= sizes
+    boxes = next(json.dumps(kernel) for kernel in listed if kernel["kernel"] == "tma.boxes")
+    assert ahead.compile_all([boxes], 90).failed == ()

@@ -53,6 +53,9 @@ def wanted(launch: Any) -> str:
         if hasattr(value, "data_ptr"):
             aligned = value.is_meta or value.data_ptr() % 16 == 0
             arguments[param.name] = {"pointer": str(value.dtype).split(".")[-1], "aligned": aligned}
+        elif hasattr(value, "block_shape"):  # a descriptor: its type and box are what counts
+            kind = str(value.base.dtype).split(".")[-1]
+            arguments[param.name] = {"boxes": kind, "box": list(value.block_shape)}
         elif param.is_constexpr or value is None:
             arguments[param.name] = value
         else:
@@ -144,9 +147,20 @@ def _like(value: int) -> int:
 
 
 def _value(value: Any) -> Any:
+    if isinstance(value, dict) and "boxes" in value:
+        return _boxes(value["boxes"], value["box"])
     if isinstance(value, dict):
         return _Pointer(value["pointer"], value["aligned"])
     return tuple(value) if isinstance(value, list) else value
+
+
+def _boxes(dtype: str, box: list[int]) -> Any:
+    """A descriptor that Triton compiles the same kernel for: of a tensor as large as one box."""
+    import torch  # noqa: PLC0415
+    from triton.tools.tensor_descriptor import TensorDescriptor  # noqa: PLC0415
+
+    base = torch.empty(box, dtype=getattr(torch, dtype), device="meta")
+    return TensorDescriptor(base, box, [*base.stride()], box)
 
 
 class _Pointer:

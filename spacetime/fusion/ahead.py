@@ -70,8 +70,8 @@ class _Listing:
         launch = import_module("spacetime.kernels.triton.launch")
         wanted = import_module("spacetime.kernels.triton.ahead").wanted
         for kernel in ours.values():
-            with launch.noting() as launches:
-                answer = kernel(*args)
+            with launch.noting() as launches, suppress(ValueError):
+                answer = kernel(*args)  # or it refuses these operands, as it does when timed
             self._found.update(wanted(each) for each in launches)
         given = None if answer is None else self._before(answer)
         operation.chosen.pop(slots, None)
