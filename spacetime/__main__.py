@@ -8,7 +8,7 @@ from spacetime.interruption import INTERRUPTED, end_now
 def main() -> None:
     """The command; Ctrl-C ends it in a line also while its parts are imported."""
     try:
-        from spacetime.cli import main as run  # noqa: PLC0415
+        from spacetime.cli.root import main as run  # noqa: PLC0415
 
         run()
     except KeyboardInterrupt:

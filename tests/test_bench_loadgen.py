@@ -39,7 +39,7 @@ def test_without_loadgen_it_is_one_line() -> None:
     code = (
         "import sys; sys.modules['mlperf_loadgen'] = None;"
         "sys.argv[1:] = ['bench', 'loadgen', '--quick'];"
-        "from spacetime.cli import main; main()"
+        "from spacetime.cli.root import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2

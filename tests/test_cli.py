@@ -14,11 +14,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from spacetime import cli, cli_options, demo
+from spacetime import demo
+from spacetime.cli import options, root
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.workload import WorkloadError
 
-MAIN = "from spacetime.cli import main; main()"
+MAIN = "from spacetime.cli.root import main; main()"
 
 
 def spacetime(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +29,7 @@ def spacetime(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom spacetime.cli import main\nsys.argv = ['spacetime', '--help']\n"
+        "import sys\nfrom spacetime.cli.root import main\nsys.argv = ['spacetime', '--help']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'torch', 'numpy', 'rich', 'matplotlib', 'transformers', 'yaml'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
@@ -68,7 +69,7 @@ FILES_OUT = [
 FOLDERS_OUT = [
     ("verify", "--out"), ("demo", "--out"), ("run", "none.yaml", "--out"),
     ("compare", "none.csv", "--profiles", "none.csv", "--out"),
-    *((*("bench", topic), "--out") for topic in sorted(cli._bench_sources())),
+    *((*("bench", topic), "--out") for topic in sorted(root._bench_sources())),
 ]  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def test_where_nothing_can_be_written_is_found_out_before_the_run(
         "file": "is no folder"
     }  # fmt: skip
     for path, says in cases.items():
-        done = CliRunner().invoke(cli.cli, [*words, str(tmp_path / path)])
+        done = CliRunner().invoke(root.cli, [*words, str(tmp_path / path)])
         assert done.exit_code == 2, path
         assert f"'{words[-1]}'" in done.output, path
         assert says in " ".join(done.output.split()), path
@@ -92,10 +93,10 @@ def test_where_nothing_can_be_written_is_found_out_before_the_run(
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
     there = tmp_path / "plan.json"
     there.write_text("kept")
-    assert cli_options.OUT_FILE.convert(str(there), None, None) == there
+    assert options.OUT_FILE.convert(str(there), None, None) == there
     assert there.read_text() == "kept"
-    assert cli_options.OUT_FILE.convert("/dev/null", None, None) == Path("/dev/null")
-    assert cli_options.OUT.convert(str(tmp_path / "a" / "b"), None, None) == tmp_path / "a" / "b"
+    assert options.OUT_FILE.convert("/dev/null", None, None) == Path("/dev/null")
+    assert options.OUT.convert(str(tmp_path / "a" / "b"), None, None) == tmp_path / "a" / "b"
     assert [*tmp_path.iterdir()] == [there]
 
 
@@ -121,16 +122,16 @@ def test_errors_become_one_line_and_a_status(
 
     monkeypatch.setattr(demo, "run", fail)
     monkeypatch.setattr(sys, "argv", ["spacetime", "demo"])
-    assert cli.status() == status
+    assert root.status() == status
     complaint = capsys.readouterr().err.strip()
     assert complaint.startswith("spacetime: ")
     assert "\n" not in complaint
 
 
 def test_doctor_says_which_cores_and_whether_the_extension_is_there() -> None:
-    shown = CliRunner().invoke(cli.cli, ["doctor"])
+    shown = CliRunner().invoke(root.cli, ["doctor"])
     assert shown.exit_code == 0
-    facts = json.loads(CliRunner().invoke(cli.cli, ["doctor", "--json"]).output)
+    facts = json.loads(CliRunner().invoke(root.cli, ["doctor", "--json"]).output)
     assert facts["device"] == "cpu"
     assert facts["cores"]
     assert all(name in shown.output for name in facts)
@@ -149,7 +150,7 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
     ) -> None:
         seen.update(quick=quick, out=out, as_json=as_json, rounds=rounds, tenants=tenants)
 
-    command = cli._bench_command("topic", run, "What it measures.")
+    command = root._bench_command("topic", run, "What it measures.")
     assert CliRunner().invoke(command, []).exit_code == 0
     assert seen == {
         "quick": False, "out": None, "as_json": False, "rounds": 3, "tenants": None
@@ -174,7 +175,7 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
 
 def bench_command(*words: str) -> click.Context:
     """The command line after `spacetime bench`, read but not run."""
-    group = cli.bench
+    group = root.bench
     assert isinstance(group, click.Group)
     command = group.get_command(click.Context(group), words[0])
     assert command is not None
@@ -182,7 +183,7 @@ def bench_command(*words: str) -> click.Context:
 
 
 def test_every_benchmark_is_a_command() -> None:
-    for topic in cli._bench_sources():
+    for topic in root._bench_sources():
         seen = bench_command(topic, "--quick", "--json", "--seed", "0").params
         assert (seen["quick"], seen["as_json"], seen["seed"], seen["out"]) == (True, True, 0, None)
 
@@ -212,18 +213,18 @@ def test_what_made_a_record_is_a_command(path: Path) -> None:
     ],
 )
 def test_a_bad_value_for_a_benchmark_is_named(words: tuple[str, ...], field: str) -> None:
-    done = CliRunner().invoke(cli.cli, ["bench", *words])
+    done = CliRunner().invoke(root.cli, ["bench", *words])
     assert done.exit_code == 2 or isinstance(done.exception, InvalidInput)
     assert field in f"{done.output}{done.exception}"
 
 
 def test_bench_lists_the_topics_there_are() -> None:
-    group = cli.bench
+    group = root.bench
     assert isinstance(group, click.Group)
     folder = Path(__file__).parent.parent / "benchmarks"
     topics = {file.stem.removeprefix("bench_") for file in folder.glob("bench_*.py")}
     assert set(group.list_commands(click.Context(group))) == topics
-    shown = CliRunner().invoke(cli.cli, ["bench", "--help"])
+    shown = CliRunner().invoke(root.cli, ["bench", "--help"])
     assert shown.exit_code == 0
     assert all(topic in shown.output for topic in topics)
 
@@ -238,9 +239,9 @@ def commands(group: click.Group, *words: str) -> list[tuple[str, ...]]:
     return found
 
 
-@pytest.mark.parametrize("words", commands(cli.cli), ids=lambda words: " ".join(words) or "all")
+@pytest.mark.parametrize("words", commands(root.cli), ids=lambda words: " ".join(words) or "all")
 def test_help_fits_eighty_columns_and_is_not_cut(words: tuple[str, ...]) -> None:
-    shown = CliRunner().invoke(cli.cli, [*words, "--help"], terminal_width=80)
+    shown = CliRunner().invoke(root.cli, [*words, "--help"], terminal_width=80)
     assert shown.exit_code == 0
     assert max(map(len, shown.output.splitlines())) <= 80
     assert not [line for line in shown.output.splitlines()[1:] if re.search(r"\w\.\.\.$", line)]

@@ -13,7 +13,7 @@ from published import parvagpu
 from published import scenario as published_scenario
 
 from spacetime import profile_file, scenario_file
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.comparison import Verdict, compare
 from spacetime.devices import device
 from spacetime.plan import PlanOptions

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from spacetime import device_file, devices, mig, profile_file
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.devices import DEVICES, device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PLANNERS, PlanOptions, check, planner

@@ -12,7 +12,7 @@ import click
 import pytest
 
 import spacetime as st
-from spacetime import cli
+from spacetime.cli import root
 from spacetime.workload import InputSpec, Tenant
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def commands(page: str) -> Iterator[list[str]]:
 
 def named(words: list[str]) -> tuple[click.Command, list[str]]:
     """The command that the words name, and the words behind it. Raises KeyError."""
-    command: click.Command = cli.cli
+    command: click.Command = root.cli
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(click.Context(command), words[0].rstrip(",."))
         if found is None:
@@ -53,7 +53,7 @@ def options(command: click.Command) -> set[str]:
 
 def every_option() -> set[str]:
     """The options of all commands."""
-    groups: list[click.Command] = [cli.cli]
+    groups: list[click.Command] = [root.cli]
     found: set[str] = set()
     while groups:
         command = groups.pop()

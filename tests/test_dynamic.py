@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import cli, profile_file
+from spacetime import profile_file
 from spacetime.benchmarks import bench_controller
+from spacetime.cli import root
 from spacetime.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.core import Policy
 from spacetime.dynamic import DynamicOptions, DynamicRun, Keep, Oracle, simulate_dynamic
@@ -287,13 +288,13 @@ def test_the_command_moves_a_plan_through_a_day(tmp_path: Path) -> None:
         str(tmp_path / "p.csv"), "--controller", "--planner", "parvagpu", "--duration", "60",
         "--start-ms", "100",
     ]  # fmt: skip
-    shown = CliRunner().invoke(cli.cli, given, catch_exceptions=False)
+    shown = CliRunner().invoke(root.cli, given, catch_exceptions=False)
     assert "device-hours in 60 s" in shown.output
-    report = json.loads(CliRunner().invoke(cli.cli, [*given, "--json"]).output)
+    report = json.loads(CliRunner().invoke(root.cli, [*given, "--json"]).output)
     assert report["format"] == "spacetime.dynamic/1"
     assert len(report["periods"]) == 12
     assert report["moves"]
-    refused = CliRunner().invoke(cli.cli, [*given, "--late"])
+    refused = CliRunner().invoke(root.cli, [*given, "--late"])
     assert isinstance(refused.exception, UnsupportedError)
     assert str(refused.exception) == "--late: does not go with --controller"
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spacetime import profile_file, profile_import, recorded, scenario_file, workload_file
-from spacetime.cli import status
+from spacetime.cli.root import status
 from spacetime.errors import SpacetimeError
 from spacetime.plan import plan_json
 

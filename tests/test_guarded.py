@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from test_plan_paris import A100, FULL, point
 
 from spacetime import profile_file
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.errors import InfeasibleError
 from spacetime.guarded import Guarded
 from spacetime.plan import PlanOptions, check, plan_json, planner

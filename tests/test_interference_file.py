@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from test_plan_igniter import CURVES, points
 
 from spacetime import profile_file
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.errors import ProfileError
 from spacetime.interference import PUBLISHED, Constant, Interference, Linear, Use
 from spacetime.interference_file import read

@@ -233,7 +233,7 @@ def test_a_recording_is_replayed_to_several_tenants(
 # A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
 MAIN = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from spacetime.cli import main; main()"
+    "from spacetime.cli.root import main; main()"
 )
 
 

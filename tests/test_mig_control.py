@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacetime import mig
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.devices import device
 from spacetime.errors import MigError, PlanError, UnsupportedError
 from spacetime.mig import Placement

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from spacetime import profile_file
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError
 from spacetime.plan import PLANNERS, Plan, PlanOptions, check, plan_json, planner

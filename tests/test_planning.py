@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from test_planners import EVERY_KIND
 
 from spacetime import profile_file
-from spacetime.cli import cli
-from spacetime.cli_plan import EXPORTS as NAMED_EXPORTS
-from spacetime.cli_plan import PLANNERS
-from spacetime.cli_profile import FORMATS
+from spacetime.cli.plan import EXPORTS as NAMED_EXPORTS
+from spacetime.cli.plan import PLANNERS
+from spacetime.cli.profile import FORMATS
+from spacetime.cli.root import cli
 from spacetime.plan import PLANNERS as REGISTERED
 from spacetime.plan.export import EXPORTS
 from spacetime.plan.plan_json import loads
@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> tuple[str, str, str]:
 
 def spacetime(*arguments: str, blocked: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     block = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))"
-    command = [sys.executable, "-c", f"{block}\nfrom spacetime.cli import main; main()"]
+    command = [sys.executable, "-c", f"{block}\nfrom spacetime.cli.root import main; main()"]
     return subprocess.run(
         [*command, *arguments], capture_output=True, text=True, check=False, timeout=120
     )

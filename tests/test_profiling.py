@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from spacetime import profile_file, profile_rounds, profiler, workload_file
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.device import open_device
 from spacetime.errors import ProfileError
 from spacetime.profile import Point

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import Latch, X, mlp
 
-from spacetime import Recording, Session, _native, cli, replay
+from spacetime import Recording, Session, _native, replay
+from spacetime.cli import root
 from spacetime.core import PRESETS
 from spacetime.errors import InvalidInput, RecordingError, ReplayError
 from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, Noise, TenantSpec, simulate
@@ -244,7 +245,7 @@ def test_the_command_says_which_in_one_line(
         path.write_bytes(data)
     monkeypatch.setattr("sys.argv", ["spacetime", "replay", str(path)])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        root.main()
     out, err = capsys.readouterr()
     assert end.value.code == status
     assert says in err
@@ -255,5 +256,5 @@ def test_the_command_says_which_in_one_line(
 def test_the_command_prints_json(tmp_path: Path) -> None:
     path = tmp_path / "run.recording"
     Recording(sealed(BODY).data).save(path)
-    said = json.loads(CliRunner().invoke(cli.cli, ["replay", str(path), "--json"]).output)
+    said = json.loads(CliRunner().invoke(root.cli, ["replay", str(path), "--json"]).output)
     assert (said["same"], said["requests"], said["difference"]) == (True, 40, None)

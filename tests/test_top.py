@@ -21,7 +21,7 @@ from hypothesis import strategies as some
 from rich.cells import cell_len
 from rich.console import Console
 
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.errors import InvalidInput
 from spacetime.top import Reading, address, parse, summary
 from spacetime.top_tables import tables
@@ -170,7 +170,7 @@ def watching(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Callable[...,
     url = f"http://127.0.0.1:{port}/metrics"
     main = (  # a shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from spacetime.cli import main; main()"
+        "from spacetime.cli.root import main; main()"
     )
     top = subprocess.Popen(
         [sys.executable, "-c", main, "top", "--url", url, "--interval", "0.05"],

@@ -14,7 +14,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from spacetime import cli, verify
+from spacetime import verify
+from spacetime.cli import root
 from spacetime.device import open_device
 from spacetime.errors import UnsupportedError
 from spacetime.kernels import stress_cpu
@@ -159,7 +160,7 @@ def test_a_pair_is_judged_by_the_bounds_of_what_it_shares(
 def test_one_lane_cannot_be_isolated_from_nobody() -> None:
     with pytest.raises(UnsupportedError, match="at least 2"):
         verify.run(device="cpu", lanes=1)
-    assert CliRunner().invoke(cli.cli, ["verify", "--lanes", "1"]).exit_code == 2
+    assert CliRunner().invoke(root.cli, ["verify", "--lanes", "1"]).exit_code == 2
 
 
 def test_a_fake_devices_isolation_is_not_certified() -> None:

@@ -72,7 +72,7 @@ class Served:
 # A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
 MAIN = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from spacetime.cli import main; main()"
+    "from spacetime.cli.root import main; main()"
 )
 
 

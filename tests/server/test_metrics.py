@@ -13,7 +13,7 @@ from served_models import Gate
 from serving import serving, settled, tenant
 from test_http import ONE, change, infer
 
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.server.serve import Server
 from spacetime.top import parse, summary
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from process import ANY, Served, command, refused, running, send, told, work_file
 
-from spacetime.cli import BAD_INPUT, cli
+from spacetime.cli.root import BAD_INPUT, cli
 from spacetime.workload import WorkloadError
 
 ONE = "rate_rps: 1, example_inputs: [{shape: [1, 3], datatype: FP32}]"

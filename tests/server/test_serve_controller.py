@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from process import Served, running, send, told, work_file
 
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 from spacetime.errors import PlanError
 
 CORES = len(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from process import refused, running, send, told, work_file
 
-from spacetime.cli import cli
+from spacetime.cli.root import cli
 
 CORES = len(os.sched_getaffinity(0))
 WORK = """

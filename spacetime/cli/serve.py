@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, ISOLATION, Number
+from spacetime.cli.options import FILE, ISOLATION, Number
 from spacetime.core import PRESETS
 
 PORT = click.IntRange(0, 65535)

@@ -23,13 +23,13 @@ from typing import Any, get_args, get_origin
 import click
 
 from spacetime import __version__
-from spacetime.cli_mig import mig
-from spacetime.cli_options import OUT, Number
-from spacetime.cli_plan import plan
-from spacetime.cli_profile import profile
-from spacetime.cli_run import run
-from spacetime.cli_serve import serve, top
-from spacetime.cli_simulate import compare, replay, simulate
+from spacetime.cli.mig import mig
+from spacetime.cli.options import OUT, Number
+from spacetime.cli.plan import plan
+from spacetime.cli.profile import profile
+from spacetime.cli.run import run
+from spacetime.cli.serve import serve, top
+from spacetime.cli.simulate import compare, replay, simulate
 from spacetime.errors import (
     InfeasibleError,
     InvalidInput,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, OUT_FILE, Number
+from spacetime.cli.options import FILE, OUT_FILE, Number
 
 PLANNERS = (
     "spacetime",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import OUT_FILE
+from spacetime.cli.options import OUT_FILE
 
 FORMATS = ("parvagpu", "gpulet")
 KINDS = ("mig", "sm", "mps")

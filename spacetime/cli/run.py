@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, ISOLATION, OUT, Number
+from spacetime.cli.options import FILE, ISOLATION, OUT, Number
 from spacetime.core import PRESETS
 
 

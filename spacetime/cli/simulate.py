@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE, OUT, OUT_FILE, Number
+from spacetime.cli.options import FILE, OUT, OUT_FILE, Number
 from spacetime.core import PRESETS
 from spacetime.errors import UnsupportedError
 from spacetime.plan.planner import PLANNERS

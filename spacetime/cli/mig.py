@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli_options import FILE
+from spacetime.cli.options import FILE
 
 ON = click.option(
     "--on",
