@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from spacetime import embed
+from spacetime.commands import embed
 
 SOURCE = Path(__file__).with_name("capi_dispatch.c")
 

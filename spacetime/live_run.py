@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from spacetime import devices, profile_file, workload_file
+from spacetime.commands.simulate import percent, read_plan, tenants_table
 from spacetime.errors import PlanError
 from spacetime.interruption import Interruption
 from spacetime.live_controller import LiveController, summary
@@ -32,7 +33,6 @@ from spacetime.plan import planner as make
 from spacetime.planned_session import LEAST_BATCH, PlannedSession
 from spacetime.profile import Profiles
 from spacetime.session import Session
-from spacetime.simulation import percent, read_plan, tenants_table
 from spacetime.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, Workload

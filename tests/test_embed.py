@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from spacetime import __version__, embed
+from spacetime import __version__
 from spacetime.benchmarks import capi_way
+from spacetime.commands import embed
 
 ROOT = Path(__file__).parent.parent
 HEADER = ROOT / "csrc" / "capi" / "spacetime.h"

@@ -12,9 +12,9 @@ import pytest
 from published import A100
 
 from spacetime import profile_file, workload_file
+from spacetime.commands.plan import grows
 from spacetime.plan import plan_json
 from spacetime.plan_simulator import simulate_plan
-from spacetime.planning import grows
 from spacetime.profile import Point, Profiles
 
 PROFILES = str(A100 / "profiles.csv")

@@ -14,8 +14,11 @@ from hypothesis import strategies as some
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from spacetime import doctor, mig_command, planning, scoreboard, simulation
+from spacetime import doctor
 from spacetime.benchmarks import record
+from spacetime.commands import compare as scoreboard
+from spacetime.commands import mig, simulate
+from spacetime.commands import plan as planning
 from spacetime.comparison import compare
 from spacetime.demo import verdict
 from spacetime.devices import device
@@ -112,7 +115,7 @@ def simulated() -> Sequence[FittedTable]:
     report = plan_report(
         simulate_plan(plan, workload, points, SimOptions(duration_ns=10**9, replications=1))
     )
-    return simulation.tenants_table(report), simulation._partitions(report)
+    return simulate.tenants_table(report), simulate._partitions(report)
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -127,7 +130,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, width: int, print_it: Callable[[], ob
     monkeypatch.setenv("COLUMNS", str(width))
     console = Console(width=width)
     with console.capture() as said:
-        for module in (planning, doctor, mig_command, verify_tables):
+        for module in (planning, doctor, mig, verify_tables):
             monkeypatch.setattr(module, "Console", lambda **_: console)
         print_it()
     return said.get()
@@ -145,7 +148,7 @@ def test_commands_that_print_by_themselves(monkeypatch: pytest.MonkeyPatch, widt
             workload, points, facts, PlanOptions(), planner("parvagpu"), as_json=False
         ),
         lambda: doctor.show(dict(told())),
-        lambda: mig_command.show(FakeNvml("h200-141gb", 2), as_json=False),
+        lambda: mig.show(FakeNvml("h200-141gb", 2), as_json=False),
         lambda: verify_tables.show(certificate),
     ):
         said = shown(monkeypatch, width, print_it)

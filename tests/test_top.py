@@ -22,9 +22,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from spacetime.cli.root import cli
+from spacetime.commands.top import Reading, address, parse, summary
+from spacetime.commands.top_screen import tables
 from spacetime.errors import InvalidInput
-from spacetime.top import Reading, address, parse, summary
-from spacetime.top_tables import tables
 
 HOME = b"\x1b[H"  # begins a picture
 NAMES = ("resnet", "a-name-that-no-narrow-terminal-holds", "[red]x", "名前")

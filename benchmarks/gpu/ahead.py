@@ -1,6 +1,6 @@
 """What a device's machine need not do itself: prepared elsewhere, carried there, and used there.
 
-The one seam to admission's compiler: `spacetime.prepare` lists on the simulated device the kernels
+The one seam to admission's compiler: `spacetime.commands.prepare` lists on the simulated device the kernels
 that a session tunes among, and `kernels.triton.ahead` compiles a list in processes. A version that
 lacks them says so, and compiles at admission.
 """
@@ -96,7 +96,7 @@ def _or_refused(verb: Callable[[Path], Facts], file: Path) -> Facts:
     try:
         return verb(file)
     except ModuleNotFoundError as why:
-        if why.name not in {"spacetime.prepare", "spacetime.kernels.triton.ahead", "triton"}:
+        if why.name not in {"spacetime.commands.prepare", "spacetime.kernels.triton.ahead", "triton"}:
             raise
         return {"refused": f"no {why.name} here: kernels are compiled at admission"}
     except (SpacetimeError, ValueError) as why:
@@ -112,7 +112,7 @@ def _compile(file: Path) -> Facts:
 
 def _list(file: Path) -> Facts:
     """Writes the kernels of what is measured, and of the mixtures that are tested."""
-    listing = import_module("spacetime.prepare")
+    listing = import_module("spacetime.commands.prepare")
     written = import_module("spacetime.kernels.triton.ahead").written
     from spacetime.benchmarks.gpu.rig import precision  # noqa: PLC0415 - torch
 

@@ -217,7 +217,7 @@ def read(path: Path) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """main(): the command above; 1 where a kernel did not compile."""
     parser = argparse.ArgumentParser(description="Compile a list of kernels into Triton's cache.")
-    parser.add_argument("file", type=Path, help="what python -m spacetime.prepare wrote")
+    parser.add_argument("file", type=Path, help="what python -m spacetime.commands.prepare wrote")
     parser.add_argument("--capability", type=int, default=90, help="90 for compute capability 9.0")
     parser.add_argument("--processes", type=int, default=0, help="0: cores - 1")
     given = parser.parse_args(arguments)

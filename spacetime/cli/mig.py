@@ -21,7 +21,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _module() -> Any:
-    return import_module("spacetime.mig_command")
+    return import_module("spacetime.commands.mig")
 
 
 @click.group(short_help="MIG instances: list, check, apply, destroy.")

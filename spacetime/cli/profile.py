@@ -73,15 +73,15 @@ def profile(*, device: str | None, predict: str | None, form: str | None, **opti
     extent = {name: options[name] for name in ("units", "batches", "procs")}
     if form is not None:
         _only("--import", options, ())
-        import_module("spacetime.planning").import_profiles(form=form, **common)
+        import_module("spacetime.commands.plan").import_profiles(form=form, **common)
     elif predict is not None:
         _only("--predict", options, (*extent, "kind", "dtype"))
         which = {"name": predict, "kind": options["kind"], "dtype": options["dtype"]}
-        import_module("spacetime.profiling").predict(**which, **common, **extent)
+        import_module("spacetime.commands.profile").predict(**which, **common, **extent)
     else:
         _only("--device", options, (*extent, "fused", "rounds", "fresh"))
         how = {name: options[name] for name in ("fused", "rounds", "fresh")}
-        import_module("spacetime.profiling").measure(name=device, **how, **common, **extent)
+        import_module("spacetime.commands.profile").measure(name=device, **how, **common, **extent)
 
 
 def _only(way: str, options: dict[str, Any], taken: tuple[str, ...]) -> None:

@@ -68,7 +68,7 @@ BAD_INPUT = (
 def cli(ctx: click.Context, /, **asked: bool) -> None:
     """Many neural networks share one accelerator in space and in time."""
     if any(asked.values()):
-        embed = import_module("spacetime.embed")
+        embed = import_module("spacetime.commands.embed")
         click.echo(" ".join(getattr(embed, name)() for name, wanted in asked.items() if wanted))
     elif ctx.invoked_subcommand is None:
         raise click.UsageError("Missing command.", ctx)

@@ -25,7 +25,7 @@ MANY = click.IntRange(1, 1_000_000)
 @click.option("--json", "as_json", is_flag=True, help="Print one reading as JSON.")
 def top(**options: Any) -> None:
     """Watch a server: tenants, lanes, queues, attainment, units. The key q ends it."""
-    import_module("spacetime.top").from_options(**options)
+    import_module("spacetime.commands.top").from_options(**options)
 
 
 @click.command(short_help="Serve a workload's tenants over HTTP and gRPC.")
@@ -71,4 +71,4 @@ def top(**options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
 def serve(**options: Any) -> None:
     """Serve a workload's tenants: Open Inference Protocol v2 over HTTP and gRPC."""
-    import_module("spacetime.serving").from_options(**options)
+    import_module("spacetime.commands.serve").from_options(**options)

@@ -52,12 +52,12 @@ def simulate(*, controller: bool, **options: Any) -> None:
     """Run a plan of many devices under a workload, in virtual time."""
     moving = {name: options.pop(name) for name in MOVING}
     if not controller:
-        import_module("spacetime.simulation").from_options(**options)
+        import_module("spacetime.commands.simulate").from_options(**options)
         return
     for name, default in FIXED.items():
         if options.pop(name) != default:
             raise UnsupportedError(f"--{name.replace('_', '-')}: does not go with --controller")
-    import_module("spacetime.controlled").from_options(**options, **moving)
+    import_module("spacetime.commands.simulate_controlled").from_options(**options, **moving)
 
 
 @click.command(short_help="Compare planners on scenarios.")
@@ -83,7 +83,7 @@ def simulate(*, controller: bool, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def compare(**options: Any) -> None:
     """Compare planners on scenarios: a folder of workloads, one workload, or a CSV."""
-    import_module("spacetime.scoreboard").from_options(**options)
+    import_module("spacetime.commands.compare").from_options(**options)
 
 
 @click.command(short_help="Does a recorded run decide the same again?")

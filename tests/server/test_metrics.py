@@ -14,8 +14,8 @@ from serving import serving, settled, tenant
 from test_http import ONE, change, infer
 
 from spacetime.cli.root import cli
+from spacetime.commands.top import parse, summary
 from spacetime.server.serve import Server
-from spacetime.top import parse, summary
 
 # What Triton documents for a model; perf_analyzer and dashboards look for these.
 TRITON = {

@@ -1,7 +1,7 @@
 """What a device needs compiled for its models, worked out without the device.
 
-    python -m spacetime.prepare work.yaml --device h200 --out kernels.json
-    python -m spacetime.prepare --zoo resnet --sizes 48,84 --precision bf16 --out kernels.json
+    python -m spacetime.commands.prepare work.yaml --device h200 --out kernels.json
+    python -m spacetime.commands.prepare --zoo resnet --sizes 48,84 --precision bf16 --out kernels.json
 
 A session on the simulated device admits each model by the path of a real one and lists the kernels
 that tuning would launch; nothing is timed. `python -m spacetime.kernels.triton.ahead` compiles the
@@ -94,7 +94,7 @@ def _examples(given: argparse.Namespace, dtype: torch.dtype | None) -> Iterator[
 def main(arguments: Sequence[str] | None = None) -> int:
     """main(): the commands above; 2 for what is wrong with the workload or the device."""
     plain = argparse.RawDescriptionHelpFormatter
-    name = "python -m spacetime.prepare"
+    name = "python -m spacetime.commands.prepare"
     parser = argparse.ArgumentParser(prog=name, description=__doc__, formatter_class=plain)
     parser.add_argument("workload", type=Path, nargs="?", help="whose models are to be served")
     parser.add_argument("--zoo", action="append", default=[], choices=zoo.KINDS)

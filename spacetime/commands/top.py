@@ -29,9 +29,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.live import Live
 
+from spacetime.commands.top_screen import tables
 from spacetime.errors import InvalidInput
 from spacetime.interruption import Interruption
-from spacetime.top_tables import tables
 
 TIMEOUT_S = 10.0
 PORT = 8002  # where a server's metrics are unless told otherwise

@@ -1,0 +1,7 @@
+"""What each command does: it reads files, calls the library and prints. `commands/plan.py` belongs
+to `cli/plan.py`, and so on.
+
+May import: demo, devices, fusion, isolation, kernels, live, models, plan, planners, plots,
+profiles, reports, server, session, simulation, terminal, verify, workload.
+Start with `simulate.py`, the shortest way from files to a table.
+"""
