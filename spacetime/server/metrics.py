@@ -14,9 +14,9 @@ from spacetime import __version__
 from spacetime.counters import Counters, LaneCounters, TenantCounters
 from spacetime.live_controller import LANES, STEPS, LiveController
 from spacetime.planned_session import PlannedSession
-from spacetime.server import body
-from spacetime.server.http import Send, options, send_answer
-from spacetime.server.intake import Answer, refused
+from spacetime.server.http import body
+from spacetime.server.http.application import Send, options, send_answer
+from spacetime.server.http.intake import Answer, refused
 from spacetime.server.model import VERSION
 from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository

@@ -20,16 +20,16 @@ import uvloop
 from spacetime.errors import InvalidInput
 from spacetime.interruption import SIGNALS
 from spacetime.live_controller import LiveController
-from spacetime.server import rpc
 from spacetime.server.answers import Answers
-from spacetime.server.health import Health
-from spacetime.server.http import Application
-from spacetime.server.intake import Intake
+from spacetime.server.grpc import service as rpc
+from spacetime.server.grpc.health import Health
+from spacetime.server.http.application import Application
+from spacetime.server.http.intake import Intake
+from spacetime.server.http.listener import GRACE_SECONDS, Listener, bind
+from spacetime.server.http.page import Ports
 from spacetime.server.journal import Journal, log
 from spacetime.server.limits import Limits
-from spacetime.server.listener import GRACE_SECONDS, Listener, bind
 from spacetime.server.metrics import MetricsApplication
-from spacetime.server.page import Ports
 from spacetime.server.repository import Repository
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens

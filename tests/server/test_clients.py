@@ -20,7 +20,7 @@ from test_http import ONE, ask, change, infer
 from test_tritonclient import client, row
 from tritonclient.utils import InferenceServerException
 
-from spacetime.server import listener
+from spacetime.server.http import listener
 from spacetime.server.limits import Limits
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server

@@ -17,7 +17,7 @@ from test_clients import everything, raw, request
 from test_http import ONE, change
 
 from spacetime.server.answers import Answers
-from spacetime.server.exchange import Exchange
+from spacetime.server.http.exchange import Exchange
 from spacetime.server.serve import Server
 
 PATH = b"POST /v2/models/affine/infer HTTP/1."

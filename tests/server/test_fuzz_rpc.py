@@ -15,7 +15,7 @@ from serving import settled
 from test_clients import raw
 from test_http import ONE, infer
 
-from spacetime.server.rpc_messages import METHODS, SERVICE, STREAM, message
+from spacetime.server.grpc.messages import METHODS, SERVICE, STREAM, message
 from spacetime.server.serve import Server
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

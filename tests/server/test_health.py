@@ -11,7 +11,7 @@ import pytest
 from served_models import Gate
 from serving import serving, tenant
 
-from spacetime.server.rpc_messages import HEALTH, SERVICE, message
+from spacetime.server.grpc.messages import HEALTH, SERVICE, message
 from spacetime.server.serve import Server
 from spacetime.server.tokens import Tokens
 

@@ -17,7 +17,7 @@ from test_http import ask
 from test_tritonclient import client, tensor
 from tritonclient.grpc import service_pb2
 
-from spacetime.server import rpc_messages
+from spacetime.server.grpc import messages
 from spacetime.server.serve import Server
 from spacetime.workload import DATATYPES, InputSpec
 
@@ -162,7 +162,7 @@ def test_typed_contents_of_grpc_keep_every_digit(same: Server, datatype: str) ->
     getattr(one.contents, f"{datatype.lower()}_contents").extend(values)
     with grpc.insecure_channel(f"127.0.0.1:{same.grpc_port}") as channel:
         answer = channel.unary_unary(
-            f"/{rpc_messages.SERVICE}/ModelInfer",
+            f"/{messages.SERVICE}/ModelInfer",
             service_pb2.ModelInferRequest.SerializeToString,
             service_pb2.ModelInferResponse.FromString,
         )(request)

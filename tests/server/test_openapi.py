@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from serving import serving, tenant
 from test_http import ONE
 
-from spacetime.server.openapi import description
+from spacetime.server.http.openapi import description
 from spacetime.server.serve import Server
 
 FUZZ = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))

@@ -18,7 +18,7 @@ from serving import serving, tenant
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from spacetime.server import rpc_messages
+from spacetime.server.grpc import messages
 from spacetime.server.serve import Server
 
 KINDS = ["http", "grpc"]
@@ -208,7 +208,7 @@ def test_typed_contents(server: Server) -> None:
     right.contents.int64_contents.extend([3, 4])
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         call = channel.unary_unary(
-            f"/{rpc_messages.SERVICE}/ModelInfer",
+            f"/{messages.SERVICE}/ModelInfer",
             service_pb2.ModelInferRequest.SerializeToString,
             service_pb2.ModelInferResponse.FromString,
         )
@@ -220,13 +220,13 @@ def test_typed_contents(server: Server) -> None:
 def test_our_messages_are_tritons_on_the_wire() -> None:
     theirs = service_pb2.DESCRIPTOR.message_types_by_name
     configs = model_config_pb2.DESCRIPTOR.message_types_by_name
-    names = [n.partition(":")[0] for n in rpc_messages._MESSAGES.split("\n") if ":" in n]
+    names = [n.partition(":")[0] for n in messages._MESSAGES.split("\n") if ":" in n]
     assert len(names) > 30
     for name in names:
         if "." in name or name.startswith(" "):
             continue
         other = theirs[name] if name in theirs else configs[name]
-        for field in rpc_messages.message(name).DESCRIPTOR.fields:
+        for field in messages.message(name).DESCRIPTOR.fields:
             same = other.fields_by_name[field.name]
             assert (field.number, field.is_repeated) == (same.number, same.is_repeated), same
             if same.enum_type is None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 from spacetime.server.answers import Ended
-from spacetime.server.body import Body, too_slow
-from spacetime.server.http_messages import Inference
-from spacetime.server.intake import Answer, Call, Intake
+from spacetime.server.http.body import Body, too_slow
+from spacetime.server.http.intake import Answer, Call, Intake
+from spacetime.server.http.messages import Inference
 from spacetime.server.model import ServedModel
 from spacetime.server.refusal import Kind
 

@@ -14,10 +14,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from spacetime.errors import InvalidInput
-from spacetime.server.body import CLOSE
-from spacetime.server.exchange import Exchange
-from spacetime.server.http_messages import Headers
-from spacetime.server.intake import Answer
+from spacetime.server.http.body import CLOSE
+from spacetime.server.http.exchange import Exchange
+from spacetime.server.http.intake import Answer
+from spacetime.server.http.messages import Headers
 from spacetime.server.limits import Limits
 from spacetime.server.tls import Tls
 

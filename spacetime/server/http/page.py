@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from spacetime import __version__
 from spacetime.counters import LaneCounters, TenantCounters
-from spacetime.server.http_messages import Headers, encode
+from spacetime.server.http.messages import Headers, encode
 from spacetime.server.model import ServedModel
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import misses

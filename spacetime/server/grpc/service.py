@@ -12,16 +12,16 @@ import grpc
 from spacetime import __version__
 from spacetime.audit import Sampled
 from spacetime.errors import SpacetimeError
-from spacetime.server import rpc_tensors
 from spacetime.server.answers import Answers
 from spacetime.server.facts import EXTENSIONS, refuse_code
+from spacetime.server.grpc import tensors
+from spacetime.server.grpc.messages import DATA_TYPES, METHODS, SERVICE, STREAM, message, parsed
 from spacetime.server.journal import Journal, named
 from spacetime.server.limits import Limits
 from spacetime.server.model import MAX_TIMEOUT_US, VERSION
 from spacetime.server.parameters import submission
 from spacetime.server.refusal import Kind, Refusal, refusal_of
 from spacetime.server.repository import Repository
-from spacetime.server.rpc_messages import DATA_TYPES, METHODS, SERVICE, STREAM, message, parsed
 from spacetime.server.statistics import statistics
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
@@ -146,13 +146,13 @@ class Service:
         call.model, call.request = request.model_name, request.id
         model = self._repository.model(request.model_name, request.model_version)
         try:
-            given = rpc_tensors.input_tensors(model, request, most=self._limits.tensors)
-            wanted = rpc_tensors.wanted_outputs(model, request)
+            given = tensors.input_tensors(model, request, most=self._limits.tensors)
+            wanted = tensors.wanted_outputs(model, request)
             remaining = call._context.time_remaining()
             if remaining is not None and remaining > MAX_TIMEOUT_US / 1e6:
                 remaining = None
-            parameters = rpc_tensors.parameters(request.parameters)
-            options = submission(rpc_tensors.submission(parameters, remaining))
+            parameters = tensors.parameters(request.parameters)
+            options = submission(tensors.submission(parameters, remaining))
         except Refusal:
             self._repository.refused(request.model_name)
             raise
@@ -164,7 +164,7 @@ class Service:
         except SpacetimeError as error:
             raise refusal_of(error) from error
         outputs = model.select(answer, wanted)
-        return rpc_tensors.infer_response(request.model_name, VERSION, request.id, outputs)
+        return tensors.infer_response(request.model_name, VERSION, request.id, outputs)
 
     async def _server_live(self, request: Any, call: Call) -> dict[str, Any]:
         return {"live": True}

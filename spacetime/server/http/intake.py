@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from spacetime.audit import Sampled
 from spacetime.errors import SpacetimeError
-from spacetime.server import http_messages
 from spacetime.server.answers import Answers, Ended
-from spacetime.server.body import Body, Receive
-from spacetime.server.http_messages import Headers, Inference, Pieces, encode
+from spacetime.server.http import messages
+from spacetime.server.http.body import Body, Receive
+from spacetime.server.http.messages import Headers, Inference, Pieces, encode
 from spacetime.server.journal import Journal, named
 from spacetime.server.limits import Limits
 from spacetime.server.model import ServedModel
@@ -68,9 +68,9 @@ class Intake:
         """The future of a request whose body is complete. Raises Refusal."""
         try:
             head, binary = body.parts()
-            message = http_messages.infer_message(head)
+            message = messages.infer_message(head)
             call.request = message.id or ""
-            asked = http_messages.inference(model, message, binary, most=self.limits.tensors)
+            asked = messages.inference(model, message, binary, most=self.limits.tensors)
         except Refusal:
             self.count_refusal(call)
             raise

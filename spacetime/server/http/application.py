@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 
 from spacetime import __version__
-from spacetime.server import body, http_messages, page
 from spacetime.server.answers import Ended
-from spacetime.server.exchange import Exchange
 from spacetime.server.facts import EXTENSIONS, refuse_code
-from spacetime.server.http_messages import Headers, Pieces, encode
-from spacetime.server.intake import JSON, Answer, Call, Intake
-from spacetime.server.openapi import description
-from spacetime.server.page import Ports
+from spacetime.server.http import body, messages, page
+from spacetime.server.http.exchange import Exchange
+from spacetime.server.http.intake import JSON, Answer, Call, Intake
+from spacetime.server.http.messages import Headers, Pieces, encode
+from spacetime.server.http.openapi import description
+from spacetime.server.http.page import Ports
 from spacetime.server.paths import INFER
 from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository
@@ -148,7 +148,7 @@ class Application:
         return 200, JSON, [encode(statistics(self._repository, [name]))]
 
     async def _index(self, call: Call) -> Answer:
-        ready = http_messages.ready_only(await self._body(call))
+        ready = messages.ready_only(await self._body(call))
         return 200, JSON, [encode(self._repository.index(ready=ready))]
 
     async def _load(self, call: Call) -> Answer:
@@ -160,7 +160,7 @@ class Application:
         return 200, JSON, [b"{}"]
 
     async def _change(self, call: Call, change: Callable[[str], None]) -> None:
-        refuse_code(http_messages.load_parameters(await self._body(call)))
+        refuse_code(messages.load_parameters(await self._body(call)))
         await asyncio.get_running_loop().run_in_executor(None, change, call.model)
 
     async def _openapi(self, call: Call) -> Answer:

@@ -13,10 +13,10 @@ from typing import Any
 
 import grpc
 
-from spacetime.server import rpc
+from spacetime.server.grpc import service as rpc
+from spacetime.server.grpc.messages import HEALTH, SERVICE, message, parsed
 from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository
-from spacetime.server.rpc_messages import HEALTH, SERVICE, message, parsed
 from spacetime.server.tokens import Tokens
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from spacetime.example_rows import DTYPES
 from spacetime.server import tensors
+from spacetime.server.grpc.messages import message
 from spacetime.server.model import ServedModel, TensorSpec
 from spacetime.server.parameters import check_parameters
 from spacetime.server.refusal import Kind, Refusal, invalid
-from spacetime.server.rpc_messages import message
 
 # Where the typed form of a message has its values, as the protocol says.
 _CONTENTS = {

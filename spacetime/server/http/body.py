@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spacetime.server.http_messages import BINARY_LENGTH
+from spacetime.server.http.messages import BINARY_LENGTH
 from spacetime.server.refusal import Kind, Refusal, invalid
 
 Message = MutableMapping[str, Any]
