@@ -22,20 +22,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from spacetime import devices, profiler
+from spacetime import devices
 from spacetime.benchmarks import record
 from spacetime.controller import ControllerOptions
 from spacetime.device import open_device
 from spacetime.errors import InfeasibleError
-from spacetime.live_controller import Event, LiveController, planning_on_one, summary
+from spacetime.live import profiler
+from spacetime.live.controller_thread import Event, LiveController, planning_on_one, summary
+from spacetime.live.planned_session import PlannedSession
+from spacetime.live.profiler_rig import facts_name
+from spacetime.live.run import target
 from spacetime.live_model import LiveModel
-from spacetime.live_run import target
 from spacetime.openloop import LEAD_NS, Sent, drive
 from spacetime.plan import Plan, PlanOptions, planner
-from spacetime.planned_session import PlannedSession
 from spacetime.profile import Profiles
 from spacetime.profile_rounds import Rounds
-from spacetime.profiler_rig import facts_name
 from spacetime.rate_trace import RateTrace
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND, ms_from_ns

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from spacetime.errors import UnsupportedError as UnsupportedError
     from spacetime.fusion import Fused as Fused
     from spacetime.fusion import fuse as fuse
-    from spacetime.planned_session import PlannedSession as PlannedSession
+    from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.recording import Recording as Recording
     from spacetime.recording import replay as replay
     from spacetime.session import Session as Session

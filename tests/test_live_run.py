@@ -15,7 +15,7 @@ import pytest
 
 from spacetime import Recording, replay, workload_file
 from spacetime.errors import InvalidInput, ModelError, PlanError
-from spacetime.live_run import from_options
+from spacetime.live.run import from_options
 from spacetime.units import SECOND
 
 CORES = len(os.sched_getaffinity(0))

@@ -14,9 +14,9 @@ from torch import nn
 from spacetime.device import open_device
 from spacetime.devices import cpu
 from spacetime.errors import InvalidInput, PlanError, UnsupportedError
-from spacetime.placement import place
+from spacetime.live.placement import place
+from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, planner
-from spacetime.planned_session import PlannedSession
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

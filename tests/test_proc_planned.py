@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spacetime.device import open_device
 from spacetime.errors import InvalidInput, PlanError
-from spacetime.planned_session import PlannedSession
+from spacetime.live.planned_session import PlannedSession
 
 pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores")
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from spacetime import profile_file, profile_rounds, profiler, workload_file
+from spacetime import profile_file, profile_rounds, workload_file
 from spacetime.cli.root import cli
 from spacetime.device import open_device
 from spacetime.errors import ProfileError
+from spacetime.live import profiler
+from spacetime.live.profiler_rig import facts_name, known_as
 from spacetime.profile import Point
 from spacetime.profile_rounds import Round, Rounds
-from spacetime.profiler_rig import facts_name, known_as
 
 MODELS = """
 from torch import nn

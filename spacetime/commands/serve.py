@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from spacetime import workload_file
-from spacetime.live_controller import Event
-from spacetime.live_run import opened, share_of, watching
+from spacetime.live.controller_thread import Event
+from spacetime.live.run import opened, share_of, watching
 from spacetime.plan import PlanOptions
 from spacetime.server import journal, tokens
 from spacetime.server.limits import Limits

@@ -12,8 +12,8 @@ from typing import Any
 
 from spacetime import __version__
 from spacetime.counters import Counters, LaneCounters, TenantCounters
-from spacetime.live_controller import LANES, STEPS, LiveController
-from spacetime.planned_session import PlannedSession
+from spacetime.live.controller_thread import LANES, STEPS, LiveController
+from spacetime.live.planned_session import PlannedSession
 from spacetime.server.http import body
 from spacetime.server.http.application import Send, options, send_answer
 from spacetime.server.http.intake import Answer, refused

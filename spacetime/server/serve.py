@@ -19,7 +19,7 @@ import uvloop
 
 from spacetime.errors import InvalidInput
 from spacetime.interruption import SIGNALS
-from spacetime.live_controller import LiveController
+from spacetime.live.controller_thread import LiveController
 from spacetime.server.answers import Answers
 from spacetime.server.grpc import service as rpc
 from spacetime.server.grpc.health import Health

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spacetime.live_controller import planning_on_one
+from spacetime.live.controller_thread import planning_on_one
+from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import PlanOptions
-from spacetime.planned_session import PlannedSession
 from spacetime.profile import Point, Profiles
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, background

@@ -23,8 +23,8 @@ from test_metrics import values
 from test_tritonclient import client, row
 from tritonclient.utils import InferenceServerException
 
-from spacetime.live_controller import planning_on_one
-from spacetime.planned_session import PlannedSession
+from spacetime.live.controller_thread import planning_on_one
+from spacetime.live.planned_session import PlannedSession
 from spacetime.server.limits import Limits
 from spacetime.server.serve import Server
 

@@ -25,12 +25,12 @@ from spacetime import devices, profile_file, workload_file
 from spacetime.commands.simulate import percent, read_plan, tenants_table
 from spacetime.errors import PlanError
 from spacetime.interruption import Interruption
-from spacetime.live_controller import LiveController, summary
+from spacetime.live.controller_thread import LiveController, summary
+from spacetime.live.planned_session import LEAST_BATCH, PlannedSession
 from spacetime.live_model import LiveModel, live_models, tried
 from spacetime.openloop import Sent, Target, drive
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
-from spacetime.planned_session import LEAST_BATCH, PlannedSession
 from spacetime.profile import Profiles
 from spacetime.session import Session
 from spacetime.tenant import Tenant

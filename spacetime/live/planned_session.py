@@ -27,8 +27,8 @@ from spacetime.deployment import Served
 from spacetime.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
 from spacetime.family import Family
+from spacetime.live.placement import LaneKey, Placement, buckets_of, largest_batch, place
 from spacetime.measure import on_cores
-from spacetime.placement import LaneKey, Placement, buckets_of, largest_batch, place
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan_simulator import own_policy
 from spacetime.profile import Profiles
