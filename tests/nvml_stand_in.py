@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from spacetime.errors import MigError
-from spacetime.mig_fake import FakeNvml
+from spacetime.isolation.mig_fake import FakeNvml
 
 SLICES = {0: 1, 1: 2, 2: 3, 3: 4, 4: 7}
 A_GPU = 1000  # a GPU instance's handle is its device's number times this, and its own
@@ -29,7 +29,7 @@ class Placement(ctypes.Structure):
 
 
 class StandIn:
-    """`nvmlX(...)` for every X that spacetime.nvml calls."""
+    """`nvmlX(...)` for every X that spacetime.isolation.nvml calls."""
 
     NVML_ERROR_INVALID_ARGUMENT = 2
     NVML_ERROR_NOT_SUPPORTED = 3

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from spacetime import mps
 from spacetime.errors import MpsError, UnsupportedError
-from spacetime.mps_control import Control, SmPartition, listed_partitions
+from spacetime.isolation import mps
+from spacetime.isolation.mps_control import Control, SmPartition, listed_partitions
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan
 from spacetime.plan.check import _clients
 

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from test_mps import program
 
-from spacetime import mps
 from spacetime.errors import MpsError
-from spacetime.mps_control import SmPartition
-from spacetime.mps_v3 import ControlV3
+from spacetime.isolation import mps
+from spacetime.isolation.mps_control import SmPartition
+from spacetime.isolation.mps_v3 import ControlV3
 
 __all__ = ["program"]
 

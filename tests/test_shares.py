@@ -15,10 +15,10 @@ from signals import stop
 from test_mps import program
 
 import spacetime as st
-from spacetime import mps
 from spacetime.errors import LaneLost
-from spacetime.mig_control import Instance
-from spacetime.shares import mig_shares, mps_shares
+from spacetime.isolation import mps
+from spacetime.isolation.mig_control import Instance
+from spacetime.isolation.shares import mig_shares, mps_shares
 
 __all__ = ["program"]  # a fixture
 

@@ -22,7 +22,7 @@ from spacetime.commands import plan as planning
 from spacetime.comparison import compare
 from spacetime.demo import verdict
 from spacetime.devices import device
-from spacetime.mig_fake import FakeNvml
+from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.plan import PlanOptions, planner
 from spacetime.plan_report import plan_report
 from spacetime.plan_simulator import SimOptions, simulate_plan

@@ -25,8 +25,8 @@ from typing import Any
 from spacetime.benchmarks.gpu.names import LOOP, PROCESSES, SERIAL, STANDS_FOR, UNDER_MPS
 from spacetime.benchmarks.replaced import replace_text
 from spacetime.errors import MpsError, UnsupportedError
-from spacetime.mps import daemon
-from spacetime.mps_control import PROGRAM
+from spacetime.isolation.mps import daemon
+from spacetime.isolation.mps_control import PROGRAM
 
 NO_DEVICE, NO_MPS = 3, 4
 TENANTS = 8  # processes: each takes a context, and seconds to start

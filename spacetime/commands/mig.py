@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from spacetime.errors import PlanError, UnsupportedError
-from spacetime.mig_control import (
+from spacetime.isolation.mig_control import (
     GpuState,
     Instance,
     Nvml,
@@ -21,8 +21,8 @@ from spacetime.mig_control import (
     placed,
     steps,
 )
-from spacetime.mig_fake import FakeNvml
-from spacetime.nvml import open_nvml
+from spacetime.isolation.mig_fake import FakeNvml
+from spacetime.isolation.nvml import open_nvml
 from spacetime.plan import Plan, plan_json
 from spacetime.tables import FittedTable
 

@@ -28,7 +28,7 @@ Answers = Any  # list[list[Tensor]] once it has answered
 COMMAND = (sys.executable, "-m", "spacetime.proc.child")
 # Who holds the models there, by name: one that opens a device may use everything below sessions.
 ON_CORES = "spacetime.proc.hosted:Hosted"
-ON_A_DEVICE = "spacetime.hosted_device:HostedDevice"
+ON_A_DEVICE = "spacetime.isolation.hosted_device:HostedDevice"
 WITHIN = "SPACETIME_LANE"  # set in a lane's process, which opens no lanes in turn
 _GUARD = """put what the script runs below `if __name__ == "__main__":`"""
 LOOK_MS = 100  # between two looks at a process's heart

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs what can be checked against NVIDIA's own parts without a GPU: the loader and the errors with
-# Debian's libcuda, `spacetime doctor` with it, `spacetime.mps` with the real control daemon, our
+# Debian's libcuda, `spacetime doctor` with it, `spacetime.isolation.mps` with the real control daemon, our
 # declarations with cuda.h. Parts are fetched once into build/driver; a part that cannot be had is
 # one line, and its tests are skipped.
 set -euo pipefail

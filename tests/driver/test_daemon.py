@@ -1,4 +1,4 @@
-"""`spacetime.mps` against the real control daemon, which runs without a device."""
+"""`spacetime.isolation.mps` against the real control daemon, which runs without a device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import psutil
 import pytest
 from test_mps import program
 
-from spacetime import doctor, mps
+from spacetime import doctor
 from spacetime.errors import MpsError, UnsupportedError
-from spacetime.mps_control import Control
-from spacetime.mps_v3 import ControlV3
+from spacetime.isolation import mps
+from spacetime.isolation.mps_control import Control
+from spacetime.isolation.mps_v3 import ControlV3
 
 from .conftest import surroundings
 

@@ -12,9 +12,9 @@ from functools import partial
 
 from spacetime.device import Device
 from spacetime.errors import InvalidInput
-from spacetime.mig_control import Instance
-from spacetime.mps import client_environment, terminate
-from spacetime.mps_control import Control
+from spacetime.isolation.mig_control import Instance
+from spacetime.isolation.mps import client_environment, terminate
+from spacetime.isolation.mps_control import Control
 
 
 def mps_shares(

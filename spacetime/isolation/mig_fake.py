@@ -14,8 +14,8 @@ from uuid import NAMESPACE_OID, uuid5
 from spacetime import devices
 from spacetime.devices import DeviceFacts
 from spacetime.errors import MigError, UnsupportedError
+from spacetime.isolation.mig_control import GpuState, Instance
 from spacetime.mig import COMPUTE_SLICES, MigProfile
-from spacetime.mig_control import GpuState, Instance
 
 # The numbers instances get, as on A100 and H100: the lowest free one from here.
 _FIRST_ID = {7: 0, 4: 1, 3: 1, 2: 3, 1: 7}

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from spacetime import mps_probe
 from spacetime.errors import MpsError, UnsupportedError
+from spacetime.isolation import mps_probe
 from spacetime.proc.hosted import check_alike, outputs_json, tensors_of
 from spacetime.proc.packed import unpack
 from spacetime.resident import ResidentFamily

@@ -20,8 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.errors import MpsError, UnsupportedError
-from spacetime.mps_control import MEMORY, NO_STATIC, PARTITION, PERCENTAGE, PROGRAM, Control
-from spacetime.mps_v3 import ControlV3
+from spacetime.isolation.mps_control import (
+    MEMORY,
+    NO_STATIC,
+    PARTITION,
+    PERCENTAGE,
+    PROGRAM,
+    Control,
+)
+from spacetime.isolation.mps_v3 import ControlV3
 
 _STARTING_S = 20.0
 _LOOK_S = 0.05
@@ -116,7 +123,7 @@ def granted_sms(
     most: how many were asked for; more is an error. Raises MpsError where the process runs without
     MPS, which CUDA does silently, and UnsupportedError where there is no driver.
     """
-    command = [sys.executable, "-m", "spacetime.mps_probe", *([library] if library else [])]
+    command = [sys.executable, "-m", "spacetime.isolation.mps_probe", *([library] if library else [])]
     package = str(Path(__file__).parent.parent)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(

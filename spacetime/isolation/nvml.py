@@ -14,7 +14,7 @@ from typing import Any
 from spacetime import devices
 from spacetime.devices import DeviceFacts
 from spacetime.errors import MigError, UnsupportedError
-from spacetime.mig_control import GpuState, Instance
+from spacetime.isolation.mig_control import GpuState, Instance
 
 # Part of the driver's name for a device, and ours; the first that fits.
 NAMES = (

@@ -13,7 +13,7 @@ import re
 import subprocess
 
 from spacetime.errors import MpsError
-from spacetime.mps_control import Control, SmPartition
+from spacetime.isolation.mps_control import Control, SmPartition
 
 Row = dict[str, str]
 
