@@ -19,9 +19,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from spacetime import zoo
 from spacetime.benchmarks import record
 from spacetime.core import PRESETS
+from spacetime.demo import zoo
+from spacetime.demo.zoo import ZooModel
 from spacetime.openloop import Sent, Target, drive
 from spacetime.session import Session
 from spacetime.simulator import (
@@ -38,7 +39,6 @@ from spacetime.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, Workload
 from spacetime.workload import Tenant as WorkloadTenant
-from spacetime.zoo import ZooModel
 
 GOALS = {"p50": 0.10, "p99": 0.25, "throughput": 0.05}  # relative difference at most
 TENANTS = 4

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from spacetime import zoo
 from spacetime.benchmarks import record
 from spacetime.benchmarks.booth import BASELINES, POLICIES, Booth, Keeper
 from spacetime.benchmarks.gpu import models as device_models
@@ -26,9 +25,10 @@ from spacetime.benchmarks.interleave import SETTLE_S
 from spacetime.benchmarks.loads import Outcome
 from spacetime.benchmarks.processes import preload
 from spacetime.benchmarks.servers import scripted
+from spacetime.demo import zoo
+from spacetime.demo.zoo import ZooModel
 from spacetime.progress import track
 from spacetime.units import ms_from_ns, ns_from_ms
-from spacetime.zoo import ZooModel
 
 TENANTS = (2, 4, 8, 16)
 OPEN_TENANTS = 8
@@ -85,7 +85,7 @@ def run(
     counts = tuple(tenants or ((2,) if quick else TENANTS))
     named = {"models": models, "tenants": tenants}
     result = record.header("models", seed=seed, quick=quick, chosen=named)
-    preload(["spacetime.zoo.digits"] + ["spacetime.zoo.photographs"] * (set(kinds) != {"digits"}))
+    preload(["spacetime.demo.zoo.digits"] + ["spacetime.demo.zoo.photographs"] * (set(kinds) != {"digits"}))
     rows: list[Row] = []
     for kind in track(kinds, "bench models", quiet=as_json):
         first = next(iter(zoo.load(kind, 1, seed=seed)))

@@ -30,8 +30,8 @@ from spacetime.benchmarks.servers import (
     VmapServer,
     scripted,
 )
+from spacetime.demo.zoo import ZooModel
 from spacetime.units import ms_from_ns
-from spacetime.zoo import ZooModel
 
 Answer = TypeVar("Answer")
 POLICIES = ("time-only", "space-only", "space-time")

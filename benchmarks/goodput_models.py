@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spacetime import zoo
+from spacetime.demo import zoo
 
 KINDS = ("transformer", "resnet")  # in turn
 SLO_MS = 50.0  # some twenty times what one takes alone on a core
@@ -105,7 +105,7 @@ class Compiled:
 
 
 def _architecture(kind: str) -> nn.Module:
-    from spacetime.zoo import photographs  # noqa: PLC0415  # needs the extra `demo`
+    from spacetime.demo.zoo import photographs  # noqa: PLC0415  # needs the extra `demo`
 
     return photographs.ARCHITECTURES[kind]()
 

@@ -23,7 +23,7 @@ from spacetime.benchmarks import (
 )
 from spacetime.benchmarks.booth import Keeper
 from spacetime.benchmarks.problems import PROBLEMS
-from spacetime.zoo import ZooModel
+from spacetime.demo.zoo import ZooModel
 
 WORDS = st.text('ab"{}[], ', max_size=20)
 SCALARS = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False)

@@ -12,8 +12,8 @@ import torch
 
 from spacetime import demo
 from spacetime.demo import trial, verdict
+from spacetime.demo.zoo import ZooModel
 from spacetime.openloop import Sent
-from spacetime.zoo import ZooModel
 
 MS = 1_000_000
 

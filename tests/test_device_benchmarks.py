@@ -15,8 +15,8 @@ from torch import nn
 from spacetime.benchmarks import bench_partition, record
 from spacetime.benchmarks.gpu import contenders, flops, goals, models, names, ours, rig, ways
 from spacetime.benchmarks.problems import PROBLEMS
+from spacetime.demo.zoo import ZooModel
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
-from spacetime.zoo import ZooModel
 
 Row = dict[str, Any]
 

@@ -22,9 +22,9 @@ from spacetime.benchmarks.gpu.names import (
     VMAP,
 )
 from spacetime.benchmarks.gpu.rig import Launch, Rig
+from spacetime.demo.zoo import ZooModel, load
 from spacetime.errors import UnsupportedError
 from spacetime.resident import ResidentFamily
-from spacetime.zoo import ZooModel, load
 
 RESNET_50, TINY = "resnet-50", "tiny"
 SIDE = 224  # pixels of its images

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spacetime import zoo
 from spacetime.capture import TorchFake
+from spacetime.demo import zoo
 from spacetime.errors import SpacetimeError, UnsupportedError
 from spacetime.kernels import triton
 from spacetime.kernels.triton.ahead import written

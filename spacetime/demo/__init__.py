@@ -10,8 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from spacetime import zoo
-from spacetime.demo import trial, verdict
+from spacetime.demo import trial, verdict, zoo
 from spacetime.openloop import Sent
 from spacetime.progress import bars
 from spacetime.workload import Arrival

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spacetime.demo.zoo import ZooModel, one_thread
 from spacetime.openloop import Sent, Target, drive
 from spacetime.session import Session
 from spacetime.tenant import Tenant
 from spacetime.units import MS, SECOND
 from spacetime.workload import Arrival, Workload, WorkloadError
 from spacetime.workload import Tenant as WorkloadTenant
-from spacetime.zoo import ZooModel, one_thread
 
 MIN_SLO_MS = 20.0
 SLO_PER_SOLO = 10  # objective: this many times the latency of a model that has a core to itself

@@ -68,7 +68,7 @@ def load(kind: str, tenants: int, *, seed: int = 0) -> Iterator[ZooModel]:
 
 def _builder(kind: str) -> Callable[[int, int], ZooModel]:
     try:
-        module = import_module(f"spacetime.zoo.{'digits' if kind == 'digits' else 'photographs'}")
+        module = import_module(f"spacetime.demo.zoo.{'digits' if kind == 'digits' else 'photographs'}")
     except ModuleNotFoundError as error:
         raise UnsupportedError(
             f"model {kind} needs {error.name}: pip install 'spacetime[demo]'"
