@@ -24,7 +24,8 @@ from spacetime.core import PRESETS
 from spacetime.demo import zoo
 from spacetime.demo.zoo import ZooModel
 from spacetime.openloop import Sent, Target, drive
-from spacetime.session import Session
+from spacetime.session.session import Session
+from spacetime.session.tenant import Tenant
 from spacetime.simulator import (
     Arrivals,
     FamilySpec,
@@ -35,7 +36,6 @@ from spacetime.simulator import (
     merged,
     native_run,
 )
-from spacetime.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, Workload
 from spacetime.workload import Tenant as WorkloadTenant

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from spacetime import _native
 from spacetime.benchmarks import record
 from spacetime.proc.area import Area
-from spacetime.session import Session
+from spacetime.session.session import Session
 
 GOAL_US = 50.0  # added to a request's median
 ADDED_GOAL = {"24 bytes": GOAL_US}  # what is copied four times is not dispatching

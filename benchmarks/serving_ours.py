@@ -10,7 +10,7 @@ from pathlib import Path
 from spacetime.benchmarks.serving_toy import LARGEST_BATCH, WIDTH, toy
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, serve
-from spacetime.session import Session
+from spacetime.session.session import Session
 from spacetime.workload import InputSpec, Tenant, Workload
 
 

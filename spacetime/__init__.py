@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.recording import Recording as Recording
     from spacetime.recording import replay as replay
-    from spacetime.session import Session as Session
+    from spacetime.session.session import Session as Session
+    from spacetime.session.tenant import Tenant as Tenant
     from spacetime.simulator import simulate as simulate
-    from spacetime.tenant import Tenant as Tenant
     from spacetime.workload import WorkloadError as WorkloadError
 
 _ERRORS = (

@@ -13,14 +13,14 @@ from models import Latch, Picky, X, mlp
 from torch import Tensor, nn
 
 import spacetime as st
-from spacetime import audit
-from spacetime.apart import alone_of
 from spacetime.errors import InvalidInput, ModelError
 from spacetime.family import Family
 from spacetime.reference import Reference
 from spacetime.report import AuditCounts
 from spacetime.resident import ResidentFamily
-from spacetime.tenant import Tenant
+from spacetime.session import audit
+from spacetime.session.apart import alone_of
+from spacetime.session.tenant import Tenant
 
 INF, NAN = float("inf"), float("nan")
 

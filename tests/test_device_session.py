@@ -22,7 +22,7 @@ from spacetime.errors import (
     SpacetimeError,
     UnsupportedError,
 )
-from spacetime.tenant import Tenant
+from spacetime.session.tenant import Tenant
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 MIB = 2**20

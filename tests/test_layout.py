@@ -182,7 +182,7 @@ def test_words_with_one_home() -> None:
             "spacetime/capture.py",
             "spacetime/confined.py",
             "spacetime/device.py",
-            "spacetime/executor.py",
+            "spacetime/session/executor.py",
             "spacetime/recording.py",
             "spacetime/proc/",
             "spacetime/queues.py",

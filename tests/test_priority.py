@@ -17,7 +17,7 @@ from spacetime import Session
 from spacetime.core import PRESETS, Policy
 from spacetime.errors import InvalidInput
 from spacetime.recording import replay
-from spacetime.tenant import Tenant
+from spacetime.session.tenant import Tenant
 
 X = torch.zeros(1, 6)
 NEVER: dict[str, Any] = {"age_ns": None}  # machines may be slow

@@ -26,7 +26,7 @@ from spacetime.errors import SpacetimeError, UnsupportedError
 from spacetime.kernels import triton
 from spacetime.kernels.triton.ahead import written
 from spacetime.live_model import live_models
-from spacetime.session import Session
+from spacetime.session.session import Session
 from spacetime.workload_file import read
 
 Example = tuple[nn.Module, tuple[Tensor, ...]]  # a model and one request's inputs

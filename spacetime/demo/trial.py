@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from spacetime.demo.zoo import ZooModel, one_thread
 from spacetime.openloop import Sent, Target, drive
-from spacetime.session import Session
-from spacetime.tenant import Tenant
+from spacetime.session.session import Session
+from spacetime.session.tenant import Tenant
 from spacetime.units import MS, SECOND
 from spacetime.workload import Arrival, Workload, WorkloadError
 from spacetime.workload import Tenant as WorkloadTenant

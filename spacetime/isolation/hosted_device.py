@@ -18,9 +18,9 @@ from spacetime.proc.hosted import check_alike, outputs_json, tensors_of
 from spacetime.proc.packed import unpack
 from spacetime.resident import ResidentFamily
 from spacetime.runner import Work
-from spacetime.session import Session
+from spacetime.session.session import Session
+from spacetime.session.tenant import Tenant
 from spacetime.signature import Leaf
-from spacetime.tenant import Tenant
 
 
 class HostedDevice:

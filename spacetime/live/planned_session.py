@@ -20,7 +20,6 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from spacetime import devices
-from spacetime.apart import alone_of
 from spacetime.core import Policy
 from spacetime.counters import Counters
 from spacetime.deployment import Served
@@ -34,8 +33,9 @@ from spacetime.plan_simulator import own_policy
 from spacetime.profile import Profiles
 from spacetime.program import spread
 from spacetime.resident import Place
-from spacetime.session import Session
-from spacetime.tenant import AnyFamily, Tenant
+from spacetime.session.apart import alone_of
+from spacetime.session.session import Session
+from spacetime.session.tenant import AnyFamily, Tenant
 from spacetime.units import MS
 from spacetime.workload import Workload
 

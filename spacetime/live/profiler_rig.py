@@ -27,7 +27,7 @@ from spacetime.measure import elapsed_ns, on_cores
 from spacetime.program import spread
 from spacetime.resident import ResidentFamily
 from spacetime.runner import Work
-from spacetime.session import Session
+from spacetime.session.session import Session
 from spacetime.units import MS
 
 BUDGET_NS = 50 * MS  # of launches a process makes in a round, after one that is not counted

@@ -32,8 +32,8 @@ from spacetime.openloop import Sent, Target, drive
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
 from spacetime.profile import Profiles
-from spacetime.session import Session
-from spacetime.tenant import Tenant
+from spacetime.session.session import Session
+from spacetime.session.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload import Arrival, Workload
 

@@ -22,8 +22,8 @@ from spacetime.server.refusal import Kind, Refusal
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import misses
 from spacetime.server.tokens import Tokens
-from spacetime.session import Session
-from spacetime.tenant import Tenant
+from spacetime.session.session import Session
+from spacetime.session.tenant import Tenant
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, object]

@@ -18,7 +18,7 @@ from spacetime.live_model import LiveModel, live_model, tried
 from spacetime.server.model import VERSION, ServedModel, served, unknown
 from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
-from spacetime.session import Session
+from spacetime.session.session import Session
 from spacetime.workload import Workload
 
 

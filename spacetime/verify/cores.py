@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from spacetime.core import Policy
 from spacetime.device import Device
-from spacetime.executor import Executor
 from spacetime.kernels import stress_cpu
 from spacetime.measure import lane_threads
+from spacetime.session.executor import Executor
 from spacetime.verify.under_test import Fed
 
 TARGET_NS = 500_000  # a launch lasts about this long

@@ -14,7 +14,7 @@ from spacetime.plan import PlanOptions
 from spacetime.profile import Point, Profiles
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, background
-from spacetime.session import Session
+from spacetime.session.session import Session
 from spacetime.workload import InputSpec, Tenant, Workload
 
 HERE = Path(__file__).parent

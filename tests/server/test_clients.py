@@ -26,7 +26,7 @@ from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
-from spacetime.session import Session
+from spacetime.session.session import Session
 from spacetime.workload import InputSpec, Workload
 
 HELD = change(data=[101, 0, 0])

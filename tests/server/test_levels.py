@@ -16,7 +16,7 @@ from test_tritonclient import row
 
 from spacetime.core import Policy
 from spacetime.server.serve import Server
-from spacetime.session import Session
+from spacetime.session.session import Session
 
 # model, the protocol's priority; the number of a request is its place here
 ASKED = [("plain", 3), ("other", 0), ("other", 1), ("plain", 0), ("plain", 1), ("other", 9)]

@@ -16,7 +16,7 @@ from test_tritonclient import client, row
 
 from spacetime.family import Family
 from spacetime.server.serve import Server
-from spacetime.session import Session
+from spacetime.session.session import Session
 
 TENANT = (
     'tenants:\n  - {name: a, model: "served_models:affine", slo_ms: 10000, rate_rps: 1, '

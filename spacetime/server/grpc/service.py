@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 
 from spacetime import __version__
-from spacetime.audit import Sampled
 from spacetime.errors import SpacetimeError
 from spacetime.server.answers import Answers
 from spacetime.server.facts import EXTENSIONS, refuse_code
@@ -26,6 +25,7 @@ from spacetime.server.statistics import statistics
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
 from spacetime.server.trace import Trace, trace_of
+from spacetime.session.audit import Sampled
 
 _OPEN = ("ServerLive", "ServerReady")  # need no token
 _OVERHEAD = 64 << 10  # of a message around its tensors

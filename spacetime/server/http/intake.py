@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from spacetime.audit import Sampled
 from spacetime.errors import SpacetimeError
 from spacetime.server.answers import Answers, Ended
 from spacetime.server.http import messages
@@ -15,6 +14,7 @@ from spacetime.server.paths import place_of
 from spacetime.server.refusal import Kind, Refusal, refusal_of
 from spacetime.server.repository import Repository
 from spacetime.server.trace import echoed, trace_of
+from spacetime.session.audit import Sampled
 
 Answer = tuple[int, Headers, Pieces]
 JSON: Headers = [(b"content-type", b"application/json")]

@@ -8,14 +8,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from spacetime.arguments import MOST_MS, positive, priority_of
-from spacetime.audit import Watch
 from spacetime.errors import ClosedError
-from spacetime.executor import Executor, Superseded
 from spacetime.family import Family
 from spacetime.proc.family import ProcessFamily
 from spacetime.report import audited, tenant_report
 from spacetime.resident import ResidentFamily
+from spacetime.session.arguments import MOST_MS, positive, priority_of
+from spacetime.session.audit import Watch
+from spacetime.session.executor import Executor, Superseded
 from spacetime.signature import Signature
 from spacetime.snapshot import Mould
 from spacetime.units import ns_from_ms

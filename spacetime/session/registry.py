@@ -9,16 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from spacetime.admission import resident_family
-from spacetime.executor import Executor
 from spacetime.exports import exported_of
 from spacetime.family import Family, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
 from spacetime.proc.family import Asked, Families, ProcessFamily
 from spacetime.resident import Place, ResidentFamily
+from spacetime.session.executor import Executor
+from spacetime.session.tenant import AnyFamily
 from spacetime.signature import Signature
 from spacetime.snapshot import snapshot
-from spacetime.tenant import AnyFamily
 
 
 class Registry:

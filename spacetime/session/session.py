@@ -13,9 +13,20 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from spacetime import audit as audits
-from spacetime.apart import Alone, add_audits, alone_of, take_apart, with_audits
-from spacetime.arguments import (
+from spacetime.capture import capturer_of
+from spacetime.core import Policy
+from spacetime.counters import Counters, counters
+from spacetime.device import Device, chosen, laid_out, open_device
+from spacetime.difference import coarse_on_device
+from spacetime.errors import InvalidInput, ModelError, SpacetimeError
+from spacetime.modules import served
+from spacetime.proc.family import Asked, hosted
+from spacetime.recording import Recording
+from spacetime.report import session_report
+from spacetime.resident import Place
+from spacetime.session import audit as audits
+from spacetime.session.apart import Alone, add_audits, alone_of, take_apart, with_audits
+from spacetime.session.arguments import (
     TenantOptions,
     check_layout,
     free_name,
@@ -24,27 +35,16 @@ from spacetime.arguments import (
     tenant_options,
     whole,
 )
-from spacetime.capture import capturer_of
-from spacetime.core import Policy
-from spacetime.counters import Counters, counters
-from spacetime.device import Device, chosen, laid_out, open_device
-from spacetime.difference import coarse_on_device
-from spacetime.errors import InvalidInput, ModelError, SpacetimeError
-from spacetime.executor import Executor, serving
-from spacetime.explain import explain
-from spacetime.modules import served
-from spacetime.proc.family import Asked, hosted
-from spacetime.recording import Recording
-from spacetime.registry import Registry
-from spacetime.report import session_report
-from spacetime.resident import Place
+from spacetime.session.executor import Executor, serving
+from spacetime.session.explain import explain
+from spacetime.session.registry import Registry
+from spacetime.session.tenant import AnyFamily, Tenant
+from spacetime.session.update import Updates
 from spacetime.signature import signature_of
 from spacetime.snapshot import Mould, copied
-from spacetime.tenant import AnyFamily, Tenant
 from spacetime.timeline import chrome_events
 from spacetime.tracing import undisturbed
 from spacetime.units import ns_from_ms
-from spacetime.update import Updates
 
 _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from spacetime.audit import Watch
 from spacetime.counters import Counters
-from spacetime.executor import Executor
 from spacetime.family import Family
 from spacetime.proc.family import ProcessFamily
 from spacetime.reference import owned
 from spacetime.report import audited
 from spacetime.resident import ResidentFamily
 from spacetime.runner import Runner, Work
-from spacetime.tenant import AnyFamily, Tenant
+from spacetime.session.audit import Watch
+from spacetime.session.executor import Executor
+from spacetime.session.tenant import AnyFamily, Tenant
 
 log = logging.getLogger("spacetime.audit")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from spacetime.apart import lines_of
 from spacetime.core import Policy
 from spacetime.device import Device
 from spacetime.family import Family
@@ -12,7 +11,8 @@ from spacetime.fusion.by_pointer import in_words
 from spacetime.proc.family import ProcessFamily
 from spacetime.queues import of_this_process as queues
 from spacetime.resident import ResidentFamily
-from spacetime.tenant import Tenant
+from spacetime.session.apart import lines_of
+from spacetime.session.tenant import Tenant
 
 WORK_QUEUES = "work queues of one's own"  # the feature's name
 

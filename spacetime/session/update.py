@@ -15,13 +15,13 @@ from typing import Any
 from torch import nn
 
 from spacetime.admission import resident_family
-from spacetime.apart import alone_of
-from spacetime.audit import updating
 from spacetime.errors import ClosedError, InvalidInput, UnsupportedError
-from spacetime.executor import Executor
 from spacetime.exports import exported_of
 from spacetime.resident import ResidentFamily
-from spacetime.tenant import AnyFamily, Tenant
+from spacetime.session.apart import alone_of
+from spacetime.session.audit import updating
+from spacetime.session.executor import Executor
+from spacetime.session.tenant import AnyFamily, Tenant
 from spacetime.tracing import undisturbed
 
 Listener = Callable[[Tenant, nn.Module], None]  # the tenant, and its model with the new weights
