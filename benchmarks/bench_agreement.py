@@ -26,7 +26,7 @@ from spacetime.demo.zoo import ZooModel
 from spacetime.openloop import Sent, Target, drive
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
-from spacetime.simulator import (
+from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,
     LaneSpec,

@@ -21,7 +21,10 @@ from typing import Any
 from spacetime import devices, profile_file, scenario_file
 from spacetime.benchmarks import record
 from spacetime.controller import Controller, ControllerOptions
-from spacetime.dynamic import (
+from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.profile import Point, Profiles
+from spacetime.rate_trace import RateTrace, bursty, diurnal
+from spacetime.simulation.changing_rates import (
     Decider,
     DynamicOptions,
     DynamicRun,
@@ -30,9 +33,6 @@ from spacetime.dynamic import (
     Period,
     simulate_dynamic,
 )
-from spacetime.plan import Plan, PlanOptions, planner, require
-from spacetime.profile import Point, Profiles
-from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.units import SECOND
 from spacetime.workload import Tenant, Workload
 

@@ -20,8 +20,8 @@ from spacetime import profile_file, scenario_file
 from spacetime.benchmarks import record
 from spacetime.devices import device
 from spacetime.plan import Plan, PlanOptions, planner, require
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Profiles
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 

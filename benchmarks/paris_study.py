@@ -21,8 +21,8 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.plan.paris import Paris
 from spacetime.profile import Profiles
-from spacetime.rate_search import highest_scale
-from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
+from spacetime.simulation.rate_search import highest_scale
+from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
 from spacetime.units import ns_from_ms
 from spacetime.workload import Tenant, Workload, log_normal
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from spacetime.recording import replay as replay
     from spacetime.session.session import Session as Session
     from spacetime.session.tenant import Tenant as Tenant
-    from spacetime.simulator import simulate as simulate
+    from spacetime.simulation.simulator import simulate as simulate
     from spacetime.workload import WorkloadError as WorkloadError
 
 _ERRORS = (

@@ -14,11 +14,11 @@ from published import scenario as published_scenario
 
 from spacetime import profile_file, scenario_file
 from spacetime.cli.root import cli
-from spacetime.comparison import Verdict, compare
 from spacetime.devices import device
 from spacetime.plan import PlanOptions
-from spacetime.plan_simulator import SimOptions
 from spacetime.profile import Point, Profiles
+from spacetime.simulation.comparison import Verdict, compare
+from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.units import SECOND
 from spacetime.workload import Tenant, Workload, WorkloadError
 

@@ -17,14 +17,20 @@ from spacetime.benchmarks import bench_controller
 from spacetime.cli import root
 from spacetime.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.core import Policy
-from spacetime.dynamic import DynamicOptions, DynamicRun, Keep, Oracle, simulate_dynamic
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
 from spacetime.plan_moves import move
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Point, Profiles
 from spacetime.rate_trace import RateTrace
-from spacetime.staged_plan import StagedPlan
+from spacetime.simulation.changing_rates import (
+    DynamicOptions,
+    DynamicRun,
+    Keep,
+    Oracle,
+    simulate_dynamic,
+)
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
+from spacetime.simulation.staged_plan import StagedPlan
 from spacetime.units import SECOND
 from spacetime.workload import Arrivals, Tenant, Workload
 

@@ -12,10 +12,10 @@ from test_plan_paris import A100, FULL, point
 from spacetime import profile_file
 from spacetime.cli.root import cli
 from spacetime.errors import InfeasibleError
-from spacetime.guarded import Guarded
 from spacetime.plan import PlanOptions, check, plan_json, planner
-from spacetime.plan_simulator import SimOptions
 from spacetime.profile import Profiles
+from spacetime.simulation.fixed_plan import SimOptions
+from spacetime.simulation.guarded import Guarded
 from spacetime.workload import Tenant, Workload
 
 QUICK = SimOptions(duration_ns=2 * 10**9, replications=1)

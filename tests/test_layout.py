@@ -187,7 +187,7 @@ def test_words_with_one_home() -> None:
             "spacetime/proc/",
             "spacetime/queues.py",
             "spacetime/resident.py",
-            "spacetime/simulator.py",
+            "spacetime/simulation/simulator.py",
             "spacetime/weights.py",
             "csrc/bind/",
             "benchmarks/",

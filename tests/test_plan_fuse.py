@@ -14,8 +14,8 @@ from spacetime.errors import PlanError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, planner
 from spacetime.plan import require as sound
 from spacetime.plan.fuse import fusions
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Point, Profiles
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Arrivals, Tenant, Workload
 
 OPTIONS = PlanOptions(max_utilisation=0.9)

@@ -14,8 +14,8 @@ from published import A100
 from spacetime import profile_file, workload_file
 from spacetime.commands.plan import grows
 from spacetime.plan import plan_json
-from spacetime.plan_simulator import simulate_plan
 from spacetime.profile import Point, Profiles
+from spacetime.simulation.fixed_plan import simulate_plan
 
 PROFILES = str(A100 / "profiles.csv")
 S1 = str(A100 / "s1.yaml")

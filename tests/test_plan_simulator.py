@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from spacetime.core import PRESETS, Policy
 from spacetime.deployment import Deployment, Piece, deploy
 from spacetime.errors import PlanError, UnsupportedError
-from spacetime.interval import interval
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
-from spacetime.plan_report import plan_report, plan_timeline
-from spacetime.plan_simulator import PlanRun, SimOptions, own_policy, simulate_plan
 from spacetime.profile import Point, Profiles
-from spacetime.simulator import Noise
+from spacetime.simulation.fixed_plan import PlanRun, SimOptions, own_policy, simulate_plan
+from spacetime.simulation.interval import interval
+from spacetime.simulation.plan_report import plan_report, plan_timeline
+from spacetime.simulation.simulator import Noise
 from spacetime.workload import Arrival, Arrivals, Tenant, Workload
 
 SECOND = 10**9

@@ -11,8 +11,8 @@ from test_planners import A100
 
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions, check, planner
-from spacetime.plan_simulator import SimOptions, simulate_plan
-from spacetime.proven import proven
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
+from spacetime.simulation.proven import proven
 
 OPTIONS = PlanOptions(max_utilisation=1)
 

@@ -20,7 +20,14 @@ from spacetime import Recording, Session, _native, replay
 from spacetime.cli import root
 from spacetime.core import PRESETS
 from spacetime.errors import InvalidInput, RecordingError, ReplayError
-from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, Noise, TenantSpec, simulate
+from spacetime.simulation.simulator import (
+    Arrivals,
+    FamilySpec,
+    LaneSpec,
+    Noise,
+    TenantSpec,
+    simulate,
+)
 
 MS = 1_000_000
 HEAD = b"spacetime.recording/2\n"

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from spacetime import _native
 from spacetime.core import PRESETS, Policy
-from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, SimResult, TenantSpec, simulate
+from spacetime.simulation.simulator import (
+    Arrivals,
+    FamilySpec,
+    LaneSpec,
+    SimResult,
+    TenantSpec,
+    simulate,
+)
 
 ONE = {1: 1000}
 ORDERS = ("fifo", "edf", "priority", "fair", "duty")

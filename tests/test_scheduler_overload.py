@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacetime.core import Policy
-from spacetime.simulator import (
+from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,
     LaneSpec,

@@ -7,7 +7,7 @@ from hand import LATENCY, drops, scheduler, starts
 
 from spacetime import _native
 from spacetime.core import Policy
-from spacetime.simulator import (
+from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,
     LaneSpec,

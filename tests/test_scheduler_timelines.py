@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from spacetime.core import PRESETS, Policy
-from spacetime.simulator import Arrivals, FamilySpec, LaneSpec, SimResult, TenantSpec, simulate
+from spacetime.simulation.simulator import (
+    Arrivals,
+    FamilySpec,
+    LaneSpec,
+    SimResult,
+    TenantSpec,
+    simulate,
+)
 
 # L(1) = 1000, L(2) = 1200, L(4) = 1600: together is cheaper than apart.
 FAMILY = FamilySpec.uniform(2, {1: 1000, 2: 1200, 4: 1600})

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from test_plan_simulator import PROFILES, SECOND, A, B, on, part, plan_of, workload
 
 from spacetime import profile_file
-from spacetime.interval import interval
 from spacetime.plan import plan_json
-from spacetime.plan_simulator import SimOptions
-from spacetime.rate_search import highest_rate, highest_scale
+from spacetime.simulation.fixed_plan import SimOptions
+from spacetime.simulation.interval import interval
+from spacetime.simulation.rate_search import highest_rate, highest_scale
 
 
 def test_intervals_of_a_mean() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spacetime import _native
 from spacetime.core import Policy
 from spacetime.recording import Recording, replay
-from spacetime.simulator import (
+from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,
     LaneSpec,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spacetime import _native
 from spacetime.core import PRESETS, Policy
-from spacetime.simulator import (
+from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,
     LaneSpec,

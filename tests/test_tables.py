@@ -19,14 +19,14 @@ from spacetime.benchmarks import record
 from spacetime.commands import compare as scoreboard
 from spacetime.commands import mig, simulate
 from spacetime.commands import plan as planning
-from spacetime.comparison import compare
 from spacetime.demo import verdict
 from spacetime.devices import device
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.plan import PlanOptions, planner
-from spacetime.plan_report import plan_report
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Point, Profiles
+from spacetime.simulation.comparison import compare
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
+from spacetime.simulation.plan_report import plan_report
 from spacetime.tables import FittedTable
 from spacetime.verify import tables as verify_tables
 from spacetime.workload import Tenant, Workload

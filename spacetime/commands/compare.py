@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from spacetime import device_file, profile_file, scenario_file
-from spacetime.comparison import DEMAND, Verdict, compare
 from spacetime.plan import PLANNERS, PlanOptions
-from spacetime.plan_simulator import SimOptions
 from spacetime.progress import working
+from spacetime.simulation.comparison import DEMAND, Verdict, compare
+from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 

@@ -120,7 +120,7 @@ class _Asked:
         ask = (self.load, self.points, self.facts, self.options)
         simulator = None if steady else _simulator()
         if attainment is not None:
-            proven = import_module("spacetime.proven").proven(maker, *ask, target=attainment)
+            proven = import_module("spacetime.simulation.proven").proven(maker, *ask, target=attainment)
             return proven.plan, self.kept(proven.worst)
         if simulator is not None and self.own and not calm:
             found = simulator.best_of(maker, *ask)
@@ -171,7 +171,7 @@ def _percent(part: float) -> str:
 def _simulator() -> Any:
     """The module that simulates plans, or None where the compiled part is absent."""
     try:
-        return import_module("spacetime.proven")
+        return import_module("spacetime.simulation.proven")
     except ImportError as error:
         if "_native" not in str(error):
             raise
@@ -241,7 +241,7 @@ def _maker(name: str, choices: dict[str, Any], *, guard: bool) -> Planner:
     maker = make(name, **choices)
     if not guard:
         return maker
-    guarded: Planner = import_module("spacetime.guarded").Guarded(paris=maker)
+    guarded: Planner = import_module("spacetime.simulation.guarded").Guarded(paris=maker)
     return guarded
 
 

@@ -13,10 +13,10 @@ from spacetime import device_file, profile_file, workload_file
 from spacetime.core import Policy
 from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
-from spacetime.plan_report import plan_report, plan_timeline
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.progress import working
-from spacetime.rate_search import RateSearch, highest_rate
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
+from spacetime.simulation.plan_report import plan_report, plan_timeline
+from spacetime.simulation.rate_search import RateSearch, highest_rate
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 

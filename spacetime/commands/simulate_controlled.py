@@ -14,10 +14,15 @@ from spacetime import device_file, profile_file, workload_file
 from spacetime.commands.simulate import read_plan
 from spacetime.controller import Controller, ControllerOptions, Decision, Seen
 from spacetime.core import Policy
-from spacetime.dynamic import Decider, DynamicOptions, DynamicRun, simulate_dynamic
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.progress import working
 from spacetime.rate_trace import RateTrace, bursty, diurnal
+from spacetime.simulation.changing_rates import (
+    Decider,
+    DynamicOptions,
+    DynamicRun,
+    simulate_dynamic,
+)
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import Workload

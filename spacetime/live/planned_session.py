@@ -29,13 +29,13 @@ from spacetime.family import Family
 from spacetime.live.placement import LaneKey, Placement, buckets_of, largest_batch, place
 from spacetime.measure import on_cores
 from spacetime.plan import Plan, PlanOptions, require
-from spacetime.plan_simulator import own_policy
 from spacetime.profile import Profiles
 from spacetime.program import spread
 from spacetime.resident import Place
 from spacetime.session.apart import alone_of
 from spacetime.session.session import Session
 from spacetime.session.tenant import AnyFamily, Tenant
+from spacetime.simulation.fixed_plan import own_policy
 from spacetime.units import MS
 from spacetime.workload import Workload
 

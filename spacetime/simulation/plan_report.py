@@ -8,11 +8,11 @@ from typing import Any
 
 from spacetime.devices import device
 from spacetime.errors import UnsupportedError
-from spacetime.interval import interval
 from spacetime.plan import PartitionPlan, Plan
-from spacetime.plan_simulator import PlanRun, Replication
 from spacetime.report import FORMAT, counted, launched, total
-from spacetime.simulator import merged
+from spacetime.simulation.fixed_plan import PlanRun, Replication
+from spacetime.simulation.interval import interval
+from spacetime.simulation.simulator import merged
 from spacetime.timeline import chrome_events
 from spacetime.units import SECOND, ms_from_ns
 

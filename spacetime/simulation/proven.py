@@ -17,8 +17,8 @@ from spacetime.plan import Plan, Planner, PlanOptions, calm
 from spacetime.plan.gate import awake, seated, within_reach
 from spacetime.plan.plan import Reason
 from spacetime.plan.spacetime import SpaceTime
-from spacetime.plan_simulator import DURATION_NS, SimOptions, simulate_plan
 from spacetime.profile import Profiles
+from spacetime.simulation.fixed_plan import DURATION_NS, SimOptions, simulate_plan
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 

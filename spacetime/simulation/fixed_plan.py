@@ -19,7 +19,7 @@ from spacetime.deployment import Deployment, Piece, PlanLane, deploy
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan
 from spacetime.profile import Profiles
-from spacetime.simulator import (
+from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,
     Interference,

@@ -17,10 +17,10 @@ from spacetime.core import Policy
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan_moves import Move, move
-from spacetime.plan_simulator import own_policy
 from spacetime.profile import Profiles
 from spacetime.rate_trace import RateTrace
-from spacetime.staged_plan import StagedPlan
+from spacetime.simulation.fixed_plan import own_policy
+from spacetime.simulation.staged_plan import StagedPlan
 from spacetime.units import SECOND, ns_from_ms
 from spacetime.workload import Workload
 

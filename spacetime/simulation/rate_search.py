@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from spacetime.plan import Plan
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Profiles
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Workload
 
 LARGEST = 2.0**30

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions, check, planner
-from spacetime.plan_report import plan_report, stranded_units
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Profiles
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
+from spacetime.simulation.plan_report import plan_report, stranded_units
 from spacetime.workload import Workload
 
 DEMAND = 0.99  # the attainment a plan is held to in summaries

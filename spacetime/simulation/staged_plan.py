@@ -14,7 +14,7 @@ from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan_moves import Move
 from spacetime.profile import Profiles
-from spacetime.simulator import (
+from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,
     LaneSpec,

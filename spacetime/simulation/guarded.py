@@ -17,8 +17,8 @@ from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.paris import Paris
 from spacetime.plan.paris_baselines import Homogeneous
 from spacetime.plan.plan import Reason
-from spacetime.plan_simulator import SimOptions, simulate_plan
 from spacetime.profile import Profiles
+from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Workload
 
 DRAWS = SimOptions(duration_ns=20 * 10**9, replications=3)
