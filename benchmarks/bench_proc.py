@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.benchmarks import record
-from spacetime.proc.area import Area
+from spacetime.processes.area import Area
 from spacetime.session.session import Session
 
 GOAL_US = 50.0  # added to a request's median

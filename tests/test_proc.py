@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.errors import LaneLost
-from spacetime.proc.lanes import Lanes
+from spacetime.processes.lanes import Lanes
 
 IDS = torch.zeros(1, 5, dtype=torch.long)
 
@@ -48,7 +48,7 @@ def session() -> Iterator[st.Session]:
     with st.Session("cpu", isolation="process", lanes=2) as session:
         yield session
     left = psutil.Process().children(recursive=True)
-    assert not [child for child in left if "spacetime.proc.child" in child.cmdline()]
+    assert not [child for child in left if "spacetime.processes.child" in child.cmdline()]
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ import pytest
 from signals import stop
 
 from spacetime.errors import LaneLost
-from spacetime.proc import keeper
-from spacetime.proc.keeper import KeptLane
-from spacetime.proc.lanes import Lanes
-from spacetime.proc.process import ChildProcess
+from spacetime.processes import keeper
+from spacetime.processes.keeper import KeptLane
+from spacetime.processes.lanes import Lanes
+from spacetime.processes.process import ChildProcess
 
 # Each start takes one file out of a folder, if there is any: an empty one makes it fail, a FIFO
 # holds it until somebody has written there.
@@ -34,7 +34,7 @@ for gate in sorted(os.listdir(folder)):
     if not open(mine).read():
         raise SystemExit(9)
     break
-os.execv(sys.executable, [sys.executable, "-m", "spacetime.proc.child", *given])
+os.execv(sys.executable, [sys.executable, "-m", "spacetime.processes.child", *given])
 """
 
 

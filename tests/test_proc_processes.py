@@ -16,8 +16,8 @@ from hypothesis import strategies as hst
 
 import spacetime as st
 from spacetime.errors import LaneLost
-from spacetime.proc.keeper import backoff_s
-from spacetime.proc.lanes import Lanes
+from spacetime.processes.keeper import backoff_s
+from spacetime.processes.lanes import Lanes
 
 
 @given(hst.integers(0, 10_000))

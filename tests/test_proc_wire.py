@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.errors import InvalidInput
-from spacetime.proc.area import Area
-from spacetime.proc.packed import pack, unpack
-from spacetime.proc.process import remote
-from spacetime.proc.wire import (
+from spacetime.processes.area import Area
+from spacetime.processes.packed import pack, unpack
+from spacetime.processes.process import remote
+from spacetime.processes.wire import (
     DTYPES,
     NONSENSE,
     read_answers,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation import mps_probe
-from spacetime.proc.hosted import check_alike, outputs_json, tensors_of
-from spacetime.proc.packed import unpack
+from spacetime.processes.hosted import check_alike, outputs_json, tensors_of
+from spacetime.processes.packed import unpack
 from spacetime.resident import ResidentFamily
 from spacetime.runner import Work
 from spacetime.session.session import Session

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from spacetime.counters import Counters
 from spacetime.family import Family
-from spacetime.proc.family import ProcessFamily
+from spacetime.processes.family import ProcessFamily
 from spacetime.reference import owned
 from spacetime.report import audited
 from spacetime.resident import ResidentFamily

@@ -8,7 +8,7 @@ from spacetime.core import Policy
 from spacetime.device import Device
 from spacetime.family import Family
 from spacetime.fusion.by_pointer import in_words
-from spacetime.proc.family import ProcessFamily
+from spacetime.processes.family import ProcessFamily
 from spacetime.queues import of_this_process as queues
 from spacetime.resident import ResidentFamily
 from spacetime.session.apart import lines_of

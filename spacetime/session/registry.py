@@ -13,7 +13,7 @@ from spacetime.exports import exported_of
 from spacetime.family import Family, family_of
 from spacetime.fusion import Exported, fingerprint
 from spacetime.measure import on_cores
-from spacetime.proc.family import Asked, Families, ProcessFamily
+from spacetime.processes.family import Asked, Families, ProcessFamily
 from spacetime.resident import Place, ResidentFamily
 from spacetime.session.executor import Executor
 from spacetime.session.tenant import AnyFamily

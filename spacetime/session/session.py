@@ -20,7 +20,7 @@ from spacetime.device import Device, chosen, laid_out, open_device
 from spacetime.difference import coarse_on_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.modules import served
-from spacetime.proc.family import Asked, hosted
+from spacetime.processes.family import Asked, hosted
 from spacetime.recording import Recording
 from spacetime.report import session_report
 from spacetime.resident import Place

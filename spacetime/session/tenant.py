@@ -10,7 +10,7 @@ from typing import Any
 
 from spacetime.errors import ClosedError
 from spacetime.family import Family
-from spacetime.proc.family import ProcessFamily
+from spacetime.processes.family import ProcessFamily
 from spacetime.report import audited, tenant_report
 from spacetime.resident import ResidentFamily
 from spacetime.session.arguments import MOST_MS, positive, priority_of

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from spacetime.errors import text_of
-from spacetime.proc.area import Area, aligned
+from spacetime.processes.area import Area, aligned
 from spacetime.runner import Work
 from spacetime.signature import Leaf
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from spacetime.errors import InvalidInput, reason_of
-from spacetime.proc.area import Area, aligned, tensor_at
+from spacetime.processes.area import Area, aligned, tensor_at
 
 _HEAD = struct.Struct("=2q")  # bytes of the pickle; where the tensors begin
 IMPORTABLE = "one that another process can import (its class in a module, no lambdas in it)"

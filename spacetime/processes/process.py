@@ -19,15 +19,15 @@ from typing import Any
 import spacetime
 from spacetime import _native
 from spacetime.errors import InvalidInput, LaneLost, ModelError, SpacetimeError
-from spacetime.proc.area import Area
-from spacetime.proc.child import MOST_BYTES
-from spacetime.proc.wire import NONSENSE, read_answers, write_batch
+from spacetime.processes.area import Area
+from spacetime.processes.child import MOST_BYTES
+from spacetime.processes.wire import NONSENSE, read_answers, write_batch
 from spacetime.runner import Work
 
 Answers = Any  # list[list[Tensor]] once it has answered
-COMMAND = (sys.executable, "-m", "spacetime.proc.child")
+COMMAND = (sys.executable, "-m", "spacetime.processes.child")
 # Who holds the models there, by name: one that opens a device may use everything below sessions.
-ON_CORES = "spacetime.proc.hosted:Hosted"
+ON_CORES = "spacetime.processes.hosted:Hosted"
 ON_A_DEVICE = "spacetime.isolation.hosted_device:HostedDevice"
 WITHIN = "SPACETIME_LANE"  # set in a lane's process, which opens no lanes in turn
 _GUARD = """put what the script runs below `if __name__ == "__main__":`"""

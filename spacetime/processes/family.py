@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 
 from spacetime.device import Device
 from spacetime.errors import InvalidInput
-from spacetime.proc.hosted import check_dtypes, outputs_from
-from spacetime.proc.lanes import Lanes
-from spacetime.proc.packed import pack
-from spacetime.proc.roster import Packed
+from spacetime.processes.hosted import check_dtypes, outputs_from
+from spacetime.processes.lanes import Lanes
+from spacetime.processes.packed import pack
+from spacetime.processes.roster import Packed
 from spacetime.program import Outputs
 from spacetime.runner import Entry, Runs, Work
 from spacetime.signature import Signature

@@ -1,4 +1,4 @@
-"""The process of one lane: python -m spacetime.proc.child, started by `process`, never by hand.
+"""The process of one lane: python -m spacetime.processes.child, started by `process`, never by hand.
 
 The main thread takes models and leaves from a socket, whose end is this process's end; a second
 thread serves launches exactly as a lane's thread of a session does, with the same families and
@@ -54,8 +54,8 @@ class _Lane:
     def __init__(self, given: dict[str, Any]) -> None:
         # Imported here: what fails is told on the socket, and cores are set before.
         from spacetime import _native  # noqa: PLC0415
-        from spacetime.proc import wire  # noqa: PLC0415
-        from spacetime.proc.area import Area  # noqa: PLC0415
+        from spacetime.processes import wire  # noqa: PLC0415
+        from spacetime.processes.area import Area  # noqa: PLC0415
 
         self._wire = wire
         self.cores = given["cores"] or sorted(os.sched_getaffinity(0))

@@ -16,10 +16,10 @@ from typing import Any
 
 from spacetime.errors import LaneLost
 from spacetime.measure import lane_threads
-from spacetime.proc.area import Area
-from spacetime.proc.keeper import Keeping, KeptLane, end_all, move, rest, wake
-from spacetime.proc.process import COMMAND, Answers, ChildProcess
-from spacetime.proc.roster import Packed
+from spacetime.processes.area import Area
+from spacetime.processes.keeper import Keeping, KeptLane, end_all, move, rest, wake
+from spacetime.processes.process import COMMAND, Answers, ChildProcess
+from spacetime.processes.roster import Packed
 from spacetime.runner import Work
 from spacetime.units import SECOND
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from spacetime.errors import LaneLost
-from spacetime.proc.process import LOOK_MS, ChildProcess, Pulse
-from spacetime.proc.roster import Roster, at_once
+from spacetime.processes.process import LOOK_MS, ChildProcess, Pulse
+from spacetime.processes.roster import Roster, at_once
 
 MOST_STARTS = 5  # in a row that fail, after which a lane stays down
 _LIVED_S = 10.0  # after which a death is no longer held against the next start

@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 from spacetime.errors import InvalidInput
 from spacetime.family import Family, family_of
 from spacetime.measure import on_cores
-from spacetime.proc.packed import unpack
-from spacetime.proc.wire import DTYPES
+from spacetime.processes.packed import unpack
+from spacetime.processes.wire import DTYPES
 from spacetime.program import Outputs
 from spacetime.runner import Work
 from spacetime.signature import Leaf, signature_of

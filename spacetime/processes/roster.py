@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from spacetime.errors import LaneLost
-from spacetime.proc.area import Area
-from spacetime.proc.process import ChildProcess
+from spacetime.processes.area import Area
+from spacetime.processes.process import ChildProcess
 
 
 @dataclass(frozen=True, slots=True)
