@@ -20,8 +20,8 @@ from typing import Any
 from spacetime.benchmarks import gpulet_study, record
 from spacetime.benchmarks.gpulet_study import FIG12, FIG12_NAMES, PLANNERS, STUDIES, Study
 from spacetime.plan import PlanOptions
-from spacetime.plan.gpulet import Gpulet
-from spacetime.plan.knee import KNEES
+from spacetime.planners.gpulet import Gpulet
+from spacetime.planners.packing.knee import KNEES
 
 GPUS = 4
 QUICK_SCENARIOS = 40

@@ -18,11 +18,11 @@ from spacetime.devices import device
 from spacetime.errors import InfeasibleError
 from spacetime.interference import PUBLISHED, Interference, Use
 from spacetime.plan import Planner, PlanOptions
-from spacetime.plan.gpulet import Gpulet
-from spacetime.plan.greedy import Greedy
-from spacetime.plan.ideal import Ideal
-from spacetime.plan.sbp import Sbp
-from spacetime.plan.self_tuning import SelfTuning
+from spacetime.planners.gpulet import Gpulet
+from spacetime.planners.greedy import Greedy
+from spacetime.planners.ideal import Ideal
+from spacetime.planners.sbp import Sbp
+from spacetime.planners.self_tuning import SelfTuning
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

@@ -19,7 +19,7 @@ from spacetime.core import Policy
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
-from spacetime.plan.paris import Paris
+from spacetime.planners.paris import Paris
 from spacetime.profile import Profiles
 from spacetime.simulation.rate_search import highest_scale
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run

@@ -13,9 +13,9 @@ from test_plan_spacetime import CEILING, line, small
 from test_planners import A100, DEMANDS, point, profile_sets, tenant
 
 from spacetime import profile_file
-from spacetime.advise import Advice, advise
 from spacetime.errors import InfeasibleError
 from spacetime.plan import planner
+from spacetime.planners.advise import Advice, advise
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 

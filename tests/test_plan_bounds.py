@@ -10,7 +10,7 @@ from test_plan_spacetime import CEILING, line, small
 from test_planners import A100, DEMANDS, HAND, plan_or_refusal, point, profile_sets, tenant
 
 from spacetime.plan import Plan, PlanOptions, planner
-from spacetime.plan.bounds import explained
+from spacetime.planners.packing.bounds import explained
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 

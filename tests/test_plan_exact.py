@@ -21,7 +21,7 @@ from spacetime import mig
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, planner, require
-from spacetime.plan.layouts import layouts
+from spacetime.planners.packing.layouts import layouts
 from spacetime.profile import Point, Profiles
 from spacetime.profile_import import gpulet
 from spacetime.workload import Workload

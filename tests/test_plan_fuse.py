@@ -13,7 +13,7 @@ from spacetime.deployment import deploy
 from spacetime.errors import PlanError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, planner
 from spacetime.plan import require as sound
-from spacetime.plan.fuse import fusions
+from spacetime.planners.packing.fuse import fusions
 from spacetime.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Arrivals, Tenant, Workload

@@ -16,7 +16,7 @@ from spacetime.cli.root import cli
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError
 from spacetime.plan import PLANNERS, Plan, PlanOptions, check, plan_json, planner
-from spacetime.plan.gate import MOST_GPUS
+from spacetime.planners.gate import MOST_GPUS
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

@@ -17,12 +17,12 @@ from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.interference import PUBLISHED, Constant, Interference, Use
 from spacetime.plan import Plan, PlanOptions, check, planner
-from spacetime.plan.board import Tables
-from spacetime.plan.cycle import Demand, alone, saturated_rps, together
-from spacetime.plan.gpulet import Gpulet, sizes_for
-from spacetime.plan.ideal import layouts
-from spacetime.plan.knee import knee_of
-from spacetime.plan.self_tuning import max_min_fair, tuned_percent
+from spacetime.planners.gpulet import Gpulet, sizes_for
+from spacetime.planners.ideal import layouts
+from spacetime.planners.packing.board import Tables
+from spacetime.planners.packing.cycle import Demand, alone, saturated_rps, together
+from spacetime.planners.packing.knee import knee_of
+from spacetime.planners.self_tuning import max_min_fair, tuned_percent
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

@@ -14,8 +14,8 @@ from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.interference import IGniter, Interference, Use
 from spacetime.plan import Plan, PlanOptions, check, planner, require
-from spacetime.plan.closed_form import Curve, fit
-from spacetime.plan.igniter import Igniter
+from spacetime.planners.igniter import Igniter
+from spacetime.planners.packing.closed_form import Curve, fit
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

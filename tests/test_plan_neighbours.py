@@ -12,8 +12,8 @@ from spacetime.devices import device
 from spacetime.errors import InfeasibleError, PlanError
 from spacetime.interference import PUBLISHED, Constant, Interference, Use
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, require
-from spacetime.plan.igniter import Igniter
 from spacetime.plan.neighbours import slower
+from spacetime.planners.igniter import Igniter
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

@@ -17,8 +17,8 @@ from spacetime import mig
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, check, planner, require
-from spacetime.plan.paris import Paris, curves_of, knee_batch, segments
 from spacetime.plan.plan_json import dumps, loads
+from spacetime.planners.paris import Paris, curves_of, knee_batch, segments
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload, log_normal
 

@@ -11,8 +11,8 @@ from test_planners import A100, DEMANDS, PAPER, SCENARIOS, plan_or_refusal, prof
 
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions, planner, require
-from spacetime.plan.consolidate import consolidate
-from spacetime.plan.spacetime import BESIDE, START_FROM
+from spacetime.planners.packing.consolidate import consolidate
+from spacetime.planners.spacetime import BESIDE, START_FROM
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Workload
 
@@ -69,7 +69,7 @@ def test_stretches_of_many_devices_are_emptied_and_then_their_rests(
 ) -> None:
     load = small(60)
     before = planner("mig-only").plan(load, line(), A100, CEILING)
-    monkeypatch.setattr("spacetime.plan.consolidate.STRETCH", 3)
+    monkeypatch.setattr("spacetime.planners.packing.consolidate.STRETCH", 3)
     after = consolidate(before, load, line(), A100, CEILING)
     require(after, load, line(), A100, CEILING)
     assert (len(before.gpus), len(after.gpus)) == (9, 1)

@@ -14,18 +14,18 @@ from typing import Any
 from rich.console import Console
 
 from spacetime import device_file, interference_file, profile_file, workload_file
-from spacetime.advise import Advice
-from spacetime.advise import advise as right_sized
 from spacetime.devices import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
 from spacetime.interference import Crowd, Fitted
 from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
-from spacetime.plan.bounds import explained
 from spacetime.plan.export import EXPORTS
-from spacetime.plan.spacetime import solves
 from spacetime.plan.timing import busy, loads
+from spacetime.planners.advise import Advice
+from spacetime.planners.advise import advise as right_sized
+from spacetime.planners.packing.bounds import explained
+from spacetime.planners.spacetime import solves
 from spacetime.profile import Profiles
 from spacetime.profile_import import IMPORTERS
 from spacetime.progress import working

@@ -14,9 +14,9 @@ from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions
-from spacetime.plan.paris import Paris
-from spacetime.plan.paris_baselines import Homogeneous
 from spacetime.plan.plan import Reason
+from spacetime.planners.paris import Paris
+from spacetime.planners.paris_baselines import Homogeneous
 from spacetime.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Workload

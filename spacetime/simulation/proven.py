@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, Planner, PlanOptions, calm
-from spacetime.plan.gate import awake, seated, within_reach
 from spacetime.plan.plan import Reason
-from spacetime.plan.spacetime import SpaceTime
+from spacetime.planners.gate import awake, seated, within_reach
+from spacetime.planners.spacetime import SpaceTime
 from spacetime.profile import Profiles
 from spacetime.simulation.fixed_plan import DURATION_NS, SimOptions, simulate_plan
 from spacetime.units import SECOND

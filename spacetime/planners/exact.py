@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, ProfileError, UnsupportedError
-from spacetime.plan.assemble import assemble
-from spacetime.plan.baselines import MigOnly, WholeGpu
 from spacetime.plan.demand import Part
-from spacetime.plan.gate import gated
-from spacetime.plan.integer import Column, Program, Row, build, demand_rows
-from spacetime.plan.layouts import Size
 from spacetime.plan.memory import fits, holding
-from spacetime.plan.parvagpu import ParvaGpu
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import Planner, PlanOptions
+from spacetime.planners.baselines import MigOnly, WholeGpu
+from spacetime.planners.gate import gated
+from spacetime.planners.packing.assemble import assemble
+from spacetime.planners.packing.integer import Column, Program, Row, build, demand_rows
+from spacetime.planners.packing.layouts import Size
+from spacetime.planners.parvagpu import ParvaGpu
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.assemble import finish
-from spacetime.plan.cycle import Demand, alone, filled, together
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.packing.assemble import finish
+from spacetime.planners.packing.cycle import Demand, alone, filled, together
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 

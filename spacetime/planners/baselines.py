@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan.assemble import assemble, finish
 from spacetime.plan.demand import ROUNDING, Part, copies, usable
-from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding, process_mib, room_mib
-from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms
+from spacetime.planners.gate import gated
+from spacetime.planners.packing.assemble import assemble, finish
+from spacetime.planners.packing.mig_devices import Devices
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

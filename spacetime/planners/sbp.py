@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import UnsupportedError
-from spacetime.plan.assemble import finish
-from spacetime.plan.board import KIND, WHOLE, Share, Tables
-from spacetime.plan.cycle import ROUNDING, Fit
-from spacetime.plan.gate import gated
-from spacetime.plan.gpulet import sizes_for
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.gate import gated
+from spacetime.planners.gpulet import sizes_for
+from spacetime.planners.packing.assemble import finish
+from spacetime.planners.packing.board import KIND, WHOLE, Share, Tables
+from spacetime.planners.packing.cycle import ROUNDING, Fit
 from spacetime.profile import Profiles
 from spacetime.workload import Tenant, Workload
 

@@ -19,8 +19,8 @@ from scipy.sparse import csr_array
 
 from spacetime.devices import DeviceFacts
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, never_fills, usable
-from spacetime.plan.layouts import Size, layouts
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.packing.layouts import Size, layouts
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

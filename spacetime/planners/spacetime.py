@@ -15,17 +15,17 @@ from importlib import import_module
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.assemble import require_gpus
-from spacetime.plan.bounds import explained
 from spacetime.plan.check import check
-from spacetime.plan.consolidate import consolidate
 from spacetime.plan.demand import lower_bound
-from spacetime.plan.fuse import fusions
-from spacetime.plan.gate import gated
-from spacetime.plan.little import shared
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import Planner, PlanOptions, planner
+from spacetime.planners.gate import gated
+from spacetime.planners.packing.assemble import require_gpus
+from spacetime.planners.packing.bounds import explained
+from spacetime.planners.packing.consolidate import consolidate
+from spacetime.planners.packing.fuse import fusions
+from spacetime.planners.packing.little import shared
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 
@@ -138,7 +138,7 @@ class SpaceTime:
 def solves() -> bool:
     """Whether this installation can search exactly: the extra `plan` brings scipy."""
     try:
-        import_module("spacetime.plan.exact")
+        import_module("spacetime.planners.exact")
     except ImportError:
         return False
     return True

@@ -20,15 +20,15 @@ from dataclasses import dataclass, replace
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.interference import Constant, Neighbours
-from spacetime.plan.assemble import finish
-from spacetime.plan.board import KIND, WHOLE, Board, Cell, Tables
-from spacetime.plan.cycle import ROUNDING
 from spacetime.plan.demand import usable
-from spacetime.plan.gate import gated
-from spacetime.plan.knee import KNEES, Knee, knee_of
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.gate import gated
+from spacetime.planners.packing.assemble import finish
+from spacetime.planners.packing.board import KIND, WHOLE, Board, Cell, Tables
+from spacetime.planners.packing.cycle import ROUNDING
+from spacetime.planners.packing.knee import KNEES, Knee, knee_of
 from spacetime.profile import Profiles
 from spacetime.workload import Tenant, Workload
 

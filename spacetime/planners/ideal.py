@@ -15,13 +15,13 @@ from itertools import combinations_with_replacement
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.assemble import finish
-from spacetime.plan.board import WHOLE
-from spacetime.plan.gate import gated
-from spacetime.plan.gpulet import Gpulet
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import Plan
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.gate import gated
+from spacetime.planners.gpulet import Gpulet
+from spacetime.planners.packing.assemble import finish
+from spacetime.planners.packing.board import WHOLE
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 

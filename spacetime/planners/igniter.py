@@ -21,14 +21,14 @@ from dataclasses import dataclass, field, replace
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.interference import Constant, Crowd
-from spacetime.plan.assemble import finish
-from spacetime.plan.closed_form import LEAST_POINTS, Curve, fit
 from spacetime.plan.demand import ROUNDING, at_least, never_fills, usable
-from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding, process_mib, room_mib
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms
+from spacetime.planners.gate import gated
+from spacetime.planners.packing.assemble import finish
+from spacetime.planners.packing.closed_form import LEAST_POINTS, Curve, fit
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

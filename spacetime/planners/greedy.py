@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spacetime.devices import DeviceFacts
-from spacetime.plan.gate import gated
-from spacetime.plan.gpulet import PAIRS, Gpulet, Pairs
 from spacetime.plan.plan import Plan
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.gate import gated
+from spacetime.planners.gpulet import PAIRS, Gpulet, Pairs
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 

@@ -22,13 +22,13 @@ from dataclasses import dataclass, replace
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan.assemble import assemble
 from spacetime.plan.demand import ROUNDING, Part, at_least, never_fills, serves, usable
-from spacetime.plan.gate import gated
 from spacetime.plan.memory import holding
-from spacetime.plan.mig_devices import Devices
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.gate import gated
+from spacetime.planners.packing.assemble import assemble
+from spacetime.planners.packing.mig_devices import Devices
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload, log_normal
 

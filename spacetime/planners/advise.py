@@ -14,12 +14,12 @@ from typing import Any
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, Planner, PlanOptions, planner
-from spacetime.plan.baselines import whole
-from spacetime.plan.bounds import explained
 from spacetime.plan.demand import copies, usable
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import PartitionPlan
 from spacetime.plan.timing import busy, loads
+from spacetime.planners.baselines import whole
+from spacetime.planners.packing.bounds import explained
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 

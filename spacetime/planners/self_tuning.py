@@ -15,13 +15,13 @@ from itertools import count, pairwise
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.assemble import finish
-from spacetime.plan.board import KIND, WHOLE, Board, Tables
-from spacetime.plan.gate import gated
-from spacetime.plan.gpulet import PAIRS, Filling, Gpulet, Pairs, sizes_for
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.plan import Plan, Reason
 from spacetime.plan.planner import PlanOptions
+from spacetime.planners.gate import gated
+from spacetime.planners.gpulet import PAIRS, Filling, Gpulet, Pairs, sizes_for
+from spacetime.planners.packing.assemble import finish
+from spacetime.planners.packing.board import KIND, WHOLE, Board, Tables
 from spacetime.profile import Profiles
 from spacetime.workload import Tenant, Workload
 
