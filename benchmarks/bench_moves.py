@@ -32,7 +32,7 @@ from spacetime.live.controller_thread import Event, LiveController, planning_on_
 from spacetime.live.planned_session import PlannedSession
 from spacetime.live.profiler_rig import facts_name
 from spacetime.live.run import target
-from spacetime.live_model import LiveModel
+from spacetime.models.loading import LiveModel
 from spacetime.openloop import LEAD_NS, Sent, drive
 from spacetime.plan import Plan, PlanOptions, planner
 from spacetime.profile import Profiles

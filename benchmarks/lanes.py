@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 import torch
 
-from spacetime.measure import lane_threads
+from spacetime.models.timing import lane_threads
 
 Launch = Callable[[], object]
 

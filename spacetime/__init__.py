@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spacetime.core import Policy as Policy
-    from spacetime.cuda_function import CudaFunction as CudaFunction
     from spacetime.errors import CannotExport as CannotExport
     from spacetime.errors import CannotFuse as CannotFuse
     from spacetime.errors import ClosedError as ClosedError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from spacetime.fusion import Fused as Fused
     from spacetime.fusion import fuse as fuse
     from spacetime.live.planned_session import PlannedSession as PlannedSession
+    from spacetime.models.cuda.cuda_function import CudaFunction as CudaFunction
     from spacetime.recording import Recording as Recording
     from spacetime.recording import replay as replay
     from spacetime.session.session import Session as Session

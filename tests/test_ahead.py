@@ -18,7 +18,6 @@ from test_device_session import X, net
 from test_fuse_placed import NO_RUN, graph_of, models, operands
 
 from spacetime import Session, _native
-from spacetime.capture import TorchCuda
 from spacetime.commands.prepare import kernels_for
 from spacetime.fusion import Tuner, placed
 from spacetime.fusion.ahead import META, kernels_of, without_data
@@ -27,6 +26,7 @@ from spacetime.kernels.triton.cache import Choices
 from spacetime.kernels.triton.configs import Config
 from spacetime.kernels.triton.launch import Launch, noting
 from spacetime.kernels.triton.linear import linear_launches
+from spacetime.models.cuda.capture import TorchCuda
 
 # As a launch on the device asks: Triton's own binder on tensors with data, a stand-in for its
 # driver, and its compiler only where the cache has nothing.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import spacetime as st
-from spacetime.trial import same_rows
+from spacetime.models.trial import same_rows
 
 DEVICES = ["cpu", "fake:h200"]
 

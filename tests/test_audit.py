@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.errors import InvalidInput, ModelError
-from spacetime.family import Family
-from spacetime.reference import Reference
+from spacetime.models.cpu.family import Family
+from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.reference import Reference
 from spacetime.report import AuditCounts
-from spacetime.resident import ResidentFamily
 from spacetime.session import audit
 from spacetime.session.apart import alone_of
 from spacetime.session.tenant import Tenant

@@ -13,7 +13,7 @@ from test_audit import add, counts, session_on
 from torch import Tensor, nn
 
 import spacetime as st
-from spacetime.difference import difference, doubt
+from spacetime.models.difference import difference, doubt
 from spacetime.report import AuditCounts
 
 INF, NAN = float("inf"), float("nan")

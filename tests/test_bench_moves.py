@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spacetime.benchmarks import bench_moves
-from spacetime.live_model import LiveModel
+from spacetime.models.loading import LiveModel
 from spacetime.openloop import Sent
 from spacetime.profile import Point, Profiles
 from spacetime.rate_trace import RateTrace

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spacetime import Session, _native, confined
-from spacetime.confined import LeavesPartition, check
+from spacetime import Session, _native
 from spacetime.device import on_device
+from spacetime.models.cuda import confined
+from spacetime.models.cuda.confined import LeavesPartition, check
 
 X = torch.randn(2, 3, 8, 8)
 

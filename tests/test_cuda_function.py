@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import spacetime as st
-from spacetime.cuda_function import LaneStream
+from spacetime.models.cuda.cuda_function import LaneStream
 
 DEVICES = ["cpu", "fake:h200"]
 EXAMPLE = torch.randn(2, 6, generator=torch.Generator().manual_seed(3))

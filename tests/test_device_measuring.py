@@ -13,10 +13,10 @@ from test_device_session import MIB, X, net
 from torch import Tensor, fx
 
 from spacetime import Session, _native
-from spacetime.capture import TorchFake
 from spacetime.device import on_device
 from spacetime.errors import OutOfMemory
-from spacetime.resident import ResidentFamily
+from spacetime.models.cuda.capture import TorchFake
+from spacetime.models.cuda.family import ResidentFamily
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from spacetime import Session, _native
-from spacetime.capture import TorchFake
 from spacetime.device import on_device, open_device
 from spacetime.errors import (
     DriverError,
@@ -22,6 +21,7 @@ from spacetime.errors import (
     SpacetimeError,
     UnsupportedError,
 )
+from spacetime.models.cuda.capture import TorchFake
 from spacetime.session.tenant import Tenant
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -10,10 +10,11 @@ import pytest
 import torch
 from test_device_session import X, inputs, net
 
-from spacetime import Session, _native, weights
-from spacetime.capture import TorchFake
+from spacetime import Session, _native
 from spacetime.device import on_device
 from spacetime.errors import ClosedError, UnsupportedError
+from spacetime.models.cuda import weights
+from spacetime.models.cuda.capture import TorchFake
 
 
 def test_tenants_come_and_go_while_others_are_served() -> None:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from spacetime.example_rows import DTYPES, requests
+from spacetime.models.example_rows import DTYPES, requests
 from spacetime.workload import DATATYPES, InputSpec, Tenant, WorkloadError, limits
 from spacetime.workload_file import read
 

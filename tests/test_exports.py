@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.demo.zoo.digits import DigitNet
-from spacetime.exports import MOST, Exports
 from spacetime.fusion import Exported, fingerprint
-from spacetime.likeness import CannotTell, Likeness
-from spacetime.performed import performed
-from spacetime.signature import signature_of
+from spacetime.models.exports import MOST, Exports
+from spacetime.models.likeness import CannotTell, Likeness
+from spacetime.models.performed import performed
+from spacetime.models.signature import signature_of
 
 UNSEEN = {  # by one run with a few samples: attributes that this run does not read, or weights
     "a_number_of_another_type", "a_limit_on_the_batch", "a_buffer_inside_and_outside_the_state",

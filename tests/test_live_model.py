@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from spacetime.errors import ModelError
-from spacetime.example_rows import DTYPES
-from spacetime.live_model import live_model, live_models
+from spacetime.models.example_rows import DTYPES
+from spacetime.models.loading import live_model, live_models
 from spacetime.workload import DATATYPES, InputSpec, Tenant, Workload, WorkloadError
 
 SOURCE = """

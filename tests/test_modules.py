@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import spacetime as st
-from spacetime.modules import copied, served
+from spacetime.models.modules import copied, served
 
 ROWS = torch.randn(2, 6, generator=torch.Generator().manual_seed(1))
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.errors import InvalidInput
+from spacetime.models.cpu.runner import Work
+from spacetime.models.signature import Leaf
 from spacetime.processes.area import Area
 from spacetime.processes.packed import pack, unpack
 from spacetime.processes.process import remote
@@ -29,8 +31,6 @@ from spacetime.processes.wire import (
     write_batch,
     write_error,
 )
-from spacetime.runner import Work
-from spacetime.signature import Leaf
 
 TAILS = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 LEAVES = st.lists(st.tuples(TAILS, st.sampled_from(DTYPES)), min_size=1, max_size=3)

@@ -11,9 +11,9 @@ from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError
 from spacetime.fusion import Exported, export
-from spacetime.program import Program, program_of, spread
-from spacetime.signature import signature_of
-from spacetime.trial import same_rows
+from spacetime.models.cpu.program import Program, program_of, spread
+from spacetime.models.signature import signature_of
+from spacetime.models.trial import same_rows
 
 
 class Structured(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spacetime.errors import InvalidInput
-from spacetime.signature import signature_of
+from spacetime.models.signature import signature_of
 
 IMAGE = torch.zeros(2, 3, 8, 8)
 SINGLE = signature_of("t", (IMAGE,), {})

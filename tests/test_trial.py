@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spacetime.fusion import Ranges, export, ranges, rows_of, with_extremes
-from spacetime.trial import keeps_what_is_no_number, ordinary, same_rows, tried
+from spacetime.models.trial import keeps_what_is_no_number, ordinary, same_rows, tried
 
 
 class Reader(nn.Module):

@@ -24,7 +24,7 @@ from spacetime.benchmarks.gpu.names import (
 from spacetime.benchmarks.gpu.rig import Launch, Rig
 from spacetime.demo.zoo import ZooModel, load
 from spacetime.errors import UnsupportedError
-from spacetime.resident import ResidentFamily
+from spacetime.models.cuda.family import ResidentFamily
 
 RESNET_50, TINY = "resnet-50", "tiny"
 SIDE = 224  # pixels of its images

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from spacetime import _native
-from spacetime.admission import SPIN_NS
 from spacetime.device import Device, open_device
 from spacetime.errors import UnsupportedError
+from spacetime.models.cuda.prepare import SPIN_NS
 
 SIDE = 4096  # of the square product in bf16
 COPIED_BYTES = 2**30  # by the copy: read once and written once

@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spacetime.capture import TorchFake
 from spacetime.demo import zoo
 from spacetime.errors import SpacetimeError, UnsupportedError
 from spacetime.kernels import triton
 from spacetime.kernels.triton.ahead import written
-from spacetime.live_model import live_models
+from spacetime.models.cuda.capture import TorchFake
+from spacetime.models.loading import live_models
 from spacetime.session.session import Session
 from spacetime.workload_file import read
 

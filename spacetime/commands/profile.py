@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from spacetime import cost, device_file, profile_file, workload_file
-from spacetime.cost_graph import layers_of
 from spacetime.device import open_device
 from spacetime.devices import DeviceFacts
 from spacetime.errors import UnsupportedError
 from spacetime.fusion import CannotExport
 from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name
-from spacetime.live_model import LiveModel
 from spacetime.mig import SIZES
+from spacetime.models.layers import layers_of
+from spacetime.models.loading import LiveModel
 from spacetime.monotone import slower_with_units
 from spacetime.profile import Point, Profiles
 from spacetime.profile_rounds import Round, Rounds

@@ -20,7 +20,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgu
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import CannotExport
-from spacetime.modules import part_in_training
+from spacetime.models.modules import part_in_training
 from spacetime.tracing import tracing, unprinted
 
 from .confine import confined, shell

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation import mps_probe
+from spacetime.models.cpu.runner import Work
+from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.signature import Leaf
 from spacetime.processes.hosted import check_alike, outputs_json, tensors_of
 from spacetime.processes.packed import unpack
-from spacetime.resident import ResidentFamily
-from spacetime.runner import Work
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
-from spacetime.signature import Leaf
 
 
 class HostedDevice:

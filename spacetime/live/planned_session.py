@@ -25,13 +25,13 @@ from spacetime.counters import Counters
 from spacetime.deployment import Served
 from spacetime.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
-from spacetime.family import Family
 from spacetime.live.placement import LaneKey, Placement, buckets_of, largest_batch, place
-from spacetime.measure import on_cores
+from spacetime.models.cpu.family import Family
+from spacetime.models.cpu.program import spread
+from spacetime.models.cuda.family import Place
+from spacetime.models.timing import on_cores
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.profile import Profiles
-from spacetime.program import spread
-from spacetime.resident import Place
 from spacetime.session.apart import alone_of
 from spacetime.session.session import Session
 from spacetime.session.tenant import AnyFamily, Tenant

@@ -17,7 +17,7 @@ from statistics import fmean, median, quantiles
 from spacetime.device import Device, Units, sized
 from spacetime.errors import OutOfMemory, UnsupportedError
 from spacetime.live.profiler_rig import Rig
-from spacetime.live_model import LiveModel, live_model
+from spacetime.models.loading import LiveModel, live_model
 from spacetime.profile import Key
 from spacetime.profile_rounds import Round, Rounds
 from spacetime.units import ms_from_ns

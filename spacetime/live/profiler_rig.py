@@ -22,11 +22,11 @@ from torch.utils import _pytree as pytree
 
 from spacetime.device import Device
 from spacetime.devices import DEVICES, MIB_PER_GIB, cpu
-from spacetime.family import Family
-from spacetime.measure import elapsed_ns, on_cores
-from spacetime.program import spread
-from spacetime.resident import ResidentFamily
-from spacetime.runner import Work
+from spacetime.models.cpu.family import Family
+from spacetime.models.cpu.program import spread
+from spacetime.models.cpu.runner import Work
+from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.timing import elapsed_ns, on_cores
 from spacetime.session.session import Session
 from spacetime.units import MS
 

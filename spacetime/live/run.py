@@ -27,7 +27,7 @@ from spacetime.errors import PlanError
 from spacetime.interruption import Interruption
 from spacetime.live.controller_thread import LiveController, summary
 from spacetime.live.planned_session import LEAST_BATCH, PlannedSession
-from spacetime.live_model import LiveModel, live_models, tried
+from spacetime.models.loading import LiveModel, live_models, tried
 from spacetime.openloop import Sent, Target, drive
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make

@@ -67,8 +67,8 @@ class _Lane:
 
     def serve(self) -> None:
         """Body of the serving thread: answers every launch, for ever."""
-        from spacetime.compiled_error import as_raised  # noqa: PLC0415
-        from spacetime.measure import lane_threads  # noqa: PLC0415
+        from spacetime.models.compiled_error import as_raised  # noqa: PLC0415
+        from spacetime.models.timing import lane_threads  # noqa: PLC0415
 
         with lane_threads(len(self.cores)):
             while self._mailbox.next():

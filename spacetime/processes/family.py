@@ -12,13 +12,13 @@ from torch.utils import _pytree as pytree
 
 from spacetime.device import Device
 from spacetime.errors import InvalidInput
+from spacetime.models.cpu.program import Outputs
+from spacetime.models.cpu.runner import Entry, Runs, Work
+from spacetime.models.signature import Signature
 from spacetime.processes.hosted import check_dtypes, outputs_from
 from spacetime.processes.lanes import Lanes
 from spacetime.processes.packed import pack
 from spacetime.processes.roster import Packed
-from spacetime.program import Outputs
-from spacetime.runner import Entry, Runs, Work
-from spacetime.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)

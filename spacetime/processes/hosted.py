@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput
-from spacetime.family import Family, family_of
-from spacetime.measure import on_cores
+from spacetime.models.cpu.family import Family, family_of
+from spacetime.models.cpu.program import Outputs
+from spacetime.models.cpu.runner import Work
+from spacetime.models.signature import Leaf, signature_of
+from spacetime.models.timing import on_cores
 from spacetime.processes.packed import unpack
 from spacetime.processes.wire import DTYPES
-from spacetime.program import Outputs
-from spacetime.runner import Work
-from spacetime.signature import Leaf, signature_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from spacetime.errors import LaneLost
-from spacetime.measure import lane_threads
+from spacetime.models.cpu.runner import Work
+from spacetime.models.timing import lane_threads
 from spacetime.processes.area import Area
 from spacetime.processes.keeper import Keeping, KeptLane, end_all, move, rest, wake
 from spacetime.processes.process import COMMAND, Answers, ChildProcess
 from spacetime.processes.roster import Packed
-from spacetime.runner import Work
 from spacetime.units import SECOND
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import spacetime
 from spacetime import _native
 from spacetime.errors import InvalidInput, LaneLost, ModelError, SpacetimeError
+from spacetime.models.cpu.runner import Work
 from spacetime.processes.area import Area
 from spacetime.processes.child import MOST_BYTES
 from spacetime.processes.wire import NONSENSE, read_answers, write_batch
-from spacetime.runner import Work
 
 Answers = Any  # list[list[Tensor]] once it has answered
 COMMAND = (sys.executable, "-m", "spacetime.processes.child")

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from spacetime.errors import text_of
+from spacetime.models.cpu.runner import Work
+from spacetime.models.signature import Leaf
 from spacetime.processes.area import Area, aligned
-from spacetime.runner import Work
-from spacetime.signature import Leaf
 
 WORD = 8
 DTYPES = (

@@ -14,7 +14,7 @@ from typing import Any
 
 from spacetime import workload
 from spacetime.errors import SpacetimeError
-from spacetime.live_model import LiveModel, live_model, tried
+from spacetime.models.loading import LiveModel, live_model, tried
 from spacetime.server.model import VERSION, ServedModel, served, unknown
 from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of

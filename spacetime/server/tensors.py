@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spacetime.example_rows import DTYPES
+from spacetime.models.example_rows import DTYPES
 from spacetime.server.refusal import Refusal, invalid
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]  # as protobuf writes them in JSON

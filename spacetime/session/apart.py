@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from spacetime.counters import Counters
-from spacetime.family import Family
+from spacetime.models.cpu.family import Family
+from spacetime.models.cpu.runner import Runner, Work
+from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.reference import owned
 from spacetime.processes.family import ProcessFamily
-from spacetime.reference import owned
 from spacetime.report import audited
-from spacetime.resident import ResidentFamily
-from spacetime.runner import Runner, Work
 from spacetime.session.audit import Watch
 from spacetime.session.executor import Executor
 from spacetime.session.tenant import AnyFamily, Tenant

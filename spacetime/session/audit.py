@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError
-from spacetime.measure import lane_threads
-from spacetime.reference import Judgement, Reference, owned, reference_of
+from spacetime.models.cpu.runner import Answer, Entry
+from spacetime.models.reference import Judgement, Reference, owned, reference_of
+from spacetime.models.signature import Signature
+from spacetime.models.timing import lane_threads
 from spacetime.report import AuditCounts
-from spacetime.runner import Answer, Entry
-from spacetime.signature import Signature
 
 QUEUED = 64  # requests whose answers wait to be judged
 QUEUED_BYTES = 64 * 2**20  # of their inputs and answers

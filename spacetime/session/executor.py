@@ -22,8 +22,6 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from spacetime import _native, recording
-from spacetime.capture import Capturer
-from spacetime.compiled_error import as_raised
 from spacetime.core import Policy
 from spacetime.errors import (
     ClosedError,
@@ -34,9 +32,11 @@ from spacetime.errors import (
     QueueFull,
     SpacetimeError,
 )
-from spacetime.measure import lane_threads
+from spacetime.models.compiled_error import as_raised
+from spacetime.models.cpu.runner import Entry, Work
+from spacetime.models.cuda.capture import Capturer
+from spacetime.models.timing import lane_threads
 from spacetime.report import Observed, ended, total
-from spacetime.runner import Entry, Work
 
 _KEPT_HAPPENINGS = 1 << 20  # launches and drops held until timeline() fetches them
 

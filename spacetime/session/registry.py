@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spacetime.admission import resident_family
-from spacetime.exports import exported_of
-from spacetime.family import Family, family_of
 from spacetime.fusion import Exported, fingerprint
-from spacetime.measure import on_cores
+from spacetime.models.cpu.family import Family, family_of
+from spacetime.models.cuda.family import Place, ResidentFamily
+from spacetime.models.cuda.prepare import resident_family
+from spacetime.models.exports import exported_of
+from spacetime.models.signature import Signature
+from spacetime.models.snapshot import snapshot
+from spacetime.models.timing import on_cores
 from spacetime.processes.family import Asked, Families, ProcessFamily
-from spacetime.resident import Place, ResidentFamily
 from spacetime.session.executor import Executor
 from spacetime.session.tenant import AnyFamily
-from spacetime.signature import Signature
-from spacetime.snapshot import snapshot
 
 
 class Registry:

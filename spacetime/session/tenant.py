@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacetime.errors import ClosedError
-from spacetime.family import Family
+from spacetime.models.cpu.family import Family
+from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.signature import Signature
+from spacetime.models.snapshot import Mould
 from spacetime.processes.family import ProcessFamily
 from spacetime.report import audited, tenant_report
-from spacetime.resident import ResidentFamily
 from spacetime.session.arguments import MOST_MS, positive, priority_of
 from spacetime.session.audit import Watch
 from spacetime.session.executor import Executor, Superseded
-from spacetime.signature import Signature
-from spacetime.snapshot import Mould
 from spacetime.units import ns_from_ms
 
 AnyFamily = Family | ResidentFamily | ProcessFamily

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import nn
 
-from spacetime.admission import resident_family
 from spacetime.errors import ClosedError, InvalidInput, UnsupportedError
-from spacetime.exports import exported_of
-from spacetime.resident import ResidentFamily
+from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.cuda.prepare import resident_family
+from spacetime.models.exports import exported_of
 from spacetime.session.apart import alone_of
 from spacetime.session.audit import updating
 from spacetime.session.executor import Executor

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from spacetime.core import Policy
 from spacetime.device import Device
 from spacetime.kernels import stress_cpu
-from spacetime.measure import lane_threads
+from spacetime.models.timing import lane_threads
 from spacetime.session.executor import Executor
 from spacetime.verify.under_test import Fed
 

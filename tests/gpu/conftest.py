@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from spacetime import _native
-from spacetime.capture import Capturer, capturer_of
 from spacetime.device import Device, open_device
 from spacetime.errors import UnsupportedError
+from spacetime.models.cuda.capture import Capturer, capturer_of
 
 # A kernel that is loaded on its first launch would wait for one that spins, as latches do. Read by
 # the driver when it is initialised, like the number of queues that open_device() asks for.

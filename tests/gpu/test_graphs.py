@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spacetime import _native
-from spacetime.capture import Capturer, view
+from spacetime.models.cuda.capture import Capturer, view
 
 pytestmark = pytest.mark.gpu
 

@@ -13,8 +13,8 @@ from torch import nn
 
 import spacetime as st
 from spacetime import _native
-from spacetime.cuda_function import LaneStream
 from spacetime.errors import OutOfMemory
+from spacetime.models.cuda.cuda_function import LaneStream
 
 pytestmark = pytest.mark.gpu
 

@@ -9,7 +9,7 @@ from process import ANY, refused, work_file
 from serving import HERE, serving, tenant
 from test_http import infer
 
-from spacetime.live_model import live_model
+from spacetime.models.loading import live_model
 from spacetime.workload import InputSpec
 
 WORK = (

@@ -14,7 +14,7 @@ from test_journal import read
 from test_metrics import values
 from test_tritonclient import client, row
 
-from spacetime.family import Family
+from spacetime.models.cpu.family import Family
 from spacetime.server.serve import Server
 from spacetime.session.session import Session
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spacetime.example_rows import DTYPES
+from spacetime.models.example_rows import DTYPES
 from spacetime.server import tensors
 from spacetime.server.grpc.messages import message
 from spacetime.server.model import ServedModel, TensorSpec

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spacetime import example_rows
 from spacetime.errors import ModelError, UnsupportedError
+from spacetime.models import example_rows
 from spacetime.workload import InputSpec, Tenant, Workload, WorkloadError
 
 REQUESTS = 4  # different ones, sent in turn

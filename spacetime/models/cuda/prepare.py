@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from spacetime import _native
-from spacetime.capture import view
-from spacetime.compiling import compile_ahead
 from spacetime.errors import (
     DriverError,
     InvalidInput,
@@ -40,14 +38,16 @@ from spacetime.fusion import (
     rows_of,
     slot_graph,
 )
-from spacetime.measure import elapsed_ns
-from spacetime.modules import copied
-from spacetime.program import Flat, Outputs, apart, outputs_of
-from spacetime.resident import Place, ResidentFamily, bound, tensors_of
-from spacetime.runner import Work
-from spacetime.signature import Signature
-from spacetime.trial import same_rows, tried
-from spacetime.weights import OUT_OF_MEMORY, Weights, slabs
+from spacetime.models.cpu.program import Flat, Outputs, apart, outputs_of
+from spacetime.models.cpu.runner import Work
+from spacetime.models.cuda.capture import view
+from spacetime.models.cuda.compiling import compile_ahead
+from spacetime.models.cuda.family import Place, ResidentFamily, bound, tensors_of
+from spacetime.models.cuda.weights import OUT_OF_MEMORY, Weights, slabs
+from spacetime.models.modules import copied
+from spacetime.models.signature import Signature
+from spacetime.models.timing import elapsed_ns
+from spacetime.models.trial import same_rows, tried
 
 NO_RUN = torch.tensor(-1)  # on the host: rows are never looked at there
 SPIN_NS = 50_000  # how long a lane looks for its launch's end before it sleeps

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spacetime.fusion.confine import shell
-from spacetime.likeness import PLAIN, CannotTell, data_of
+from spacetime.models.likeness import PLAIN, CannotTell, data_of
 
 
 def performed(model: nn.Module, calls: Sequence[tuple[Any, Mapping[str, Any]]]) -> bytes:

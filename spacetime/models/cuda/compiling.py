@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spacetime.fusion import placed
 from spacetime.fusion.ahead import META, kernels_of, without_data
-from spacetime.resident import ResidentFamily
+from spacetime.models.cuda.family import ResidentFamily
 
 
 def compile_ahead(family: ResidentFamily, buckets: Sequence[int]) -> None:

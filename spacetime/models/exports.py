@@ -21,9 +21,9 @@ from torch.utils import _pytree as pytree
 from spacetime.errors import CannotExport
 from spacetime.fusion import Exported, export
 from spacetime.fusion.export import widen
-from spacetime.likeness import CannotTell, Likeness
-from spacetime.performed import performed
-from spacetime.signature import Signature
+from spacetime.models.likeness import CannotTell, Likeness
+from spacetime.models.performed import performed
+from spacetime.models.signature import Signature
 
 MOST = 64  # graphs that are remembered; the one longest not asked for goes
 MOST_BYTES = 64 * 2**20  # of constants in a graph that is remembered

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from spacetime import _native
-from spacetime.capture import Capturer, view
 from spacetime.errors import DriverError, OutOfMemory, UnsupportedError
+from spacetime.models.cuda.capture import Capturer, view
 
 MOST_TENANTS = 4096  # rows whose addresses are asked for; they cost no memory
 LEAST_TENANTS = 16  # fewer are no family: where the driver has no addresses for them, it says so

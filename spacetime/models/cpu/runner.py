@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from spacetime.program import Outputs
-from spacetime.trial import FlatCall
+from spacetime.models.cpu.program import Outputs
+from spacetime.models.trial import FlatCall
 
 
 @dataclass(frozen=True, slots=True)

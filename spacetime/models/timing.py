@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spacetime.program import spread
-from spacetime.trial import FlatCall
+from spacetime.models.cpu.program import spread
+from spacetime.models.trial import FlatCall
 from spacetime.units import MS
 
 _REPEATS = 3

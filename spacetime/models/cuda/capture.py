@@ -24,12 +24,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from spacetime import _native
-from spacetime.cold import WARM_UPS, cold_seconds, sweep
-from spacetime.confined import LeavesPartition, check, confined
 from spacetime.errors import UnsupportedError
 from spacetime.fusion.tuned import Tuner
 from spacetime.kernels.triton.ahead import compile_all
 from spacetime.kernels.triton.cache import Choices, choices_of
+from spacetime.models.cuda.cold import WARM_UPS, cold_seconds, sweep
+from spacetime.models.cuda.confined import LeavesPartition, check, confined
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "complex": 5, "bool": 6}
 

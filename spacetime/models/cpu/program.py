@@ -24,9 +24,8 @@ from torch.utils import _pytree as pytree
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.fusion import Exported, Ranges, doubt, looks_at_values, ranges, rows_of
 from spacetime.kernels import onednn
-from spacetime.signature import Signature
-from spacetime.tracing import tracing
-from spacetime.trial import (
+from spacetime.models.signature import Signature
+from spacetime.models.trial import (
     FlatCall,
     alike,
     holds_to_the_ordinary,
@@ -35,6 +34,7 @@ from spacetime.trial import (
     taken_whole,
     tried,
 )
+from spacetime.tracing import tracing
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
 

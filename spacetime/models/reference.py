@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime.difference import UNSURE, difference, doubt, tolerance_of
-from spacetime.program import spread
-from spacetime.signature import Signature
+from spacetime.models.cpu.program import spread
+from spacetime.models.difference import UNSURE, difference, doubt, tolerance_of
+from spacetime.models.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput
-from spacetime.exports import exported_of
 from spacetime.fusion import (
     CannotFuse,
     Exported,
@@ -28,11 +27,12 @@ from spacetime.fusion import (
     fuse,
     ranges,
 )
-from spacetime.measure import bucket_ns, elapsed_ns
-from spacetime.program import Flat, Program, program_of
-from spacetime.runner import Entry, Runner
-from spacetime.signature import Signature
-from spacetime.trial import keeps_what_is_no_number, same_rows, tried
+from spacetime.models.cpu.program import Flat, Program, program_of
+from spacetime.models.cpu.runner import Entry, Runner
+from spacetime.models.exports import exported_of
+from spacetime.models.signature import Signature
+from spacetime.models.timing import bucket_ns, elapsed_ns
+from spacetime.models.trial import keeps_what_is_no_number, same_rows, tried
 from spacetime.units import ms_from_ns
 
 Measured = Callable[[Callable[[], Any]], Any]  # runs a measurement on a lane's cores

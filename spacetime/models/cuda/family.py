@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spacetime import _native
-from spacetime.capture import Capturer
 from spacetime.errors import InvalidInput
 from spacetime.fusion import Guard, SlotGraph, ranges, within_bounds
-from spacetime.modules import copied
-from spacetime.program import Flat, Outputs
-from spacetime.runner import Entry, Runs, Work, own
-from spacetime.signature import Signature
-from spacetime.trial import same_rows, tried
+from spacetime.models.cpu.program import Flat, Outputs
+from spacetime.models.cpu.runner import Entry, Runs, Work, own
+from spacetime.models.cuda.capture import Capturer
+from spacetime.models.cuda.weights import Weights
+from spacetime.models.modules import copied
+from spacetime.models.signature import Signature
+from spacetime.models.trial import same_rows, tried
 from spacetime.units import ms_from_ns
-from spacetime.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
