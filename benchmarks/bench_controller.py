@@ -20,8 +20,8 @@ from typing import Any
 
 from spacetime import devices, profile_file, scenario_file
 from spacetime.benchmarks import record
-from spacetime.controller import Controller, ControllerOptions
 from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.plan.controller import Controller, ControllerOptions
 from spacetime.profile import Point, Profiles
 from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation.changing_rates import (

@@ -24,7 +24,6 @@ from torch import nn
 
 from spacetime import devices
 from spacetime.benchmarks import record
-from spacetime.controller import ControllerOptions
 from spacetime.device import open_device
 from spacetime.errors import InfeasibleError
 from spacetime.live import profiler
@@ -35,6 +34,7 @@ from spacetime.live.run import target
 from spacetime.models.loading import LiveModel
 from spacetime.openloop import LEAD_NS, Sent, drive
 from spacetime.plan import Plan, PlanOptions, planner
+from spacetime.plan.controller import ControllerOptions
 from spacetime.profile import Profiles
 from spacetime.profile_rounds import Rounds
 from spacetime.rate_trace import RateTrace

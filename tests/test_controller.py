@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
+from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.units import SECOND
 from spacetime.workload import Tenant, Workload
 

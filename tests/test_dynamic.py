@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from spacetime import profile_file
 from spacetime.benchmarks import bench_controller
 from spacetime.cli import root
-from spacetime.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.core import Policy
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
-from spacetime.plan_moves import move
+from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
+from spacetime.plan.moves import move
 from spacetime.profile import Point, Profiles
 from spacetime.rate_trace import RateTrace
 from spacetime.simulation.changing_rates import (

@@ -9,11 +9,11 @@ import pytest
 from models import X, mlp
 from test_planned_session import CORES, filled, load, on, part, plan, profiles
 
-from spacetime.controller import ControllerOptions
 from spacetime.errors import InfeasibleError, QueueFull, UnsupportedError
 from spacetime.live.controller_thread import Event, LiveController
 from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import Plan
+from spacetime.plan.controller import ControllerOptions
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 

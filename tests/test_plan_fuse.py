@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_planners import A100, plan_or_refusal
 
-from spacetime.deployment import deploy
 from spacetime.errors import PlanError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, planner
 from spacetime.plan import require as sound
+from spacetime.plan.deployment import deploy
 from spacetime.planners.packing.fuse import fusions
 from spacetime.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan

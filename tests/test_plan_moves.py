@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spacetime import mig
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
-from spacetime.plan_moves import Move, Step, move
+from spacetime.plan.moves import Move, Step, move
 
 
 def part(name: str, units: int, *tenants: str, start: int | None = None, kind: str = "mps",

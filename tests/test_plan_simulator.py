@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacetime.core import PRESETS, Policy
-from spacetime.deployment import Deployment, Piece, deploy
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
+from spacetime.plan.deployment import Deployment, Piece, deploy
 from spacetime.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import PlanRun, SimOptions, own_policy, simulate_plan
 from spacetime.simulation.interval import interval

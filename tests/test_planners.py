@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PLANNERS, Plan, PlanOptions, calm, check, planner, require
-from spacetime.plan.calm import expected_ms
+from spacetime.plan.calmed import expected_ms
 from spacetime.plan.demand import copies, floor_rps, lower_bound, serves
 from spacetime.plan.plan_json import dumps, loads
 from spacetime.profile import Point, Profiles

@@ -13,7 +13,7 @@ import click
 from spacetime.cli.options import FILE, OUT, OUT_FILE, Number
 from spacetime.core import PRESETS
 from spacetime.errors import UnsupportedError
-from spacetime.plan.planner import PLANNERS
+from spacetime.plan.options import PLANNERS
 
 MOVING = ("rates", "maker", "period", "start_ms", "gpus")  # options of --controller
 FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "timeline": None}

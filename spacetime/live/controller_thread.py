@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from spacetime import devices
-from spacetime.controller import Cause, Controller, ControllerOptions, Outcome, Seen
 from spacetime.errors import ClosedError, SpacetimeError, UnsupportedError
 from spacetime.live.planned_session import Moved, PlannedSession
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
+from spacetime.plan.controller import Cause, Controller, ControllerOptions, Outcome, Seen
 from spacetime.profile import Profiles
 from spacetime.units import SECOND
 from spacetime.workload import Workload

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from spacetime.deployment import Deployment, PlanLane, Served, deploy
 from spacetime.device import Device, Units, sized
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import GpuPlan, PartitionPlan, Plan
+from spacetime.plan.deployment import Deployment, PlanLane, Served, deploy
 from spacetime.profile import Profiles
 from spacetime.workload import Workload
 

@@ -22,7 +22,6 @@ from torch.export import ExportedProgram
 from spacetime import devices
 from spacetime.core import Policy
 from spacetime.counters import Counters
-from spacetime.deployment import Served
 from spacetime.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
 from spacetime.live.placement import LaneKey, Placement, buckets_of, largest_batch, place
@@ -31,6 +30,7 @@ from spacetime.models.cpu.program import spread
 from spacetime.models.cuda.family import Place
 from spacetime.models.timing import on_cores
 from spacetime.plan import Plan, PlanOptions, require
+from spacetime.plan.deployment import Served
 from spacetime.profile import Profiles
 from spacetime.session.apart import alone_of
 from spacetime.session.session import Session

@@ -16,8 +16,8 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan.memory import excesses, partition_mib
 from spacetime.plan.neighbours import slower
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import Load, busy, loads
 from spacetime.profile import Profiles
 from spacetime.workload import Tenant, Workload

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.planner import PlanOptions
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.timing import alone_ms
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload

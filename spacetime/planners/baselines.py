@@ -12,8 +12,8 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.demand import ROUNDING, Part, copies, usable
 from spacetime.plan.memory import holding, process_mib, room_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble, finish

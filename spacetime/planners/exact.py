@@ -16,8 +16,8 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, ProfileError, UnsupportedError
 from spacetime.plan.demand import Part
 from spacetime.plan.memory import fits, holding
+from spacetime.plan.options import Planner, PlanOptions
 from spacetime.plan.plan import Plan, Reason
-from spacetime.plan.planner import Planner, PlanOptions
 from spacetime.planners.baselines import MigOnly, WholeGpu
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble

@@ -19,8 +19,8 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.demand import at_least, bound_by_tenant, usable
 from spacetime.plan.memory import excesses, fits, held, partition_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import busy, loads
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload

@@ -22,8 +22,8 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.interference import Constant, Neighbours
 from spacetime.plan.demand import usable
 from spacetime.plan.memory import holding, room_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.board import KIND, WHOLE, Board, Cell, Tables

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spacetime.devices import DeviceFacts
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Plan
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import PAIRS, Gpulet, Pairs
 from spacetime.profile import Profiles

@@ -16,8 +16,8 @@ from itertools import combinations_with_replacement
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.memory import holding
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Plan
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import Gpulet
 from spacetime.planners.packing.assemble import finish

@@ -23,8 +23,8 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.interference import Constant, Crowd
 from spacetime.plan.demand import ROUNDING, at_least, never_fills, usable
 from spacetime.plan.memory import holding, process_mib, room_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import finish

@@ -24,8 +24,8 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.demand import ROUNDING, Part, at_least, never_fills, serves, usable
 from spacetime.plan.memory import holding
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble
 from spacetime.planners.packing.mig_devices import Devices

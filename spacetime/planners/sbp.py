@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from spacetime.devices import DeviceFacts
 from spacetime.errors import UnsupportedError
 from spacetime.plan.memory import holding, room_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import sizes_for
 from spacetime.planners.packing.assemble import finish

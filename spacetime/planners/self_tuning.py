@@ -16,8 +16,8 @@ from itertools import count, pairwise
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.memory import holding, room_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import PAIRS, Filling, Gpulet, Pairs, sizes_for
 from spacetime.planners.packing.assemble import finish

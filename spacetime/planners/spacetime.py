@@ -18,8 +18,8 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan.check import check
 from spacetime.plan.demand import lower_bound
 from spacetime.plan.memory import holding
+from spacetime.plan.options import Planner, PlanOptions, planner
 from spacetime.plan.plan import Plan, Reason
-from spacetime.plan.planner import Planner, PlanOptions, planner
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import require_gpus
 from spacetime.planners.packing.bounds import explained

@@ -15,9 +15,9 @@ from functools import cached_property
 from itertools import permutations, product
 
 from spacetime.core import Policy
-from spacetime.deployment import Deployment, Piece, PlanLane, deploy
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan
+from spacetime.plan.deployment import Deployment, Piece, PlanLane, deploy
 from spacetime.profile import Profiles
 from spacetime.simulation.simulator import (
     Arrivals,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from spacetime.core import Policy
-from spacetime.deployment import Deployment, PlanLane, Served, deploy
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Plan
-from spacetime.plan_moves import Move
+from spacetime.plan.deployment import Deployment, PlanLane, Served, deploy
+from spacetime.plan.moves import Move
 from spacetime.profile import Profiles
 from spacetime.simulation.simulator import (
     Arrivals,

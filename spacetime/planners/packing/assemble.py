@@ -11,8 +11,8 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.demand import Part, lower_bound, never_fills, serves
 from spacetime.plan.memory import excesses, partition_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms, headroom, loads
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Workload

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from spacetime.interference import Neighbours
 from spacetime.plan.memory import process_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.packing.cycle import ROUNDING, Demand, Fit, alone, saturated_rps, together
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant

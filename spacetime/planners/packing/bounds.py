@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from spacetime.devices import DeviceFacts
 from spacetime.plan.demand import ceiling_rps, usable
 from spacetime.plan.memory import partition_mib, room_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, PartitionPlan, Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import Load, alone_ms, busy, fill_ms, loads
 from spacetime.planners.packing.consolidate import refused_at
 from spacetime.profile import Profiles

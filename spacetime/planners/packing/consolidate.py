@@ -17,8 +17,8 @@ from spacetime import mig
 from spacetime.devices import DeviceFacts
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, serves, usable
 from spacetime.plan.memory import held, partition_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms, busy, loads
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.cycle import Demand, filled, together

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms, cycle_ms
 from spacetime.profile import Point
 from spacetime.workload import Tenant

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from spacetime.devices import DeviceFacts
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, never_fills, usable
-from spacetime.plan.planner import PlanOptions
+from spacetime.plan.options import PlanOptions
 from spacetime.planners.packing.layouts import Size, layouts
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload

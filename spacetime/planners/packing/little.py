@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.plan.planner import PlanOptions
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.cycle import Demand, alone, filled, together
 from spacetime.profile import Profiles

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from spacetime.plan.demand import serves
 from spacetime.plan.memory import process_mib
+from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import PartitionPlan, Plan
-from spacetime.plan.planner import PlanOptions
 from spacetime.plan.timing import alone_ms, headroom
 from spacetime.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload

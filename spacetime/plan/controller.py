@@ -19,7 +19,7 @@ from enum import Enum
 
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
-from spacetime.plan_moves import Move, move
+from spacetime.plan.moves import Move, move
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 
