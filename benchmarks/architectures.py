@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from spacetime.cost import Layer
+from spacetime.profiles.cost import Layer
 
 CLASSES = 1000
 SIDE = 224

@@ -18,11 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spacetime import devices, profile_file, scenario_file
+from spacetime import devices, scenario_file
 from spacetime.benchmarks import record
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation.changing_rates import (
     Decider,

@@ -19,12 +19,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from spacetime import cost, profile_file
 from spacetime.benchmarks import cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
-from spacetime.cost import Calibration, Layer
 from spacetime.devices import A100_80
-from spacetime.profile import Point
+from spacetime.profiles import cost, profile_file
+from spacetime.profiles.cost import Calibration, Layer
+from spacetime.profiles.profile import Point
 from spacetime.progress import track
 
 DTYPE = "tf32"

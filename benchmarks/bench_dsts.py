@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from spacetime import cost
 from spacetime.benchmarks import record
 from spacetime.devices import V100
+from spacetime.profiles import cost
 
 M, N, K = 256, 128, 1152  # ResNet-18 conv2_2 as one product, papers.md 1.3
 TILE = (128, 64)  # of cublasSgemmBatched: what a period of 20 on 80 SMs means

@@ -35,8 +35,8 @@ from spacetime.models.loading import LiveModel
 from spacetime.openloop import LEAD_NS, Sent, drive
 from spacetime.plan import Plan, PlanOptions, planner
 from spacetime.plan.controller import ControllerOptions
-from spacetime.profile import Profiles
-from spacetime.profile_rounds import Rounds
+from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_rounds import Rounds
 from spacetime.rate_trace import RateTrace
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND, ms_from_ns

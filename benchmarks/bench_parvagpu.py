@@ -16,11 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from spacetime import profile_file, scenario_file
+from spacetime import scenario_file
 from spacetime.benchmarks import record
 from spacetime.devices import device
 from spacetime.plan import Plan, PlanOptions, planner, require
-from spacetime.profile import Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.units import SECOND
 from spacetime.workload import Workload

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spacetime import devices, profile_file
+from spacetime import devices
 from spacetime.benchmarks import record
 from spacetime.plan import PlanOptions, planner, require
-from spacetime.profile import Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Tenant, Workload
 
 MODELS = ("resnet50", "mobilenetv2", "densenet121", "vgg16", "bert", "inceptionv3")

@@ -11,7 +11,7 @@ from spacetime.benchmarks import record
 from spacetime.devices import A100_80
 from spacetime.plan import PlanOptions, planner
 from spacetime.plan.check import check
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 
 PLANNER = "parvagpu"
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from spacetime.benchmarks import record
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError
-from spacetime.interference import PUBLISHED, Interference, Use
 from spacetime.plan import Planner, PlanOptions
 from spacetime.planners.gpulet import Gpulet
 from spacetime.planners.greedy import Greedy
 from spacetime.planners.ideal import Ideal
 from spacetime.planners.sbp import Sbp
 from spacetime.planners.self_tuning import SelfTuning
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.interference import PUBLISHED, Interference, Use
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 DEVICE = device("rtx-2080ti")

@@ -13,14 +13,15 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spacetime import mig, profile_file
+from spacetime import mig
 from spacetime.benchmarks import record
 from spacetime.core import Policy
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.planners.paris import Paris
-from spacetime.profile import Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.rate_search import highest_scale
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
 from spacetime.units import ns_from_ms

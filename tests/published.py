@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from spacetime import profile_file, profile_import, scenario_file
-from spacetime.profile import Profiles
+from spacetime import scenario_file
+from spacetime.profiles import profile_file, profile_import
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 ROOT = Path(__file__).parent.parent

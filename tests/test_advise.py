@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from test_plan_spacetime import CEILING, line, small
 from test_planners import A100, DEMANDS, point, profile_sets, tenant
 
-from spacetime import profile_file
 from spacetime.errors import InfeasibleError
 from spacetime.plan import planner
 from spacetime.planners.advise import Advice, advise
-from spacetime.profile import Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 

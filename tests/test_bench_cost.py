@@ -9,13 +9,13 @@ import torch
 from published import parvagpu
 from torch import Tensor, nn
 
-from spacetime import cost
 from spacetime.benchmarks import architectures, bench_cost, cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
-from spacetime.cost import Calibration
 from spacetime.devices import A100_80
 from spacetime.errors import UnsupportedError
 from spacetime.models.layers import layers_of
+from spacetime.profiles import cost
+from spacetime.profiles.cost import Calibration
 
 # Multiply-adds in 10^9 and parameters in 10^6, of one 224 x 224 image, as torchvision publishes
 # them for its weights; Inception's own is for 299 x 299 and has 3.33 more in its auxiliary head.

@@ -11,7 +11,7 @@ from torch import nn
 from spacetime.benchmarks import bench_moves
 from spacetime.models.loading import LiveModel
 from spacetime.openloop import Sent
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.rate_trace import RateTrace
 from spacetime.units import MS
 

@@ -11,7 +11,7 @@ from spacetime import mig
 from spacetime.benchmarks import bench_paris, bench_parvagpu, paris_study, record
 from spacetime.benchmarks.paris_study import ELSA, FIFS, Setting
 from spacetime.errors import UnsupportedError
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 
 
 def test_layouts_fill_the_devices() -> None:

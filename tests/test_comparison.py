@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from published import parvagpu
 from published import scenario as published_scenario
 
-from spacetime import profile_file, scenario_file
+from spacetime import scenario_file
 from spacetime.cli.root import cli
 from spacetime.devices import device
 from spacetime.plan import PlanOptions
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.comparison import Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.units import SECOND

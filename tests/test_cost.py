@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from published import data
 from torch import Tensor, nn
 
-from spacetime import cost, profile_file
 from spacetime.benchmarks import bench_dsts
-from spacetime.cost import Calibration, Layer
 from spacetime.devices import A100_80, DEVICES, H200, V100, device
 from spacetime.errors import UnsupportedError
 from spacetime.models.layers import layers_of
-from spacetime.profile import Profiles
+from spacetime.profiles import cost, profile_file
+from spacetime.profiles.cost import Calibration, Layer
+from spacetime.profiles.profile import Profiles
 
 LINEAR = Layer("product", m=128, n=1024, k=1024, values=2 * 128 * 1024, weights=1024 * 1024)
 SIZES = st.integers(1, 3000)

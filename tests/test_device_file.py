@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from spacetime import device_file, devices, mig, profile_file
+from spacetime import device_file, devices, mig
 from spacetime.cli.root import cli
 from spacetime.devices import DEVICES, device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PLANNERS, PlanOptions, check, planner
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "a100" / "device.yaml"

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import profile_file
 from spacetime.benchmarks import bench_controller
 from spacetime.cli import root
 from spacetime.core import Policy
@@ -20,7 +19,8 @@ from spacetime.errors import UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.plan.moves import move
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.rate_trace import RateTrace
 from spacetime.simulation.changing_rates import (
     DynamicOptions,

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spacetime import profile_file, profile_import, recorded, scenario_file, workload_file
+from spacetime import recorded, scenario_file, workload_file
 from spacetime.cli.root import status
 from spacetime.errors import SpacetimeError
 from spacetime.plan import plan_json
+from spacetime.profiles import profile_file, profile_import
 
 WORKLOAD = """\
 tenants:

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from test_plan_paris import A100, FULL, point
 
-from spacetime import profile_file
 from spacetime.cli.root import cli
 from spacetime.errors import InfeasibleError
 from spacetime.plan import PlanOptions, check, plan_json, planner
-from spacetime.profile import Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.simulation.guarded import Guarded
 from spacetime.workload import Tenant, Workload

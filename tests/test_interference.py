@@ -7,7 +7,7 @@ import random
 import pytest
 
 from spacetime.errors import ProfileError
-from spacetime.interference import (
+from spacetime.profiles.interference import (
     PUBLISHED,
     Constant,
     IGniter,

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 from test_plan_igniter import CURVES, points
 
-from spacetime import profile_file
 from spacetime.cli.root import cli
 from spacetime.errors import ProfileError
-from spacetime.interference import PUBLISHED, Constant, Interference, Linear, Use
-from spacetime.interference_file import read
 from spacetime.plan import plan_json
-from spacetime.profile import Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Linear, Use
+from spacetime.profiles.interference_file import read
+from spacetime.profiles.profile import Profiles
 
 USES = {"vgg19": {"l2": 0.3, "dram": 0.61}, "resnet50": {"l2": 0.28, "dram": 0.62},
         "alexnet": {"l2": 0.1, "dram": 0.2}}  # fmt: skip

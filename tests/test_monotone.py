@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacetime.monotone import monotone, pooled, slower_with_units, smoothed
-from spacetime.profile import Point
+from spacetime.profiles.monotone import monotone, pooled, slower_with_units, smoothed
+from spacetime.profiles.profile import Point
 
 VALUES = st.floats(1e-3, 1e5)
 KEYS = st.tuples(st.integers(1, 6), st.integers(1, 6))

@@ -25,7 +25,7 @@ from spacetime.plan import (
 )  # fmt: skip
 from spacetime.plan.plan_json import dumps, from_json, loads, to_json
 from spacetime.plan.timing import alone_ms, cycle_ms
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 A100 = device("a100-80gb")

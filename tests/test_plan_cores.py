@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spacetime.devices import cpu, device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions, check, planner, require
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 FOR_CORES = ("spacetime", "exact", "whole-gpu", "time-only", "mps-default")

@@ -22,8 +22,8 @@ from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.planners.packing.layouts import layouts
-from spacetime.profile import Point, Profiles
-from spacetime.profile_import import gpulet
+from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_import import gpulet
 from spacetime.workload import Workload
 
 EXCLUSIVE = ("parvagpu", "mig-only", "whole-gpu")  # planners of one tenant a partition

@@ -14,7 +14,7 @@ from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions
 from spacetime.plan import require as sound
 from spacetime.plan.deployment import deploy
 from spacetime.planners.packing.fuse import fusions
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Arrivals, Tenant, Workload
 

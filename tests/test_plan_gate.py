@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from spacetime import profile_file
 from spacetime.cli.root import cli
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError
 from spacetime.plan import PLANNERS, Plan, PlanOptions, check, plan_json, planner
 from spacetime.planners.gate import MOST_GPUS
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 A100 = device("a100-80gb")

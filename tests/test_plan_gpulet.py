@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import data
 
-from spacetime import profile_import
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.interference import PUBLISHED, Constant, Interference, Use
 from spacetime.plan import Plan, PlanOptions, check, planner
 from spacetime.planners.gpulet import Gpulet, sizes_for
 from spacetime.planners.ideal import layouts
@@ -23,7 +21,9 @@ from spacetime.planners.packing.board import Tables
 from spacetime.planners.packing.cycle import Demand, alone, saturated_rps, together
 from spacetime.planners.packing.knee import knee_of
 from spacetime.planners.self_tuning import max_min_fair, tuned_percent
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_import
+from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 DEVICE = device("rtx-2080ti")

@@ -12,11 +12,11 @@ from test_plan_gpulet import asked, profile, random_profiles, workloads
 
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.interference import IGniter, Interference, Use
 from spacetime.plan import Plan, PlanOptions, check, planner, require
 from spacetime.planners.igniter import Igniter
 from spacetime.planners.packing.closed_form import Curve, fit
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.interference import IGniter, Interference, Use
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 V100 = device("v100-16gb")

@@ -14,7 +14,7 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan import PLANNERS, Assignment, Plan, PlanOptions, calm, check, planner, require
 from spacetime.plan.plan import PartitionPlan
 from spacetime.plan.timing import alone_ms
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Workload
 
 FULL = PlanOptions(max_utilisation=1)

@@ -10,11 +10,11 @@ from test_plan_igniter import CURVES, FULL, TURING, V100, example, points
 
 from spacetime.devices import device
 from spacetime.errors import InfeasibleError, PlanError
-from spacetime.interference import PUBLISHED, Constant, Interference, Use
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, require
 from spacetime.plan.neighbours import slower
 from spacetime.planners.igniter import Igniter
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 

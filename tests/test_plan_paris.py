@@ -19,7 +19,7 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, check, planner, require
 from spacetime.plan.plan_json import dumps, loads
 from spacetime.planners.paris import Paris, curves_of, knee_batch, segments
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload, log_normal
 
 A100 = device("a100-80gb")

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from published import A100
 
-from spacetime import profile_file, workload_file
+from spacetime import workload_file
 from spacetime.commands.plan import grows
 from spacetime.plan import plan_json
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import simulate_plan
 
 PROFILES = str(A100 / "profiles.csv")

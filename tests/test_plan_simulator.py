@@ -15,7 +15,7 @@ from spacetime.core import PRESETS, Policy
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.deployment import Deployment, Piece, deploy
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import PlanRun, SimOptions, own_policy, simulate_plan
 from spacetime.simulation.interval import interval
 from spacetime.simulation.plan_report import plan_report, plan_timeline

@@ -17,7 +17,7 @@ from spacetime.errors import InvalidInput, PlanError, UnsupportedError
 from spacetime.live.placement import place
 from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, planner
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 CORES = len(os.sched_getaffinity(0))

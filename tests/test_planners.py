@@ -17,7 +17,7 @@ from spacetime.plan import PLANNERS, Plan, PlanOptions, calm, check, planner, re
 from spacetime.plan.calmed import expected_ms
 from spacetime.plan.demand import copies, floor_rps, lower_bound, serves
 from spacetime.plan.plan_json import dumps, loads
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 A100 = device("a100-80gb")

@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 from test_planners import EVERY_KIND
 
-from spacetime import profile_file
 from spacetime.cli.plan import EXPORTS as NAMED_EXPORTS
 from spacetime.cli.plan import PLANNERS
 from spacetime.cli.profile import FORMATS
@@ -20,7 +19,8 @@ from spacetime.cli.root import cli
 from spacetime.plan import PLANNERS as REGISTERED
 from spacetime.plan.export import EXPORTS
 from spacetime.plan.plan_json import loads
-from spacetime.profile_import import IMPORTERS
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile_import import IMPORTERS
 
 WORKLOAD = """
 tenants:

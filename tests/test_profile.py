@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import profile_file, profile_import
 from spacetime.errors import ProfileError
-from spacetime.profile import Point, Profiles
+from spacetime.profiles import profile_file, profile_import
+from spacetime.profiles.profile import Point, Profiles
 
 TEMPORARY = tempfile.TemporaryDirectory()
 HEADER = ",".join(profile_file.HEADER)

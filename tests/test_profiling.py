@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from spacetime import profile_file, profile_rounds, workload_file
+from spacetime import workload_file
 from spacetime.cli.root import cli
 from spacetime.device import open_device
 from spacetime.errors import ProfileError
 from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name, known_as
-from spacetime.profile import Point
-from spacetime.profile_rounds import Round, Rounds
+from spacetime.profiles import profile_file, profile_rounds
+from spacetime.profiles.profile import Point
+from spacetime.profiles.profile_rounds import Round, Rounds
 
 MODELS = """
 from torch import nn

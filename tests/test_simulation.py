@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_plan_simulator import PROFILES, SECOND, A, B, on, part, plan_of, workload
 
-from spacetime import profile_file
 from spacetime.plan import plan_json
+from spacetime.profiles import profile_file
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.simulation.interval import interval
 from spacetime.simulation.rate_search import highest_rate, highest_scale

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from spacetime import profile_file, profile_import, recorded, scenario_file, workload_file
+from spacetime import recorded, scenario_file, workload_file
 from spacetime.errors import SpacetimeError
+from spacetime.profiles import profile_file, profile_import
 from spacetime.workload import Tenant
 
 TENANTS = (Tenant("a", "m", 50, 10), Tenant("b", "m", 50, 10))

@@ -23,7 +23,7 @@ from spacetime.demo import verdict
 from spacetime.devices import device
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.plan import PlanOptions, planner
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.comparison import compare
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report

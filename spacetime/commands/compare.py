@@ -11,8 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, profile_file, scenario_file
+from spacetime import device_file, scenario_file
 from spacetime.plan import PLANNERS, PlanOptions
+from spacetime.profiles import profile_file
 from spacetime.progress import working
 from spacetime.simulation.comparison import DEMAND, Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions

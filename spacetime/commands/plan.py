@@ -13,10 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, interference_file, profile_file, workload_file
+from spacetime import device_file, workload_file
 from spacetime.devices import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
-from spacetime.interference import Crowd, Fitted
 from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed
 from spacetime.plan import planner as make
@@ -26,8 +25,10 @@ from spacetime.planners.advise import Advice
 from spacetime.planners.advise import advise as right_sized
 from spacetime.planners.packing.bounds import explained
 from spacetime.planners.spacetime import solves
-from spacetime.profile import Profiles
-from spacetime.profile_import import IMPORTERS
+from spacetime.profiles import interference_file, profile_file
+from spacetime.profiles.interference import Crowd, Fitted
+from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_import import IMPORTERS
 from spacetime.progress import working
 from spacetime.tables import FittedTable
 from spacetime.workload import Workload

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from spacetime import cost, device_file, profile_file, workload_file
+from spacetime import device_file, workload_file
 from spacetime.device import open_device
 from spacetime.devices import DeviceFacts
 from spacetime.errors import UnsupportedError
@@ -21,9 +21,10 @@ from spacetime.live.profiler_rig import facts_name
 from spacetime.mig import SIZES
 from spacetime.models.layers import layers_of
 from spacetime.models.loading import LiveModel
-from spacetime.monotone import slower_with_units
-from spacetime.profile import Point, Profiles
-from spacetime.profile_rounds import Round, Rounds
+from spacetime.profiles import cost, profile_file
+from spacetime.profiles.monotone import slower_with_units
+from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_rounds import Round, Rounds
 from spacetime.workload import Tenant
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}

@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, profile_file, workload_file
+from spacetime import device_file, workload_file
 from spacetime.core import Policy
 from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
+from spacetime.profiles import profile_file
 from spacetime.progress import working
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, plan_timeline

@@ -10,11 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, profile_file, workload_file
+from spacetime import device_file, workload_file
 from spacetime.commands.simulate import read_plan
 from spacetime.core import Policy
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Seen
+from spacetime.profiles import profile_file
 from spacetime.progress import working
 from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation.changing_rates import (

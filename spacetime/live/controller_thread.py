@@ -18,7 +18,7 @@ from spacetime.live.planned_session import Moved, PlannedSession
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
 from spacetime.plan.controller import Cause, Controller, ControllerOptions, Outcome, Seen
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.units import SECOND
 from spacetime.workload import Workload
 

@@ -18,7 +18,7 @@ from spacetime.device import Device, Units, sized
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import GpuPlan, PartitionPlan, Plan
 from spacetime.plan.deployment import Deployment, PlanLane, Served, deploy
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 

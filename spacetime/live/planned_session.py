@@ -31,7 +31,7 @@ from spacetime.models.cuda.family import Place
 from spacetime.models.timing import on_cores
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.deployment import Served
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.session.apart import alone_of
 from spacetime.session.session import Session
 from spacetime.session.tenant import AnyFamily, Tenant

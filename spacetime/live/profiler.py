@@ -18,8 +18,8 @@ from spacetime.device import Device, Units, sized
 from spacetime.errors import OutOfMemory, UnsupportedError
 from spacetime.live.profiler_rig import Rig
 from spacetime.models.loading import LiveModel, live_model
-from spacetime.profile import Key
-from spacetime.profile_rounds import Round, Rounds
+from spacetime.profiles.profile import Key
+from spacetime.profiles.profile_rounds import Round, Rounds
 from spacetime.units import ms_from_ns
 from spacetime.workload import Tenant, Workload, WorkloadError
 

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from spacetime import devices, profile_file, workload_file
+from spacetime import devices, workload_file
 from spacetime.commands.simulate import percent, read_plan, tenants_table
 from spacetime.errors import PlanError
 from spacetime.interruption import Interruption
@@ -31,7 +31,8 @@ from spacetime.models.loading import LiveModel, live_models, tried
 from spacetime.openloop import Sent, Target, drive
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
-from spacetime.profile import Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.profile import Profiles
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns

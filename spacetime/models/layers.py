@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from spacetime.cost import Layer
 from spacetime.fusion import Exported, export
 from spacetime.fusion.fold import CONVOLUTIONS, TRANSPOSED, simplify
 from spacetime.fusion.graph import Kind, bind, kinds
 from spacetime.fusion.layout import shape_at
+from spacetime.profiles.cost import Layer
 
 aten = torch.ops.aten
 PRODUCTS = frozenset({

@@ -17,7 +17,7 @@ from spacetime.plan.memory import process_mib
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import PartitionPlan, Plan
 from spacetime.plan.timing import alone_ms, headroom
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 

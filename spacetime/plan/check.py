@@ -19,11 +19,11 @@ from spacetime.plan.neighbours import slower
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.timing import Load, busy, loads
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Tenant, Workload
 
 if TYPE_CHECKING:  # it needs numpy, which help and plans without such a model do not
-    from spacetime.interference import Crowd
+    from spacetime.profiles.interference import Crowd
 
 NESTS = {("mps", "mig"), ("sm", "mig")}  # (inner, outer)
 MPS_CLIENTS = 48  # of one device, up to CUDA 13.0 (60 later); a MIG instance takes its share

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from spacetime.errors import PlanError
 from spacetime.plan import Assignment, PartitionPlan, Plan
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.units import ns_from_ms
 from spacetime.workload import Tenant, Workload
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from spacetime.devices import MIB_PER_GIB, DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.plan import GpuPlan, PartitionPlan
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Workload
 
 ROUNDING = 1e-9  # relative: sums of fractions are not exact

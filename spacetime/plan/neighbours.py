@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from spacetime.plan.plan import GpuPlan, PartitionPlan
 
 if TYPE_CHECKING:  # it needs numpy, which help and plans without such a model do not
-    from spacetime.interference import Crowd
+    from spacetime.profiles.interference import Crowd
 
 APART = "mig"
 

@@ -12,7 +12,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.errors import UnsupportedError
 from spacetime.plan.plan import Plan
 from spacetime.plan.timing import Turns
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 

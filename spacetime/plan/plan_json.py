@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from spacetime.core import PRESETS
 from spacetime.errors import PlanError
 from spacetime.plan.plan import FORMAT, Assignment, GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.profile import KINDS
+from spacetime.profiles.profile import KINDS
 
 MOST = 2**31  # of any number of units, processes or devices
 T = TypeVar("T")

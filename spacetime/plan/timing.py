@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from spacetime.plan.plan import Assignment, PartitionPlan
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 
 Turns = Literal["own", "all"]
 

@@ -24,7 +24,7 @@ from spacetime.planners.packing.assemble import assemble
 from spacetime.planners.packing.integer import Column, Program, Row, build, demand_rows
 from spacetime.planners.packing.layouts import Size
 from spacetime.planners.parvagpu import ParvaGpu
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 GAP = 0.05  # of what is decided among plans of as few devices; to prove more takes most of the time

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.interference import Constant, Neighbours
 from spacetime.plan.demand import usable
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.options import PlanOptions
@@ -29,7 +28,8 @@ from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.board import KIND, WHOLE, Board, Cell, Tables
 from spacetime.planners.packing.cycle import ROUNDING
 from spacetime.planners.packing.knee import KNEES, Knee, knee_of
-from spacetime.profile import Profiles
+from spacetime.profiles.interference import Constant, Neighbours
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Tenant, Workload
 
 Pairs = tuple[tuple[int, int], ...]

@@ -13,7 +13,7 @@ from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Plan
 from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import PAIRS, Gpulet, Pairs
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 

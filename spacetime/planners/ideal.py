@@ -22,7 +22,7 @@ from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import Gpulet
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.board import WHOLE
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 Layout = tuple[tuple[int, ...], ...]

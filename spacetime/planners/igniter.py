@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.interference import Constant, Crowd
 from spacetime.plan.demand import ROUNDING, at_least, never_fills, usable
 from spacetime.plan.memory import holding, process_mib, room_mib
 from spacetime.plan.options import PlanOptions
@@ -29,7 +28,8 @@ from spacetime.plan.timing import alone_ms
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.closed_form import LEAST_POINTS, Curve, fit
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.interference import Constant, Crowd
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 KIND = "mps"

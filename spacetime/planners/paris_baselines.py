@@ -21,7 +21,7 @@ from spacetime.plan.plan import Plan
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble
 from spacetime.planners.packing.mig_devices import Devices
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 

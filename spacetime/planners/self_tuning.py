@@ -22,7 +22,7 @@ from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import PAIRS, Filling, Gpulet, Pairs, sizes_for
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.board import KIND, WHOLE, Board, Tables
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Tenant, Workload
 
 

@@ -17,7 +17,7 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.controller import Decision, Outcome, Planning, Seen
 from spacetime.plan.moves import Move, move
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.rate_trace import RateTrace
 from spacetime.simulation.fixed_plan import own_policy
 from spacetime.simulation.staged_plan import StagedPlan

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from spacetime.devices import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions, check, planner
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, stranded_units
 from spacetime.workload import Workload

@@ -18,7 +18,7 @@ from spacetime.core import Policy
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.deployment import Deployment, Piece, PlanLane, deploy
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

@@ -17,7 +17,7 @@ from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.plan import Reason
 from spacetime.planners.paris import Paris
 from spacetime.planners.paris_baselines import Homogeneous
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Workload
 

@@ -17,7 +17,7 @@ from spacetime.plan import Plan, Planner, PlanOptions, calm
 from spacetime.plan.plan import Reason
 from spacetime.planners.gate import awake, seated, within_reach
 from spacetime.planners.spacetime import SpaceTime
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import DURATION_NS, SimOptions, simulate_plan
 from spacetime.units import SECOND
 from spacetime.workload import Workload

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from spacetime.plan import Plan
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload import Workload
 

@@ -13,7 +13,7 @@ from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.deployment import Deployment, PlanLane, Served, deploy
 from spacetime.plan.moves import Move
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

@@ -11,7 +11,7 @@ from typing import Any
 from spacetime.live.controller_thread import planning_on_one
 from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import PlanOptions
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, background
 from spacetime.session.session import Session

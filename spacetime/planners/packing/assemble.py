@@ -14,7 +14,7 @@ from spacetime.plan.memory import excesses, partition_mib
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.timing import alone_ms, headroom, loads
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Workload
 
 

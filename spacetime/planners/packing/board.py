@@ -13,12 +13,12 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from spacetime.interference import Neighbours
 from spacetime.plan.memory import process_mib
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan
 from spacetime.planners.packing.cycle import ROUNDING, Demand, Fit, alone, saturated_rps, together
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.interference import Neighbours
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant
 
 KIND = "mps"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spacetime.profile import Point
+from spacetime.profiles.profile import Point
 
 LEAST_POINTS = 5  # as many as there are coefficients
 

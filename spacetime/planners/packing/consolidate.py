@@ -22,7 +22,7 @@ from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.timing import alone_ms, busy, loads
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.cycle import Demand, filled, together
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 Devices = tuple[tuple[PartitionPlan, ...], ...]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment
 from spacetime.plan.timing import alone_ms, cycle_ms
-from spacetime.profile import Point
+from spacetime.profiles.profile import Point
 from spacetime.workload import Tenant
 
 ROUNDING = 1e-9  # relative: products of rates and cycles are not exact

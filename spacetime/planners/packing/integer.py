@@ -21,7 +21,7 @@ from spacetime.devices import DeviceFacts
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, never_fills, usable
 from spacetime.plan.options import PlanOptions
 from spacetime.planners.packing.layouts import Size, layouts
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import Tenant, Workload
 
 INFEASIBLE = 2  # scipy's status of milp

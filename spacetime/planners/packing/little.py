@@ -13,7 +13,7 @@ from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.cycle import Demand, alone, filled, together
-from spacetime.profile import Profiles
+from spacetime.profiles.profile import Profiles
 from spacetime.workload import Workload
 
 TENFOLD = 9.0  # headroom: how much more than now

@@ -15,7 +15,7 @@ from math import ceil
 from spacetime.devices import DeviceFacts
 from spacetime.errors import UnsupportedError
 from spacetime.mig import MEMORY_SLICES
-from spacetime.profile import Point
+from spacetime.profiles.profile import Point
 
 OPS = ("product", "pairs", "move")
 BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}

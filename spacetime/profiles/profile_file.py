@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.errors import ProfileError
-from spacetime.profile import Point, Profiles
+from spacetime.profiles.profile import Point, Profiles
 from spacetime.table_file import Table
 
 OPTIONAL = ["tenants", "memory_mib"]

@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spacetime import profile_file
 from spacetime.errors import ProfileError
-from spacetime.monotone import smoothed
-from spacetime.profile import Key, Point, Profiles
+from spacetime.profiles import profile_file
+from spacetime.profiles.monotone import smoothed
+from spacetime.profiles.profile import Key, Point, Profiles
 from spacetime.table_file import Table
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import permutations
 from math import exp, inf, log
 
-from spacetime.profile import Key, Point
+from spacetime.profiles.profile import Key, Point
 
 SWEEPS = 50
 LEAST_NOISE = 0.05  # of any two measurements, however well their rounds agree

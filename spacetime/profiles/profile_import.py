@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spacetime.errors import ProfileError
-from spacetime.profile import Point, Profiles
-from spacetime.profile_file import make
+from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import make
 from spacetime.table_file import Table
 
 PARVAGPU_HEADER = ["Mig instance", "Batch size", "Workload Number", "Throughput", "Latency"]

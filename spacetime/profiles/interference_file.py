@@ -19,7 +19,15 @@ from statistics import fmean
 from typing import Any
 
 from spacetime.errors import ProfileError
-from spacetime.interference import Constant, Crowd, Fitted, Interference, Pair, Use, compare
+from spacetime.profiles.interference import (
+    Constant,
+    Crowd,
+    Fitted,
+    Interference,
+    Pair,
+    Use,
+    compare,
+)
 
 FORMAT = "spacetime.interference/1"
 CERTIFICATE = "spacetime.verify/1"
