@@ -18,8 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spacetime import devices, scenario_file
+from spacetime import scenario_file
 from spacetime.benchmarks import record
+from spacetime.devices import facts
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions
 from spacetime.profiles import profile_file
@@ -113,7 +114,7 @@ class Study:
     ) -> None:  # fmt: skip
         self.workload, self.profiles = workload, profiles
         self.options = DynamicOptions(start_ms=start_ms, period_s=period_s)
-        self._planner, self._device = planner(name), devices.device(profiles.device)
+        self._planner, self._device = planner(name), facts.device(profiles.device)
 
     def plan(self, load: Workload) -> Plan:
         """A checked plan. Raises InfeasibleError."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from spacetime.benchmarks import cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
-from spacetime.devices import A100_80
+from spacetime.devices.facts import A100_80
 from spacetime.profiles import cost, profile_file
 from spacetime.profiles.cost import Calibration, Layer
 from spacetime.profiles.profile import Point

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from spacetime.benchmarks import record
-from spacetime.devices import V100
+from spacetime.devices.facts import V100
 from spacetime.profiles import cost
 
 M, N, K = 256, 128, 1152  # ResNet-18 conv2_2 as one product, papers.md 1.3

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from spacetime import devices
 from spacetime.benchmarks import record
-from spacetime.device import open_device
+from spacetime.devices import facts
+from spacetime.devices.device import open_device
 from spacetime.errors import InfeasibleError
 from spacetime.live import profiler
 from spacetime.live.controller_thread import Event, LiveController, planning_on_one, summary
@@ -140,7 +140,7 @@ def _devices(load: Workload, points: Profiles) -> int | None:
     """How many such devices a plan for these rates needs; None where there is no plan."""
     try:
         made = planner("spacetime", nodes=100).plan(
-            load, points, devices.device(points.device), PlanOptions()
+            load, points, facts.device(points.device), PlanOptions()
         )
     except InfeasibleError:
         return None

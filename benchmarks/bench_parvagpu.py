@@ -18,7 +18,7 @@ from typing import Any
 
 from spacetime import scenario_file
 from spacetime.benchmarks import record
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spacetime import devices
 from spacetime.benchmarks import record
+from spacetime.devices import facts
 from spacetime.plan import PlanOptions, planner, require
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
@@ -57,7 +57,7 @@ def _tenant(number: int, draw: random.Random) -> Tenant:
 
 
 def _row(name: str, load: Workload, profiles: Profiles) -> dict[str, Any]:
-    device, options = devices.device(profiles.device), PlanOptions()
+    device, options = facts.device(profiles.device), PlanOptions()
     begin = time.perf_counter()
     plan = planner(name).plan(load, profiles, device, options)
     seconds = time.perf_counter() - begin

@@ -8,7 +8,7 @@ from typing import Any
 
 from spacetime import scenario_file
 from spacetime.benchmarks import record
-from spacetime.devices import A100_80
+from spacetime.devices.facts import A100_80
 from spacetime.plan import PlanOptions, planner
 from spacetime.plan.check import check
 from spacetime.profiles.profile import Point, Profiles

@@ -14,7 +14,7 @@ from itertools import pairwise, product
 from pathlib import Path
 
 from spacetime.benchmarks import record
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Planner, PlanOptions
 from spacetime.planners.gpulet import Gpulet

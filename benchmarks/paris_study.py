@@ -13,10 +13,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spacetime import mig
 from spacetime.benchmarks import record
 from spacetime.core import Policy
-from spacetime.devices import device
+from spacetime.devices import mig
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.planners.paris import Paris

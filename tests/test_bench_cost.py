@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spacetime.benchmarks import architectures, bench_cost, cost_plans, record
 from spacetime.benchmarks.architectures import MODELS
-from spacetime.devices import A100_80
+from spacetime.devices.facts import A100_80
 from spacetime.errors import UnsupportedError
 from spacetime.models.layers import layers_of
 from spacetime.profiles import cost

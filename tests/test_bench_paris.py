@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from published import parvagpu
 
-from spacetime import mig
 from spacetime.benchmarks import bench_paris, bench_parvagpu, paris_study, record
 from spacetime.benchmarks.paris_study import ELSA, FIFS, Setting
+from spacetime.devices import mig
 from spacetime.errors import UnsupportedError
 from spacetime.profiles.profile import Point, Profiles
 

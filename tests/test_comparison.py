@@ -14,7 +14,7 @@ from published import scenario as published_scenario
 
 from spacetime import scenario_file
 from spacetime.cli.root import cli
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.plan import PlanOptions
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles

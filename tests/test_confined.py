@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spacetime import Session, _native
-from spacetime.device import on_device
+from spacetime.devices.device import on_device
 from spacetime.models.cuda import confined
 from spacetime.models.cuda.confined import LeavesPartition, check
 

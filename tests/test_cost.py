@@ -12,7 +12,7 @@ from published import data
 from torch import Tensor, nn
 
 from spacetime.benchmarks import bench_dsts
-from spacetime.devices import A100_80, DEVICES, H200, V100, device
+from spacetime.devices.facts import A100_80, DEVICES, H200, V100, device
 from spacetime.errors import UnsupportedError
 from spacetime.models.layers import layers_of
 from spacetime.profiles import cost, profile_file

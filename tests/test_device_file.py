@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from spacetime import device_file, devices, mig
 from spacetime.cli.root import cli
-from spacetime.devices import DEVICES, device
+from spacetime.devices import device_file, mig
+from spacetime.devices import facts as devices
+from spacetime.devices.facts import DEVICES, device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PLANNERS, PlanOptions, check, planner
 from spacetime.profiles import profile_file

@@ -13,7 +13,7 @@ from test_device_session import MIB, X, net
 from torch import Tensor, fx
 
 from spacetime import Session, _native
-from spacetime.device import on_device
+from spacetime.devices.device import on_device
 from spacetime.errors import OutOfMemory
 from spacetime.models.cuda.capture import TorchFake
 from spacetime.models.cuda.family import ResidentFamily

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from spacetime import Session, _native, queues
-from spacetime.device import Device, on_device, open_device, sized
+from spacetime import Session, _native
+from spacetime.devices import queues
+from spacetime.devices.device import Device, on_device, open_device, sized
+from spacetime.devices.queues import VARIABLE, Queues
 from spacetime.errors import DriverError, UnsupportedError
-from spacetime.queues import VARIABLE, Queues
 
 MIB = 2**20
 X = torch.randn(1, 6)
@@ -67,7 +68,7 @@ def test_auto_is_the_cpu_where_the_device_cannot_be_driven(monkeypatch: pytest.M
         return True
 
     monkeypatch.setattr(torch.cuda, "is_available", looks)
-    monkeypatch.setattr("spacetime.device.queues", Queues())
+    monkeypatch.setattr("spacetime.devices.device.queues", Queues())
     monkeypatch.delenv(VARIABLE, raising=False)
     opened = open_device("auto")
     assert opened.kind == "cores"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spacetime import Session, _native
-from spacetime.device import on_device, open_device
+from spacetime.devices.device import on_device, open_device
 from spacetime.errors import (
     DriverError,
     InvalidInput,

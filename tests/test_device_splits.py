@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spacetime import Session, _native
-from spacetime.device import divided, on_device, open_device, sized
+from spacetime.devices.device import divided, on_device, open_device, sized
 from spacetime.errors import UnsupportedError
 
 X = torch.randn(2, 6)

@@ -11,7 +11,7 @@ import torch
 from test_device_session import X, inputs, net
 
 from spacetime import Session, _native
-from spacetime.device import on_device
+from spacetime.devices.device import on_device
 from spacetime.errors import ClosedError, UnsupportedError
 from spacetime.models.cuda import weights
 from spacetime.models.cuda.capture import TorchFake

@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from spacetime import doctor
-from spacetime.device import Device
+from spacetime.devices import doctor
+from spacetime.devices.device import Device
 from spacetime.errors import DriverError, UnsupportedError
 
 PROBES = (

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from spacetime import mig
-from spacetime.devices import DeviceFacts, device
+from spacetime.devices import mig
+from spacetime.devices.facts import DeviceFacts, device
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.export import dra, mig_parted, mps, nvidia_smi

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacetime import mig
-from spacetime.devices import DEVICES, device
+from spacetime.devices import mig
+from spacetime.devices.facts import DEVICES, device
+from spacetime.devices.mig import Placement
 from spacetime.errors import UnsupportedError
-from spacetime.mig import Placement
 
 WITH_MIG = [name for name, facts in DEVICES.items() if facts.mig]
 

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import mig
 from spacetime.cli.root import cli
-from spacetime.devices import device
+from spacetime.devices import mig
+from spacetime.devices.facts import device
+from spacetime.devices.mig import Placement
 from spacetime.errors import MigError, PlanError, UnsupportedError
 from spacetime.isolation.mig_control import carry_out, destruction, placed, steps
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.isolation.nvml import facts_of, open_nvml
-from spacetime.mig import Placement
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
 
 H200 = device("h200-141gb")

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from nvml_stand_in import NVMLError, StandIn
 from test_mig_control import IDS, LAYOUTS, plan
 
+from spacetime.devices.mig import Placement
 from spacetime.errors import MigError, UnsupportedError
 from spacetime.isolation.mig_control import carry_out, placed, steps
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.isolation.nvml import DriverNvml
-from spacetime.mig import Placement
 
 
 def driver(name: str = "NVIDIA H200") -> tuple[DriverNvml, StandIn]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, PlanError, UnsupportedError
 from spacetime.plan import (
     Assignment,

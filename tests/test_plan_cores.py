@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime.devices import cpu, device
+from spacetime.devices.facts import cpu, device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions, check, planner, require
 from spacetime.profiles.profile import Point, Profiles

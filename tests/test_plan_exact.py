@@ -17,8 +17,8 @@ from test_planners import (
     tenant,
 )
 
-from spacetime import mig
-from spacetime.devices import device
+from spacetime.devices import mig
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.planners.packing.layouts import layouts

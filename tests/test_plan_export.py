@@ -8,8 +8,8 @@ import subprocess
 import pytest
 import yaml
 
-from spacetime import mig
-from spacetime.devices import device
+from spacetime.devices import mig
+from spacetime.devices.facts import device
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.export import EXPORTS, dra, mig_parted, mps, nvidia_smi

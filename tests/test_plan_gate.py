@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from spacetime.cli.root import cli
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError
 from spacetime.plan import PLANNERS, Plan, PlanOptions, check, plan_json, planner
 from spacetime.planners.gate import MOST_GPUS

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import data
 
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, check, planner
 from spacetime.planners.gpulet import Gpulet, sizes_for

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_plan_gpulet import asked, profile, random_profiles, workloads
 
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, check, planner, require
 from spacetime.planners.igniter import Igniter

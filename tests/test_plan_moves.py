@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import mig
+from spacetime.devices import mig
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.moves import Move, Step, move
 

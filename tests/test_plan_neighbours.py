@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from test_plan_gpulet import profile, workloads
 from test_plan_igniter import CURVES, FULL, TURING, V100, example, points
 
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, PlanError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, require
 from spacetime.plan.neighbours import slower

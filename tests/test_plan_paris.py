@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import mig
-from spacetime.devices import device
+from spacetime.devices import mig
+from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan, PlanOptions, check, planner, require
 from spacetime.plan.plan_json import dumps, loads

@@ -11,8 +11,8 @@ import torch
 from models import Latch, X, convnet, mlp
 from torch import nn
 
-from spacetime.device import open_device
-from spacetime.devices import cpu
+from spacetime.devices.device import open_device
+from spacetime.devices.facts import cpu
 from spacetime.errors import InvalidInput, PlanError, UnsupportedError
 from spacetime.live.placement import place
 from spacetime.live.planned_session import PlannedSession

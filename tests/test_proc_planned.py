@@ -15,7 +15,7 @@ from test_planned_session import CORES, PICTURE, filled, load, on, part, plan, p
 from test_session_moves import APART, PROCESSES
 from torch import Tensor
 
-from spacetime.device import open_device
+from spacetime.devices.device import open_device
 from spacetime.errors import InvalidInput, PlanError
 from spacetime.live.planned_session import PlannedSession
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from spacetime import workload_file
 from spacetime.cli.root import cli
-from spacetime.device import open_device
+from spacetime.devices.device import open_device
 from spacetime.errors import ProfileError
 from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name, known_as

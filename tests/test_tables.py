@@ -14,13 +14,13 @@ from hypothesis import strategies as some
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from spacetime import doctor
 from spacetime.benchmarks import record
 from spacetime.commands import compare as scoreboard
 from spacetime.commands import mig, simulate
 from spacetime.commands import plan as planning
 from spacetime.demo import verdict
-from spacetime.devices import device
+from spacetime.devices import doctor
+from spacetime.devices.facts import device
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.plan import PlanOptions, planner
 from spacetime.profiles.profile import Point, Profiles

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from spacetime import verify
 from spacetime.cli import root
-from spacetime.device import open_device
+from spacetime.devices.device import open_device
 from spacetime.errors import UnsupportedError
 from spacetime.kernels import stress_cpu
 from spacetime.verify import NotIsolated

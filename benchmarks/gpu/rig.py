@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import SpacetimeError, UnsupportedError
-from spacetime.queues import of_this_process as queues
 
 Launch = Callable[[], Any]  # enqueues work; returns its answers, tensors written when it has run
 WARM_UP = 3  # eager runs before a capture: cuDNN's choice, lazy loading, workspaces

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from spacetime import _native
-from spacetime.device import Device, open_device
+from spacetime.devices.device import Device, open_device
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.prepare import SPIN_NS
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, scenario_file
+from spacetime import scenario_file
+from spacetime.devices import device_file
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.profiles import profile_file
 from spacetime.progress import working

@@ -13,8 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, workload_file
-from spacetime.devices import DeviceFacts
+from spacetime import workload_file
+from spacetime.devices import device_file
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
 from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed

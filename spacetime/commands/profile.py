@@ -11,14 +11,15 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from spacetime import device_file, workload_file
-from spacetime.device import open_device
-from spacetime.devices import DeviceFacts
+from spacetime import workload_file
+from spacetime.devices import device_file
+from spacetime.devices.device import open_device
+from spacetime.devices.facts import DeviceFacts
+from spacetime.devices.mig import SIZES
 from spacetime.errors import UnsupportedError
 from spacetime.fusion import CannotExport
 from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name
-from spacetime.mig import SIZES
 from spacetime.models.layers import layers_of
 from spacetime.models.loading import LiveModel
 from spacetime.profiles import cost, profile_file

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, workload_file
+from spacetime import workload_file
 from spacetime.core import Policy
+from spacetime.devices import device_file
 from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
 from spacetime.profiles import profile_file

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import device_file, workload_file
+from spacetime import workload_file
 from spacetime.commands.simulate import read_plan
 from spacetime.core import Policy
+from spacetime.devices import device_file
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Seen
 from spacetime.profiles import profile_file

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
+from spacetime.devices.mig import COMPUTE_SLICES, MigProfile
 from spacetime.errors import MigError, PlanError
-from spacetime.mig import COMPUTE_SLICES, MigProfile
 from spacetime.plan import GpuPlan, PartitionPlan, Plan
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from uuid import NAMESPACE_OID, uuid5
 
-from spacetime import devices
-from spacetime.devices import DeviceFacts
+from spacetime.devices import facts as devices
+from spacetime.devices.facts import DeviceFacts
+from spacetime.devices.mig import COMPUTE_SLICES, MigProfile
 from spacetime.errors import MigError, UnsupportedError
 from spacetime.isolation.mig_control import GpuState, Instance
-from spacetime.mig import COMPUTE_SLICES, MigProfile
 
 # The numbers instances get, as on A100 and H100: the lowest free one from here.
 _FIRST_ID = {7: 0, 4: 1, 3: 1, 2: 3, 1: 7}

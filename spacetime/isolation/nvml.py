@@ -11,8 +11,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from spacetime import devices
-from spacetime.devices import DeviceFacts
+from spacetime.devices import facts as devices
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import MigError, UnsupportedError
 from spacetime.isolation.mig_control import GpuState, Instance
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from spacetime.device import Device
+from spacetime.devices.device import Device
 from spacetime.errors import InvalidInput
 from spacetime.isolation.mig_control import Instance
 from spacetime.isolation.mps import client_environment, terminate

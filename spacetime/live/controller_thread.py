@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from spacetime import devices
+from spacetime.devices import facts as devices
 from spacetime.errors import ClosedError, SpacetimeError, UnsupportedError
 from spacetime.live.planned_session import Moved, PlannedSession
 from spacetime.plan import Plan, PlanOptions

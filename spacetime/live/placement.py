@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from spacetime.device import Device, Units, sized
+from spacetime.devices.device import Device, Units, sized
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import GpuPlan, PartitionPlan, Plan
 from spacetime.plan.deployment import Deployment, PlanLane, Served, deploy

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from spacetime import devices
 from spacetime.core import Policy
 from spacetime.counters import Counters
-from spacetime.device import Device, open_device
+from spacetime.devices import facts
+from spacetime.devices.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
 from spacetime.live.placement import LaneKey, Placement, buckets_of, largest_batch, place
 from spacetime.models.cpu.family import Family
@@ -231,7 +231,7 @@ class PlannedSession(Session):
         return zip(self.placement.keys, self.placement.lanes, strict=True)
 
     def _check(self, plan: Plan, workload: Workload) -> None:
-        require(plan, workload, self.profiles, devices.device(plan.device), self.options)
+        require(plan, workload, self.profiles, facts.device(plan.device), self.options)
 
     def _gpu_of(self, plan: Plan) -> int | None:
         return None if len(plan.gpus) == 1 else self.placement.gpu

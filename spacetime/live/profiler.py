@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, quantiles
 
-from spacetime.device import Device, Units, sized
+from spacetime.devices.device import Device, Units, sized
 from spacetime.errors import OutOfMemory, UnsupportedError
 from spacetime.live.profiler_rig import Rig
 from spacetime.models.loading import LiveModel, live_model

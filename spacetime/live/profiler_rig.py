@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime.device import Device
-from spacetime.devices import DEVICES, MIB_PER_GIB, cpu
+from spacetime.devices.device import Device
+from spacetime.devices.facts import DEVICES, MIB_PER_GIB, cpu
 from spacetime.models.cpu.family import Family
 from spacetime.models.cpu.program import spread
 from spacetime.models.cpu.runner import Work

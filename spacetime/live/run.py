@@ -21,8 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from spacetime import devices, workload_file
+from spacetime import workload_file
 from spacetime.commands.simulate import percent, read_plan, tenants_table
+from spacetime.devices import facts
 from spacetime.errors import PlanError
 from spacetime.interruption import Interruption
 from spacetime.live.controller_thread import LiveController, summary
@@ -178,7 +179,7 @@ def _largest(points: Profiles, load: Workload, made: Plan) -> int:
 
 def planned(load: Workload, points: Profiles, options: PlanOptions) -> Plan:
     """The plan of the default planner. Raises InfeasibleError."""
-    return make("spacetime").plan(load, points, devices.device(points.device), options)
+    return make("spacetime").plan(load, points, facts.device(points.device), options)
 
 
 def share_of(load: Workload, session: Session) -> Workload:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.timing import alone_ms

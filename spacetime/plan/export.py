@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import UnsupportedError
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan
 

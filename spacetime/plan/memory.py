@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from spacetime.devices import MIB_PER_GIB, DeviceFacts
+from spacetime.devices.facts import MIB_PER_GIB, DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.plan import GpuPlan, PartitionPlan
 from spacetime.profiles.profile import Point, Profiles

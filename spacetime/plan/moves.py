@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
-from spacetime import mig
+from spacetime.devices import mig
 from spacetime.plan import GpuPlan, PartitionPlan, Plan
 
 

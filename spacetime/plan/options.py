@@ -8,7 +8,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import UnsupportedError
 from spacetime.plan.plan import Plan
 from spacetime.plan.timing import Turns

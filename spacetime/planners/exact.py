@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError, ProfileError, UnsupportedError
 from spacetime.plan.demand import Part
 from spacetime.plan.memory import fits, holding

@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
 
-from spacetime import mig
-from spacetime.devices import DeviceFacts
+from spacetime.devices import mig
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.demand import at_least, bound_by_tenant, usable
 from spacetime.plan.memory import excesses, fits, held, partition_mib

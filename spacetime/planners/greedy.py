@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Plan
 from spacetime.planners.gate import gated

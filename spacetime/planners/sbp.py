@@ -12,7 +12,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import UnsupportedError
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.options import PlanOptions

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.memory import holding, room_mib
 from spacetime.plan.options import PlanOptions

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime.device import Device
+from spacetime.devices.device import Device
 from spacetime.errors import InvalidInput
 from spacetime.models.cpu.program import Outputs
 from spacetime.models.cpu.runner import Entry, Runs, Work

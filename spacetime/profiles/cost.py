@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
+from spacetime.devices.mig import MEMORY_SLICES
 from spacetime.errors import UnsupportedError
-from spacetime.mig import MEMORY_SLICES
 from spacetime.profiles.profile import Point
 
 OPS = ("product", "pairs", "move")
@@ -193,7 +193,7 @@ def points(
 
     Raises UnsupportedError for what the device does not have.
 
-    >>> from spacetime.devices import A100_80
+    >>> from spacetime.devices.facts import A100_80
     >>> one = Layer("product", m=128, n=1024, k=1024, weights=1024 * 1024)
     >>> found = points("m", [one], A100_80, "mig", units=[1, 7], batches=[8])
     >>> [point.latency_ms > 0 and point.source for point in found]

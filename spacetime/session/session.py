@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from spacetime.core import Policy
 from spacetime.counters import Counters, counters
-from spacetime.device import Device, chosen, laid_out, open_device
+from spacetime.devices.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.models.cuda.capture import capturer_of
 from spacetime.models.cuda.family import Place

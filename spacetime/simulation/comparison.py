@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions, check, planner
 from spacetime.profiles.profile import Profiles

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from spacetime import mig
-from spacetime.devices import DeviceFacts
+from spacetime.devices import mig
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.plan import Reason

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spacetime.devices import device
+from spacetime.devices.facts import device
 from spacetime.errors import UnsupportedError
 from spacetime.plan import PartitionPlan, Plan
 from spacetime.report import FORMAT, counted, launched, total

@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from spacetime.device import divided, open_device
+from spacetime.devices.device import divided, open_device
 from spacetime.errors import SpacetimeError, UnsupportedError
 from spacetime.progress import track, working
 from spacetime.verify.bounds import Bounds, broken, is_private

@@ -18,7 +18,7 @@ from statistics import median_low
 from typing import Any, TypeVar
 
 from spacetime.core import Policy
-from spacetime.device import Device
+from spacetime.devices.device import Device
 from spacetime.kernels import stress_cpu
 from spacetime.models.timing import lane_threads
 from spacetime.session.executor import Executor

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spacetime.device import Device
+from spacetime.devices.device import Device
 from spacetime.errors import UnsupportedError
 from spacetime.kernels import cuda
 from spacetime.kernels.cuda import stress

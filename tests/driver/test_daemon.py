@@ -12,7 +12,7 @@ import psutil
 import pytest
 from test_mps import program
 
-from spacetime import doctor
+from spacetime.devices import doctor
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation import mps
 from spacetime.isolation.mps_control import Control

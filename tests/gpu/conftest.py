@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spacetime import _native
-from spacetime.device import Device, open_device
+from spacetime.devices.device import Device, open_device
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.capture import Capturer, capturer_of
 

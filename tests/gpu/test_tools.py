@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spacetime import _native, doctor, verify
+from spacetime import _native, verify
+from spacetime.devices import doctor
 from spacetime.verify.bounds import Bounds
 
 pytestmark = pytest.mark.gpu

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from spacetime import mig
-from spacetime.devices import DeviceFacts
+from spacetime.devices import mig
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.demand import Part, lower_bound, never_fills, serves
 from spacetime.plan.memory import excesses, partition_mib

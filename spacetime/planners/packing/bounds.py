@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.plan.demand import ceiling_rps, usable
 from spacetime.plan.memory import partition_mib, room_mib
 from spacetime.plan.options import PlanOptions

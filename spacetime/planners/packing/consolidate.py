@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from spacetime import mig
-from spacetime.devices import DeviceFacts
+from spacetime.devices import mig
+from spacetime.devices.facts import DeviceFacts
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, serves, usable
 from spacetime.plan.memory import held, partition_mib
 from spacetime.plan.options import PlanOptions

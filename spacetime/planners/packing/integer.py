@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, never_fills, usable
 from spacetime.plan.options import PlanOptions
 from spacetime.planners.packing.layouts import Size, layouts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from spacetime import mig
-from spacetime.devices import DeviceFacts
+from spacetime.devices import mig
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import UnsupportedError
 
 Size = tuple[str, int]  # a partition's kind and units
@@ -21,7 +21,7 @@ def layouts(
     One kind a layout; with `most_parts` at most that many partitions. Sizes larger than the device
     are in none. Raises UnsupportedError for a kind the device lacks and for too many layouts.
 
-    >>> from spacetime.devices import device
+    >>> from spacetime.devices.facts import device
     >>> layouts([("mps", 40), ("mps", 60)], device("rtx-2080ti"))
     ({('mps', 40): 2}, {('mps', 40): 1, ('mps', 60): 1})
     """

@@ -7,7 +7,7 @@ whose turns all tenants fit with room to grow tenfold; the rest of the device st
 
 from __future__ import annotations
 
-from spacetime.devices import DeviceFacts
+from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason

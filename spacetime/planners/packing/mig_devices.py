@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 
-from spacetime import mig
+from spacetime.devices import mig
 from spacetime.plan.demand import Part
 
 

@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from spacetime.devices.mig import DOUBLE_MEMORY, NARROW, SHAPES, Geometry, MigProfile, geometry_of
 from spacetime.errors import UnsupportedError
-from spacetime.mig import DOUBLE_MEMORY, NARROW, SHAPES, Geometry, MigProfile, geometry_of
 
 MIB_PER_GIB = 1024
 # nvidia-smi's ids, the same on every device of the User Guide's tables.

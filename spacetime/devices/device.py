@@ -15,8 +15,8 @@ from numbers import Integral
 import torch
 
 from spacetime import _native
+from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import InvalidInput, UnsupportedError
-from spacetime.queues import of_this_process as queues
 
 Units = tuple[int, ...]
 

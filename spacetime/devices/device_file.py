@@ -21,10 +21,11 @@ from typing import Any
 
 import yaml
 
-from spacetime import devices, workload_file
-from spacetime.devices import MIB_PER_GIB, DeviceFacts
+from spacetime import workload_file
+from spacetime.devices import facts
+from spacetime.devices.facts import MIB_PER_GIB, DeviceFacts
+from spacetime.devices.mig import MigProfile, Shape
 from spacetime.errors import UnsupportedError
-from spacetime.mig import MigProfile, Shape
 from spacetime.workload import WorkloadError
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -41,8 +42,8 @@ def named(text: str) -> DeviceFacts:
     Raises UnsupportedError, one line `file: field: what it must be`, or as `devices.device`.
     """
     if Path(text).suffix in SUFFIXES:
-        return devices.learn(read(Path(text)))
-    return devices.device(text)
+        return facts.learn(read(Path(text)))
+    return facts.device(text)
 
 
 def read(path: Path) -> DeviceFacts:

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from spacetime.device import Device, open_device
+from spacetime.devices.device import Device, open_device
+from spacetime.devices.queues import VARIABLE
+from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import UnsupportedError
-from spacetime.queues import VARIABLE
-from spacetime.queues import of_this_process as queues
 from spacetime.tables import FittedTable
 
 _EXTRA = re.compile(r"""extra\s*==\s*["']demo["']""")
