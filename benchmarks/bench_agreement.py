@@ -23,7 +23,6 @@ from spacetime.benchmarks import record
 from spacetime.core import PRESETS
 from spacetime.demo import zoo
 from spacetime.demo.zoo import ZooModel
-from spacetime.openloop import Sent, Target, drive
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.simulation.simulator import (
@@ -37,8 +36,9 @@ from spacetime.simulation.simulator import (
     native_run,
 )
 from spacetime.units import SECOND, ms_from_ns
-from spacetime.workload import Arrival, Workload
-from spacetime.workload import Tenant as WorkloadTenant
+from spacetime.workload.openloop import Sent, Target, drive
+from spacetime.workload.workload import Arrival, Workload
+from spacetime.workload.workload import Tenant as WorkloadTenant
 
 GOALS = {"p50": 0.10, "p99": 0.25, "throughput": 0.05}  # relative difference at most
 TENANTS = 4

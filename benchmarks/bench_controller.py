@@ -18,14 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spacetime import scenario_file
 from spacetime.benchmarks import record
 from spacetime.devices import facts
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation.changing_rates import (
     Decider,
     DynamicOptions,
@@ -36,7 +34,9 @@ from spacetime.simulation.changing_rates import (
     simulate_dynamic,
 )
 from spacetime.units import SECOND
-from spacetime.workload import Tenant, Workload
+from spacetime.workload import scenario_file
+from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
+from spacetime.workload.workload import Tenant, Workload
 
 TRACES = ("diurnal", "bursty")
 WAYS = ("static", "controller", "oracle")

@@ -32,15 +32,15 @@ from spacetime.live.planned_session import PlannedSession
 from spacetime.live.profiler_rig import facts_name
 from spacetime.live.run import target
 from spacetime.models.loading import LiveModel
-from spacetime.openloop import LEAD_NS, Sent, drive
 from spacetime.plan import Plan, PlanOptions, planner
 from spacetime.plan.controller import ControllerOptions
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_rounds import Rounds
-from spacetime.rate_trace import RateTrace
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND, ms_from_ns
-from spacetime.workload import Arrival, InputSpec, Tenant, Workload
+from spacetime.workload.openloop import LEAD_NS, Sent, drive
+from spacetime.workload.rate_trace import RateTrace
+from spacetime.workload.workload import Arrival, InputSpec, Tenant, Workload
 
 WAYS = ("static", "oracle", "controller")
 SHARES = ((0.1, 0.1), (0.62, 0.05), (0.1, 0.1), (0.05, 0.62))  # of what all cores together answer

@@ -40,7 +40,7 @@ from spacetime.benchmarks.servers import scripted
 from spacetime.core import Policy
 from spacetime.errors import QueueFull
 from spacetime.units import SECOND, ms_from_ns
-from spacetime.workload import Arrival, Tenant, Workload
+from spacetime.workload.workload import Arrival, Tenant, Workload
 
 OURS = "space-time"
 WAYS = (OURS, "space-only", "thread pool")

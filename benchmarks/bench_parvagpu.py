@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from spacetime import scenario_file
 from spacetime.benchmarks import record
 from spacetime.devices.facts import device
 from spacetime.plan import Plan, PlanOptions, planner, require
@@ -24,7 +23,8 @@ from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.units import SECOND
-from spacetime.workload import Workload
+from spacetime.workload import scenario_file
+from spacetime.workload.workload import Workload
 
 DEVICE = device("a100-80gb")
 SCENARIOS = ("S1", "S2", "S3", "S4")

@@ -19,7 +19,7 @@ from spacetime.devices import facts
 from spacetime.plan import PlanOptions, planner, require
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 MODELS = ("resnet50", "mobilenetv2", "densenet121", "vgg16", "bert", "inceptionv3")
 PLANNERS = ("parvagpu", "mig-only", "spacetime")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from spacetime import scenario_file
 from spacetime.benchmarks import record
 from spacetime.devices.facts import A100_80
 from spacetime.plan import PlanOptions, planner
 from spacetime.plan.check import check
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.workload import scenario_file
 
 PLANNER = "parvagpu"
 

@@ -24,7 +24,7 @@ from spacetime.planners.sbp import Sbp
 from spacetime.planners.self_tuning import SelfTuning
 from spacetime.profiles.interference import PUBLISHED, Interference, Use
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 DEVICE = device("rtx-2080ti")
 FILE = "gpulet_fig3_latency.csv"

@@ -18,7 +18,7 @@ from torch import Tensor
 from spacetime.benchmarks.servers import Server
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.units import SECOND, ms_from_ns
-from spacetime.workload import Arrival, Tenant, Workload
+from spacetime.workload.workload import Arrival, Tenant, Workload
 
 MOST_WAIT_NS = 60 * SECOND  # for the first answer
 

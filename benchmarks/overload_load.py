@@ -24,7 +24,7 @@ import spacetime as st
 from spacetime.benchmarks.servers import Call, PoolServer, SessionServer, scripted
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.units import SECOND, ms_from_ns, ns_from_ms
-from spacetime.workload import Arrival
+from spacetime.workload.workload import Arrival
 
 TENANTS = 4
 QUEUE_LIMIT = 8  # a tenant: together about what is answered within the objective

@@ -25,7 +25,7 @@ from spacetime.profiles.profile import Profiles
 from spacetime.simulation.rate_search import highest_scale
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
 from spacetime.units import ns_from_ms
-from spacetime.workload import Tenant, Workload, log_normal
+from spacetime.workload.workload import Tenant, Workload, log_normal
 
 DEVICE = device("a100-80gb")
 IN_TIME = 0.95

@@ -11,7 +11,7 @@ from spacetime.benchmarks.serving_toy import LARGEST_BATCH, WIDTH, toy
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, serve
 from spacetime.session.session import Session
-from spacetime.workload import InputSpec, Tenant, Workload
+from spacetime.workload.workload import InputSpec, Tenant, Workload
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from spacetime.session.session import Session as Session
     from spacetime.session.tenant import Tenant as Tenant
     from spacetime.simulation.simulator import simulate as simulate
-    from spacetime.workload import WorkloadError as WorkloadError
+    from spacetime.workload.workload import WorkloadError as WorkloadError
 
 _ERRORS = (
     "CannotExport",

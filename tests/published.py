@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from spacetime import scenario_file
 from spacetime.profiles import profile_file, profile_import
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload import scenario_file
+from spacetime.workload.workload import Workload
 
 ROOT = Path(__file__).parent.parent
 A100 = ROOT / "examples" / "a100"

@@ -17,7 +17,7 @@ from spacetime.plan import planner
 from spacetime.planners.advise import Advice, advise
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 
 def test_small_tenants_share_one_device() -> None:

@@ -7,8 +7,8 @@ from torch import nn
 
 from spacetime.benchmarks import bench_agreement
 from spacetime.demo.zoo import ZooModel
-from spacetime.openloop import Sent
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
+from spacetime.workload.openloop import Sent
 
 
 def test_a_policy_is_driven_and_simulated_with_the_same_requests() -> None:

@@ -10,10 +10,10 @@ from torch import nn
 
 from spacetime.benchmarks import bench_moves
 from spacetime.models.loading import LiveModel
-from spacetime.openloop import Sent
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.rate_trace import RateTrace
 from spacetime.units import MS
+from spacetime.workload.openloop import Sent
+from spacetime.workload.rate_trace import RateTrace
 
 CORES = len(os.sched_getaffinity(0))
 

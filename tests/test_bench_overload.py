@@ -12,7 +12,7 @@ from torch import Tensor
 from spacetime.benchmarks import bench_overload, overload_load
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.plot_overload import draw_overload
-from spacetime.workload import Arrival
+from spacetime.workload.workload import Arrival
 
 
 def test_every_end_of_a_request_is_counted_once() -> None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from spacetime import demo
 from spacetime.cli import options, root
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
-from spacetime.workload import WorkloadError
+from spacetime.workload.workload import WorkloadError
 
 MAIN = "from spacetime.cli.root import main; main()"
 

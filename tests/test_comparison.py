@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from published import parvagpu
 from published import scenario as published_scenario
 
-from spacetime import scenario_file
 from spacetime.cli.root import cli
 from spacetime.devices.facts import device
 from spacetime.plan import PlanOptions
@@ -21,7 +20,8 @@ from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.comparison import Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.units import SECOND
-from spacetime.workload import Tenant, Workload, WorkloadError
+from spacetime.workload import scenario_file
+from spacetime.workload.workload import Tenant, Workload, WorkloadError
 
 PLANNERS = ("parvagpu", "whole-gpu")
 PROFILES = Profiles(tuple(

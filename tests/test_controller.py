@@ -13,7 +13,7 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.units import SECOND
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 PERIOD = 5 * SECOND
 EACH = 100.0  # requests a second one device serves

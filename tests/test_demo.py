@@ -13,7 +13,7 @@ import torch
 from spacetime import demo
 from spacetime.demo import trial, verdict
 from spacetime.demo.zoo import ZooModel
-from spacetime.openloop import Sent
+from spacetime.workload.openloop import Sent
 
 MS = 1_000_000
 

@@ -15,7 +15,7 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PLANNERS, PlanOptions, check, planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "a100" / "device.yaml"
 

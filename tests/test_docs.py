@@ -13,7 +13,7 @@ import pytest
 
 import spacetime as st
 from spacetime.cli import root
-from spacetime.workload import InputSpec, Tenant
+from spacetime.workload.workload import InputSpec, Tenant
 
 ROOT = Path(__file__).parent.parent
 LISTED = subprocess.run(

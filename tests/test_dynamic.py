@@ -21,7 +21,6 @@ from spacetime.plan.controller import Controller, ControllerOptions, Decision, O
 from spacetime.plan.moves import move
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.rate_trace import RateTrace
 from spacetime.simulation.changing_rates import (
     DynamicOptions,
     DynamicRun,
@@ -32,7 +31,8 @@ from spacetime.simulation.changing_rates import (
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.staged_plan import StagedPlan
 from spacetime.units import SECOND
-from spacetime.workload import Arrivals, Tenant, Workload
+from spacetime.workload.rate_trace import RateTrace
+from spacetime.workload.workload import Arrivals, Tenant, Workload
 
 MS = 1_000_000
 PLAIN = Policy(route="weighted", order="fifo", batch="greedy", lend=False)

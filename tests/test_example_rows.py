@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from spacetime.models.example_rows import DTYPES, requests
-from spacetime.workload import DATATYPES, InputSpec, Tenant, WorkloadError, limits
-from spacetime.workload_file import read
+from spacetime.workload.workload import DATATYPES, InputSpec, Tenant, WorkloadError, limits
+from spacetime.workload.workload_file import read
 
 WHOLE = [name for name in DATATYPES if "INT" in name]
 FLOATS = [name for name in DATATYPES if "INT" not in name and name != "BOOL"]

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spacetime import recorded, scenario_file, workload_file
 from spacetime.cli.root import status
 from spacetime.errors import SpacetimeError
 from spacetime.plan import plan_json
 from spacetime.profiles import profile_file, profile_import
+from spacetime.workload import recorded, scenario_file, workload_file
 
 WORKLOAD = """\
 tenants:

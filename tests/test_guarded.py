@@ -16,7 +16,7 @@ from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.simulation.guarded import Guarded
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 QUICK = SimOptions(duration_ns=2 * 10**9, replications=1)
 # The whole device is hardly faster than one slice: requests of eight need not go there.

@@ -15,7 +15,7 @@ from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import Plan
 from spacetime.plan.controller import ControllerOptions
 from spacetime.units import SECOND
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores")
 

@@ -11,7 +11,7 @@ from torch import nn
 from spacetime.errors import ModelError
 from spacetime.models.example_rows import DTYPES
 from spacetime.models.loading import live_model, live_models
-from spacetime.workload import DATATYPES, InputSpec, Tenant, Workload, WorkloadError
+from spacetime.workload.workload import DATATYPES, InputSpec, Tenant, Workload, WorkloadError
 
 SOURCE = """
 from torch import nn

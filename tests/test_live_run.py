@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from spacetime import Recording, replay, workload_file
+from spacetime import Recording, replay
 from spacetime.errors import InvalidInput, ModelError, PlanError
 from spacetime.live.run import from_options
 from spacetime.units import SECOND
+from spacetime.workload import workload_file
 
 CORES = len(os.sched_getaffinity(0))
 SOURCE = """

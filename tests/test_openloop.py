@@ -11,8 +11,8 @@ from threading import Event
 import pytest
 
 from spacetime.errors import DeadlineExceeded, QueueFull
-from spacetime.openloop import Sent, Target, drive
-from spacetime.workload import Arrival
+from spacetime.workload.openloop import Sent, Target, drive
+from spacetime.workload.workload import Arrival
 
 MS = 1_000_000
 

@@ -12,7 +12,7 @@ from test_planners import A100, DEMANDS, HAND, plan_or_refusal, point, profile_s
 from spacetime.plan import Plan, PlanOptions, planner
 from spacetime.planners.packing.bounds import explained
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 ONE = PlanOptions(max_utilisation=0.9, max_procs=1)
 

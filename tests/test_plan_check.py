@@ -26,7 +26,7 @@ from spacetime.plan import (
 from spacetime.plan.plan_json import dumps, from_json, loads, to_json
 from spacetime.plan.timing import alone_ms, cycle_ms
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 A100 = device("a100-80gb")
 FULL = PlanOptions(max_utilisation=1)

@@ -12,7 +12,7 @@ from spacetime.devices.facts import cpu, device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions, check, planner, require
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 FOR_CORES = ("spacetime", "exact", "whole-gpu", "time-only", "mps-default")
 

@@ -24,7 +24,7 @@ from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.planners.packing.layouts import layouts
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.profiles.profile_import import gpulet
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 EXCLUSIVE = ("parvagpu", "mig-only", "whole-gpu")  # planners of one tenant a partition
 

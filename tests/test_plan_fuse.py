@@ -16,7 +16,7 @@ from spacetime.plan.deployment import deploy
 from spacetime.planners.packing.fuse import fusions
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
-from spacetime.workload import Arrivals, Tenant, Workload
+from spacetime.workload.workload import Arrivals, Tenant, Workload
 
 OPTIONS = PlanOptions(max_utilisation=0.9)
 

@@ -18,7 +18,7 @@ from spacetime.plan import PLANNERS, Plan, PlanOptions, check, plan_json, planne
 from spacetime.planners.gate import MOST_GPUS
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 A100 = device("a100-80gb")
 WORK = {"light": 0.5, "heavy": 1.5}  # ms an input on a slice

@@ -24,7 +24,7 @@ from spacetime.planners.self_tuning import max_min_fair, tuned_percent
 from spacetime.profiles import profile_import
 from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 DEVICE = device("rtx-2080ti")
 FULL = PlanOptions(max_utilisation=1)

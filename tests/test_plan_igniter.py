@@ -17,7 +17,7 @@ from spacetime.planners.igniter import Igniter
 from spacetime.planners.packing.closed_form import Curve, fit
 from spacetime.profiles.interference import IGniter, Interference, Use
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 V100 = device("v100-16gb")
 FULL = PlanOptions(max_utilisation=1)

@@ -15,7 +15,7 @@ from spacetime.plan import PLANNERS, Assignment, Plan, PlanOptions, calm, check,
 from spacetime.plan.plan import PartitionPlan
 from spacetime.plan.timing import alone_ms
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 FULL = PlanOptions(max_utilisation=1)
 GIB = 1024

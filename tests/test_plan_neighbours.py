@@ -15,7 +15,7 @@ from spacetime.plan.neighbours import slower
 from spacetime.planners.igniter import Igniter
 from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 
 def hand(kind: str, units: tuple[int, ...], on: str = "rtx-2080ti") -> tuple[Plan, Profiles]:

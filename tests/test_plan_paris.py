@@ -20,7 +20,7 @@ from spacetime.plan import Plan, PlanOptions, check, planner, require
 from spacetime.plan.plan_json import dumps, loads
 from spacetime.planners.paris import Paris, curves_of, knee_batch, segments
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload, log_normal
+from spacetime.workload.workload import Tenant, Workload, log_normal
 
 A100 = device("a100-80gb")
 FULL = PlanOptions(max_utilisation=1)

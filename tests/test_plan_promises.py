@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from published import A100
 
-from spacetime import workload_file
 from spacetime.commands.plan import grows
 from spacetime.plan import plan_json
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import simulate_plan
+from spacetime.workload import workload_file
 
 PROFILES = str(A100 / "profiles.csv")
 S1 = str(A100 / "s1.yaml")

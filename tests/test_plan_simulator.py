@@ -20,7 +20,7 @@ from spacetime.simulation.fixed_plan import PlanRun, SimOptions, own_policy, sim
 from spacetime.simulation.interval import interval
 from spacetime.simulation.plan_report import plan_report, plan_timeline
 from spacetime.simulation.simulator import Noise
-from spacetime.workload import Arrival, Arrivals, Tenant, Workload
+from spacetime.workload.workload import Arrival, Arrivals, Tenant, Workload
 
 SECOND = 10**9
 DEVICE = "a100-80gb"

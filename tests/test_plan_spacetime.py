@@ -14,7 +14,7 @@ from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.planners.packing.consolidate import consolidate
 from spacetime.planners.spacetime import BESIDE, START_FROM
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 CEILING = PlanOptions(max_utilisation=0.9)
 

@@ -18,7 +18,7 @@ from spacetime.live.placement import place
 from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, planner
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 CORES = len(os.sched_getaffinity(0))
 CPU = f"cpu-{CORES}"

@@ -18,7 +18,7 @@ from spacetime.plan.calmed import expected_ms
 from spacetime.plan.demand import copies, floor_rps, lower_bound, serves
 from spacetime.plan.plan_json import dumps, loads
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 A100 = device("a100-80gb")
 PAPER = PlanOptions(max_utilisation=1)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from spacetime import workload_file
 from spacetime.cli.root import cli
 from spacetime.devices.device import open_device
 from spacetime.errors import ProfileError
@@ -18,6 +17,7 @@ from spacetime.live.profiler_rig import facts_name, known_as
 from spacetime.profiles import profile_file, profile_rounds
 from spacetime.profiles.profile import Point
 from spacetime.profiles.profile_rounds import Round, Rounds
+from spacetime.workload import workload_file
 
 MODELS = """
 from torch import nn

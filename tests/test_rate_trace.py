@@ -7,9 +7,9 @@ import math
 import pytest
 
 from spacetime.errors import UnsupportedError
-from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.units import SECOND
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
+from spacetime.workload.workload import Tenant, Workload
 
 LOAD = Workload(tuple(Tenant(name, "resnet50", 100.0, 100.0) for name in "abc"))
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime import recorded, workload_file
-from spacetime.recorded import FORMS, FUNCTIONS_2019, Recorded, Span
 from spacetime.units import SECOND
-from spacetime.workload import TRACE_FORMS, Arrivals, Tenant, Workload, WorkloadError
+from spacetime.workload import recorded, workload_file
+from spacetime.workload.recorded import FORMS, FUNCTIONS_2019, Recorded, Span
+from spacetime.workload.workload import TRACE_FORMS, Arrivals, Tenant, Workload, WorkloadError
 
 HEADER_2019 = ",".join([*FUNCTIONS_2019, "Trigger", *map(str, range(1, 1441))])
 MINUTE = 60 * SECOND

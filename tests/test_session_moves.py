@@ -16,7 +16,7 @@ from spacetime import replay
 from spacetime.errors import DeadlineExceeded, PlanError, QueueFull
 from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import Plan
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from spacetime import recorded, scenario_file, workload_file
 from spacetime.errors import SpacetimeError
 from spacetime.profiles import profile_file, profile_import
-from spacetime.workload import Tenant
+from spacetime.workload import recorded, scenario_file, workload_file
+from spacetime.workload.workload import Tenant
 
 TENANTS = (Tenant("a", "m", 50, 10), Tenant("b", "m", 50, 10))
 # Name of a file -> its columns, its rows, and what reads it.

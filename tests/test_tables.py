@@ -29,7 +29,7 @@ from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report
 from spacetime.tables import FittedTable
 from spacetime.verify import tables as verify_tables
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 ROOT = Path(__file__).parent.parent
 NAMES = (

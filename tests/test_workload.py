@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime.workload import Arrival, Arrivals, Tenant, Workload, WorkloadError, log_normal
-from spacetime.workload_file import read
+from spacetime.workload.workload import (
+    Arrival,
+    Arrivals,
+    Tenant,
+    Workload,
+    WorkloadError,
+    log_normal,
+)
+from spacetime.workload.workload_file import read
 
 RATES = st.floats(0.01, 1e6)
 PROCESSES = st.one_of(

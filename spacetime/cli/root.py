@@ -40,7 +40,7 @@ from spacetime.errors import (
     UnsupportedError,
 )
 from spacetime.interruption import INTERRUPTED, end_now, obeyed
-from spacetime.workload import WorkloadError
+from spacetime.workload.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 KINDS_OF_WORK = ("compute", "cache", "memory")

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import scenario_file
 from spacetime.devices import device_file
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.profiles import profile_file
@@ -20,6 +19,7 @@ from spacetime.simulation.comparison import DEMAND, Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND
+from spacetime.workload import scenario_file
 
 FORMAT = "spacetime.compare/1"
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import workload_file
 from spacetime.devices import device_file
 from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
@@ -32,7 +31,8 @@ from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_import import IMPORTERS
 from spacetime.progress import working
 from spacetime.tables import FittedTable
-from spacetime.workload import Workload
+from spacetime.workload import workload_file
+from spacetime.workload.workload import Workload
 
 OWN = "spacetime"  # the planner that simulates what it proposes
 TARGET = 0.99

@@ -27,7 +27,7 @@ from spacetime.kernels.triton.ahead import written
 from spacetime.models.cuda.capture import TorchFake
 from spacetime.models.loading import live_models
 from spacetime.session.session import Session
-from spacetime.workload_file import read
+from spacetime.workload.workload_file import read
 
 Example = tuple[nn.Module, tuple[Tensor, ...]]  # a model and one request's inputs
 

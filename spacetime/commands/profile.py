@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from spacetime import workload_file
 from spacetime.devices import device_file
 from spacetime.devices.device import open_device
 from spacetime.devices.facts import DeviceFacts
@@ -26,7 +25,8 @@ from spacetime.profiles import cost, profile_file
 from spacetime.profiles.monotone import slower_with_units
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.profiles.profile_rounds import Round, Rounds
-from spacetime.workload import Tenant
+from spacetime.workload import workload_file
+from spacetime.workload.workload import Tenant
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 STEPS = 8  # partition sizes predicted where none are given and MIG does not say

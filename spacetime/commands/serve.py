@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spacetime import workload_file
 from spacetime.live.controller_thread import Event
 from spacetime.live.run import opened, share_of, watching
 from spacetime.plan import PlanOptions
@@ -23,6 +22,7 @@ from spacetime.server.limits import Limits
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, serve
 from spacetime.server.tls import tls_of
+from spacetime.workload import workload_file
 
 
 def from_options(

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import workload_file
 from spacetime.core import Policy
 from spacetime.devices import device_file
 from spacetime.errors import PlanError
@@ -21,6 +20,7 @@ from spacetime.simulation.plan_report import plan_report, plan_timeline
 from spacetime.simulation.rate_search import RateSearch, highest_rate
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND
+from spacetime.workload import workload_file
 
 
 def read_plan(path: Path) -> Plan:

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime import workload_file
 from spacetime.commands.simulate import read_plan
 from spacetime.core import Policy
 from spacetime.devices import device_file
@@ -18,7 +17,6 @@ from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Seen
 from spacetime.profiles import profile_file
 from spacetime.progress import working
-from spacetime.rate_trace import RateTrace, bursty, diurnal
 from spacetime.simulation.changing_rates import (
     Decider,
     DynamicOptions,
@@ -27,7 +25,9 @@ from spacetime.simulation.changing_rates import (
 )
 from spacetime.tables import FittedTable
 from spacetime.units import SECOND
-from spacetime.workload import Workload
+from spacetime.workload import workload_file
+from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
+from spacetime.workload.workload import Workload
 
 
 def from_options(

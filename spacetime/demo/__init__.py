@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from spacetime.demo import trial, verdict, zoo
-from spacetime.openloop import Sent
 from spacetime.progress import bars
-from spacetime.workload import Arrival
+from spacetime.workload.openloop import Sent
+from spacetime.workload.workload import Arrival
 
 POLICIES = ("time-only", "space-only", "space-time")
 

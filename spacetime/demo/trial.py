@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from spacetime.demo.zoo import ZooModel, one_thread
-from spacetime.openloop import Sent, Target, drive
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.units import MS, SECOND
-from spacetime.workload import Arrival, Workload, WorkloadError
-from spacetime.workload import Tenant as WorkloadTenant
+from spacetime.workload.openloop import Sent, Target, drive
+from spacetime.workload.workload import Arrival, Workload, WorkloadError
+from spacetime.workload.workload import Tenant as WorkloadTenant
 
 MIN_SLO_MS = 20.0
 SLO_PER_SOLO = 10  # objective: this many times the latency of a model that has a core to itself

@@ -15,9 +15,9 @@ from torch import Tensor
 from spacetime import plot
 from spacetime.demo.trial import Exhibit, Run
 from spacetime.errors import SpacetimeError
-from spacetime.openloop import Sent
 from spacetime.tables import FittedTable
 from spacetime.units import MS
+from spacetime.workload.openloop import Sent
 
 FORMAT = "spacetime.demo/1"
 RTOL, ATOL = 1e-3, 1e-4

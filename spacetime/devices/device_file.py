@@ -21,12 +21,12 @@ from typing import Any
 
 import yaml
 
-from spacetime import workload_file
 from spacetime.devices import facts
 from spacetime.devices.facts import MIB_PER_GIB, DeviceFacts
 from spacetime.devices.mig import MigProfile, Shape
 from spacetime.errors import UnsupportedError
-from spacetime.workload import WorkloadError
+from spacetime.workload import workload_file
+from spacetime.workload.workload import WorkloadError
 
 SUFFIXES = (".yaml", ".yml", ".json")
 REQUIRED = {"name", "sms", "memory_gib"}

@@ -20,7 +20,7 @@ from spacetime.plan import planner as make
 from spacetime.plan.controller import Cause, Controller, ControllerOptions, Outcome, Seen
 from spacetime.profiles.profile import Profiles
 from spacetime.units import SECOND
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 PLANNING_NODES = 100  # that `exact` may search: the load does not wait
 LANES = ("opened", "kept", "drained")  # of Moved

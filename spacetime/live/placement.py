@@ -19,7 +19,7 @@ from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import GpuPlan, PartitionPlan, Plan
 from spacetime.plan.deployment import Deployment, PlanLane, Served, deploy
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from spacetime.session.session import Session
 from spacetime.session.tenant import AnyFamily, Tenant
 from spacetime.simulation.fixed_plan import own_policy
 from spacetime.units import MS
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 LEAST_BATCH = 16  # batches prepared for, also where the plan has smaller ones: plans change
 DRAIN_POLL_S = 0.0005

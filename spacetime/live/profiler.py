@@ -21,7 +21,7 @@ from spacetime.models.loading import LiveModel, live_model
 from spacetime.profiles.profile import Key
 from spacetime.profiles.profile_rounds import Round, Rounds
 from spacetime.units import ms_from_ns
-from spacetime.workload import Tenant, Workload, WorkloadError
+from spacetime.workload.workload import Tenant, Workload, WorkloadError
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 

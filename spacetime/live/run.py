@@ -21,7 +21,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from spacetime import workload_file
 from spacetime.commands.simulate import percent, read_plan, tenants_table
 from spacetime.devices import facts
 from spacetime.errors import PlanError
@@ -29,7 +28,6 @@ from spacetime.interruption import Interruption
 from spacetime.live.controller_thread import LiveController, summary
 from spacetime.live.planned_session import LEAST_BATCH, PlannedSession
 from spacetime.models.loading import LiveModel, live_models, tried
-from spacetime.openloop import Sent, Target, drive
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan import planner as make
 from spacetime.profiles import profile_file
@@ -37,7 +35,9 @@ from spacetime.profiles.profile import Profiles
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
-from spacetime.workload import Arrival, Workload
+from spacetime.workload import workload_file
+from spacetime.workload.openloop import Sent, Target, drive
+from spacetime.workload.workload import Arrival, Workload
 
 PERCENTILES = (50, 90, 99)
 MOST_BATCH = 256  # that a session prepares for

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spacetime.errors import UnsupportedError
-from spacetime.workload import InputSpec, Tenant, WorkloadError
+from spacetime.workload.workload import InputSpec, Tenant, WorkloadError
 
 DTYPES = {
     "BOOL": torch.bool,

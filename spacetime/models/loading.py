@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spacetime.errors import ModelError, UnsupportedError
 from spacetime.models import example_rows
-from spacetime.workload import InputSpec, Tenant, Workload, WorkloadError
+from spacetime.workload.workload import InputSpec, Tenant, Workload, WorkloadError
 
 REQUESTS = 4  # different ones, sent in turn
 MIXED_REQUESTS = 64  # where their sizes are drawn

@@ -18,7 +18,7 @@ from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import PartitionPlan, Plan
 from spacetime.plan.timing import alone_ms, headroom
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 
 def calm(plan: Plan, workload: Workload, profiles: Profiles, options: PlanOptions) -> Plan:

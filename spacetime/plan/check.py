@@ -20,7 +20,7 @@ from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.timing import Load, busy, loads
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 if TYPE_CHECKING:  # it needs numpy, which help and plans without such a model do not
     from spacetime.profiles.interference import Crowd

@@ -21,7 +21,7 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.moves import Move, move
 from spacetime.units import SECOND
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 Planning = Callable[[Workload], Plan]  # raises InfeasibleError
 

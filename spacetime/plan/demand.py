@@ -16,7 +16,7 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan.options import PlanOptions
 from spacetime.plan.timing import alone_ms
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 ROUNDING = 1e-9  # relative: sums of shares are not exact
 

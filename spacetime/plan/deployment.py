@@ -21,7 +21,7 @@ from spacetime.errors import PlanError
 from spacetime.plan import Assignment, PartitionPlan, Plan
 from spacetime.profiles.profile import Profiles
 from spacetime.units import ns_from_ms
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 
 class PlanLane(NamedTuple):

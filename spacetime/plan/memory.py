@@ -16,7 +16,7 @@ from spacetime.devices.facts import MIB_PER_GIB, DeviceFacts
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan.plan import GpuPlan, PartitionPlan
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 ROUNDING = 1e-9  # relative: sums of fractions are not exact
 

@@ -13,7 +13,7 @@ from spacetime.errors import UnsupportedError
 from spacetime.plan.plan import Plan
 from spacetime.plan.timing import Turns
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from spacetime.plan.timing import busy, loads
 from spacetime.planners.baselines import whole
 from spacetime.planners.packing.bounds import explained
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 FORMAT = "spacetime.advice/1"
 

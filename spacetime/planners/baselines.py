@@ -19,7 +19,7 @@ from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble, finish
 from spacetime.planners.packing.mig_devices import Devices
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 OPEN = 32  # devices looked at for room: the last opened; thousands of tenants stay quick
 

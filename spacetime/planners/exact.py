@@ -25,7 +25,7 @@ from spacetime.planners.packing.integer import Column, Program, Row, build, dema
 from spacetime.planners.packing.layouts import Size
 from spacetime.planners.parvagpu import ParvaGpu
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 GAP = 0.05  # of what is decided among plans of as few devices; to prove more takes most of the time
 WHOLE = 1e-6  # how far the solver's bound may be from a whole number it means

@@ -23,7 +23,7 @@ from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.timing import busy, loads
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 MOST_GPUS = 1024  # of a plan: more is a rate in a wrong unit, or a workload to be divided
 Kind = TypeVar("Kind", bound=type[Any])

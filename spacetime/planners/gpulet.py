@@ -30,7 +30,7 @@ from spacetime.planners.packing.cycle import ROUNDING
 from spacetime.planners.packing.knee import KNEES, Knee, knee_of
 from spacetime.profiles.interference import Constant, Neighbours
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 Pairs = tuple[tuple[int, int], ...]
 PAIRS: Pairs = ((20, 80), (40, 60), (50, 50))

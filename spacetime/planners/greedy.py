@@ -14,7 +14,7 @@ from spacetime.plan.plan import Plan
 from spacetime.planners.gate import gated
 from spacetime.planners.gpulet import PAIRS, Gpulet, Pairs
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 
 @gated

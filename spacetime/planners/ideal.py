@@ -23,7 +23,7 @@ from spacetime.planners.gpulet import Gpulet
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.board import WHOLE
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 Layout = tuple[tuple[int, ...], ...]
 

@@ -30,7 +30,7 @@ from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.closed_form import LEAST_POINTS, Curve, fit
 from spacetime.profiles.interference import Constant, Crowd
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 KIND = "mps"
 WHOLE = 100

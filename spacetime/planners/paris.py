@@ -30,7 +30,7 @@ from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble
 from spacetime.planners.packing.mig_devices import Devices
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload, log_normal
+from spacetime.workload.workload import Tenant, Workload, log_normal
 
 KIND = "mig"
 Curves = Mapping[int, tuple[Point, ...]]  # of each size the points by ascending batch

@@ -22,7 +22,7 @@ from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble
 from spacetime.planners.packing.mig_devices import Devices
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 
 def _single(tenant: Tenant, profiles: Profiles, options: PlanOptions) -> list[Point]:

@@ -23,7 +23,7 @@ from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble, never_filling
 from spacetime.planners.packing.mig_devices import Devices, slices
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 LIGHT = 4  # a device with at most this many slices in use is taken apart by the optimisation
 

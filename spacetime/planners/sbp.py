@@ -23,7 +23,7 @@ from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.board import KIND, WHOLE, Share, Tables
 from spacetime.planners.packing.cycle import ROUNDING, Fit
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 OPEN = 128  # partitions looked at for room
 

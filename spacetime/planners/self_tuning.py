@@ -23,7 +23,7 @@ from spacetime.planners.gpulet import PAIRS, Filling, Gpulet, Pairs, sizes_for
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.board import KIND, WHOLE, Board, Tables
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from spacetime.planners.packing.consolidate import consolidate
 from spacetime.planners.packing.fuse import fusions
 from spacetime.planners.packing.little import shared
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 FACTORS = (1.0, 0.5)  # of an objective a launch may take: tight, and with room for waiting
 START_FROM = ("parvagpu", "gpulet", "sbp", "mig-only", "whole-gpu")

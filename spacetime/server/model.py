@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from spacetime import workload
 from spacetime.errors import SpacetimeError
 from spacetime.server.refusal import Kind, Refusal, invalid, refusal_of
 from spacetime.server.tensors import DATATYPES
 from spacetime.session.arguments import MOST_PRIORITY
 from spacetime.session.tenant import Tenant
+from spacetime.workload import workload
 
 VERSION = "1"  # a tenant has one
 PLATFORM = "pytorch_spacetime"

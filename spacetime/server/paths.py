@@ -11,7 +11,7 @@ from typing import NamedTuple
 from unicodedata import category
 from urllib.parse import unquote
 
-from spacetime.workload import WorkloadError
+from spacetime.workload.workload import WorkloadError
 
 ACTIONS = frozenset({"ready", "config", "stats", "infer"})
 CHANGES = frozenset({"load", "unload"})

@@ -12,14 +12,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from spacetime import workload
 from spacetime.errors import SpacetimeError
 from spacetime.models.loading import LiveModel, live_model, tried
 from spacetime.server.model import VERSION, ServedModel, served, unknown
 from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
 from spacetime.session.session import Session
-from spacetime.workload import Workload
+from spacetime.workload import workload
+from spacetime.workload.workload import Workload
 
 
 class Repository:

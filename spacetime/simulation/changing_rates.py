@@ -18,11 +18,11 @@ from spacetime.plan import Plan
 from spacetime.plan.controller import Decision, Outcome, Planning, Seen
 from spacetime.plan.moves import Move, move
 from spacetime.profiles.profile import Profiles
-from spacetime.rate_trace import RateTrace
 from spacetime.simulation.fixed_plan import own_policy
 from spacetime.simulation.staged_plan import StagedPlan
 from spacetime.units import SECOND, ns_from_ms
-from spacetime.workload import Workload
+from spacetime.workload.rate_trace import RateTrace
+from spacetime.workload.workload import Workload
 
 POLL_NS = SECOND // 10  # how often draining partitions are looked at
 

@@ -12,7 +12,7 @@ from spacetime.plan import Plan, PlanOptions, check, planner
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, stranded_units
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 DEMAND = 0.99  # the attainment a plan is held to in summaries
 

@@ -33,7 +33,7 @@ from spacetime.simulation.simulator import (
     native_run,
 )
 from spacetime.units import SECOND, ns_from_ms
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 ENDLESS = 2**31 - 1  # requests: the deadline bounds a queue, not its length
 DURATION_NS = 60 * SECOND

@@ -19,7 +19,7 @@ from spacetime.planners.paris import Paris
 from spacetime.planners.paris_baselines import Homogeneous
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 DRAWS = SimOptions(duration_ns=20 * 10**9, replications=3)
 

@@ -20,7 +20,7 @@ from spacetime.planners.spacetime import SpaceTime
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import DURATION_NS, SimOptions, simulate_plan
 from spacetime.units import SECOND
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 CEILINGS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4, 0.3)
 COARSE = (0.8, 0.65, 0.5, 0.3)  # where nobody asked to know whether it can be had

@@ -9,7 +9,7 @@ from functools import partial
 from spacetime.plan import Plan
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 LARGEST = 2.0**30
 SMALLEST = 2.0**-30

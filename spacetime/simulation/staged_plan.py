@@ -24,7 +24,7 @@ from spacetime.simulation.simulator import (
     native_spec,
 )
 from spacetime.units import ns_from_ms
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 ENDLESS = 2**31 - 1  # requests: the deadline bounds a queue, not its length
 NOWHERE = 0  # a lane that serves nobody: tenants exist before their plan's lanes do

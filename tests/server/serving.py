@@ -15,7 +15,7 @@ from spacetime.profiles.profile import Point, Profiles
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, background
 from spacetime.session.session import Session
-from spacetime.workload import InputSpec, Tenant, Workload
+from spacetime.workload.workload import InputSpec, Tenant, Workload
 
 HERE = Path(__file__).parent
 ROW = (InputSpec((1, 3), "FP32"),)

@@ -27,7 +27,7 @@ from spacetime.server.serve import Options, Server
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
 from spacetime.session.session import Session
-from spacetime.workload import InputSpec, Workload
+from spacetime.workload.workload import InputSpec, Workload
 
 HELD = change(data=[101, 0, 0])
 

@@ -21,7 +21,7 @@ from test_tritonclient import KINDS, client, row
 
 from spacetime.server.paths import check_names, place_of
 from spacetime.server.serve import Server
-from spacetime.workload import WorkloadError
+from spacetime.workload.workload import WorkloadError
 
 SLASHED = ("team/resnet-50", "a/b/c", "load/unload", "versions/1/x", "über/straße", "x/y%2Fz")
 PLAIN = (

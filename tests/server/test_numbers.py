@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from spacetime.server.grpc import messages
 from spacetime.server.serve import Server
-from spacetime.workload import DATATYPES, InputSpec
+from spacetime.workload.workload import DATATYPES, InputSpec
 
 LIMITS = {
     f"{sign}INT{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

@@ -10,7 +10,7 @@ from serving import HERE, serving, tenant
 from test_http import infer
 
 from spacetime.models.loading import live_model
-from spacetime.workload import InputSpec
+from spacetime.workload.workload import InputSpec
 
 WORK = (
     'tenants: [{name: t, model: "served_models:table", slo_ms: 5000, rate_rps: 1, '

@@ -16,7 +16,7 @@ from test_http import ONE, ask
 
 from spacetime.server.serve import Server
 from spacetime.server.tokens import Tokens
-from spacetime.workload import InputSpec
+from spacetime.workload.workload import InputSpec
 
 BROWSER = shutil.which("chromium")
 QUIET = (

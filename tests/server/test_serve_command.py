@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from process import ANY, Served, command, refused, running, send, told, work_file
 
 from spacetime.cli.root import BAD_INPUT, cli
-from spacetime.workload import WorkloadError
+from spacetime.workload.workload import WorkloadError
 
 ONE = "rate_rps: 1, example_inputs: [{shape: [1, 3], datatype: FP32}]"
 WORKLOAD = f"""

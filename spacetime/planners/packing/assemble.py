@@ -15,7 +15,7 @@ from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.plan.timing import alone_ms, headroom, loads
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 
 def assemble(

@@ -19,7 +19,7 @@ from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan
 from spacetime.planners.packing.cycle import ROUNDING, Demand, Fit, alone, saturated_rps, together
 from spacetime.profiles.interference import Neighbours
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant
+from spacetime.workload.workload import Tenant
 
 KIND = "mps"
 WHOLE = 100

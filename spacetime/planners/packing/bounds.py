@@ -18,7 +18,7 @@ from spacetime.plan.plan import Assignment, PartitionPlan, Plan, Reason
 from spacetime.plan.timing import Load, alone_ms, busy, fill_ms, loads
 from spacetime.planners.packing.consolidate import refused_at
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 
 @dataclass(frozen=True, slots=True)

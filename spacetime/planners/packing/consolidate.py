@@ -23,7 +23,7 @@ from spacetime.plan.timing import alone_ms, busy, loads
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.cycle import Demand, filled, together
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 Devices = tuple[tuple[PartitionPlan, ...], ...]
 MOST_TRIED = 8  # devices before giving up: those left are loaded more

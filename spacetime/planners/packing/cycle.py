@@ -17,7 +17,7 @@ from spacetime.plan.options import PlanOptions
 from spacetime.plan.plan import Assignment
 from spacetime.plan.timing import alone_ms, cycle_ms
 from spacetime.profiles.profile import Point
-from spacetime.workload import Tenant
+from spacetime.workload.workload import Tenant
 
 ROUNDING = 1e-9  # relative: products of rates and cycles are not exact
 

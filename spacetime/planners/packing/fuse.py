@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from spacetime.plan.memory import process_mib
 from spacetime.plan.plan import Assignment, PartitionPlan, Plan, Reason
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 Groups = dict[str, tuple[Tenant, ...]]  # by the name of who stands in
 

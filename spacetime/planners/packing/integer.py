@@ -22,7 +22,7 @@ from spacetime.plan.demand import ROUNDING, ceiling_rps, floor_rps, never_fills,
 from spacetime.plan.options import PlanOptions
 from spacetime.planners.packing.layouts import Size, layouts
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import Tenant, Workload
+from spacetime.workload.workload import Tenant, Workload
 
 INFEASIBLE = 2  # scipy's status of milp
 

@@ -14,7 +14,7 @@ from spacetime.plan.plan import GpuPlan, PartitionPlan, Plan, Reason
 from spacetime.planners.packing.assemble import finish
 from spacetime.planners.packing.cycle import Demand, alone, filled, together
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 TENFOLD = 9.0  # headroom: how much more than now
 MOST = 16  # tenants in turns: more are no handful

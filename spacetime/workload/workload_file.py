@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from spacetime import recorded
 from spacetime.table_file import Table
-from spacetime.workload import (
+from spacetime.workload import recorded
+from spacetime.workload.workload import (
     MAX_MS,
     Arrival,
     Arrivals,

@@ -18,7 +18,7 @@ from typing import Any
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.interruption import Interruption
 from spacetime.units import SECOND
-from spacetime.workload import Arrival
+from spacetime.workload.workload import Arrival
 
 LEAD_NS = 20_000_000  # between building the loop and the first request
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from spacetime import workload_file
 from spacetime.table_file import Table
-from spacetime.workload import Tenant, Workload, WorkloadError
+from spacetime.workload import workload_file
+from spacetime.workload.workload import Tenant, Workload, WorkloadError
 
 HEADER = ["scenario", "model", "slo_ms", "rate_rps"]
 SUFFIXES = (".yaml", ".yml", ".json")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spacetime.errors import UnsupportedError
 from spacetime.units import SECOND
-from spacetime.workload import Workload
+from spacetime.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

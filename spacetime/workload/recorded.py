@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from spacetime.table_file import Table, opened
 from spacetime.units import MS, SECOND
-from spacetime.workload import MAX_MS, Arrival, Arrivals, Tenant, WorkloadError
+from spacetime.workload.workload import MAX_MS, Arrival, Arrivals, Tenant, WorkloadError
 
 MINUTE = 60 * SECOND
 MINUTES = 1440
