@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from spacetime.fusion import fuse as fuse
     from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.models.cuda.cuda_function import CudaFunction as CudaFunction
-    from spacetime.recording import Recording as Recording
-    from spacetime.recording import replay as replay
+    from spacetime.reports.recording import Recording as Recording
+    from spacetime.reports.recording import replay as replay
     from spacetime.session.session import Session as Session
     from spacetime.session.tenant import Tenant as Tenant
     from spacetime.simulation.simulator import simulate as simulate

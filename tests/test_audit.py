@@ -17,7 +17,7 @@ from spacetime.errors import InvalidInput, ModelError
 from spacetime.models.cpu.family import Family
 from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.reference import Reference
-from spacetime.report import AuditCounts
+from spacetime.reports.report import AuditCounts
 from spacetime.session import audit
 from spacetime.session.apart import alone_of
 from spacetime.session.tenant import Tenant

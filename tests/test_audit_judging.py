@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.models.difference import difference, doubt
-from spacetime.report import AuditCounts
+from spacetime.reports.report import AuditCounts
 
 INF, NAN = float("inf"), float("nan")
 

@@ -183,7 +183,7 @@ def test_words_with_one_home() -> None:
             "spacetime/models/cuda/confined.py",
             "spacetime/devices/device.py",
             "spacetime/session/executor.py",
-            "spacetime/recording.py",
+            "spacetime/reports/recording.py",
             "spacetime/proc/",
             "spacetime/devices/queues.py",
             "spacetime/models/cuda/family.py",

@@ -16,7 +16,7 @@ from torch import nn
 from spacetime import Session
 from spacetime.core import PRESETS, Policy
 from spacetime.errors import InvalidInput
-from spacetime.recording import replay
+from spacetime.reports.recording import replay
 from spacetime.session.tenant import Tenant
 
 X = torch.zeros(1, 6)

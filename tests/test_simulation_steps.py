@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spacetime import _native
 from spacetime.core import Policy
-from spacetime.recording import Recording, replay
+from spacetime.reports.recording import Recording, replay
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

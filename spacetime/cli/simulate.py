@@ -91,7 +91,7 @@ def compare(**options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line.")
 def replay(*, recording: Path, as_json: bool) -> None:
     """Does a recorded run decide the same again? Status 1 and the first difference if not."""
-    module = import_module("spacetime.recording")
+    module = import_module("spacetime.reports.recording")
     result = module.replay(module.Recording.load(recording))
     if as_json:
         click.echo(json.dumps({"same": result.same, **asdict(result)}, indent=2))

@@ -20,7 +20,6 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from spacetime.core import Policy
-from spacetime.counters import Counters
 from spacetime.devices import facts
 from spacetime.devices.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
@@ -32,6 +31,7 @@ from spacetime.models.timing import on_cores
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.deployment import Served
 from spacetime.profiles.profile import Profiles
+from spacetime.reports.counters import Counters
 from spacetime.session.apart import alone_of
 from spacetime.session.session import Session
 from spacetime.session.tenant import AnyFamily, Tenant

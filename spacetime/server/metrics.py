@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacetime import __version__
-from spacetime.counters import Counters, LaneCounters, TenantCounters
 from spacetime.live.controller_thread import LANES, STEPS, LiveController
 from spacetime.live.planned_session import PlannedSession
+from spacetime.reports.counters import Counters, LaneCounters, TenantCounters
 from spacetime.server.http import body
 from spacetime.server.http.application import Send, options, send_answer
 from spacetime.server.http.intake import Answer, refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from spacetime.counters import TenantCounters
+from spacetime.reports.counters import TenantCounters
 from spacetime.server.model import VERSION
 from spacetime.server.repository import Repository
 

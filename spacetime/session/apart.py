@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from spacetime.counters import Counters
 from spacetime.models.cpu.family import Family
 from spacetime.models.cpu.runner import Runner, Work
 from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.reference import owned
 from spacetime.processes.family import ProcessFamily
-from spacetime.report import audited
+from spacetime.reports.counters import Counters
+from spacetime.reports.report import audited
 from spacetime.session.audit import Watch
 from spacetime.session.executor import Executor
 from spacetime.session.tenant import AnyFamily, Tenant

@@ -28,7 +28,7 @@ from spacetime.models.cpu.runner import Answer, Entry
 from spacetime.models.reference import Judgement, Reference, owned, reference_of
 from spacetime.models.signature import Signature
 from spacetime.models.timing import lane_threads
-from spacetime.report import AuditCounts
+from spacetime.reports.report import AuditCounts
 
 QUEUED = 64  # requests whose answers wait to be judged
 QUEUED_BYTES = 64 * 2**20  # of their inputs and answers

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from spacetime import _native, recording
+from spacetime import _native
 from spacetime.core import Policy
 from spacetime.errors import (
     ClosedError,
@@ -36,7 +36,8 @@ from spacetime.models.compiled_error import as_raised
 from spacetime.models.cpu.runner import Entry, Work
 from spacetime.models.cuda.capture import Capturer
 from spacetime.models.timing import lane_threads
-from spacetime.report import Observed, ended, total
+from spacetime.reports import recording
+from spacetime.reports.report import Observed, ended, total
 
 _KEPT_HAPPENINGS = 1 << 20  # launches and drops held until timeline() fetches them
 

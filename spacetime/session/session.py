@@ -14,7 +14,6 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from spacetime.core import Policy
-from spacetime.counters import Counters, counters
 from spacetime.devices.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.models.cuda.capture import capturer_of
@@ -24,8 +23,10 @@ from spacetime.models.modules import served
 from spacetime.models.signature import signature_of
 from spacetime.models.snapshot import Mould, copied
 from spacetime.processes.family import Asked, hosted
-from spacetime.recording import Recording
-from spacetime.report import session_report
+from spacetime.reports.counters import Counters, counters
+from spacetime.reports.recording import Recording
+from spacetime.reports.report import session_report
+from spacetime.reports.timeline import chrome_events
 from spacetime.session import audit as audits
 from spacetime.session.apart import Alone, add_audits, alone_of, take_apart, with_audits
 from spacetime.session.arguments import (
@@ -42,7 +43,6 @@ from spacetime.session.explain import explain
 from spacetime.session.registry import Registry
 from spacetime.session.tenant import AnyFamily, Tenant
 from spacetime.session.update import Updates
-from spacetime.timeline import chrome_events
 from spacetime.tracing import undisturbed
 from spacetime.units import ns_from_ms
 

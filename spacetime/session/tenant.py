@@ -14,7 +14,7 @@ from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.signature import Signature
 from spacetime.models.snapshot import Mould
 from spacetime.processes.family import ProcessFamily
-from spacetime.report import audited, tenant_report
+from spacetime.reports.report import audited, tenant_report
 from spacetime.session.arguments import MOST_MS, positive, priority_of
 from spacetime.session.audit import Watch
 from spacetime.session.executor import Executor, Superseded

@@ -9,11 +9,11 @@ from typing import Any
 from spacetime.devices.facts import device
 from spacetime.errors import UnsupportedError
 from spacetime.plan import PartitionPlan, Plan
-from spacetime.report import FORMAT, counted, launched, total
+from spacetime.reports.report import FORMAT, counted, launched, total
+from spacetime.reports.timeline import chrome_events
 from spacetime.simulation.fixed_plan import PlanRun, Replication
 from spacetime.simulation.interval import interval
 from spacetime.simulation.simulator import merged
-from spacetime.timeline import chrome_events
 from spacetime.units import SECOND, ms_from_ns
 
 

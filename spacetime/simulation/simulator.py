@@ -12,7 +12,7 @@ from typing import Any
 
 from spacetime import _native
 from spacetime.core import Policy
-from spacetime.recording import MOST_BYTES, Recording
+from spacetime.reports.recording import MOST_BYTES, Recording
 
 # (time_ns, "arrive", request, tenant) | (time_ns, "start", launch, lane, bucket, requests)
 # | (time_ns, "finish", launch, lane) | (time_ns, "drop", request, tenant, reason)

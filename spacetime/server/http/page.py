@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from spacetime import __version__
-from spacetime.counters import LaneCounters, TenantCounters
+from spacetime.reports.counters import LaneCounters, TenantCounters
 from spacetime.server.http.messages import Headers, encode
 from spacetime.server.model import ServedModel
 from spacetime.server.repository import Repository

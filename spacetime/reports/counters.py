@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from spacetime.report import NOT_AUDITED, AuditCounts, Counts, LaneCounts, Latencies
+from spacetime.reports.report import NOT_AUDITED, AuditCounts, Counts, LaneCounts, Latencies
 
 
 class Durations(Latencies, Protocol):

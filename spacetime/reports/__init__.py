@@ -1,0 +1,5 @@
+"""What happened: reports, counters, timelines and recordings.
+
+May import: nothing of the package.
+Start with `report.py`.
+"""
