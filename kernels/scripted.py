@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from spacetime.tracing import tracing
+from spacetime.fusion.tracing import tracing
 
 F = TypeVar("F", bound=Callable[..., object])
 

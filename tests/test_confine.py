@@ -9,7 +9,7 @@ from models import convnet, mlp
 from torch import fx
 
 from spacetime.fusion import export
-from spacetime.fusion.confine import confined
+from spacetime.fusion.graph.confine import confined
 
 
 def test_eager_modules_run_elsewhere_while_a_model_is_exported() -> None:

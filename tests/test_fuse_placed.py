@@ -15,11 +15,11 @@ from columns import Columns
 from torch import Tensor, nn
 
 from spacetime.fusion import SlotGraph, Tuner, placed, slot_graph
-from spacetime.fusion.by_pointer import NAME, in_words
-from spacetime.fusion.operation import SlotOperation
-from spacetime.fusion.placed import HOST_ONLY
+from spacetime.fusion.choice.by_pointer import NAME, in_words
+from spacetime.fusion.choice.operation import SlotOperation
+from spacetime.fusion.choice.super_kernels import super_kernel, super_kernels
+from spacetime.fusion.on_device import HOST_ONLY
 from spacetime.fusion.stacks import empty
-from spacetime.fusion.super_kernels import super_kernel, super_kernels
 from spacetime.kernels import cublas
 
 NO_RUN = torch.tensor(-1)

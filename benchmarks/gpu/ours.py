@@ -12,8 +12,8 @@ from spacetime.benchmarks.gpu.rig import Launch
 from spacetime.benchmarks.gpu.ways import Case
 from spacetime.benchmarks.problems import Problem
 from spacetime.fusion import SlotGraph, placed, slot_graph
-from spacetime.fusion.operation import SlotOperation
-from spacetime.fusion.super_kernels import ways
+from spacetime.fusion.choice.operation import SlotOperation
+from spacetime.fusion.choice.super_kernels import ways
 
 NO_RUN = torch.tensor(-1)  # as in a session: nothing is known of the rows before they are there
 

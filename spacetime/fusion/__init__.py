@@ -7,19 +7,18 @@ y = fused(batch, index=torch.tensor([2, 0, 2]))      # row s with the weights of
 from __future__ import annotations
 
 from spacetime.errors import CannotExport, CannotFuse
-
-from .export import Exported, export
-from .fingerprint import fingerprint
-from .fused import Fused, fuse
-from .graph import draws_random, looks_at_values
-from .guards import Guard, guards_of, raises_otherwise
-from .placed import placed, placed_alone
-from .probes import Ranges, ranges, rows_of, with_extremes
-from .proof import Doubt, doubt
-from .report import FusionReport
-from .slot_graph import SlotGraph, slot_graph
-from .tuned import Tuner
-from .watched import within_bounds
+from spacetime.fusion.choice.tune import Tuner
+from spacetime.fusion.fused import Fused, fuse
+from spacetime.fusion.graph.export import Exported, export
+from spacetime.fusion.graph.fingerprint import fingerprint
+from spacetime.fusion.graph.nodes import draws_random, looks_at_values
+from spacetime.fusion.indexes.guards import Guard, guards_of, raises_otherwise
+from spacetime.fusion.on_device import placed, placed_alone
+from spacetime.fusion.probes import Ranges, ranges, rows_of, with_extremes
+from spacetime.fusion.proof import Doubt, doubt
+from spacetime.fusion.report import FusionReport
+from spacetime.fusion.slots import SlotGraph, slot_graph
+from spacetime.fusion.watched import within_bounds
 
 __all__ = [
     "CannotExport",

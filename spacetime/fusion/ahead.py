@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from spacetime.fusion.choice.operation import SlotOperation
+from spacetime.fusion.choice.qualify import Visit
+from spacetime.fusion.choice.super_kernels import super_kernels
 from spacetime.kernels import triton
-
-from .autotune import Visit
-from .operation import SlotOperation
-from .super_kernels import super_kernels
 
 META = torch.device("meta")
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .export import Exported
-from .graph import Kind, kinds
+from spacetime.fusion.graph.export import Exported
+from spacetime.fusion.graph.nodes import Kind, kinds
 
 SPARE_FRAC = 0.03  # how much larger than the weights themselves their expressions may be
 

@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spacetime.fusion.choice.qualify import tune
+from spacetime.fusion.entries import Plain
+from spacetime.fusion.graph.export import Exported
+from spacetime.fusion.lower import Lowered
+from spacetime.fusion.numbers import numbers_of
+from spacetime.fusion.report import FusionReport, Row
+from spacetime.fusion.script import dispatch, trace_mixed, trace_plain, without_weights
+from spacetime.fusion.slots import slot_graph
+from spacetime.fusion.stacks import Stacks, empty
 from spacetime.kernels.slots import locate, run_of
-
-from .autotune import tune
-from .entries import Plain
-from .export import Exported
-from .lower import Lowered
-from .numbers import numbers_of
-from .report import FusionReport, Row
-from .script import dispatch, trace_mixed, trace_plain, without_weights
-from .slot_graph import slot_graph
-from .stacks import Stacks, empty
 
 TUNE_BUDGET_MS = 500.0
 

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from spacetime.errors import CannotFuse
+from spacetime.fusion.choice.operation import Implementation, SlotOperation
+from spacetime.fusion.entries import Plain
+from spacetime.fusion.graph.export import Exported
+from spacetime.fusion.graph.layout import Layout, Layouts
+from spacetime.fusion.graph.nodes import Kind, kinds, operation_name
+from spacetime.fusion.indexes.guards import GUARDS, guarded
+from spacetime.fusion.report import Row
 from spacetime.kernels.slots import spread
-
-from .entries import Plain
-from .export import Exported
-from .graph import Kind, kinds, operation_name
-from .guards import GUARDS, guarded
-from .layout import Layout, Layouts
-from .operation import Implementation, SlotOperation
-from .report import Row
 
 
 class NoRule(Exception):

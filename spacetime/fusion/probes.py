@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from .export import Exported
-from .graph import bind, operation_name
+from spacetime.fusion.graph.export import Exported
+from spacetime.fusion.graph.nodes import bind, operation_name
 
 _SPREAD = (1.0, 0.1, 4.0, 1.0, 0.01, 16.0)  # magnitudes of neighbouring rows
 _BYTES = (torch.uint8, torch.int8)  # pictures: their whole range is taken

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .entries import Entry
-from .numbers import is_number
+from spacetime.fusion.entries import Entry
+from spacetime.fusion.numbers import is_number
 
 SPARE_PART = 20  # one spare row for this many tenants: appends rarely copy, memory stays flat
 

@@ -13,11 +13,20 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spacetime.fusion.graph.nodes import named
+from spacetime.fusion.indexes.guards import Guard
+from spacetime.fusion.indexes.table import (
+    ASSERT,
+    BY_LIST,
+    FLAT,
+    LOSSES,
+    TABLES,
+    UNPOOLED,
+    WRAPS,
+    base_name,
+    bounds,
+)
 from spacetime.kernels import bounds as kernel
-
-from .graph import named
-from .guards import Guard
-from .indexing import ASSERT, BY_LIST, FLAT, LOSSES, TABLES, UNPOOLED, WRAPS, base_name, bounds
 
 RAISING = {*BY_LIST, *FLAT, *LOSSES, *TABLES, *UNPOOLED, *WRAPS, ASSERT}
 

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from spacetime.errors import CannotExport
 from spacetime.fusion import Exported, export
-from spacetime.fusion.export import widen
+from spacetime.fusion.graph.export import widen
 from spacetime.models.likeness import CannotTell, Likeness
 from spacetime.models.performed import performed
 from spacetime.models.signature import Signature

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from spacetime.fusion import Exported, export
-from spacetime.fusion.fold import CONVOLUTIONS, TRANSPOSED, simplify
-from spacetime.fusion.graph import Kind, bind, kinds
-from spacetime.fusion.layout import shape_at
+from spacetime.fusion.graph.fold import CONVOLUTIONS, TRANSPOSED, simplify
+from spacetime.fusion.graph.layout import shape_at
+from spacetime.fusion.graph.nodes import Kind, bind, kinds
 from spacetime.profiles.cost import Layer
 
 aten = torch.ops.aten

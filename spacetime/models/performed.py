@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spacetime.fusion.confine import shell
+from spacetime.fusion.graph.confine import shell
 from spacetime.models.likeness import PLAIN, CannotTell, data_of
 
 

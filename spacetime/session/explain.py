@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from spacetime.core import Policy
 from spacetime.devices.device import Device
 from spacetime.devices.queues import of_this_process as queues
-from spacetime.fusion.by_pointer import in_words
+from spacetime.fusion.choice.by_pointer import in_words
 from spacetime.models.cpu.family import Family
 from spacetime.models.cuda.family import ResidentFamily
 from spacetime.processes.family import ProcessFamily

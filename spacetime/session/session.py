@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from spacetime.core import Policy
 from spacetime.devices.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
+from spacetime.fusion.tracing import undisturbed
 from spacetime.models.cuda.capture import capturer_of
 from spacetime.models.cuda.family import Place
 from spacetime.models.difference import coarse_on_device
@@ -43,7 +44,6 @@ from spacetime.session.explain import explain
 from spacetime.session.registry import Registry
 from spacetime.session.tenant import AnyFamily, Tenant
 from spacetime.session.update import Updates
-from spacetime.tracing import undisturbed
 from spacetime.units import ns_from_ms
 
 _BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)

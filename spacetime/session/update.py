@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from spacetime.errors import ClosedError, InvalidInput, UnsupportedError
+from spacetime.fusion.tracing import undisturbed
 from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.cuda.prepare import resident_family
 from spacetime.models.exports import exported_of
@@ -22,7 +23,6 @@ from spacetime.session.apart import alone_of
 from spacetime.session.audit import updating
 from spacetime.session.executor import Executor
 from spacetime.session.tenant import AnyFamily, Tenant
-from spacetime.tracing import undisturbed
 
 Listener = Callable[[Tenant, nn.Module], None]  # the tenant, and its model with the new weights
 

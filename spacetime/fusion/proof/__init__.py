@@ -6,6 +6,6 @@ are in shapes.py, indexing.py and computing.py.
 
 from __future__ import annotations
 
-from .walk import Doubt, doubt
+from spacetime.fusion.proof.walk import Doubt, doubt
 
 __all__ = ["Doubt", "doubt"]

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import fx
 
-from spacetime.fusion.layout import Layout
-
-from .values import Call, Mixed, Rule, Value, aligned, away, tensors, without
+from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.proof.values import Call, Mixed, Rule, Value, aligned, away, tensors, without
 
 
 def reduced(call: Call) -> Value:

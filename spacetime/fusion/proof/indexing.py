@@ -8,9 +8,19 @@ from typing import Any
 import torch
 from torch import fx
 
-from spacetime.fusion.layout import Layout
-
-from .values import Call, Mixed, Numbers, Rule, Value, aligned, away, batch_dims, normal, tensors
+from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.proof.values import (
+    Call,
+    Mixed,
+    Numbers,
+    Rule,
+    Value,
+    aligned,
+    away,
+    batch_dims,
+    normal,
+    tensors,
+)
 
 
 def embedding(call: Call) -> Value:

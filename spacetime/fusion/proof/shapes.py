@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import fx
 
-from spacetime.fusion.layout import Layout
-
-from .values import (
+from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.proof.values import (
     Call,
     Mixed,
     Numbers,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from spacetime.fusion.layout import Layout, shape_at
+from spacetime.fusion.graph.layout import Layout, shape_at
 
 _SLOTS = (2, 3, 5)  # batch sizes at which shapes are compared
 

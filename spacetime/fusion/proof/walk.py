@@ -15,15 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from spacetime.fusion.export import Exported
-from spacetime.fusion.graph import bind, draws_random, operation_name
-from spacetime.fusion.layout import Layout
-
-from .computing import RULES as COMPUTING
-from .indexing import RULES as INDEXING
-from .shapes import RULES as SHAPES
-from .shapes import TAKE_SIZES
-from .values import Call, Mixed, Numbers, Rule, Size, aligned, batch_dims, tensors
+from spacetime.fusion.graph.export import Exported
+from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.graph.nodes import bind, draws_random, operation_name
+from spacetime.fusion.proof.computing import RULES as COMPUTING
+from spacetime.fusion.proof.indexing import RULES as INDEXING
+from spacetime.fusion.proof.shapes import RULES as SHAPES
+from spacetime.fusion.proof.shapes import TAKE_SIZES
+from spacetime.fusion.proof.values import (
+    Call,
+    Mixed,
+    Numbers,
+    Rule,
+    Size,
+    aligned,
+    batch_dims,
+    tensors,
+)
 
 RULES: dict[str, Rule] = {**COMPUTING, **INDEXING, **SHAPES}
 _SIZES = {"sym_size", "sym_numel", "sym_stride"}

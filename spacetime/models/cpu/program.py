@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.fusion import Exported, Ranges, doubt, looks_at_values, ranges, rows_of
+from spacetime.fusion.tracing import tracing
 from spacetime.kernels import onednn
 from spacetime.models.signature import Signature
 from spacetime.models.trial import (
@@ -34,7 +35,6 @@ from spacetime.models.trial import (
     taken_whole,
     tried,
 )
-from spacetime.tracing import tracing
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
 

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spacetime import _native
 from spacetime.errors import UnsupportedError
-from spacetime.fusion.tuned import Tuner
+from spacetime.fusion.choice.tune import Tuner
 from spacetime.kernels.triton.ahead import compile_all
 from spacetime.kernels.triton.cache import Choices, choices_of
 from spacetime.models.cuda.cold import WARM_UPS, cold_seconds, sweep

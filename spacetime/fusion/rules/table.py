@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arithmetic, convolution, linear, normalisation
-from .lower import Rule
+from spacetime.fusion.lower import Rule
+from spacetime.fusion.rules import arithmetic, convolution, linear, normalisation
 
 RULES: dict[Any, Rule] = {
     **convolution.RULES,

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
+from spacetime.fusion.choice.epilogues import Followed
+from spacetime.fusion.choice.operation import Implementation, SlotOperation
 from spacetime.kernels import cublas
 from spacetime.kernels.by_pointer import convolve_by_pointer, linear_by_pointer
-
-from .epilogues import Followed
-from .operation import Implementation, SlotOperation
 
 NAME = "cuBLAS by pointer"
 

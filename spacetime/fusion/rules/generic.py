@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from spacetime.fusion.graph.layout import Layout, size_at
+from spacetime.fusion.graph.nodes import Kind
+from spacetime.fusion.indexes.guards import checked, hides_indexes, indexes, operand_of, passed
+from spacetime.fusion.lower import Lowering, NoRule
+from spacetime.fusion.rules.linear import slots_back, slots_first
 from spacetime.kernels.slots import pick, take
-
-from .graph import Kind
-from .guards import checked, hides_indexes, indexes, operand_of, passed
-from .layout import Layout, size_at
-from .linear import slots_back, slots_first
-from .lower import Lowering, NoRule
 
 
 class PerSlot:

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from spacetime.fusion.choice.operation import Implementation
+from spacetime.fusion.graph.fold import CONVOLUTIONS, TRANSPOSED
+from spacetime.fusion.graph.nodes import bind
+from spacetime.fusion.lower import Lowering, NoRule
 from spacetime.kernels import onednn
 from spacetime.kernels.convolution import convolve_each, convolve_grouped, convolve_unfolded
 from spacetime.kernels.pointwise import convolve_pointwise
-
-from .fold import CONVOLUTIONS, TRANSPOSED
-from .graph import bind
-from .lower import Lowering, NoRule
-from .operation import Implementation
 
 aten = torch.ops.aten
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
+from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.graph.nodes import bind
+from spacetime.fusion.lower import Lowering, NoRule
 from spacetime.kernels import onednn
 from spacetime.kernels.embedding import embed_table
 from spacetime.kernels.linear import linear_batched, linear_each
-
-from .graph import bind
-from .layout import Layout
-from .lower import Lowering, NoRule
 
 aten = torch.ops.aten
 

@@ -11,18 +11,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from spacetime.errors import CannotFuse
+from spacetime.fusion.choice.qualify import close, qualify
+from spacetime.fusion.entries import Plain, extract
+from spacetime.fusion.graph.export import Exported, export
+from spacetime.fusion.graph.fold import simplify
+from spacetime.fusion.lower import Lowered, lower
+from spacetime.fusion.probes import ranges, rows_of
+from spacetime.fusion.proof import doubt
+from spacetime.fusion.rules.generic import generic
+from spacetime.fusion.rules.table import rule_of
+from spacetime.fusion.stacks import Stacks, empty
 from spacetime.kernels.slots import run_of
-
-from .autotune import close, qualify
-from .entries import Plain, extract
-from .export import Exported, export
-from .fold import simplify
-from .generic import generic
-from .lower import Lowered, lower
-from .probes import ranges, rows_of
-from .proof import doubt
-from .rules import rule_of
-from .stacks import Stacks, empty
 
 CHECK_SLOTS = 3
 

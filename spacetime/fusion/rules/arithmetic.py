@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.graph.nodes import bind
+from spacetime.fusion.lower import Lowering, NoRule
 from spacetime.kernels.gather import gather_aligned
-
-from .graph import bind
-from .layout import Layout
-from .lower import Lowering, NoRule
 
 aten = torch.ops.aten
 

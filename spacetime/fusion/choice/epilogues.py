@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from .operation import Implementation, SlotOperation
+from spacetime.fusion.choice.operation import Implementation, SlotOperation
 
 aten = torch.ops.aten
 

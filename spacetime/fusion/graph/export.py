@@ -20,12 +20,11 @@ from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgu
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import CannotExport
+from spacetime.fusion.graph.confine import confined, shell
+from spacetime.fusion.indexes.table import ASSERT, base_name
+from spacetime.fusion.tracing import tracing, unprinted
+from spacetime.fusion.watched import raising
 from spacetime.models.modules import part_in_training
-from spacetime.tracing import tracing, unprinted
-
-from .confine import confined, shell
-from .indexing import ASSERT, base_name
-from .watched import raising
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.errors import CannotFuse
+from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.indexes.guards import GUARDS
+from spacetime.fusion.rules.linear import slots_first
 from spacetime.kernels import bounds as kernel
-
-from .guards import GUARDS
-from .layout import Layout
-from .linear import slots_first
 
 
 def with_codes(module: fx.GraphModule) -> fx.GraphModule:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .export import Exported, export
-from .layout import shape_at
+from spacetime.fusion.graph.export import Exported, export
+from spacetime.fusion.graph.layout import shape_at
 
 
 def fingerprint(

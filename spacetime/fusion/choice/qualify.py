@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.errors import CannotFuse
-
-from .operation import SlotOperation
+from spacetime.fusion.choice.operation import SlotOperation
 
 TOLERANCE = 1e-3  # between implementations; far above rounding, far below a wrong weight
 ROUNDS = 5

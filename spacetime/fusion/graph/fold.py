@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .graph import Kind, bind, emit, kinds
+from spacetime.fusion.graph.nodes import Kind, bind, emit, kinds
 
 aten = torch.ops.aten
 

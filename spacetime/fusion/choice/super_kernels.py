@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spacetime.fusion.choice.by_pointer import NAME, by_pointer
+from spacetime.fusion.choice.epilogues import Followed
+from spacetime.fusion.choice.operation import Implementation, SlotOperation
 from spacetime.kernels import triton
-
-from .by_pointer import NAME, by_pointer
-from .epilogues import Followed
-from .operation import Implementation, SlotOperation
 
 MOST_CONFIGS = 2  # timed for each precision: every one is compiled for every layer
 _BOXES = "boxes"  # a convolution whose tiles the tensor memory accelerator brings

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.errors import CannotFuse
-
-from .autotune import Visit
-from .operation import Implementation, SlotOperation
-from .super_kernels import super_kernel, ways
+from spacetime.fusion.choice.operation import Implementation, SlotOperation
+from spacetime.fusion.choice.qualify import Visit
+from spacetime.fusion.choice.super_kernels import super_kernel, ways
 
 
 class Choices(Protocol):

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from spacetime.fusion.graph.nodes import bind
+from spacetime.fusion.lower import Lowering, NoRule
+from spacetime.fusion.rules.arithmetic import aligned_shape
 from spacetime.kernels.normalisation import affine
-
-from .arithmetic import aligned_shape
-from .graph import bind
-from .lower import Lowering, NoRule
 
 aten = torch.ops.aten
 

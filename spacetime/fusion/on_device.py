@@ -14,15 +14,14 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from spacetime.errors import CannotFuse
-
-from .codes import with_codes
-from .epilogues import with_epilogues
-from .export import Exported
-from .generic import PerSlot
-from .guards import GUARDS, Guard, guarded, guards_of
-from .layout import Layouts
-from .operation import Implementation, SlotOperation
-from .slot_graph import SlotGraph
+from spacetime.fusion.choice.epilogues import with_epilogues
+from spacetime.fusion.choice.operation import Implementation, SlotOperation
+from spacetime.fusion.graph.export import Exported
+from spacetime.fusion.graph.layout import Layouts
+from spacetime.fusion.indexes.codes import with_codes
+from spacetime.fusion.indexes.guards import GUARDS, Guard, guarded, guards_of
+from spacetime.fusion.rules.generic import PerSlot
+from spacetime.fusion.slots import SlotGraph
 
 HOST_ONLY = {"each", "oneDNN", "oneDNN product"}
 

@@ -16,10 +16,16 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.errors import CannotFuse
+from spacetime.fusion.graph.nodes import bind
+from spacetime.fusion.indexes.table import (
+    DIVISIONS,
+    INDEX_ERRORS,
+    SOLVERS,
+    Bound,
+    base_name,
+    bounds,
+)
 from spacetime.kernels import bounds as kernel
-
-from .graph import bind
-from .indexing import DIVISIONS, INDEX_ERRORS, SOLVERS, Bound, base_name, bounds
 
 # A graph's nodes name functions of Python, not compiled ones.
 
