@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spacetime.benchmarks import bench_overload, overload_load
 from spacetime.errors import DeadlineExceeded, QueueFull
-from spacetime.plot_overload import draw_overload
+from spacetime.plots.overload import draw_overload
 from spacetime.workload.workload import Arrival
 
 

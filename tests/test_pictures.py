@@ -7,12 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spacetime import plot_compare, plot_verify
-from spacetime.plot_bench import plain_ticks
+from spacetime.plots import compare, verify
+from spacetime.plots.bench import plain_ticks
 
 
 def test_no_two_of_twenty_planners_look_alike() -> None:
-    looks = {(look["facecolor"], look["hatch"]) for look in map(plot_compare._look, range(20))}
+    looks = {(look["facecolor"], look["hatch"]) for look in map(compare._look, range(20))}
     assert len(looks) == 20
 
 
@@ -27,12 +27,12 @@ def verdict(planner: str, refused: str | None) -> dict[str, Any]:
 def test_a_planner_that_refused_is_named_but_has_no_colour(tmp_path: Path) -> None:
     rows = [verdict("one", None), verdict("two", "tenant a: no room")]
     figure = Figure()
-    plot_compare._legend(figure, ["one"], rows)
+    compare._legend(figure, ["one"], rows)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one"]
     assert figure.get_supxlabel() == "refused every scenario: two"
     record = {"rows": rows, "demanded_attainment": 0.99}
-    plot_compare.draw_compare(record, tmp_path / "compare.png")
+    compare.draw_compare(record, tmp_path / "compare.png")
     assert (tmp_path / "compare.png").stat().st_size > 1000
 
 
@@ -41,8 +41,8 @@ def test_both_directions_of_a_pair_are_told_the_worst_first() -> None:
         {"on": 0, "by": 1, "held_frac": 0.98, "p99_inflation": 1.1},
         {"on": 1, "by": 0, "held_frac": 0.51, "p99_inflation": 3.25},
     ]
-    assert plot_verify._held(rows) == ["1 beside 0: 51 %", "0 beside 1: 98 %"]
-    assert plot_verify._inflation(rows) == ["1 beside 0: ×3.25", "0 beside 1: ×1.10"]
+    assert verify._held(rows) == ["1 beside 0: 51 %", "0 beside 1: 98 %"]
+    assert verify._inflation(rows) == ["1 beside 0: ×3.25", "0 beside 1: ×1.10"]
 
 
 def test_ticks_within_a_decade_are_plain_numbers() -> None:

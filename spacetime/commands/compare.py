@@ -78,7 +78,7 @@ def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "compare.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     try:
-        plot = import_module("spacetime.plot_compare")
+        plot = import_module("spacetime.plots.compare")
     except ModuleNotFoundError as error:
         screen.print(f"no picture: {(error.name or '').split('.')[0]} is not installed")
     else:

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from spacetime import plot
 from spacetime.demo.trial import Exhibit, Run
 from spacetime.errors import SpacetimeError
+from spacetime.plots import policies as plot
 from spacetime.tables import FittedTable
 from spacetime.units import MS
 from spacetime.workload.openloop import Sent

@@ -180,7 +180,7 @@ def _show_files(record: dict[str, Any], out: Path, *, picture: bool, quiet: bool
     if picture:
         wrote.append(wrote[0].with_suffix(".png"))
         # Imported here: drawing needs an optional package that measuring does not.
-        import_module("spacetime.plot_verify").draw_verify(record, wrote[1])
+        import_module("spacetime.plots.verify").draw_verify(record, wrote[1])
     if not quiet:
         print("wrote", " and ".join(map(str, wrote)))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spacetime.plot_bench import STYLES, save
+from spacetime.plots.bench import STYLES, save
 
 
 def draw_overload(record: dict[str, Any], path: Path) -> None:

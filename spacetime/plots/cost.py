@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.ticker import StrMethodFormatter
 
-from spacetime.plot_bench import STYLES, grid, save
+from spacetime.plots.bench import STYLES, grid, save
 
 
 def draw_dsts(record: dict[str, Any], path: Path) -> None:

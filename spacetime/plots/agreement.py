@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from spacetime.plot_bench import plain_ticks
+from spacetime.plots.bench import plain_ticks
 
 COLUMNS = 4
 
