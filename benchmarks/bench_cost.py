@@ -25,7 +25,7 @@ from spacetime.devices.facts import A100_80
 from spacetime.profiles import cost, profile_file
 from spacetime.profiles.cost import Calibration, Layer
 from spacetime.profiles.profile import Point
-from spacetime.progress import track
+from spacetime.terminal.progress import track
 
 DTYPE = "tf32"
 GOAL = 0.20

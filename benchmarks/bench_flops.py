@@ -28,7 +28,7 @@ from spacetime.benchmarks.modes import (
     rivals,
 )
 from spacetime.benchmarks.problems import PROBLEMS, Problem, peak_candidates
-from spacetime.progress import track
+from spacetime.terminal.progress import track
 
 TENANTS = (1, 2, 4, 8, 16, 32, 64)
 QUICK_PROBLEMS, QUICK_TENANTS = ("rnn", "3x3-32-8"), (1, 2, 4)

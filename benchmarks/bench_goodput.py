@@ -35,7 +35,7 @@ from spacetime.benchmarks.loads import schedule
 from spacetime.benchmarks.server_process import triton_wheel
 from spacetime.benchmarks.serving_ways import has_litserve
 from spacetime.errors import SpacetimeError
-from spacetime.progress import track
+from spacetime.terminal.progress import track
 from spacetime.units import ns_from_ms
 
 TENANTS = (4, 8)

@@ -27,7 +27,7 @@ from spacetime.benchmarks.processes import preload
 from spacetime.benchmarks.servers import scripted
 from spacetime.demo import zoo
 from spacetime.demo.zoo import ZooModel
-from spacetime.progress import track
+from spacetime.terminal.progress import track
 from spacetime.units import ms_from_ns, ns_from_ms
 
 TENANTS = (2, 4, 8, 16)

@@ -36,7 +36,7 @@ from spacetime.plan import Plan, PlanOptions, planner
 from spacetime.plan.controller import ControllerOptions
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_rounds import Rounds
-from spacetime.tables import FittedTable
+from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload.openloop import LEAD_NS, Sent, drive
 from spacetime.workload.rate_trace import RateTrace

@@ -14,7 +14,7 @@ from typing import Any
 from spacetime.benchmarks import record
 from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.rungs import WORK, Ladder
-from spacetime.progress import track
+from spacetime.terminal.progress import track
 
 PUBLISHED_S = (10, 15)  # gpulet, 2109.01611, section 5
 SETTLED = 16  # launches before the clock counts

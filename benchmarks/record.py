@@ -19,7 +19,7 @@ from rich.console import Console, RenderableType
 
 from spacetime.benchmarks.replaced import replace_text
 from spacetime.errors import InvalidInput, UnsupportedError
-from spacetime.tables import FittedTable
+from spacetime.terminal.tables import FittedTable
 
 FORMAT = "spacetime.bench/1"
 RECORD_WIDTH = 200  # one row of a recorded file, such as one move of a plan

@@ -27,7 +27,7 @@ from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.comparison import compare
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report
-from spacetime.tables import FittedTable
+from spacetime.terminal.tables import FittedTable
 from spacetime.verify import tables as verify_tables
 from spacetime.workload.workload import Tenant, Workload
 

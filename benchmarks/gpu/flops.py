@@ -32,7 +32,7 @@ from spacetime.benchmarks.gpu.rig import (
 )
 from spacetime.benchmarks.gpu.ways import Case, baselines, case_of, expected
 from spacetime.benchmarks.problems import PROBLEMS
-from spacetime.progress import track
+from spacetime.terminal.progress import track
 
 TENANTS = (2, 4, 8, 16, 32, 64, 120)
 QUICK_TENANTS = (2, 16)

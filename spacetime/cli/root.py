@@ -99,7 +99,7 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
 def demo(**options: Any) -> None:
     """Run real models under three policies and compare them."""
-    with import_module("spacetime.progress").working("loading PyTorch"):
+    with import_module("spacetime.terminal.progress").working("loading PyTorch"):
         found = import_module("spacetime.demo")
     found.run(**options)
 
@@ -140,7 +140,7 @@ def doctor(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def verify(**options: Any) -> None:
     """Certify isolation: what each partition holds beside a busy neighbour."""
-    with import_module("spacetime.progress").working("loading PyTorch"):
+    with import_module("spacetime.terminal.progress").working("loading PyTorch"):
         found = import_module("spacetime.verify")
     found.from_options(**options)
 

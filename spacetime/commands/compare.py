@@ -14,10 +14,10 @@ from rich.console import Console
 from spacetime.devices import device_file
 from spacetime.plan import PLANNERS, PlanOptions
 from spacetime.profiles import profile_file
-from spacetime.progress import working
 from spacetime.simulation.comparison import DEMAND, Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions
-from spacetime.tables import FittedTable
+from spacetime.terminal.progress import working
+from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import scenario_file
 

@@ -24,7 +24,7 @@ from spacetime.isolation.mig_control import (
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.isolation.nvml import open_nvml
 from spacetime.plan import Plan, plan_json
-from spacetime.tables import FittedTable
+from spacetime.terminal.tables import FittedTable
 
 NOTHING = "nothing to do: the plan is in place"
 DRY = "dry run: nothing was changed; add --yes to do it"

@@ -29,8 +29,8 @@ from spacetime.profiles import interference_file, profile_file
 from spacetime.profiles.interference import Crowd, Fitted
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_import import IMPORTERS
-from spacetime.progress import working
-from spacetime.tables import FittedTable
+from spacetime.terminal.progress import working
+from spacetime.terminal.tables import FittedTable
 from spacetime.workload import workload_file
 from spacetime.workload.workload import Workload
 

@@ -14,11 +14,11 @@ from spacetime.devices import device_file
 from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
 from spacetime.profiles import profile_file
-from spacetime.progress import working
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, plan_timeline
 from spacetime.simulation.rate_search import RateSearch, highest_rate
-from spacetime.tables import FittedTable
+from spacetime.terminal.progress import working
+from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import workload_file
 

@@ -16,14 +16,14 @@ from spacetime.devices import device_file
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Seen
 from spacetime.profiles import profile_file
-from spacetime.progress import working
 from spacetime.simulation.changing_rates import (
     Decider,
     DynamicOptions,
     DynamicRun,
     simulate_dynamic,
 )
-from spacetime.tables import FittedTable
+from spacetime.terminal.progress import working
+from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import workload_file
 from spacetime.workload.rate_trace import RateTrace, bursty, diurnal

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from spacetime.demo import trial, verdict, zoo
-from spacetime.progress import bars
+from spacetime.terminal.progress import bars
 from spacetime.workload.openloop import Sent
 from spacetime.workload.workload import Arrival
 

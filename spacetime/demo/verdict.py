@@ -15,7 +15,7 @@ from torch import Tensor
 from spacetime.demo.trial import Exhibit, Run
 from spacetime.errors import SpacetimeError
 from spacetime.plots import policies as plot
-from spacetime.tables import FittedTable
+from spacetime.terminal.tables import FittedTable
 from spacetime.units import MS
 from spacetime.workload.openloop import Sent
 

@@ -28,7 +28,7 @@ from spacetime.devices.device import Device, open_device
 from spacetime.devices.queues import VARIABLE
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import UnsupportedError
-from spacetime.tables import FittedTable
+from spacetime.terminal.tables import FittedTable
 
 _EXTRA = re.compile(r"""extra\s*==\s*["']demo["']""")
 _NVCC = (Path("/usr/local/cuda/bin/nvcc"), Path("/opt/cuda/bin/nvcc"))

@@ -19,7 +19,7 @@ from typing import Any
 
 from spacetime.devices.device import divided, open_device
 from spacetime.errors import SpacetimeError, UnsupportedError
-from spacetime.progress import track, working
+from spacetime.terminal.progress import track, working
 from spacetime.verify.bounds import Bounds, broken, is_private
 from spacetime.verify.cores import KINDS, Cores
 from spacetime.verify.measure import Case, Effort, Pair, pairs

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime.tables import FittedTable
+from spacetime.terminal.tables import FittedTable
 
 HEADS = (
     "probe on", "stressor on", "probe", "stressor", "alone", "beside", "held",
