@@ -20,9 +20,9 @@ from statistics import fmean
 from typing import Any
 
 from spacetime.benchmarks import record
-from spacetime.core import PRESETS
 from spacetime.demo import zoo
 from spacetime.demo.zoo import ZooModel
+from spacetime.policy import PRESETS
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.simulation.simulator import (

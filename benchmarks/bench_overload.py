@@ -37,8 +37,8 @@ from spacetime.benchmarks.overload_load import (
     timed_out_ms,
 )
 from spacetime.benchmarks.servers import scripted
-from spacetime.core import Policy
 from spacetime.errors import QueueFull
+from spacetime.policy import Policy
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload.workload import Arrival, Tenant, Workload
 

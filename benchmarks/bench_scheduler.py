@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.benchmarks import record
-from spacetime.core import PRESETS
+from spacetime.policy import PRESETS
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, simulate
 
 LATENCY_NS = {1: 1_000_000, 2: 1_300_000, 4: 1_900_000, 8: 3_100_000, 16: 5_500_000}

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spacetime.benchmarks import record
-from spacetime.core import Policy
 from spacetime.devices import mig
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.planners.paris import Paris
+from spacetime.policy import Policy
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.rate_search import highest_scale

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spacetime.core import Policy as Policy
     from spacetime.errors import CannotExport as CannotExport
     from spacetime.errors import CannotFuse as CannotFuse
     from spacetime.errors import ClosedError as ClosedError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from spacetime.fusion import fuse as fuse
     from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.models.cuda.cuda_function import CudaFunction as CudaFunction
+    from spacetime.policy import Policy as Policy
     from spacetime.reports.recording import Recording as Recording
     from spacetime.reports.recording import replay as replay
     from spacetime.session.session import Session as Session

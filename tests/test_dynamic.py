@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from spacetime.benchmarks import bench_controller
 from spacetime.cli import root
-from spacetime.core import Policy
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.plan.moves import move
+from spacetime.policy import Policy
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.changing_rates import (

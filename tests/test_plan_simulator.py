@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime.core import PRESETS, Policy
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.deployment import Deployment, Piece, deploy
+from spacetime.policy import PRESETS, Policy
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import PlanRun, SimOptions, own_policy, simulate_plan
 from spacetime.simulation.interval import interval

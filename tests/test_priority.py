@@ -14,8 +14,8 @@ from models import Latch
 from torch import nn
 
 from spacetime import Session
-from spacetime.core import PRESETS, Policy
 from spacetime.errors import InvalidInput
+from spacetime.policy import PRESETS, Policy
 from spacetime.reports.recording import replay
 from spacetime.session.tenant import Tenant
 

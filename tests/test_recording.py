@@ -18,8 +18,8 @@ from models import Latch, X, mlp
 
 from spacetime import Recording, Session, _native, replay
 from spacetime.cli import root
-from spacetime.core import PRESETS
 from spacetime.errors import InvalidInput, RecordingError, ReplayError
+from spacetime.policy import PRESETS
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

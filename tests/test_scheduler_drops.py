@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hand import LATENCY, drops, scheduler, serve_out, starts
 
-from spacetime.core import Policy
+from spacetime.policy import Policy
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, simulate
 
 PINNED = {"route": "pinned", "order": "fifo", "batch": "one", "lend": False}

@@ -6,7 +6,7 @@ import pytest
 from hand import scheduler
 
 from spacetime import _native
-from spacetime.core import PRESETS, Policy
+from spacetime.policy import PRESETS, Policy
 
 POLICY_ERRORS = [
     ({"route": "nearest"}, "route: 'nearest' is not one of pinned, weighted, least-wait, elsa"),

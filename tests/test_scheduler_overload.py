@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacetime.core import Policy
+from spacetime.policy import Policy
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

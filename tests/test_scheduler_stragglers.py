@@ -6,7 +6,7 @@ import pytest
 from hand import LATENCY, drops, scheduler, starts
 
 from spacetime import _native
-from spacetime.core import Policy
+from spacetime.policy import Policy
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spacetime.core import PRESETS, Policy
+from spacetime.policy import PRESETS, Policy
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

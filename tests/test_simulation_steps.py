@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacetime import _native
-from spacetime.core import Policy
+from spacetime.policy import Policy
 from spacetime.reports.recording import Recording, replay
 from spacetime.simulation.simulator import (
     Arrivals,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacetime import _native
-from spacetime.core import PRESETS, Policy
+from spacetime.policy import PRESETS, Policy
 from spacetime.simulation.simulator import (
     Arrivals,
     FamilySpec,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from spacetime.cli.options import FILE, ISOLATION, OUT, Number
-from spacetime.core import PRESETS
+from spacetime.policy import PRESETS
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from spacetime.cli.options import FILE, ISOLATION, Number
-from spacetime.core import PRESETS
+from spacetime.policy import PRESETS
 
 PORT = click.IntRange(0, 65535)
 MANY = click.IntRange(1, 1_000_000)

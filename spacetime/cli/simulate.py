@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from spacetime.cli.options import FILE, OUT, OUT_FILE, Number
-from spacetime.core import PRESETS
 from spacetime.errors import UnsupportedError
 from spacetime.plan.options import PLANNERS
+from spacetime.policy import PRESETS
 
 MOVING = ("rates", "maker", "period", "start_ms", "gpus")  # options of --controller
 FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "timeline": None}

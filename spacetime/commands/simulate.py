@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime.core import Policy
 from spacetime.devices import device_file
 from spacetime.errors import PlanError
 from spacetime.plan import Plan, plan_json
+from spacetime.policy import Policy
 from spacetime.profiles import profile_file
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, plan_timeline

@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from spacetime.commands.simulate import read_plan
-from spacetime.core import Policy
 from spacetime.devices import device_file
 from spacetime.plan import Plan, PlanOptions, planner, require
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Seen
+from spacetime.policy import Policy
 from spacetime.profiles import profile_file
 from spacetime.simulation.changing_rates import (
     Decider,

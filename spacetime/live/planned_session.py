@@ -19,7 +19,6 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from spacetime.core import Policy
 from spacetime.devices import facts
 from spacetime.devices.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
@@ -30,6 +29,7 @@ from spacetime.models.cuda.family import Place
 from spacetime.models.timing import on_cores
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.deployment import Served
+from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.reports.counters import Counters
 from spacetime.session.apart import alone_of

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from spacetime.core import PRESETS
 from spacetime.errors import PlanError
 from spacetime.plan.plan import FORMAT, Assignment, GpuPlan, PartitionPlan, Plan, Reason
+from spacetime.policy import PRESETS
 from spacetime.profiles.profile import KINDS
 
 MOST = 2**31  # of any number of units, processes or devices

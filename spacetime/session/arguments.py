@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from spacetime.core import PRESETS, Policy
 from spacetime.errors import InvalidInput
+from spacetime.policy import PRESETS, Policy
 
 MOST_MS = 1e12  # thirty years: far inside 64-bit nanoseconds
 MOST_RATE = 1e9

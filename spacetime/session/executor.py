@@ -22,7 +22,6 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from spacetime import _native
-from spacetime.core import Policy
 from spacetime.errors import (
     ClosedError,
     DeadlineExceeded,
@@ -36,6 +35,7 @@ from spacetime.models.compiled_error import as_raised
 from spacetime.models.cpu.runner import Entry, Work
 from spacetime.models.cuda.capture import Capturer
 from spacetime.models.timing import lane_threads
+from spacetime.policy import Policy
 from spacetime.reports import recording
 from spacetime.reports.report import Observed, ended, total
 

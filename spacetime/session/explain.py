@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from spacetime.core import Policy
 from spacetime.devices.device import Device
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.fusion.choice.by_pointer import in_words
 from spacetime.models.cpu.family import Family
 from spacetime.models.cuda.family import ResidentFamily
+from spacetime.policy import Policy
 from spacetime.processes.family import ProcessFamily
 from spacetime.session.apart import lines_of
 from spacetime.session.tenant import Tenant

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from spacetime.core import Policy
 from spacetime.devices.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.fusion.tracing import undisturbed
@@ -23,6 +22,7 @@ from spacetime.models.difference import coarse_on_device
 from spacetime.models.modules import served
 from spacetime.models.signature import signature_of
 from spacetime.models.snapshot import Mould, copied
+from spacetime.policy import Policy
 from spacetime.processes.family import Asked, hosted
 from spacetime.reports.counters import Counters, counters
 from spacetime.reports.recording import Recording

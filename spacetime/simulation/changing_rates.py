@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from spacetime.core import Policy
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.controller import Decision, Outcome, Planning, Seen
 from spacetime.plan.moves import Move, move
+from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import own_policy
 from spacetime.simulation.staged_plan import StagedPlan

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations, product
 
-from spacetime.core import Policy
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.deployment import Deployment, Piece, PlanLane, deploy
+from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.simulator import (
     Arrivals,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spacetime import _native
-from spacetime.core import Policy
+from spacetime.policy import Policy
 from spacetime.reports.recording import MOST_BYTES, Recording
 
 # (time_ns, "arrive", request, tenant) | (time_ns, "start", launch, lane, bucket, requests)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from spacetime.core import Policy
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.deployment import Deployment, PlanLane, Served, deploy
 from spacetime.plan.moves import Move
+from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.simulator import (
     Arrivals,

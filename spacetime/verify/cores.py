@@ -17,10 +17,10 @@ from queue import SimpleQueue
 from statistics import median_low
 from typing import Any, TypeVar
 
-from spacetime.core import Policy
 from spacetime.devices.device import Device
 from spacetime.kernels import stress_cpu
 from spacetime.models.timing import lane_threads
+from spacetime.policy import Policy
 from spacetime.session.executor import Executor
 from spacetime.verify.under_test import Fed
 

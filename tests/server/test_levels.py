@@ -14,7 +14,7 @@ from served_models import Gate, Notes
 from serving import serving, tenant
 from test_tritonclient import row
 
-from spacetime.core import Policy
+from spacetime.policy import Policy
 from spacetime.server.serve import Server
 from spacetime.session.session import Session
 
