@@ -19,8 +19,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from spacetime.benchmarks import cost_plans, record
-from spacetime.benchmarks.architectures import MODELS
+from spacetime.benchmarks import record
+from spacetime.benchmarks.studies import cost_plans
+from spacetime.benchmarks.studies.architectures import MODELS
 from spacetime.devices.facts import A100_80
 from spacetime.profiles import cost, profile_file
 from spacetime.profiles.cost import Calibration, Layer

@@ -22,8 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spacetime.benchmarks import capi_way, litserve_way, record
-from spacetime.benchmarks.dispatch_ways import (
+from spacetime.benchmarks import record
+from spacetime.benchmarks.dispatch import capi, litserve
+from spacetime.benchmarks.dispatch.ways import (
     TENANTS,
     WAVE,
     AsyncBatcher,
@@ -31,7 +32,7 @@ from spacetime.benchmarks.dispatch_ways import (
     pipelined,
     spinning,
 )
-from spacetime.benchmarks.serving_ways import has_litserve
+from spacetime.benchmarks.serving.ways import has_litserve
 
 CLIENTS = 8  # of litserve: connections at once
 GOALS = {
@@ -69,7 +70,7 @@ def run(
         gc.unfreeze()
     result = record.header("dispatch", seed=seed, quick=quick, chosen={})
     result |= {"size": asdict(size), "rows": rows, "litserve": has_litserve()}
-    result["cc"] = capi_way.available()  # without it the C API has no row
+    result["cc"] = capi.available()  # without it the C API has no row
     record.publish(result, [shown(rows)], out=out, as_json=as_json)
     return result
 
@@ -139,8 +140,8 @@ def native_rows(size: Size) -> Iterator[dict[str, Any]]:
         lambda: executor.submit_bulk(dispatch.tenants, count=size.bulk).wait(),
     )
     dispatch.close()
-    if capi_way.available():
-        yield latency_row("C API submit to wait", capi_way.roundtrips_ns(size.latencies))
+    if capi.available():
+        yield latency_row("C API submit to wait", capi.roundtrips_ns(size.latencies))
 
 
 def python_rows(size: Size) -> Iterator[dict[str, Any]]:
@@ -175,9 +176,9 @@ def rival_rows(size: Size) -> Iterator[dict[str, Any]]:
     if not has_litserve():
         yield {"way": "litserve: skipped, not installed"}
         return
-    with litserve_way.serving() as port:
+    with litserve.serving() as port:
         calls = size.latencies // 20
-        yield latency_row("litserve, over HTTP", timed(calls, litserve_way.Client(port).call))
+        yield latency_row("litserve, over HTTP", timed(calls, litserve.Client(port).call))
         yield rate_row(
             f"litserve, {CLIENTS} connections", calls, lambda: _clients(port, calls // CLIENTS)
         )
@@ -202,7 +203,7 @@ async def _asyncio_rows(size: Size) -> list[dict[str, Any]]:
 
 def _clients(port: int, each: int) -> None:
     def work() -> None:
-        client = litserve_way.Client(port)
+        client = litserve.Client(port)
         for _ in range(each):
             client.call()
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from spacetime.benchmarks import record
-from spacetime.benchmarks.embed_server import (
+from spacetime.benchmarks.embed.server import (
     LIBRARIES,
     NAMES,
     Running,
@@ -198,7 +198,7 @@ def window(
 @contextmanager
 def client_process() -> Iterator[subprocess.Popen[str]]:
     """The process that asks every server."""
-    command = [sys.executable, "-m", "spacetime.benchmarks.embed_client"]
+    command = [sys.executable, "-m", "spacetime.benchmarks.embed.client"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as client:
         yield client

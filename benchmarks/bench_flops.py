@@ -13,10 +13,9 @@ from statistics import median
 from typing import Any
 
 from spacetime.benchmarks import record
-from spacetime.benchmarks.gpu import flops as device_flops
-from spacetime.benchmarks.interleave import fastest, interleaved
-from spacetime.benchmarks.lanes import Lanes
-from spacetime.benchmarks.modes import (
+from spacetime.benchmarks.driving.interleave import fastest, interleaved
+from spacetime.benchmarks.driving.lanes import Lanes
+from spacetime.benchmarks.flops.modes import (
     BASELINES,
     BOUND,
     MODES,
@@ -27,7 +26,8 @@ from spacetime.benchmarks.modes import (
     choices,
     rivals,
 )
-from spacetime.benchmarks.problems import PROBLEMS, Problem, peak_candidates
+from spacetime.benchmarks.flops.problems import PROBLEMS, Problem, peak_candidates
+from spacetime.benchmarks.gpu import flops as device_flops
 from spacetime.terminal.progress import track
 
 TENANTS = (1, 2, 4, 8, 16, 32, 64)

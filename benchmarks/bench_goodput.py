@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from spacetime.benchmarks import goodput_servers, record
-from spacetime.benchmarks.goodput_models import KINDS, LARGEST_BATCH, SLO_MS, TOLD_MS, Member, saved
-from spacetime.benchmarks.goodput_servers import WAIT_MS, Running
-from spacetime.benchmarks.loads import schedule
-from spacetime.benchmarks.server_process import triton_wheel
-from spacetime.benchmarks.serving_ways import has_litserve
+from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.loads import schedule
+from spacetime.benchmarks.driving.server_process import triton_wheel
+from spacetime.benchmarks.goodput import servers as goodput_servers
+from spacetime.benchmarks.goodput.models import KINDS, LARGEST_BATCH, SLO_MS, TOLD_MS, Member, saved
+from spacetime.benchmarks.goodput.servers import WAIT_MS, Running
+from spacetime.benchmarks.serving.ways import has_litserve
 from spacetime.errors import SpacetimeError
 from spacetime.terminal.progress import track
 from spacetime.units import ns_from_ms
@@ -186,7 +187,7 @@ def asked(running: Running, order: Row) -> Row:
     """What a client process says of its load."""
     wires = [base64.b64encode(way.wire()).decode() for way in running.ways]
     full = order | {"port": running.ways[0].port, "wires": wires}
-    command = [sys.executable, "-m", "spacetime.benchmarks.goodput_client"]
+    command = [sys.executable, "-m", "spacetime.benchmarks.goodput.client"]
     done = subprocess.run(
         command, input=json.dumps(full), capture_output=True, text=True, check=False
     )

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spacetime.benchmarks import gpulet_study, record
-from spacetime.benchmarks.gpulet_study import FIG12, FIG12_NAMES, PLANNERS, STUDIES, Study
+from spacetime.benchmarks import record
+from spacetime.benchmarks.studies import gpulet
+from spacetime.benchmarks.studies.gpulet import FIG12, FIG12_NAMES, PLANNERS, STUDIES, Study
 from spacetime.plan import PlanOptions
 from spacetime.planners.gpulet import Gpulet
 from spacetime.planners.packing.knee import KNEES
@@ -57,7 +58,7 @@ def _drawn(study: Study, count: int | None, seed: int) -> list[tuple[int, ...]]:
 
 
 def _study(study: Study, options: PlanOptions, *, quick: bool, seed: int) -> dict[str, Any]:
-    known = gpulet_study.profiles(study)
+    known = gpulet.profiles(study)
     scenarios = _drawn(study, QUICK_SCENARIOS if quick else None, seed)
     names = tuple(PLANNERS)
     begin = time.perf_counter()
@@ -77,17 +78,17 @@ def _study(study: Study, options: PlanOptions, *, quick: bool, seed: int) -> dic
 def _admitted(
     study: str, names: tuple[str, ...], known: Any, options: PlanOptions, rates: tuple[int, ...]
 ) -> dict[str, bool]:
-    return gpulet_study.admitted(STUDIES[study], rates, names, known, options)
+    return gpulet.admitted(STUDIES[study], rates, names, known, options)
 
 
 def _rates(options: PlanOptions, *, quick: bool) -> list[dict[str, Any]]:
-    known = gpulet_study.profiles(gpulet_study.ATC)
+    known = gpulet.profiles(gpulet.ATC)
     mixes = list(FIG12)[:2] if quick else list(FIG12)
     return [
         {
             "mix": mix,
             "rps": {
-                name: gpulet_study.highest_rps(PLANNERS[name], mix, known, options)
+                name: gpulet.highest_rps(PLANNERS[name], mix, known, options)
                 for name in FIG12_NAMES
             },
             "paper": dict(zip(FIG12_NAMES, FIG12[mix], strict=True)),
@@ -98,8 +99,8 @@ def _rates(options: PlanOptions, *, quick: bool) -> list[dict[str, Any]]:
 
 def _knees(options: PlanOptions, *, quick: bool, seed: int) -> list[dict[str, Any]]:
     """What the choices the paper leaves open are worth: admitted of the same drawn scenarios."""
-    study = gpulet_study.ATC
-    known = gpulet_study.profiles(study)
+    study = gpulet.ATC
+    known = gpulet.profiles(study)
     scenarios = _drawn(study, 20 if quick else 500, seed)
     fewer = PlanOptions(gpus=2, max_utilisation=1, turns=options.turns)
     return [
@@ -107,7 +108,7 @@ def _knees(options: PlanOptions, *, quick: bool, seed: int) -> list[dict[str, An
             "knee": knee,
             "scenarios": len(scenarios),
             "admitted": sum(
-                gpulet_study.admits(Gpulet(knee=knee), study.workload(rates), known, fewer)
+                gpulet.admits(Gpulet(knee=knee), study.workload(rates), known, fewer)
                 for rates in scenarios
             ),
         }

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.benchmarks import record
-from spacetime.benchmarks.servers import PoolServer, scripted
+from spacetime.benchmarks.driving.servers import PoolServer, scripted
 from spacetime.errors import UnsupportedError
 from spacetime.units import SECOND
 

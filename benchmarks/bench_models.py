@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from spacetime.benchmarks import record
-from spacetime.benchmarks.booth import BASELINES, POLICIES, Booth, Keeper
+from spacetime.benchmarks.driving.booth import BASELINES, POLICIES, Booth, Keeper
+from spacetime.benchmarks.driving.interleave import SETTLE_S
+from spacetime.benchmarks.driving.loads import Outcome
+from spacetime.benchmarks.driving.processes import preload
+from spacetime.benchmarks.driving.servers import scripted
 from spacetime.benchmarks.gpu import models as device_models
-from spacetime.benchmarks.interleave import SETTLE_S
-from spacetime.benchmarks.loads import Outcome
-from spacetime.benchmarks.processes import preload
-from spacetime.benchmarks.servers import scripted
 from spacetime.demo import zoo
 from spacetime.demo.zoo import ZooModel
 from spacetime.terminal.progress import track

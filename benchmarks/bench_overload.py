@@ -25,8 +25,9 @@ from torch import Tensor
 
 import spacetime as st
 from spacetime.benchmarks import record
-from spacetime.benchmarks.loads import closed_loop
-from spacetime.benchmarks.overload_load import (
+from spacetime.benchmarks.driving.loads import closed_loop
+from spacetime.benchmarks.driving.servers import scripted
+from spacetime.benchmarks.overload.load import (
     SHAPE,
     SMALL,
     TENANTS,
@@ -36,7 +37,6 @@ from spacetime.benchmarks.overload_load import (
     pool_answers_ms,
     timed_out_ms,
 )
-from spacetime.benchmarks.servers import scripted
 from spacetime.errors import QueueFull
 from spacetime.policy import Policy
 from spacetime.units import SECOND, ms_from_ns

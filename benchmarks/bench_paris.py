@@ -15,8 +15,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from spacetime.benchmarks import paris_study, record
-from spacetime.benchmarks.paris_study import ELSA, FIFS, HOMOGENEOUS, MODELS, Setting
+from spacetime.benchmarks import record
+from spacetime.benchmarks.studies import paris
+from spacetime.benchmarks.studies.paris import ELSA, FIFS, HOMOGENEOUS, MODELS, Setting
 
 DRAWS = 3  # random layouts
 NAMES = (
@@ -42,13 +43,13 @@ def run(
     sla: the objective, in latencies of the largest request on a whole device. variance: of the
     logarithm of a request's size. largest: the most inputs of a request.
     """
-    known = paris_study.profiles()
+    known = paris.profiles()
     result = record.header(
         "paris", seed=seed, quick=quick,
         chosen={"sla": [sla], "variance": [variance], "largest": [largest]},
     )  # fmt: skip
     requests = 1_000 if quick else 20_000
-    result["in_time"], result["requests"] = paris_study.IN_TIME, requests
+    result["in_time"], result["requests"] = paris.IN_TIME, requests
     settings = [
         Setting(model, gpus, known, sla, variance, largest, requests, seed)
         for model, (_, gpus) in MODELS.items()
@@ -62,19 +63,19 @@ def run(
 
 def _row(setting: Setting) -> dict[str, Any]:
     gpus = setting.gpus
-    layout = paris_study.paris(setting)
-    drawn = [paris_study.at_random(gpus, setting.seed + number) for number in range(DRAWS)]
+    layout = paris.paris(setting)
+    drawn = [paris.at_random(gpus, setting.seed + number) for number in range(DRAWS)]
     rps = {
-        f"{units}g fifs": paris_study.highest_rps(
-            setting, paris_study.homogeneous(units, gpus), FIFS
+        f"{units}g fifs": paris.highest_rps(
+            setting, paris.homogeneous(units, gpus), FIFS
         )
         for units in HOMOGENEOUS
     }
     rps["best homogeneous"] = max(rps.values())
     for name, policy in (("fifs", FIFS), ("elsa", ELSA)):
-        each = [paris_study.highest_rps(setting, layout_, policy) for layout_ in drawn]
+        each = [paris.highest_rps(setting, layout_, policy) for layout_ in drawn]
         rps[f"random {name}"] = fmean(each)
-        rps[f"paris {name}"] = paris_study.highest_rps(setting, layout, policy)
+        rps[f"paris {name}"] = paris.highest_rps(setting, layout, policy)
     return {
         "model": setting.model,
         "papers_model": MODELS[setting.model][0],

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from spacetime.benchmarks import record
-from spacetime.benchmarks.gpu import goals
+from spacetime.benchmarks.gpu.run import goals
 from spacetime.benchmarks.gpu.rungs import WORK, Ladder
 from spacetime.terminal.progress import track
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spacetime.benchmarks import record, serving_ways
-from spacetime.benchmarks.server_process import Way, triton_wheel
-from spacetime.benchmarks.serving_toy import BATCH_S
+from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.server_process import Way, triton_wheel
+from spacetime.benchmarks.serving import ways as serving_ways
+from spacetime.benchmarks.serving.toy import BATCH_S
 
 CONNECTIONS = (1, 16)
 OTHERS = {"triton", "triton, no delay", "litserve"}
@@ -96,7 +97,7 @@ def measured(ways: dict[str, Way], *, rounds: int, seconds: float) -> Iterator[d
 def asked(way: Way, connections: int, seconds: float) -> dict[str, Any]:
     """What one client process says."""
     command = [
-        sys.executable, "-m", "spacetime.benchmarks.serving_client",
+        sys.executable, "-m", "spacetime.benchmarks.serving.client",
         str(way.port), str(connections), str(seconds),
     ]  # fmt: skip
     done = subprocess.run(command, input=way.wire(), capture_output=True, check=False)

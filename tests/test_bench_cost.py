@@ -9,8 +9,9 @@ import torch
 from published import parvagpu
 from torch import Tensor, nn
 
-from spacetime.benchmarks import architectures, bench_cost, cost_plans, record
-from spacetime.benchmarks.architectures import MODELS
+from spacetime.benchmarks import bench_cost, record
+from spacetime.benchmarks.studies import architectures, cost_plans
+from spacetime.benchmarks.studies.architectures import MODELS
 from spacetime.devices.facts import A100_80
 from spacetime.errors import UnsupportedError
 from spacetime.models.layers import layers_of

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from published import data
 
-from spacetime.benchmarks import bench_gpulet, gpulet_study
-from spacetime.benchmarks.gpulet_study import ATC, BATCHES, NAMES, PLANNERS, V1
+from spacetime.benchmarks import bench_gpulet
+from spacetime.benchmarks.studies import gpulet
+from spacetime.benchmarks.studies.gpulet import ATC, BATCHES, NAMES, PLANNERS, V1
 from spacetime.errors import UnsupportedError
 
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACETIME_DATA", str(data(gpulet_study.FILE).parent))
+    monkeypatch.setenv("SPACETIME_DATA", str(data(gpulet.FILE).parent))
 
 
 def test_the_studies_have_the_papers_scenarios() -> None:
@@ -25,7 +26,7 @@ def test_the_studies_have_the_papers_scenarios() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_stand_ins_are_called_predicted() -> None:
-    found = gpulet_study.profiles(ATC)
+    found = gpulet.profiles(ATC)
     assert set(found.models) == set(ATC.slo_ms)
     for model in ATC.slo_ms:
         assert {p.source for p in found.of(model)} == {

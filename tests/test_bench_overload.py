@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spacetime.benchmarks import bench_overload, overload_load
+from spacetime.benchmarks import bench_overload
+from spacetime.benchmarks.overload import load as overload_load
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.plots.overload import draw_overload
 from spacetime.workload.workload import Arrival

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 from published import parvagpu
 
-from spacetime.benchmarks import bench_paris, bench_parvagpu, paris_study, record
-from spacetime.benchmarks.paris_study import ELSA, FIFS, Setting
+from spacetime.benchmarks import bench_paris, bench_parvagpu, record
+from spacetime.benchmarks.studies import paris
+from spacetime.benchmarks.studies.paris import ELSA, FIFS, Setting
 from spacetime.devices import mig
 from spacetime.errors import UnsupportedError
 from spacetime.profiles.profile import Point, Profiles
 
 
 def test_layouts_fill_the_devices() -> None:
-    counts = [len(paris_study.homogeneous(units, 4)) for units in mig.SIZES]
+    counts = [len(paris.homogeneous(units, 4)) for units in mig.SIZES]
     assert counts == [28, 12, 8, 4, 4]
     for seed in range(5):
-        assert 6 * 3 <= sum(paris_study.at_random(3, seed)) <= 7 * 3
-    assert paris_study.at_random(8, 1) == paris_study.at_random(8, 1) != paris_study.at_random(8, 2)
+        assert 6 * 3 <= sum(paris.at_random(3, seed)) <= 7 * 3
+    assert paris.at_random(8, 1) == paris.at_random(8, 1) != paris.at_random(8, 2)
 
 
 def test_one_queue_of_equal_instances_is_m_d_c() -> None:
@@ -27,11 +28,11 @@ def test_one_queue_of_equal_instances_is_m_d_c() -> None:
     points = tuple(Point("m", "a100-80gb", "mig", 7, batch, 1, 10, batch * 100) for batch in (1, 2))
     setting = Setting("m", 1, Profiles(points), sla=2, largest=1, requests=40_000)
     assert (setting.slo_ms, setting.mix) == (20, ((1, 1.0),))
-    one = paris_study.highest_rps(setting, (7,), FIFS)
+    one = paris.highest_rps(setting, (7,), FIFS)
     assert one == pytest.approx(28.8, rel=0.04)  # Erlang: (1 - rho) e^rho = 0.95
-    two = paris_study.highest_rps(setting, (7, 7), FIFS)
+    two = paris.highest_rps(setting, (7, 7), FIFS)
     assert 2 * one < two < 200  # pooling pays
-    assert paris_study.highest_rps(setting, (7, 7), ELSA) == pytest.approx(two, rel=0.05)
+    assert paris.highest_rps(setting, (7, 7), ELSA) == pytest.approx(two, rel=0.05)
 
 
 def test_elsa_is_what_makes_instances_of_several_sizes_usable(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_elsa_is_what_makes_instances_of_several_sizes_usable(tmp_path: Path) ->
 def test_a_largest_request_nobody_measured_is_refused() -> None:
     setting = Setting("bert", 1, parvagpu(), largest=4096)
     with pytest.raises(UnsupportedError, match="largest: bert has no batch of 4096"):
-        paris_study.paris(setting)
+        paris.paris(setting)
 
 
 def test_parvagpus_devices_are_those_of_its_artifact(tmp_path: Path) -> None:

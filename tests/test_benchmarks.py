@@ -12,17 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spacetime.benchmarks import (
-    bench_flops,
-    bench_models,
-    bench_proc,
-    compare,
-    lanes,
-    modes,
-    record,
-)
-from spacetime.benchmarks.booth import Keeper
-from spacetime.benchmarks.problems import PROBLEMS
+from spacetime.benchmarks import bench_flops, bench_models, bench_proc, compare, record
+from spacetime.benchmarks.driving import lanes
+from spacetime.benchmarks.driving.booth import Keeper
+from spacetime.benchmarks.flops import modes
+from spacetime.benchmarks.flops.problems import PROBLEMS
 from spacetime.demo.zoo import ZooModel
 
 WORDS = st.text('ab"{}[], ', max_size=20)

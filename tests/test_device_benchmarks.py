@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from spacetime.benchmarks import bench_partition, record
-from spacetime.benchmarks.gpu import contenders, flops, goals, models, names, ours, rig, ways
-from spacetime.benchmarks.problems import PROBLEMS
+from spacetime.benchmarks.flops.problems import PROBLEMS
+from spacetime.benchmarks.gpu import contenders, flops, models, names, ours, rig, ways
+from spacetime.benchmarks.gpu.run import goals
 from spacetime.demo.zoo import ZooModel
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 

@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 
-from spacetime.benchmarks.gpu import ahead, goals, script, steps
+from spacetime.benchmarks.gpu.run import ahead, goals, script, steps
 from spacetime.kernels import triton
 
 ROOT = Path(__file__).parent.parent
@@ -288,7 +288,7 @@ def test_a_test_that_ends_its_process_is_in_the_junit_file(tmp_path: Path) -> No
     file, junit = tmp_path / "test_it.py", tmp_path / "junit.xml"
     file.write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-c", "/dev/null", "-p", "no:cacheprovider", "-p",
-               "spacetime.benchmarks.gpu.junit", str(file)]  # fmt: skip
+               "spacetime.benchmarks.gpu.run.junit", str(file)]  # fmt: skip
     quiet = {"env": os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, "capture_output": True}
     for group in ("first", "second"):
         done = subprocess.run([*command, f"--device-junit={junit}:{group}"], check=False, **quiet)

@@ -16,16 +16,8 @@ import psutil
 import pytest
 import torch
 
-from spacetime.benchmarks.gpu import (
-    driver,
-    goals,
-    mps,
-    names,
-    probes,
-    questions,
-    summary,
-    surroundings,
-)
+from spacetime.benchmarks.gpu import driver, mps, names, probes, questions
+from spacetime.benchmarks.gpu.run import goals, summary, surroundings
 
 ROOT = Path(__file__).parent.parent
 no_device = pytest.mark.skipif(torch.cuda.is_available(), reason="a device is here")

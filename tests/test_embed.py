@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from spacetime import __version__
-from spacetime.benchmarks import capi_way
+from spacetime.benchmarks.dispatch import capi
 from spacetime.commands import embed
 
 ROOT = Path(__file__).parent.parent
@@ -210,6 +210,6 @@ def test_every_file_is_the_sources_own() -> None:
 
 @needs_cc
 def test_its_dispatch_is_measured() -> None:
-    took = capi_way.roundtrips_ns(200)
+    took = capi.roundtrips_ns(200)
     assert len(took) == 200
     assert 0 < took[0] <= took[-1]

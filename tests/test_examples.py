@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from spacetime.benchmarks import bench_embed
-from spacetime.benchmarks.embed_client import Connection
-from spacetime.benchmarks.embed_server import EXAMPLES, LIBRARIES, missing, post, serving, stop
-from spacetime.benchmarks.embed_server import four_models as read_models
+from spacetime.benchmarks.embed.client import Connection
+from spacetime.benchmarks.embed.server import EXAMPLES, LIBRARIES, missing, post, serving, stop
+from spacetime.benchmarks.embed.server import four_models as read_models
 from spacetime.errors import InvalidInput, SpacetimeError
 
 SERVERS = [*LIBRARIES]

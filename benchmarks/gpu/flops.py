@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from spacetime.benchmarks import record
-from spacetime.benchmarks.gpu import goals
+from spacetime.benchmarks.flops.problems import PROBLEMS
 from spacetime.benchmarks.gpu.names import BOUND, EAGER, OURS, STANDS_FOR, WAYS
 from spacetime.benchmarks.gpu.ours import launches as offered_by_us
 from spacetime.benchmarks.gpu.rig import (
@@ -30,8 +30,8 @@ from spacetime.benchmarks.gpu.rig import (
     rig_of,
     searched,
 )
+from spacetime.benchmarks.gpu.run import goals
 from spacetime.benchmarks.gpu.ways import Case, baselines, case_of, expected
-from spacetime.benchmarks.problems import PROBLEMS
 from spacetime.terminal.progress import track
 
 TENANTS = (2, 4, 8, 16, 32, 64, 120)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spacetime.benchmarks import record
-from spacetime.benchmarks.gpu import goals
+from spacetime.benchmarks.driving.loads import closed_loop, open_loop
 from spacetime.benchmarks.gpu.contenders import RESNET_50, Ours, rivals, tenants_of
 from spacetime.benchmarks.gpu.names import BOUND, OURS, STANDS_FOR, WAYS
 from spacetime.benchmarks.gpu.rig import (
@@ -33,7 +33,7 @@ from spacetime.benchmarks.gpu.rig import (
     rig_of,
     searched,
 )
-from spacetime.benchmarks.loads import closed_loop, open_loop
+from spacetime.benchmarks.gpu.run import goals
 from spacetime.units import SECOND
 
 TENANTS = (16,)

@@ -163,9 +163,9 @@ def _line(process: subprocess.Popen[str]) -> str:
 def _work(asked: argparse.Namespace) -> int:
     """In a process: launches one tenant's layer as ordered; prints launches a second."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started this process ends it
+    from spacetime.benchmarks.flops.problems import PROBLEMS  # noqa: PLC0415
     from spacetime.benchmarks.gpu.rig import precision, rig_of  # noqa: PLC0415 - torch
     from spacetime.benchmarks.gpu.ways import baselines, case_of  # noqa: PLC0415
-    from spacetime.benchmarks.problems import PROBLEMS  # noqa: PLC0415
 
     print("imported", flush=True)
     if not (environment := sys.stdin.readline()):

@@ -8,9 +8,9 @@ from functools import cache, partial
 import torch
 from torch import nn
 
+from spacetime.benchmarks.flops.problems import Problem
 from spacetime.benchmarks.gpu.rig import Launch
 from spacetime.benchmarks.gpu.ways import Case
-from spacetime.benchmarks.problems import Problem
 from spacetime.fusion import SlotGraph, placed, slot_graph
 from spacetime.fusion.choice.operation import SlotOperation
 from spacetime.fusion.choice.super_kernels import ways

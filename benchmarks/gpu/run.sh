@@ -12,4 +12,4 @@ export PYTHON=${PYTHON:-python3}
 export PYTHONPATH="$cd_to${PYTHONPATH:+:$PYTHONPATH}"
 # The driver reads it when a process initialises it; nothing before this line has.
 export CUDA_DEVICE_MAX_CONNECTIONS=${CUDA_DEVICE_MAX_CONNECTIONS:-32}
-exec "$PYTHON" -m spacetime.benchmarks.gpu.script "$@"
+exec "$PYTHON" -m spacetime.benchmarks.gpu.run.script "$@"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spacetime.benchmarks.flops.problems import Problem
 from spacetime.benchmarks.gpu.names import (
     BATCHED,
     BOUND,
@@ -27,7 +28,6 @@ from spacetime.benchmarks.gpu.names import (
     VMAP,
 )
 from spacetime.benchmarks.gpu.rig import Launch, Rig
-from spacetime.benchmarks.problems import Problem
 
 MOST_COMPILED = 8  # tenants: compiling a loop takes seconds for each of them
 

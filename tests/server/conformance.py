@@ -89,14 +89,14 @@ def findings(text: Text, url: str, examples: int, *options: str) -> set[Finding]
 @click.option("--examples", type=click.IntRange(1), default=200, show_default=True)
 def main(spec: Path, wheel: Path | None, examples: int) -> None:
     """Counts what every reading of SPEC finds at each server."""
-    from spacetime.benchmarks import serving_ways  # noqa: PLC0415  # tests need no benchmarks
+    from spacetime.benchmarks.serving import ways  # noqa: PLC0415  # tests need no benchmarks
 
-    servers = {"spacetime": serving_ways.ours}
+    servers = {"spacetime": ways.ours}
     if wheel is not None:
-        servers["triton"] = lambda: serving_ways.triton(wheel)
+        servers["triton"] = lambda: ways.triton(wheel)
     body = {
         "inputs": [
-            {"name": "input_0", "shape": [1, 16], "datatype": "FP32", "data": serving_ways.ROW}
+            {"name": "input_0", "shape": [1, 16], "datatype": "FP32", "data": ways.ROW}
         ]
     }
     for name, server in servers.items():

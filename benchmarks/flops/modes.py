@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import spacetime as st
-from spacetime.benchmarks import problems
-from spacetime.benchmarks.lanes import Lanes, Launch, Round, elapsed_ns
-from spacetime.benchmarks.problems import Problem
+from spacetime.benchmarks.driving.lanes import Lanes, Launch, Round, elapsed_ns
+from spacetime.benchmarks.flops import problems
+from spacetime.benchmarks.flops.problems import Problem
 from spacetime.fusion import Exported, export
 
 MODES = ("time-only", "space-only", "space-time")

@@ -1,6 +1,6 @@
 """The least a server can do: what bounds every server on this machine, with this client.
 
-python -m spacetime.benchmarks.serving_limit SECONDS ANSWER  prints its port once it listens. One
+python -m spacetime.benchmarks.serving.limit SECONDS ANSWER  prints its port once it listens. One
 thread reads requests and writes the same ANSWER (hexadecimal) to each; a batch takes SECONDS, 0 is
 no batch at all. It understands nothing, and knows what no server can: when no request is to come.
 """
@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 
-from spacetime.benchmarks.serving_toy import LARGEST_BATCH
+from spacetime.benchmarks.serving.toy import LARGEST_BATCH
 
 
 class Least:

@@ -1,4 +1,4 @@
-"""The compared model in a LitServe server: python -m spacetime.benchmarks.serving_litserve PORT"""
+"""The compared model in a LitServe server: python -m spacetime.benchmarks.serving.litserve PORT"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import litserve as ls
 import numpy as np
 
-from spacetime.benchmarks.serving_toy import BATCH_S, LARGEST_BATCH
+from spacetime.benchmarks.serving.toy import BATCH_S, LARGEST_BATCH
 
 
 class Toy(ls.LitAPI):  # type: ignore[misc]  # litserve has no types

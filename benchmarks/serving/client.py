@@ -1,6 +1,6 @@
 """A closed loop of HTTP requests over so many connections, in a process of its own.
 
-python -m spacetime.benchmarks.serving_client PORT CONNECTIONS SECONDS < REQUEST
+python -m spacetime.benchmarks.serving.client PORT CONNECTIONS SECONDS < REQUEST
 prints JSON: how many seconds of processor it took, and the sorted latencies in microseconds. The
 same client asks every server, with the request's bytes made once: one thread, one epoll, one read
 and one write a request, so that on a machine it shares with them it takes little from the servers.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import spacetime as st
-from spacetime.benchmarks.servers import Call, PoolServer, SessionServer, scripted
+from spacetime.benchmarks.driving.servers import Call, PoolServer, SessionServer, scripted
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.units import SECOND, ms_from_ns, ns_from_ms
 from spacetime.workload.workload import Arrival

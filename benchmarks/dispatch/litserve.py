@@ -10,7 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spacetime.benchmarks.server_process import READY_S, Way, first_answer, free_port, process
+from spacetime.benchmarks.driving.server_process import (
+    READY_S,
+    Way,
+    first_answer,
+    free_port,
+    process,
+)
 
 
 class Client:
@@ -33,6 +39,6 @@ class Client:
 def serving() -> Iterator[int]:
     """A server in a process of its own; its port."""
     port = free_port()
-    with process([sys.executable, "-m", "spacetime.benchmarks.litserve_noop", str(port)]):
+    with process([sys.executable, "-m", "spacetime.benchmarks.dispatch.litserve_noop", str(port)]):
         first_answer(Way(port, "/predict", b"{}"))
         yield port

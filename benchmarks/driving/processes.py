@@ -26,7 +26,7 @@ def preload(modules: Sequence[str]) -> None:
     ends them: they are born with it blocked.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["spacetime.benchmarks.booth", *modules])
+    context.set_forkserver_preload(["spacetime.benchmarks.driving.booth", *modules])
     resource_tracker.ensure_running()  # which would unblock it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

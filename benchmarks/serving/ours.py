@@ -1,13 +1,13 @@
 """Our server of the compared model, on one lane, as the others have one instance, until SIGTERM.
 
-python -m spacetime.benchmarks.serving_ours  prints the HTTP port once it answers.
+python -m spacetime.benchmarks.serving.ours  prints the HTTP port once it answers.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from spacetime.benchmarks.serving_toy import LARGEST_BATCH, WIDTH, toy
+from spacetime.benchmarks.serving.toy import LARGEST_BATCH, WIDTH, toy
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, serve
 from spacetime.session.session import Session

@@ -1,6 +1,6 @@
 """A plugin of pytest: the JUnit file is rewritten after each test, so that no end loses it.
 
--p spacetime.benchmarks.gpu.junit --device-junit=FILE:GROUP puts this run's tests in the suite GROUP
+-p spacetime.benchmarks.gpu.run.junit --device-junit=FILE:GROUP puts this run's tests in the suite GROUP
 of FILE; the other suites stay.
 """
 

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spacetime.benchmarks.loads import Outcome, closed_loop, open_loop
-from spacetime.benchmarks.processes import ProcessServer
-from spacetime.benchmarks.servers import (
+from spacetime.benchmarks.driving.loads import Outcome, closed_loop, open_loop
+from spacetime.benchmarks.driving.processes import ProcessServer
+from spacetime.benchmarks.driving.servers import (
     LoopServer,
     PoolServer,
     Server,

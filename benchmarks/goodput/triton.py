@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import triton_python_backend_utils as pb
 
-from spacetime.benchmarks.goodput_models import Compiled
+from spacetime.benchmarks.goodput.models import Compiled
 
 
 class TritonPythonModel:

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from spacetime.benchmarks.servers import Server
+from spacetime.benchmarks.driving.servers import Server
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload.workload import Arrival, Tenant, Workload

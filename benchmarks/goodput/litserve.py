@@ -17,8 +17,8 @@ import torch
 from fastapi import Body, Response
 from torch import Tensor
 
-from spacetime.benchmarks.goodput_models import LARGEST_BATCH, SHAPE, Compiled, script_path
-from spacetime.benchmarks.servers import cores
+from spacetime.benchmarks.driving.servers import cores
+from spacetime.benchmarks.goodput.models import LARGEST_BATCH, SHAPE, Compiled, script_path
 
 Question = tuple[int, Tensor]
 

@@ -1,6 +1,6 @@
 """The client process of `bench goodput`: an open loop of HTTP requests over many connections.
 
-python -m spacetime.benchmarks.goodput_client < ORDER: a JSON line `{"port", "wires", "due_ns",
+python -m spacetime.benchmarks.goodput.client < ORDER: a JSON line `{"port", "wires", "due_ns",
 "tenants", "patience_s"}`, `wires` in base 64 and by tenant. A request leaves when it is due, on a
 connection that is free or a new one; its latency counts from when it was due. `patience_s` after
 the last was due, what is open is given up. Prints `{"statuses", "latencies_ns", "late_ns"}`: a

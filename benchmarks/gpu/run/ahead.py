@@ -134,9 +134,9 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
     """Precision, model, one request, and the most samples of a launch."""
     import torch  # noqa: PLC0415
 
+    from spacetime.benchmarks.flops.problems import PROBLEMS  # noqa: PLC0415
     from spacetime.benchmarks.gpu.contenders import first_of  # noqa: PLC0415
     from spacetime.benchmarks.gpu.ours import layer_of  # noqa: PLC0415
-    from spacetime.benchmarks.problems import PROBLEMS  # noqa: PLC0415
     from spacetime.demo import zoo  # noqa: PLC0415
 
     whole, layers = CASES["models"], CASES["flops"]

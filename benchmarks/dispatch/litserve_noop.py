@@ -1,6 +1,6 @@
 """A LitServe server that does nothing, with its dynamic batching.
 
-python -m spacetime.benchmarks.litserve_noop PORT
+python -m spacetime.benchmarks.dispatch.litserve_noop PORT
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 import litserve as ls
 
-from spacetime.benchmarks.dispatch_ways import LARGEST_BATCH
+from spacetime.benchmarks.dispatch.ways import LARGEST_BATCH
 
 
 class Noop(ls.LitAPI):  # type: ignore[misc]  # litserve has no types

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from spacetime.benchmarks.lanes import Round, elapsed_ns
+from spacetime.benchmarks.driving.lanes import Round, elapsed_ns
 
 # After a parallel region the threads of an OpenMP team spin for some milliseconds before they
 # sleep. Whoever runs next on their cores would pay for that.

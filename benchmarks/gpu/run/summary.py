@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from spacetime.benchmarks.gpu import goals
 from spacetime.benchmarks.gpu.names import OURS, STANDS_FOR
-from spacetime.benchmarks.gpu.steps import JUNIT
+from spacetime.benchmarks.gpu.run import goals
+from spacetime.benchmarks.gpu.run.steps import JUNIT
 
 WIDTH = 110  # of a line
 MOST = 11_500  # characters of it all: whoever keeps the last 12,000 of the output has all of it

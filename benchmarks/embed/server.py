@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import spacetime
-from spacetime.benchmarks.server_process import free_port
+from spacetime.benchmarks.driving.server_process import free_port
 from spacetime.errors import InvalidInput
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

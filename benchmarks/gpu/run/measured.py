@@ -1,4 +1,4 @@
-"""A step of run.sh, by its function: python -m spacetime.benchmarks.gpu.measured STEP --out DIR
+"""A step of run.sh, by its function: python -m spacetime.benchmarks.gpu.run.measured STEP --out DIR
 
 Exit status 3 where the step needs a device and there is none, 4 where it needs something else that
 is not here, 1 where it failed. A rehearsal runs the smallest form that needs no device.
@@ -44,7 +44,7 @@ class NeedsDevice(UnsupportedError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a step; its status."""
-    parser = argparse.ArgumentParser(prog="python -m spacetime.benchmarks.gpu.measured")
+    parser = argparse.ArgumentParser(prog="python -m spacetime.benchmarks.gpu.run.measured")
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True)
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def environment(asked: Asked) -> int | None:
     """Builds, and meanwhile imports what later steps import, and asks what there is."""
-    from spacetime.benchmarks.gpu import surroundings  # noqa: PLC0415
+    from spacetime.benchmarks.gpu.run import surroundings  # noqa: PLC0415
 
     return surroundings.step(
         lambda facts: asked.fold("environment.json", facts), rehearse=asked.rehearse
@@ -75,7 +75,7 @@ def environment(asked: Asked) -> int | None:
 
 def compile_ahead(asked: Asked) -> int | None:
     """Compiles the kernels that the measurements will launch."""
-    from spacetime.benchmarks.gpu import ahead  # noqa: PLC0415
+    from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 
     folder = os.environ.get(PREPARED)
     facts = ahead.compile_all(Path(folder) if folder else None)
@@ -124,8 +124,8 @@ def verify(asked: Asked) -> int | None:
 
 def flops(asked: Asked) -> int | None:
     """The paper's figure: conv2_2 in fp32 for every R, then in bf16."""
-    from spacetime.benchmarks.gpu import ahead  # noqa: PLC0415
     from spacetime.benchmarks.gpu import flops as device_flops  # noqa: PLC0415
+    from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 
     small: dict[str, Any] = {"problems": ("rnn",), "tenants": (2,), "dtypes": ("fp32",)}
     whole = {**ahead.CASES["flops"], "repetitions": 9}
@@ -139,8 +139,8 @@ def flops(asked: Asked) -> int | None:
 
 def models(asked: Asked) -> int | None:
     """ResNet-50 in bf16, 16 tenants, one bucket."""
-    from spacetime.benchmarks.gpu import ahead  # noqa: PLC0415
     from spacetime.benchmarks.gpu import models as device_models  # noqa: PLC0415
+    from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 
     small: dict[str, Any] = {"models": ("tiny",), "tenants": (2,), "dtypes": ("fp32",)}
     whole = {**ahead.CASES["models"], "seconds": 2.0, "repetitions": 9}

@@ -11,14 +11,14 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from spacetime.benchmarks.server_process import (
+from spacetime.benchmarks.driving.server_process import (
     Way,
     first_answer,
     free_port,
     process,
     triton_server,
 )
-from spacetime.benchmarks.serving_toy import BATCH_S, LARGEST_BATCH, WIDTH
+from spacetime.benchmarks.serving.toy import BATCH_S, LARGEST_BATCH, WIDTH
 
 DELAY_US = 500  # for which the others' batchers may wait; ours waits as its policy decides
 ROW = [0.5] * WIDTH
@@ -31,14 +31,14 @@ _OIP_BODY = {"inputs": [_OIP], "parameters": {"binary_data_output": True}}
 @contextmanager
 def ours() -> Iterator[Way]:
     """`spacetime serve`'s server with one lane."""
-    with _announced("spacetime.benchmarks.serving_ours") as way:
+    with _announced("spacetime.benchmarks.serving.ours") as way:
         yield way
 
 
 @contextmanager
 def limit(batch_s: float) -> Iterator[Way]:
     """No server: what answers always the same after `batch_s`, as cheaply as can be."""
-    with _announced("spacetime.benchmarks.serving_limit", str(batch_s), _ANSWER.hex()) as way:
+    with _announced("spacetime.benchmarks.serving.limit", str(batch_s), _ANSWER.hex()) as way:
         yield way
 
 
@@ -46,7 +46,7 @@ def limit(batch_s: float) -> Iterator[Way]:
 def litserve() -> Iterator[Way]:
     """LitServe with its dynamic batching and one worker."""
     port = free_port()
-    command = [sys.executable, "-m", "spacetime.benchmarks.serving_litserve", str(port)]
+    command = [sys.executable, "-m", "spacetime.benchmarks.serving.litserve", str(port)]
     with process(command):
         way = Way(port, "/predict", json.dumps({"input": ROW}).encode(), b"1.5]}")
         first_answer(way)

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spacetime.benchmarks.gpu import ahead, goals, measured, summary, supervised
-from spacetime.benchmarks.gpu.steps import FILES, RESERVE_S, WHOLE_S, Setting, Step, chosen
+from spacetime.benchmarks.gpu.run import ahead, goals, measured, summary, supervised
+from spacetime.benchmarks.gpu.run.steps import FILES, RESERVE_S, WHOLE_S, Setting, Step, chosen
 from spacetime.benchmarks.replaced import replace_text
 from spacetime.errors import SpacetimeError
 

@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 
 import spacetime
-from spacetime.benchmarks.goodput_models import (
+from spacetime.benchmarks.driving.server_process import (
+    Way,
+    first_answer,
+    free_port,
+    process,
+    triton_server,
+)
+from spacetime.benchmarks.goodput.models import (
     LARGEST_BATCH,
     SLO_MS,
     TOLERANCE,
     Member,
     script_path,
     workload_path,
-)
-from spacetime.benchmarks.server_process import (
-    Way,
-    first_answer,
-    free_port,
-    process,
-    triton_server,
 )
 
 # The others drop what waited so long: Triton's best of a quarter, half and 80 % of the objective.
@@ -93,7 +93,7 @@ def triton(wheel: Path, folder: Path, members: Sequence[Member]) -> Iterator[Run
 def litserve(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
     """LitServe with an API for all tenants, a worker a core, its batching, a bound on waiting."""
     port = free_port()
-    command = [sys.executable, "-m", "spacetime.benchmarks.goodput_litserve", str(port)]
+    command = [sys.executable, "-m", "spacetime.benchmarks.goodput.litserve", str(port)]
     command += [str(folder), str(WAIT_MS / 1000), *(one.name for one in members)]
     with process(command) as running:
         ways = [
@@ -139,7 +139,7 @@ def _repository(folder: Path, members: Sequence[Member], repository: Path) -> No
         (place / "config.pbtxt").write_text(_configuration(folder, member))
         (place / "1" / "model.py").write_text(
             f"import sys\nsys.path += {paths!r}\n"
-            "from spacetime.benchmarks.goodput_triton import TritonPythonModel\n"
+            "from spacetime.benchmarks.goodput.triton import TritonPythonModel\n"
         )
 
 

@@ -1,6 +1,6 @@
 """The client process of `bench embed`: closed loops over HTTP, told what to do on its own input.
 
-python -m spacetime.benchmarks.embed_client: a line in is a window of load, `{"port",
+python -m spacetime.benchmarks.embed.client: a line in is a window of load, `{"port",
 "concurrency", "seconds", "bodies"}`; the line out is `{"elapsed_s", "latencies_ns"}` or
 `{"error"}`. It imports no torch, so it costs the server it asks little; one process asks them all.
 """
