@@ -20,8 +20,8 @@ from statistics import fmean
 from typing import Any
 
 from spacetime.benchmarks import record
-from spacetime.demo import zoo
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo import exhibits as zoo
+from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.policy import PRESETS
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant

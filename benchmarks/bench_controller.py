@@ -20,8 +20,9 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.devices import facts
-from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.controller import Controller, ControllerOptions
+from spacetime.planners.registry import planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.changing_rates import (

@@ -25,8 +25,8 @@ from spacetime.benchmarks.driving.loads import Outcome
 from spacetime.benchmarks.driving.processes import preload
 from spacetime.benchmarks.driving.servers import scripted
 from spacetime.benchmarks.gpu import models as device_models
-from spacetime.demo import zoo
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo import exhibits as zoo
+from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.terminal.progress import track
 from spacetime.units import ms_from_ns, ns_from_ms
 
@@ -85,7 +85,10 @@ def run(
     counts = tuple(tenants or ((2,) if quick else TENANTS))
     named = {"models": models, "tenants": tenants}
     result = record.header("models", seed=seed, quick=quick, chosen=named)
-    preload(["spacetime.demo.zoo.digits"] + ["spacetime.demo.zoo.photographs"] * (set(kinds) != {"digits"}))
+    preload(
+        ["spacetime.demo.zoo.digits"]
+        + ["spacetime.demo.zoo.photographs"] * (set(kinds) != {"digits"})
+    )
     rows: list[Row] = []
     for kind in track(kinds, "bench models", quiet=as_json):
         first = next(iter(zoo.load(kind, 1, seed=seed)))

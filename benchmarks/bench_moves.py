@@ -32,8 +32,9 @@ from spacetime.live.planned_session import PlannedSession
 from spacetime.live.profiler_rig import facts_name
 from spacetime.live.run import target
 from spacetime.models.loading import LiveModel
-from spacetime.plan import Plan, PlanOptions, planner
+from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.controller import ControllerOptions
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_rounds import Rounds
 from spacetime.terminal.tables import FittedTable

@@ -66,9 +66,7 @@ def _row(setting: Setting) -> dict[str, Any]:
     layout = paris.paris(setting)
     drawn = [paris.at_random(gpus, setting.seed + number) for number in range(DRAWS)]
     rps = {
-        f"{units}g fifs": paris.highest_rps(
-            setting, paris.homogeneous(units, gpus), FIFS
-        )
+        f"{units}g fifs": paris.highest_rps(setting, paris.homogeneous(units, gpus), FIFS)
         for units in HOMOGENEOUS
     }
     rps["best homogeneous"] = max(rps.values())

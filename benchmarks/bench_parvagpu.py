@@ -18,7 +18,8 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.devices.facts import device
-from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.plan import Plan, PlanOptions, require
+from spacetime.planners.registry import planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan

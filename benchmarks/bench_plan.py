@@ -16,7 +16,8 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.devices import facts
-from spacetime.plan import PlanOptions, planner, require
+from spacetime.plan import PlanOptions, require
+from spacetime.planners.registry import planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.workload.workload import Tenant, Workload

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console, RenderableType
 
-from spacetime.benchmarks.replaced import replace_text
+from spacetime.benchmarks.driving.replaced import replace_text
 from spacetime.errors import InvalidInput, UnsupportedError
 from spacetime.terminal.tables import FittedTable
 

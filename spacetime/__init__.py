@@ -62,18 +62,18 @@ _ERRORS = (
     "UnsupportedError",
 )
 _HOME = {
-    "Policy": "core",
-    "CudaFunction": "cuda_function",
+    "Policy": "policy",
+    "CudaFunction": "models.cuda.cuda_function",
     **dict.fromkeys(_ERRORS, "errors"),
-    "WorkloadError": "workload",
+    "WorkloadError": "workload.workload",
     "Fused": "fusion",
     "fuse": "fusion",
-    "PlannedSession": "planned_session",
-    "Recording": "recording",
-    "replay": "recording",
-    "Session": "session",
-    "simulate": "simulator",
-    "Tenant": "tenant",
+    "PlannedSession": "live.planned_session",
+    "Recording": "reports.recording",
+    "replay": "reports.recording",
+    "Session": "session.session",
+    "simulate": "simulation.simulator",
+    "Tenant": "session.tenant",
 }
 __all__ = list(_HOME)
 __version__ = "0.1.0"

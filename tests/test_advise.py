@@ -13,8 +13,8 @@ from test_plan_spacetime import CEILING, line, small
 from test_planners import A100, DEMANDS, point, profile_sets, tenant
 
 from spacetime.errors import InfeasibleError
-from spacetime.plan import planner
 from spacetime.planners.advise import Advice, advise
+from spacetime.planners.registry import planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.workload.workload import Workload

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spacetime.benchmarks import bench_agreement
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
 from spacetime.workload.openloop import Sent
 

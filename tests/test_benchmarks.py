@@ -17,7 +17,7 @@ from spacetime.benchmarks.driving import lanes
 from spacetime.benchmarks.driving.booth import Keeper
 from spacetime.benchmarks.flops import modes
 from spacetime.benchmarks.flops.problems import PROBLEMS
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo.exhibits import ZooModel
 
 WORDS = st.text('ab"{}[], ', max_size=20)
 SCALARS = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False)

@@ -14,8 +14,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from spacetime import demo
 from spacetime.cli import options, root
+from spacetime.demo import run as demo
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.workload.workload import WorkloadError
 

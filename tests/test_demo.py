@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacetime import demo
+from spacetime.demo import run as demo
 from spacetime.demo import trial, verdict
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.workload.openloop import Sent
 
 MS = 1_000_000
@@ -72,7 +72,8 @@ def test_interrupting_ends_with_130_and_no_traceback(tmp_path: Path, phase: str)
     # The alarm is a Ctrl-C shortly after the phase began, in whatever it is then doing.
     code = f"""
 import signal, sys
-from spacetime import cli, zoo
+from spacetime.cli import root as cli
+from spacetime.demo.zoo import exhibits as zoo
 from spacetime.demo import trial
 began = {phase}
 def interrupted(*a, **k):

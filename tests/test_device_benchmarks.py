@@ -16,7 +16,7 @@ from spacetime.benchmarks import bench_partition, record
 from spacetime.benchmarks.flops.problems import PROBLEMS
 from spacetime.benchmarks.gpu import contenders, flops, models, names, ours, rig, ways
 from spacetime.benchmarks.gpu.run import goals
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 
 Row = dict[str, Any]

@@ -12,7 +12,8 @@ from spacetime.devices import device_file, mig
 from spacetime.devices import facts as devices
 from spacetime.devices.facts import DEVICES, device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import PLANNERS, PlanOptions, check, planner
+from spacetime.plan import PlanOptions, check
+from spacetime.planners.registry import PLANNERS, planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload

@@ -56,7 +56,13 @@ class Standing:
         """bodies: what a step does whose arguments hold these words; others say `fine`."""
         real = f'exec {sys.executable} "$@"'
         cases = [f'  *"{words}"*) {body} ;;' for words, body in bodies.items()]
-        text = ['case "$*" in', f"  *gpu.script*) {real} ;;", *cases, "  *) echo fine ;;", "esac"]
+        text = [
+            'case "$*" in',
+            f"  *gpu.run.script*) {real} ;;",
+            *cases,
+            "  *) echo fine ;;",
+            "esac",
+        ]
         self._program.write_text("\n".join(["#!/bin/bash", *text, ""]))
         self._program.chmod(self._program.stat().st_mode | stat.S_IXUSR)
         return subprocess.Popen(

@@ -22,7 +22,7 @@ from spacetime.commands import embed
 ROOT = Path(__file__).parent.parent
 HEADER = ROOT / "csrc" / "capi" / "spacetime.h"
 EXAMPLE = ROOT / "examples" / "embed_c"
-LIBRARY = Path(embed.__file__).parent / "lib" / "libspacetime.so"
+LIBRARY = Path(embed.__file__).parents[1] / "lib" / "libspacetime.so"
 CC = shutil.which("cc")
 
 CONSUMER = r"""

@@ -11,7 +11,8 @@ from test_plan_paris import A100, FULL, point
 
 from spacetime.cli.root import cli
 from spacetime.errors import InfeasibleError
-from spacetime.plan import PlanOptions, check, plan_json, planner
+from spacetime.plan import PlanOptions, check, plan_json
+from spacetime.planners.registry import planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions

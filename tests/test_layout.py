@@ -6,100 +6,16 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Lower may not import higher, and modules of one row may not import each other.
-LAYERS: list[set[str]] = [
-    {"__main__"},
-    {"cli"},
-    {"cli_mig", "cli_plan", "cli_profile", "cli_run", "cli_serve", "cli_simulate"},
-    {"cli_options"},
-    {"benchmarks"},
-    {"serving"},
-    {"demo", "doctor", "live_run", "prepare", "top", "verify"},
-    {"controlled", "top_tables"},
-    {"server"},
-    {"mig_command", "planning", "profiling", "simulation", "scoreboard"},
-    {"comparison", "profiler"},
-    {"live_controller"},
-    {"planned_session", "hosted_device"},
-    {"dynamic", "guarded", "plan_report", "profiler_rig", "proven", "rate_search"},
-    {"placement", "plan_simulator", "staged_plan"},
-    {"advise", "deployment"},
-    {
-        "plot",
-        "plot_agreement",
-        "plot_compare",
-        "plot_controller",
-        "plot_cost",
-        "plot_device",
-        "plot_goodput",
-        "plot_moves",
-        "plot_overload",
-        "plot_plan",
-        "plot_serving",
-        "plot_verify",
-        "zoo",
-        "session",
-        "simulator",
-    },
-    {"explain", "plot_bench", "shares", "update"},
-    {"apart", "registry"},
-    {"tenant"},
-    {"proc"},
-    {"executor", "family", "admission", "audit"},
-    {"compiling"},
-    {"resident"},
-    {"weights"},
-    {"runner", "measure", "capture", "reference"},
-    {"exports", "program"},
-    {"confined"},
-    {"cold", "performed", "trial"},
-    {"likeness"},
-    {"cost_graph"},
-    {"fusion"},
-    {"counters", "device_file", "scenario_file", "profile_rounds", "mig_fake", "nvml"},
-    {"recording", "difference"},
-    {"mig_control", "mps"},
-    {"embed", "mps_v3"},
-    {"workload_file", "openloop", "device", "report", "timeline", "live_model"},
-    {"controller"},
-    {"plan_moves", "rate_trace"},
-    {"plan", "interference_file", "profile_import", "recorded", "cost"},
-    {"example_rows", "profile_file", "interference", "monotone"},
-    {
-        "arguments",
-        "cuda_function",
-        "modules",
-        "signature",
-        "snapshot",
-        "workload",
-        "profile",
-        "devices",
-        "mps_control",
-        "mps_probe",
-        "queues",
-        "table_file",
-    },
-    {"kernels"},
-    {"mig"},
-    {
-        "compiled_error",
-        "core",
-        "errors",
-        "interruption",
-        "interval",
-        "progress",
-        "tables",
-        "tracing",
-        "units",
-    },
-    {"_native"},
-]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+PACKAGE = ("spacetime/", "kernels/", "benchmarks/")
+MAPPED = ("kernels", "benchmarks")  # they lie beside the package and are installed into it
+MOST_FILES = 18  # Python files of a folder; the menu of benchmarks aside
 BANNED = re.compile(r"(^|[_/])(utils?|common|helpers?|misc|manager|base)(\.|/|$)")
 SLEEP = "time" + ".sleep("
 
@@ -117,24 +33,66 @@ def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [n for n in tree if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-def room(path: Path) -> str | None:
-    """The module or folder directly under the package that `path` belongs to."""
+def module_of(path: Path) -> str:
+    """The dotted name by which a file of the package is imported."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] in {"kernels", "benchmarks"}:
-        return parts[0]
-    return parts[1] if parts[0] == "spacetime" and parts[1] != "__init__" else None
+    inside = parts[0] in MAPPED
+    return ".".join([*(["spacetime"] if inside else []), *parts]).removesuffix(".__init__")
 
 
-def imported_rooms(path: Path) -> set[str]:
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its dotted name."""
+    return {module_of(p): p for p in sources(".py") if name_of(p).startswith(PACKAGE)}
+
+
+def room(path: Path) -> str | None:
+    """The folder directly under the package that `path` belongs to; None for files of no room."""
+    parts = module_of(path).split(".")
+    whole = len(parts) > 2 or path.name == "__init__.py"
+    return parts[1] if parts[0] == "spacetime" and len(parts) > 1 and whole else None
+
+
+def allowed(room: str) -> set[str]:
+    """The rooms that a room may import, as the docstring of its `__init__.py` says."""
+    said = ast.get_docstring(ast.parse((ROOT / "spacetime" / room / "__init__.py").read_text()))
+    listed = re.search(r"^May import: ([^.]*)\.", said or "", re.MULTILINE)
+    assert listed, f"spacetime/{room}/__init__.py does not say what the room may import"
+    return set(re.split(r",\s+", listed[1])) - {"nothing of the package"}
+
+
+def imports(tree: ast.AST, known: dict[str, Path]) -> set[str]:
+    """The modules of the package that the statements under `tree` import."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "spacetime":
-            found |= {alias.name for alias in node.names} & set(RANK)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spacetime."):
-            found.add((node.module or "").split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("spacetime.")}
-    return found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            within = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= within & set(known)
+            if within - set(known):
+                found.add(node.module)
+    return {name for name in found if name.split(".")[0] == "spacetime" and name in known}
+
+
+def at_import(path: Path) -> ast.Module:
+    """The statements of a file that run when it is imported: no function, nothing for types only."""
+    tree = ast.parse(path.read_text())
+    kept = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Try)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test))
+    ]
+    return ast.Module(kept, [])
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """A way from a name back to itself; empty where there is none."""
+    try:
+        tuple(TopologicalSorter(edges).static_order())
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def name_of(path: Path) -> str:
@@ -161,22 +119,66 @@ def test_the_median_function_is_short() -> None:
     assert lengths[len(lengths) // 2] <= 10
 
 
-def test_every_room_has_a_layer_and_imports_only_downward() -> None:
-    for path in sources(".py"):
+def test_a_room_imports_only_what_its_docstring_lists() -> None:
+    known = modules()
+    for path in known.values():
         own = room(path)
-        if own is None:
+        if own is None or own in MAPPED:
             continue
-        assert own in RANK, f"{own} has no layer"
-        for other in imported_rooms(path) - {own}:
-            assert RANK[own] < RANK[other], f"{name_of(path)} imports {other}"
+        used = {
+            r for name in imports(ast.parse(path.read_text()), known) if (r := room(known[name]))
+        }
+        assert used - {own} <= allowed(own), (
+            f"{name_of(path)} imports {used - {own} - allowed(own)}"
+        )
+
+
+def test_rooms_import_in_no_circle() -> None:
+    rooms = {own for path in modules().values() if (own := room(path))} - set(MAPPED)
+    assert not circle({own: allowed(own) - set(MAPPED) for own in rooms})
+
+
+def test_files_import_in_no_circle() -> None:
+    known = modules()
+    edges = {name: imports(at_import(path), known) - {name} for name, path in known.items()}
+    assert not circle(edges)
+
+
+def test_no_folder_holds_more_files_than_a_reader_takes_in() -> None:
+    counts = Counter(path.parent for path in modules().values())
+    del counts[ROOT / "benchmarks"]
+    assert max(counts.values()) <= MOST_FILES, counts.most_common(3)
+    rooms = {own for path in modules().values() if (own := room(path))} - set(MAPPED)
+    assert len(rooms) <= 20
+    files = [p for p in sources("") if p.parent == ROOT / "spacetime"]
+    assert len(files) <= 10, files
+
+
+def test_a_face_holds_no_logic() -> None:
+    for path in modules().values():
+        if path.name != "__init__.py" or path.parent == ROOT / "spacetime":
+            continue
+        if module_of(path).split(".")[1] in MAPPED:
+            continue
+        for node in ast.parse(path.read_text()).body:
+            plain = ast.Expr | ast.Import | ast.ImportFrom | ast.Assign
+            assert isinstance(node, plain), f"{name_of(path)}, line {node.lineno}"
+
+
+def test_every_folder_is_packaged() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^packages = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    assert listed
+    folders = {name for name, path in modules().items() if path.name == "__init__.py"}
+    assert set(re.findall(r'"([\w.]+)"', listed[1])) == folders
 
 
 def test_words_with_one_home() -> None:
     homes = {
         r"pybind11": ("csrc/bind/", "setup.py"),
         r"std::j?thread\b": ("csrc/rt/", "csrc/cpu/", "csrc/bind/", "tests/native/"),
-        r"\bmatplotlib\b": ("spacetime/plot", "tests/"),
-        r"\bimport click\b": ("spacetime/cli", "tests/"),
+        r"\bmatplotlib\b": ("spacetime/plots/", "tests/"),
+        r"\bimport click\b": ("spacetime/cli/", "tests/"),
         r"\bimport _native\b|spacetime\._native": (
             "spacetime/models/cuda/prepare.py",
             "spacetime/models/cuda/capture.py",
@@ -184,7 +186,7 @@ def test_words_with_one_home() -> None:
             "spacetime/devices/device.py",
             "spacetime/session/executor.py",
             "spacetime/reports/recording.py",
-            "spacetime/proc/",
+            "spacetime/processes/",
             "spacetime/devices/queues.py",
             "spacetime/models/cuda/family.py",
             "spacetime/simulation/simulator.py",

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from test_plan_spacetime import CEILING, line, small
 from test_planners import A100, DEMANDS, HAND, plan_or_refusal, point, profile_sets, tenant
 
-from spacetime.plan import Plan, PlanOptions, planner
+from spacetime.plan import Plan, PlanOptions
 from spacetime.planners.packing.bounds import explained
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.workload.workload import Workload
 

@@ -20,11 +20,11 @@ from spacetime.plan import (
     PlanOptions,
     Reason,
     check,
-    planner,
     require,
-)  # fmt: skip
+)
 from spacetime.plan.plan_json import dumps, from_json, loads, to_json
 from spacetime.plan.timing import alone_ms, cycle_ms
+from spacetime.planners.registry import planner  # fmt: skip
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from spacetime.devices.facts import cpu, device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import PlanOptions, check, planner, require
+from spacetime.plan import PlanOptions, check, require
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 

@@ -20,8 +20,9 @@ from test_planners import (
 from spacetime.devices import mig
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.plan import Plan, PlanOptions, require
 from spacetime.planners.packing.layouts import layouts
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.profiles.profile_import import gpulet
 from spacetime.workload.workload import Workload

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from test_planners import A100, plan_or_refusal
 
 from spacetime.errors import PlanError
-from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, planner
+from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check
 from spacetime.plan import require as sound
 from spacetime.plan.deployment import deploy
 from spacetime.planners.packing.fuse import fusions
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.workload.workload import Arrivals, Tenant, Workload

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from spacetime.cli.root import cli
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError
-from spacetime.plan import PLANNERS, Plan, PlanOptions, check, plan_json, planner
+from spacetime.plan import Plan, PlanOptions, check, plan_json
 from spacetime.planners.gate import MOST_GPUS
+from spacetime.planners.registry import PLANNERS, planner
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload

@@ -14,12 +14,13 @@ from published import data
 
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, check, planner
+from spacetime.plan import Plan, PlanOptions, check
 from spacetime.planners.gpulet import Gpulet, sizes_for
 from spacetime.planners.ideal import layouts
 from spacetime.planners.packing.board import Tables
 from spacetime.planners.packing.cycle import Demand, alone, saturated_rps, together
 from spacetime.planners.packing.knee import knee_of
+from spacetime.planners.registry import planner
 from spacetime.planners.self_tuning import max_min_fair, tuned_percent
 from spacetime.profiles import profile_import
 from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use

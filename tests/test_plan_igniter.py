@@ -12,9 +12,10 @@ from test_plan_gpulet import asked, profile, random_profiles, workloads
 
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, check, planner, require
+from spacetime.plan import Plan, PlanOptions, check, require
 from spacetime.planners.igniter import Igniter
 from spacetime.planners.packing.closed_form import Curve, fit
+from spacetime.planners.registry import planner
 from spacetime.profiles.interference import IGniter, Interference, Use
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload

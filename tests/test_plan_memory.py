@@ -11,9 +11,10 @@ from test_plan_check import PROFILES, part, plan, workload
 from test_planners import A100, DEMANDS, OPTIONS, PERCENT, plan_or_refusal, profile_sets, tenant
 
 from spacetime.errors import InfeasibleError
-from spacetime.plan import PLANNERS, Assignment, Plan, PlanOptions, calm, check, planner, require
+from spacetime.plan import Assignment, Plan, PlanOptions, calm, check, require
 from spacetime.plan.plan import PartitionPlan
 from spacetime.plan.timing import alone_ms
+from spacetime.planners.registry import PLANNERS, planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Workload
 

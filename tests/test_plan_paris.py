@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from spacetime.devices import mig
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, check, planner, require
+from spacetime.plan import Plan, PlanOptions, check, require
 from spacetime.plan.plan_json import dumps, loads
 from spacetime.planners.paris import Paris, curves_of, knee_batch, segments
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload, log_normal
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from test_planners import A100, DEMANDS, PAPER, SCENARIOS, plan_or_refusal, profile_sets, tenant
 
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Plan, PlanOptions, planner, require
+from spacetime.plan import Plan, PlanOptions, require
 from spacetime.planners.packing.consolidate import consolidate
+from spacetime.planners.registry import planner
 from spacetime.planners.spacetime import BESIDE, START_FROM
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Workload

@@ -16,7 +16,8 @@ from spacetime.devices.facts import cpu
 from spacetime.errors import InvalidInput, PlanError, UnsupportedError
 from spacetime.live.placement import place
 from spacetime.live.planned_session import PlannedSession
-from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, planner
+from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 

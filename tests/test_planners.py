@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import PLANNERS, Plan, PlanOptions, calm, check, planner, require
+from spacetime.plan import Plan, PlanOptions, calm, check, require
 from spacetime.plan.calmed import expected_ms
 from spacetime.plan.demand import copies, floor_rps, lower_bound, serves
 from spacetime.plan.plan_json import dumps, loads
+from spacetime.planners.registry import PLANNERS, planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 

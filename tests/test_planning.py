@@ -16,9 +16,9 @@ from spacetime.cli.plan import EXPORTS as NAMED_EXPORTS
 from spacetime.cli.plan import PLANNERS
 from spacetime.cli.profile import FORMATS
 from spacetime.cli.root import cli
-from spacetime.plan import PLANNERS as REGISTERED
 from spacetime.plan.export import EXPORTS
 from spacetime.plan.plan_json import loads
+from spacetime.planners.registry import PLANNERS as REGISTERED
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile_import import IMPORTERS
 

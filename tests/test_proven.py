@@ -10,7 +10,8 @@ from test_plan_spacetime import line, small
 from test_planners import A100
 
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Plan, PlanOptions, check, planner
+from spacetime.plan import Plan, PlanOptions, check
+from spacetime.planners.registry import planner
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.proven import proven
 

@@ -22,7 +22,8 @@ from spacetime.demo import verdict
 from spacetime.devices import doctor
 from spacetime.devices.facts import device
 from spacetime.isolation.mig_fake import FakeNvml
-from spacetime.plan import PlanOptions, planner
+from spacetime.plan import PlanOptions
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.comparison import compare
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan

@@ -14,13 +14,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from spacetime import verify
 from spacetime.cli import root
 from spacetime.devices.device import open_device
 from spacetime.errors import UnsupportedError
 from spacetime.kernels import stress_cpu
-from spacetime.verify import NotIsolated
+from spacetime.verify import certificate as verify
 from spacetime.verify.bounds import Bounds, broken
+from spacetime.verify.certificate import NotIsolated
 from spacetime.verify.cores import Cores
 from spacetime.verify.measure import Effort, Pair, Side
 

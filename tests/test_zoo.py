@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spacetime.demo import zoo
+from spacetime.demo.zoo import exhibits as zoo
 
 
 def test_digits_are_recognised_by_tenants_of_one_family() -> None:

@@ -30,7 +30,7 @@ from spacetime.benchmarks.driving.servers import (
     VmapServer,
     scripted,
 )
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.units import ms_from_ns
 
 Answer = TypeVar("Answer")

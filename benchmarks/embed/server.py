@@ -23,7 +23,7 @@ import spacetime
 from spacetime.benchmarks.driving.server_process import free_port
 from spacetime.errors import InvalidInput
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # By folder: what has to be installed, and the name people know.
 LIBRARIES = {"in_fastapi": "fastapi", "in_litserve": "litserve", "in_ray_serve": "ray"}
 NAMES = {"in_fastapi": "FastAPI", "in_litserve": "LitServe", "in_ray_serve": "Ray Serve"}

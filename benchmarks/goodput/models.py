@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spacetime.demo import zoo
+from spacetime.demo.zoo import exhibits as zoo
 
 KINDS = ("transformer", "resnet")  # in turn
 SLO_MS = 50.0  # some twenty times what one takes alone on a core

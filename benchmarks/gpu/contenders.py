@@ -22,7 +22,7 @@ from spacetime.benchmarks.gpu.names import (
     VMAP,
 )
 from spacetime.benchmarks.gpu.rig import Launch, Rig
-from spacetime.demo.zoo import ZooModel, load
+from spacetime.demo.zoo.exhibits import ZooModel, load
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.family import ResidentFamily
 

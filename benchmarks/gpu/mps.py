@@ -22,8 +22,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from spacetime.benchmarks.driving.replaced import replace_text
 from spacetime.benchmarks.gpu.names import LOOP, PROCESSES, SERIAL, STANDS_FOR, UNDER_MPS
-from spacetime.benchmarks.replaced import replace_text
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation.mps import daemon
 from spacetime.isolation.mps_control import PROGRAM

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spacetime.benchmarks.driving.replaced import replace_text
 from spacetime.benchmarks.gpu.names import QUESTIONS
-from spacetime.benchmarks.replaced import replace_text
 
 FORMAT = "spacetime.probes/1"
 NO_DEVICE = 3  # exit status of a process of probes, and of the whole, where there is no device

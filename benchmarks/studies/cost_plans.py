@@ -8,8 +8,9 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.devices.facts import A100_80
-from spacetime.plan import PlanOptions, planner
+from spacetime.plan import PlanOptions
 from spacetime.plan.check import check
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload import scenario_file
 

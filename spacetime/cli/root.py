@@ -100,7 +100,7 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
 def demo(**options: Any) -> None:
     """Run real models under three policies and compare them."""
     with import_module("spacetime.terminal.progress").working("loading PyTorch"):
-        found = import_module("spacetime.demo")
+        found = import_module("spacetime.demo.run")
     found.run(**options)
 
 
@@ -141,7 +141,7 @@ def doctor(*, as_json: bool) -> None:
 def verify(**options: Any) -> None:
     """Certify isolation: what each partition holds beside a busy neighbour."""
     with import_module("spacetime.terminal.progress").working("loading PyTorch"):
-        found = import_module("spacetime.verify")
+        found = import_module("spacetime.verify.certificate")
     found.from_options(**options)
 
 

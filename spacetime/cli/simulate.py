@@ -12,7 +12,7 @@ import click
 
 from spacetime.cli.options import FILE, OUT, OUT_FILE, Number
 from spacetime.errors import UnsupportedError
-from spacetime.plan.options import PLANNERS
+from spacetime.planners.registry import PLANNERS
 from spacetime.policy import PRESETS
 
 MOVING = ("rates", "maker", "period", "start_ms", "gpus")  # options of --controller

@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from spacetime.devices import device_file
-from spacetime.plan import PLANNERS, PlanOptions
+from spacetime.plan import PlanOptions
+from spacetime.planners.registry import PLANNERS
 from spacetime.profiles import profile_file
 from spacetime.simulation.comparison import DEMAND, Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions

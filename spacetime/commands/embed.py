@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spacetime.errors import UnsupportedError
 
-_ROOT = Path(__file__).resolve().parent
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def _folder(name: str, must_hold: str) -> Path:

@@ -18,12 +18,12 @@ from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import ProfileError, UnsupportedError
 from spacetime.plan import Plan, Planner, PlanOptions, plan_json, require
 from spacetime.plan import calm as calmed
-from spacetime.plan import planner as make
 from spacetime.plan.export import EXPORTS
 from spacetime.plan.timing import busy, loads
 from spacetime.planners.advise import Advice
 from spacetime.planners.advise import advise as right_sized
 from spacetime.planners.packing.bounds import explained
+from spacetime.planners.registry import planner as make
 from spacetime.planners.spacetime import solves
 from spacetime.profiles import interference_file, profile_file
 from spacetime.profiles.interference import Crowd, Fitted
@@ -122,7 +122,9 @@ class _Asked:
         ask = (self.load, self.points, self.facts, self.options)
         simulator = None if steady else _simulator()
         if attainment is not None:
-            proven = import_module("spacetime.simulation.proven").proven(maker, *ask, target=attainment)
+            proven = import_module("spacetime.simulation.proven").proven(
+                maker, *ask, target=attainment
+            )
             return proven.plan, self.kept(proven.worst)
         if simulator is not None and self.own and not calm:
             found = simulator.best_of(maker, *ask)

@@ -1,7 +1,7 @@
 """What a device needs compiled for its models, worked out without the device.
 
     python -m spacetime.commands.prepare work.yaml --device h200 --out kernels.json
-    python -m spacetime.commands.prepare --zoo resnet --sizes 48,84 --precision bf16 --out kernels.json
+    python -m spacetime.commands.prepare --zoo resnet --sizes 48,84 --precision bf16 --out k.json
 
 A session on the simulated device admits each model by the path of a real one and lists the kernels
 that tuning would launch; nothing is timed. `python -m spacetime.kernels.triton.ahead` compiles the
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spacetime.demo import zoo
+from spacetime.demo.zoo import exhibits as zoo
 from spacetime.errors import SpacetimeError, UnsupportedError
 from spacetime.kernels import triton
 from spacetime.kernels.triton.ahead import written

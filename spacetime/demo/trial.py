@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spacetime.demo.zoo import ZooModel, one_thread
+from spacetime.demo.zoo.exhibits import ZooModel, one_thread
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.units import MS, SECOND

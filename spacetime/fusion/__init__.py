@@ -2,6 +2,9 @@
 
 fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=(x,))
 y = fused(batch, index=torch.tensor([2, 0, 2]))      # row s with the weights of index[s]
+
+May import: kernels.
+Start with `fused.py`.
 """
 
 from __future__ import annotations

@@ -123,8 +123,9 @@ def granted_sms(
     most: how many were asked for; more is an error. Raises MpsError where the process runs without
     MPS, which CUDA does silently, and UnsupportedError where there is no driver.
     """
-    command = [sys.executable, "-m", "spacetime.isolation.mps_probe", *([library] if library else [])]
-    package = str(Path(__file__).parent.parent)
+    probe = [sys.executable, "-m", "spacetime.isolation.mps_probe"]
+    command = [*probe, *([library] if library else [])]
+    package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True,

@@ -1,4 +1,6 @@
-"""What this process was granted, by CUDA's driver: python -m spacetime.isolation.mps_probe [LIBRARY]
+"""What this process was granted, by CUDA's driver.
+
+python -m spacetime.isolation.mps_probe [LIBRARY]
 
 Prints {"sms": ..., "mps": ...} for its first device. Under MPS the number of SMs is the client's
 share. Run as a process of its own, because the driver reads its variables once.

@@ -16,8 +16,8 @@ from spacetime.devices import facts as devices
 from spacetime.errors import ClosedError, SpacetimeError, UnsupportedError
 from spacetime.live.planned_session import Moved, PlannedSession
 from spacetime.plan import Plan, PlanOptions
-from spacetime.plan import planner as make
 from spacetime.plan.controller import Cause, Controller, ControllerOptions, Outcome, Seen
+from spacetime.planners.registry import planner as make
 from spacetime.profiles.profile import Profiles
 from spacetime.units import SECOND
 from spacetime.workload.workload import Workload

@@ -29,7 +29,7 @@ from spacetime.live.controller_thread import LiveController, summary
 from spacetime.live.planned_session import LEAST_BATCH, PlannedSession
 from spacetime.models.loading import LiveModel, live_models, tried
 from spacetime.plan import Plan, PlanOptions
-from spacetime.plan import planner as make
+from spacetime.planners.registry import planner as make
 from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
 from spacetime.session.session import Session

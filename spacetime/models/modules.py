@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from spacetime.errors import InvalidInput, reason_of
+from spacetime.fusion.graph.training import is_exported, part_in_training
 
 CPU = torch.device("cpu")
 _MODES = ("train", "training", "is_training", "use_input_stats")  # of operators: true in training
@@ -39,7 +40,7 @@ def served(tenant: str, given: Any) -> nn.Module:
         expected = f"initialised (call super().__init__() first in {_kind(model)}.__init__)"
         raise InvalidInput(tenant, "model", expected, "a module that is not") from None
     for path, part in parts.items():
-        if _exported(part):
+        if is_exported(part):
             _check_graph(tenant, path, part)
     if (path := part_in_training(model)) is not None:
         _refuse_training(tenant, path, parts[path])
@@ -75,30 +76,12 @@ def copied(tenant: str, model: nn.Module, device: torch.device | None = None) ->
         raise InvalidInput(tenant, "model", expected, got) from why
 
 
-def _exported(part: nn.Module) -> bool:
-    """Whether torch.export made it: its flag says nothing, and eval() is refused."""
-    return isinstance(part, fx.GraphModule) and bool({"train", "eval"} & set(vars(part)))
-
-
 def _check_graph(tenant: str, path: str, part: nn.Module) -> None:
     operator = _in_training(part)
     if operator is not None:
         expected = "exported in eval mode (call eval() on it before torch.export.export)"
         got = f"training mode in {path or 'the model itself'}: {operator}"
         raise InvalidInput(tenant, "model", expected, got)
-
-
-def part_in_training(model: nn.Module) -> str | None:
-    """Where a part of the model, by path, is in training mode; its flag is all there is to see.
-
-    What torch.export made is left out, and quantised parts, which only have one mode.
-    """
-    fixed = [path for path, part in model.named_modules() if _exported(part) or _is_quantised(part)]
-    for path, part in model.named_modules():
-        within = any(not f or path == f or path.startswith(f"{f}.") for f in fixed)
-        if not within and getattr(part, "training", False):  # frozen TorchScript has no flag
-            return str(path)
-    return None
 
 
 def _refuse_training(tenant: str, path: str, part: nn.Module) -> None:
@@ -117,12 +100,6 @@ def _in_training(graph: Any) -> str | None:
         if any((given | node.kwargs).get(name) is True for name in _MODES):
             return str(node.target)
     return None
-
-
-def _is_quantised(part: nn.Module) -> bool:
-    """Whether it has no training mode, though it is made with the flag up."""
-    home = type(part).__module__
-    return home.startswith("torch.ao.nn.") and "quantized" in home.split(".")
 
 
 def _check_tensors(tenant: str, model: nn.Module) -> None:

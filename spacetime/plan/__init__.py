@@ -1,6 +1,9 @@
-"""Planners: from profiles, rates and objectives to partitions, batches and routes. No I/O.
+"""Plans: what a plan is, whether it holds, how it is written, and how one becomes the next. No I/O.
 
-Every planner is a pure function behind one Protocol, `check` judges the plans of all.
+Planners, which make them, are in `planners/`; `check` judges the plans of all.
+
+May import: devices, profiles, workload.
+Start with `plan.py`, what a plan is; `check.py` judges it.
 """
 
 from __future__ import annotations
@@ -9,10 +12,8 @@ from spacetime.plan.calmed import calm as calm
 from spacetime.plan.check import Violation as Violation
 from spacetime.plan.check import check as check
 from spacetime.plan.check import require as require
-from spacetime.plan.options import PLANNERS as PLANNERS
 from spacetime.plan.options import Planner as Planner
 from spacetime.plan.options import PlanOptions as PlanOptions
-from spacetime.plan.options import planner as planner
 from spacetime.plan.plan import Assignment as Assignment
 from spacetime.plan.plan import GpuPlan as GpuPlan
 from spacetime.plan.plan import PartitionPlan as PartitionPlan
@@ -20,6 +21,6 @@ from spacetime.plan.plan import Plan as Plan
 from spacetime.plan.plan import Reason as Reason
 
 __all__ = [
-    "PLANNERS", "Assignment", "GpuPlan", "PartitionPlan", "Plan", "PlanOptions", "Planner",
-    "Reason", "Violation", "calm", "check", "planner", "require",
+    "Assignment", "GpuPlan", "PartitionPlan", "Plan", "PlanOptions", "Planner",
+    "Reason", "Violation", "calm", "check", "require",
 ]  # fmt: skip

@@ -13,13 +13,14 @@ from typing import Any
 
 from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Plan, Planner, PlanOptions, planner
+from spacetime.plan import Plan, Planner, PlanOptions
 from spacetime.plan.demand import copies, usable
 from spacetime.plan.memory import holding
 from spacetime.plan.plan import PartitionPlan
 from spacetime.plan.timing import busy, loads
 from spacetime.planners.baselines import whole
 from spacetime.planners.packing.bounds import explained
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 

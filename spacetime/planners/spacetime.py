@@ -18,7 +18,7 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan.check import check
 from spacetime.plan.demand import lower_bound
 from spacetime.plan.memory import holding
-from spacetime.plan.options import Planner, PlanOptions, planner
+from spacetime.plan.options import Planner, PlanOptions
 from spacetime.plan.plan import Plan, Reason
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import require_gpus
@@ -26,6 +26,7 @@ from spacetime.planners.packing.bounds import explained
 from spacetime.planners.packing.consolidate import consolidate
 from spacetime.planners.packing.fuse import fusions
 from spacetime.planners.packing.little import shared
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.workload.workload import Workload
 

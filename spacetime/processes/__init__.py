@@ -3,4 +3,7 @@
 The launching side: `lanes` chooses a lane's child process for each launch, `keeper` starts, watches
 and replaces them, `roster` tells each of every tenant once; `family` is what tenants see. The other
 side: `child`. Between them: `wire`, launches in shared memory; `packed`, models.
+
+May import: devices, fusion, models, reports.
+Start with `lanes.py`.
 """

@@ -1,4 +1,4 @@
-"""The process of one lane: python -m spacetime.processes.child, started by `process`, never by hand.
+"""The process of one lane, `spacetime.processes.child`: `process` starts it, never a person.
 
 The main thread takes models and leaves from a socket, whose end is this process's end; a second
 thread serves launches exactly as a lane's thread of a session does, with the same families and

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Plan, PlanOptions, check, planner
+from spacetime.plan import Plan, PlanOptions, check
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, stranded_units

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import spacetime as st
 from spacetime import _native
-from spacetime.demo import zoo
+from spacetime.demo.zoo import exhibits as zoo
 
 pytestmark = pytest.mark.gpu
 WORST = {"fp32": 1e-3, "tf32": 5e-2, "bf16": 1e-1}  # of the largest answer

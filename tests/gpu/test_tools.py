@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from spacetime import _native, verify
+from spacetime import _native
 from spacetime.devices import doctor
+from spacetime.verify import certificate as verify
 from spacetime.verify.bounds import Bounds
 
 pytestmark = pytest.mark.gpu

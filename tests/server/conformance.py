@@ -94,11 +94,7 @@ def main(spec: Path, wheel: Path | None, examples: int) -> None:
     servers = {"spacetime": ways.ours}
     if wheel is not None:
         servers["triton"] = lambda: ways.triton(wheel)
-    body = {
-        "inputs": [
-            {"name": "input_0", "shape": [1, 16], "datatype": "FP32", "data": ways.ROW}
-        ]
-    }
+    body = {"inputs": [{"name": "input_0", "shape": [1, 16], "datatype": "FP32", "data": ways.ROW}]}
     for name, server in servers.items():
         with server() as way:
             for reading, options in READINGS.items():

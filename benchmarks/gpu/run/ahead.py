@@ -1,8 +1,8 @@
 """What a device's machine need not do itself: prepared elsewhere, carried there, and used there.
 
-The one seam to admission's compiler: `spacetime.commands.prepare` lists on the simulated device the kernels
-that a session tunes among, and `kernels.triton.ahead` compiles a list in processes. A version that
-lacks them says so, and compiles at admission.
+The one seam to the compiler of kernels: `spacetime.commands.prepare` lists on the simulated device
+the kernels that a session tunes among, and `kernels.triton.ahead` compiles a list in processes. A
+version that lacks them says so, and compiles at admission.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from spacetime.benchmarks.replaced import replace_text
+from spacetime.benchmarks.driving.replaced import replace_text
 from spacetime.errors import SpacetimeError, UnsupportedError
 
 FORMAT = "spacetime.prepared/1"
@@ -96,7 +96,11 @@ def _or_refused(verb: Callable[[Path], Facts], file: Path) -> Facts:
     try:
         return verb(file)
     except ModuleNotFoundError as why:
-        if why.name not in {"spacetime.commands.prepare", "spacetime.kernels.triton.ahead", "triton"}:
+        if why.name not in {
+            "spacetime.commands.prepare",
+            "spacetime.kernels.triton.ahead",
+            "triton",
+        }:
             raise
         return {"refused": f"no {why.name} here: kernels are compiled at admission"}
     except (SpacetimeError, ValueError) as why:
@@ -137,7 +141,7 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
     from spacetime.benchmarks.flops.problems import PROBLEMS  # noqa: PLC0415
     from spacetime.benchmarks.gpu.contenders import first_of  # noqa: PLC0415
     from spacetime.benchmarks.gpu.ours import layer_of  # noqa: PLC0415
-    from spacetime.demo import zoo  # noqa: PLC0415
+    from spacetime.demo.zoo import exhibits as zoo  # noqa: PLC0415
 
     whole, layers = CASES["models"], CASES["flops"]
     for name in layers["dtypes"]:

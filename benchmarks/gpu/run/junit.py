@@ -1,7 +1,7 @@
 """A plugin of pytest: the JUnit file is rewritten after each test, so that no end loses it.
 
--p spacetime.benchmarks.gpu.run.junit --device-junit=FILE:GROUP puts this run's tests in the suite GROUP
-of FILE; the other suites stay.
+-p spacetime.benchmarks.gpu.run.junit --device-junit=FILE:GROUP puts this run's tests in the suite
+GROUP of FILE; the other suites stay.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from spacetime.benchmarks.replaced import replace_text
+from spacetime.benchmarks.driving.replaced import replace_text
 
 OPTION = "--device-junit"
 _MOST = 2000  # characters of a failure that are kept

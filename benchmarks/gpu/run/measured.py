@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spacetime.benchmarks.replaced import replace_text
+from spacetime.benchmarks.driving.replaced import replace_text
 from spacetime.errors import SpacetimeError, UnsupportedError
 
 NO_DEVICE, NOT_HERE = 3, 4
@@ -106,7 +106,7 @@ def partition(asked: Asked) -> int | None:
 
 def verify(asked: Asked) -> int | None:
     """The isolation certificate; rehearsed on two cores, where there are two."""
-    from spacetime import verify as certificate  # noqa: PLC0415
+    from spacetime.verify import certificate  # noqa: PLC0415
 
     few = {"rounds": 1, "launches": 5, "probe": ("compute",), "stressor": ("compute",)}
     options: dict[str, Any] = few if asked.rehearse else {"rounds": 2, "launches": 50}

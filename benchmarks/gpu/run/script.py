@@ -21,16 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spacetime.benchmarks.driving.replaced import replace_text
 from spacetime.benchmarks.gpu.run import ahead, goals, measured, summary, supervised
 from spacetime.benchmarks.gpu.run.steps import FILES, RESERVE_S, WHOLE_S, Setting, Step, chosen
-from spacetime.benchmarks.replaced import replace_text
 from spacetime.errors import SpacetimeError
 
 FORMAT = "spacetime.device-run/1"
 STATUSES = {0: "ok", measured.NO_DEVICE: "needs a device", measured.NOT_HERE: "not here"}
 FAILED = {"FAILED", "limit", "crashed", "no time"}
 PROGRAMS = ("/usr/local/nvidia/bin", "/usr/local/cuda/bin", "/usr/lib/nvidia", "/opt/nvidia/bin")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LEAST_S = 2.0  # a step with less is not begun
 
 

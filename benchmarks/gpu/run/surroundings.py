@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 IMPORTS = ("torch", "cupy", "triton", "transformers", "sklearn")  # read from disk while it builds
 PACKAGES = ("torch", "triton", "cupy-cuda13x", "numba-cuda", "transformers", "numpy", "pytest")
 NO_DEVICE = 3

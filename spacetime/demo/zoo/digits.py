@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spacetime.demo.zoo import ZooModel, one_thread
+from spacetime.demo.zoo.exhibits import ZooModel, one_thread
 
 CLASSES = 10
 HELD_OUT = 360

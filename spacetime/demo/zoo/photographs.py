@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from spacetime.demo.zoo import ZooModel
+from spacetime.demo.zoo.exhibits import ZooModel
 
 SIDE = 64
 CLASSES = 100

@@ -21,10 +21,10 @@ from torch.utils import _pytree as pytree
 
 from spacetime.errors import CannotExport
 from spacetime.fusion.graph.confine import confined, shell
+from spacetime.fusion.graph.training import part_in_training
 from spacetime.fusion.indexes.table import ASSERT, base_name
 from spacetime.fusion.tracing import tracing, unprinted
 from spacetime.fusion.watched import raising
-from spacetime.models.modules import part_in_training
 
 
 @dataclass(frozen=True, slots=True)

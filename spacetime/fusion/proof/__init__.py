@@ -1,7 +1,7 @@
 """The proof that a model keeps the samples of a batch apart, from its graph.
 
-May import: fusion's graphs and layouts. Start reading in walk.py; the rules by kind of operation
-are in shapes.py, indexing.py and computing.py.
+Start with `walk.py`; the rules by kind of operation are in `shapes.py`, `indexing.py` and
+`computing.py`.
 """
 
 from __future__ import annotations

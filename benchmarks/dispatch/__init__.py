@@ -1,0 +1,1 @@
+"""What `bench dispatch` compares: the ways from a caller to a lane and back."""

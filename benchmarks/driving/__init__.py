@@ -1,0 +1,1 @@
+"""What several benchmarks need: load, server processes, interleaved rounds, whole files."""

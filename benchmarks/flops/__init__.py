@@ -1,0 +1,1 @@
+"""The problems of `bench flops`, and the ways to run them."""

@@ -1,0 +1,1 @@
+"""The models, servers and client of `bench goodput`."""

@@ -1,0 +1,1 @@
+"""The papers' set-ups, as workloads and profiles."""
