@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} none=5
 unset PYTHONDONTWRITEBYTECODE  # hundreds of processes import the package
 
-"$python" -m pytest -n "${WORKERS:-2}" --dist loadfile --turn beside "$@"
+"$python" -m pytest -n "${WORKERS:-2}" --dist loadfile --max-worker-restart 0 \
+  --turn beside "$@"
 beside=$?
 [ $beside -le 1 ] || [ $beside -eq $none ] || exit $beside  # interrupted, or ended by -x
 
