@@ -9,11 +9,12 @@ SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/sources.txt c
 demo: env
 	$(BIN)/spacetime demo $(ARGS)
 
+# In two processes, then those that need the machine to themselves; ARGS go to pytest in both.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	PYTHON=$(BIN)/python tests/run.sh $(ARGS)
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu and not driver" $(ARGS)
+	PYTHON=$(BIN)/python tests/run.sh -m "not gpu and not driver" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

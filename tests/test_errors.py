@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 
 import spacetime as st
@@ -107,15 +108,6 @@ def test_what_another_library_raised_may_be_impossible_to_rebuild() -> None:
         assert str(got) == str(st.ModelError("t", cause))
         assert str(got.cause) == f"{type(cause).__name__}: {cause}"
         assert copy.deepcopy(st.ModelError("t", cause)).cause is cause
-
-
-def refused(name: str) -> None:
-    raise {
-        "memory": st.OutOfMemory("t", 10, 5, "the device"),
-        "lane": st.LaneLost(3, "it fell"),
-        "input": st.InvalidInput("t", "slo_ms", "a positive number", "-1"),
-        "model": st.ModelError("t", ZeroDivisionError("by zero")),
-    }[name]
 
 
 def test_an_error_leaves_a_process_pool_as_itself() -> None:

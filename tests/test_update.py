@@ -85,7 +85,7 @@ def test_what_cannot_be_copied_is_used_as_it_is() -> None:
         same(tenant(X), want)
 
 
-@pytest.mark.parametrize("make", [*MAKERS, BranchLevel], ids=str)
+@pytest.mark.parametrize("make", [*MAKERS, BranchLevel], ids=lambda make: make.__name__)
 def test_an_update_brings_all_of_the_new_weights(
     session: st.Session, make: Callable[[int], nn.Module]
 ) -> None:

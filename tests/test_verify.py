@@ -27,6 +27,7 @@ from spacetime.verify.measure import Effort, Pair, Side
 LITTLE = 2**20  # bytes of an operand
 SIDE = Side(100.0, 500.0, 510.0)
 GOOD = Pair(0, 1, "compute", "memory", SIDE, SIDE, 0.99, 1.0, 1.1, 0.98, 50, 0)
+pytestmark = pytest.mark.alone  # it is about what other work does to the caches and to time
 ALLOWED = sorted(os.sched_getaffinity(0))
 two_cores = pytest.mark.skipif(len(ALLOWED) < 2, reason="isolation is between two cores")
 

@@ -14,12 +14,16 @@ from spacetime.devices.device import Device, open_device
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.capture import Capturer, capturer_of
 
-# A kernel that is loaded on its first launch would wait for one that spins, as latches do. Read by
-# the driver when it is initialised, like the number of queues that open_device() asks for.
-os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
-
 NAME = "cuda:0"
 BLOCKS_AN_SM = 4  # of a kernel that notes where it runs: no SM is left out
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where tests of a device will run, and nowhere else, modules are loaded eagerly: a kernel
+    that is loaded on its first launch would wait for one that spins, as latches do. The driver
+    reads it when it is initialised, like the number of queues that open_device() asks for."""
+    if any(each.get_closest_marker("gpu") for each in session.items):
+        os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,7 @@ class Load(threading.Thread):
         self._connection.close()
 
 
+@pytest.mark.alone  # the rise is what this machine answers a second
 def test_a_rise_moves_the_plan_while_every_request_is_answered(workload: Path) -> None:
     with running(workload, *watched(workload)) as served:
         first = served.metrics()
