@@ -75,7 +75,7 @@ def imports(tree: ast.AST, known: dict[str, Path]) -> set[str]:
 
 
 def at_import(path: Path) -> ast.Module:
-    """The statements of a file that run when it is imported: no function, nothing for types only."""
+    """The statements that run when a file is imported: no function, nothing for types only."""
     tree = ast.parse(path.read_text())
     kept = [
         node
@@ -125,9 +125,8 @@ def test_a_room_imports_only_what_its_docstring_lists() -> None:
         own = room(path)
         if own is None or own in MAPPED:
             continue
-        used = {
-            r for name in imports(ast.parse(path.read_text()), known) if (r := room(known[name]))
-        }
+        found = imports(ast.parse(path.read_text()), known)
+        used = {r for name in found if (r := room(known[name]))}
         assert used - {own} <= allowed(own), (
             f"{name_of(path)} imports {used - {own} - allowed(own)}"
         )

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from spacetime import Recording, replay
+from spacetime.commands.run import from_options
 from spacetime.errors import InvalidInput, ModelError, PlanError
-from spacetime.live.run import from_options
 from spacetime.units import SECOND
 from spacetime.workload import workload_file
 

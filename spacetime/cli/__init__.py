@@ -1,7 +1,7 @@
 """The `spacetime` command: each command's options and its help. Help is instant, so that only
 click is imported here.
 
-May import: errors, interruption, version.
+May import: planners, workload.
 Start with `root.py`, which gathers the commands; `plan.py` holds the options of `spacetime plan`,
 and so on. What a command then does is in `commands/`, in a file of the same name.
 """

@@ -48,4 +48,4 @@ def run(**options: Any) -> None:
 
     Models are package.module:factory. Ctrl-C ends it with the report so far, and exit status 130.
     """
-    import_module("spacetime.live.run").from_options(**options)
+    import_module("spacetime.commands.run").from_options(**options)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from spacetime.commands.tables import percent, tenants_table
 from spacetime.devices import device_file
-from spacetime.errors import PlanError
-from spacetime.plan import Plan, plan_json
+from spacetime.plan.plan_json import read_plan
 from spacetime.policy import Policy
 from spacetime.profiles import profile_file
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
@@ -21,17 +20,6 @@ from spacetime.terminal.progress import working
 from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import workload_file
-
-
-def read_plan(path: Path) -> Plan:
-    """A plan file. Raises PlanError, one line `file: field: what it must be`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path}: must be UTF-8 text") from error
-    return plan_json.loads(text, where=str(path))
 
 
 def from_options(
@@ -114,22 +102,6 @@ def show(report: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-def tenants_table(report: Mapping[str, Any]) -> FittedTable:
-    """A row a tenant of a report, of a run or a simulation."""
-    rows = []
-    for name, row in report["tenants"].items():
-        latency, batch = row["latency_ms"], row["mean_batch"]
-        rows.append((
-            name, f"{row['slo_ms']:g}", f"{row['offered']:,}",
-            f"{sum(row['dropped'].values()):,}", percent(row["attainment"]),
-            f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
-            f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
-        ))  # fmt: skip
-    heads = ("tenant", "SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms",
-             "req/s", "batch")  # fmt: skip
-    return FittedTable(heads, rows, words=("tenant",))
-
-
 def _partitions(report: dict[str, Any]) -> FittedTable:
     rows = []
     for row in report["partitions"]:
@@ -141,8 +113,3 @@ def _partitions(report: dict[str, Any]) -> FittedTable:
         ))  # fmt: skip
     heads = ("gpu", "partition", "size", "procs", "busy", "idle units", "batch")
     return FittedTable(heads, rows, words=("partition", "size"))
-
-
-def percent(fraction: float | None) -> str:
-    """Two places, a dash for what was not measured."""
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"

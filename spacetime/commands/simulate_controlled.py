@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime.commands.simulate import read_plan
 from spacetime.devices import device_file
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Seen
+from spacetime.plan.plan_json import read_plan
 from spacetime.planners.registry import planner
 from spacetime.policy import Policy
 from spacetime.profiles import profile_file

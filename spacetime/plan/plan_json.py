@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from spacetime.errors import PlanError
@@ -173,3 +174,14 @@ def _number(place: str, value: Any) -> float:
     if not is_number or not 0 <= value <= sys.float_info.max:  # nor is NaN
         raise PlanError(f"{place}: must be a number from 0, got {value!r:.40}")
     return value  # type: ignore[no-any-return]
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan file. Raises PlanError, one line `file: field: what it must be`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: must be UTF-8 text") from error
+    return loads(text, where=str(path))
