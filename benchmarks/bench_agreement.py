@@ -86,7 +86,7 @@ def run(
             for policy in policies or PRESETS
         ]
     result |= {"goals": GOALS, "seconds": seconds, "rows": rows}
-    record.publish(result, [shown(rows)], out=out, as_json=as_json, plots="plot_agreement")
+    record.publish(result, [shown(rows)], out=out, as_json=as_json, plots="agreement")
     return result
 
 

@@ -71,7 +71,7 @@ def run(
              f"partitions serve after {start_ms:g} ms")  # fmt: skip
     shown = record.table(title, HEADS, lines)
     record.publish(result, [shown, verdict(result["rows"])], out=out, as_json=as_json,
-                   plots="plot_controller")  # fmt: skip
+                   plots="controller")  # fmt: skip
     return result
 
 

@@ -89,7 +89,7 @@ def run(
             profiles, lambda p: by_name[p.model].predicted_us(p, left_out[p.model])
         )
     result["goal"], result["met"] = GOAL, result["median_left_out"] <= GOAL
-    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_cost")
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="cost")
     return result
 
 

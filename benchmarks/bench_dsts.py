@@ -51,7 +51,7 @@ def run(
     result["error"] = {of: _means(result["rows"], of) for of in ("off", "left_out")}
     result["gains"] = {mode: _gain(mode, constants) for mode in MODES[1:]}
     result["met"] = max(result["error"]["off"].values()) <= GOAL
-    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_cost")
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="cost")
     return result
 
 

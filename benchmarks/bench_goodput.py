@@ -86,7 +86,7 @@ def run(
         **asdict(size), "kinds": KINDS, "slo_ms": SLO_MS, "told_ms": TOLD_MS, "wait_ms": WAIT_MS,
         "largest_batch": LARGEST_BATCH, "fleets": fleets,
     }  # fmt: skip
-    record.publish(result, shown(result), out=out, as_json=as_json, plots="plot_goodput")
+    record.publish(result, shown(result), out=out, as_json=as_json, plots="goodput")
     return result
 
 

@@ -46,7 +46,7 @@ def run(
     result["studies"] = [_study(each, options, quick=quick, seed=seed) for each in STUDIES.values()]
     result["rates"] = _rates(options, quick=quick)
     result["knees"] = _knees(options, quick=quick, seed=seed)
-    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_plan")
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="planning")
     return result
 
 

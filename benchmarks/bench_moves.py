@@ -76,7 +76,7 @@ def run(
         "requests": len(arrivals), "peak_devices": _devices(load.with_rates(peak), points),
         "rows": rows,
     }  # fmt: skip
-    record.publish(result, [shown(result)], out=out, as_json=as_json, plots="plot_moves")
+    record.publish(result, [shown(result)], out=out, as_json=as_json, plots="moves")
     return result
 
 

@@ -67,7 +67,7 @@ def run(
         "timeouts": timeouts(hold_s, timeout_s), "priority": priority(100 if quick else 2000),
     }  # fmt: skip
     result["goals"] = goals(result)
-    record.publish(result, shown(result), out=out, as_json=as_json, plots="plot_overload")
+    record.publish(result, shown(result), out=out, as_json=as_json, plots="overload")
     return result
 
 

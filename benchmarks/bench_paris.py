@@ -57,7 +57,7 @@ def run(
     with ThreadPoolExecutor() as pool:
         result["rows"] = list(pool.map(_row, settings[-2:] if quick else settings))
     result["order"] = [_held(result["rows"], *pair) for pair in ORDER]
-    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_plan")
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="planning")
     return result
 
 

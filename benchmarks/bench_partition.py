@@ -61,7 +61,7 @@ def run(
         result["rows"].append(_row(ladder, units, repetitions))
         if out is not None:
             record.save(result, out)
-    plots = "plot_device" if picture else None
+    plots = "device" if picture else None
     record.publish(result, _tables(result), out=out, as_json=as_json, plots=plots)
     return result
 

@@ -60,7 +60,7 @@ def run(
         for way in ways
         for place, load in enumerate(loads.items())
     ]
-    record.publish(result, _tables(result), out=out, as_json=as_json, plots="plot_plan")
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="planning")
     return result
 
 

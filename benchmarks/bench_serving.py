@@ -63,7 +63,7 @@ def run(
         [shown(rows), *(f"{name}: {why}" for name, why in result["missing"].items())],
         out=out,
         as_json=as_json,
-        plots="plot_serving",
+        plots="serving",
     )
     return result
 

@@ -138,11 +138,12 @@ def publish(
     *,
     out: Path | None,
     as_json: bool,
-    plots: str | None = "plot_bench",
+    plots: str | None = "bench",
 ) -> None:
     """Prints the record, as JSON or as tables; saves it and its picture where `out` is given.
 
-    plots: the module that draws it, by a function `draw_<topic>`; None draws no picture.
+    plots: the module of `spacetime.plots` that draws it, by a function `draw_<topic>`; None draws
+    no picture.
     """
     if as_json:
         print(json.dumps(record))
@@ -156,7 +157,7 @@ def publish(
     if plots is not None:
         wrote.append(wrote[0].with_suffix(".png"))
         # Imported here: drawing needs an optional package that measuring does not.
-        draw = getattr(import_module(f"spacetime.{plots}"), f"draw_{record['topic']}")
+        draw = getattr(import_module(f"spacetime.plots.{plots}"), f"draw_{record['topic']}")
         draw(record, wrote[1])
     if not as_json:
         print("wrote", " and ".join(map(str, wrote)))

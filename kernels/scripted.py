@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from spacetime.fusion.tracing import tracing
+from .tracing import tracing
 
 F = TypeVar("F", bound=Callable[..., object])
 

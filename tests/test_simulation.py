@@ -70,7 +70,7 @@ BLOCKED = """
 import sys
 for name in ("torch", "matplotlib", "scipy", "cupy", "triton"):
     sys.modules[name] = None
-from spacetime.cli import main
+from spacetime.cli.root import main
 main()
 """
 

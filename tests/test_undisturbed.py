@@ -16,7 +16,7 @@ from models import mlp
 from torch import Tensor, nn
 
 import spacetime as st
-from spacetime.fusion.tracing import tracing, undisturbed, unprinted
+from spacetime.kernels.tracing import tracing, undisturbed, unprinted
 
 ROWS = torch.randn(2, 6, generator=torch.Generator().manual_seed(1))
 

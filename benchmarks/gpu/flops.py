@@ -93,7 +93,7 @@ def run(
                 result["fault"] = f"{name}, R={count}, {dtype}: {str(fault).splitlines()[0]}"
                 break
     result["clocks_after"] = clocks()
-    plots = "plot_device" if picture else None
+    plots = "device" if picture else None
     record.publish(_judged(result), _tables(result), out=out, as_json=as_json, plots=plots)
     if "fault" in result:
         raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")

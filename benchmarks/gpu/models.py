@@ -114,7 +114,7 @@ def run(
     on = "fake:h200" if dry_run else device
     _measure_all(result, cases, rig, effort, device=on, out=out)
     result["clocks_after"] = clocks()
-    plots = "plot_device" if picture else None
+    plots = "device" if picture else None
     record.publish(_judged(result), _tables(result), out=out, as_json=as_json, plots=plots)
     if "fault" in result:
         raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")

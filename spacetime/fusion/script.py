@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from spacetime.fusion.tracing import tracing
 from spacetime.kernels import onednn
 from spacetime.kernels.slots import locate, run_of
+from spacetime.kernels.tracing import tracing
 
 WARM_UPS, ROUNDS = 2, 4  # TorchScript optimises during its first calls
 

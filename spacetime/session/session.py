@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from spacetime.devices.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
-from spacetime.fusion.tracing import undisturbed
+from spacetime.kernels.tracing import undisturbed
 from spacetime.models.cuda.capture import capturer_of
 from spacetime.models.cuda.family import Place
 from spacetime.models.difference import coarse_on_device

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from spacetime.errors import ClosedError, InvalidInput, UnsupportedError
-from spacetime.fusion.tracing import undisturbed
+from spacetime.kernels.tracing import undisturbed
 from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.cuda.prepare import resident_family
 from spacetime.models.exports import exported_of

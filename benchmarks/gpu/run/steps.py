@@ -33,7 +33,7 @@ class Setting:
 
     def measured(self, step: str) -> list[str]:
         """The command of a step that is a function of `measured`."""
-        command = ["-m", f"{GPU}.measured", step, "--out", str(self.out)]
+        command = ["-m", f"{GPU}.run.measured", step, "--out", str(self.out)]
         command += ["--scratch", str(self.scratch)]
         return command + ["--rehearse"] * self.rehearse
 
@@ -72,7 +72,7 @@ def _tests(group: str) -> Callable[[Setting], Arguments]:
         # waits for the device in native code is ended with its group, at the step's limit.
         options = ["-vv", "--tb=short", "-p", "pytest_timeout"]  # pyproject.toml has -q
         options += ["--timeout=30", "--timeout-method=signal"]
-        plugin = ["-p", f"{GPU}.junit", f"--device-junit={setting.out / JUNIT}:{group}"]
+        plugin = ["-p", f"{GPU}.run.junit", f"--device-junit={setting.out / JUNIT}:{group}"]
         marks = "not slow and not gpu" if setting.rehearse else "gpu and not slow"
         files = REHEARSED_TESTS if setting.rehearse else TESTS[group]
         return ["-m", "pytest", *options, *plugin, "-p", "no:cacheprovider", "-m", marks, *files]

@@ -23,8 +23,8 @@ from spacetime.errors import CannotExport
 from spacetime.fusion.graph.confine import confined, shell
 from spacetime.fusion.graph.training import part_in_training
 from spacetime.fusion.indexes.table import ASSERT, base_name
-from spacetime.fusion.tracing import tracing, unprinted
 from spacetime.fusion.watched import raising
+from spacetime.kernels.tracing import tracing, unprinted
 
 
 @dataclass(frozen=True, slots=True)

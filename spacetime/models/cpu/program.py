@@ -23,8 +23,8 @@ from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.fusion import Exported, Ranges, doubt, looks_at_values, ranges, rows_of
-from spacetime.fusion.tracing import tracing
 from spacetime.kernels import onednn
+from spacetime.kernels.tracing import tracing
 from spacetime.models.signature import Signature
 from spacetime.models.trial import (
     FlatCall,
