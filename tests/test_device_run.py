@@ -28,7 +28,7 @@ STUBBORN = "trap '' TERM; setsid tail -f /dev/null & wait; wait; wait"  # and a 
 ALL = [step.name for step in steps.STEPS]
 OK = dict.fromkeys(ALL, "ok")
 Done = subprocess.CompletedProcess[str]
-# The device tests set these for the whole process that collects them: run.sh sets its own.
+# Whoever runs the tests may have set these for a device of his own; run.sh sets what it needs.
 _BARE = {k: v for k, v in os.environ.items() if not k.startswith("CUDA_")}
 
 

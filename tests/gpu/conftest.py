@@ -14,16 +14,21 @@ from spacetime.devices.device import Device, open_device
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.capture import Capturer, capturer_of
 
+# A kernel that is loaded on its first launch would wait for one that spins, as latches do. Read by
+# the driver when it is initialised, like the number of queues that open_device() asks for: other
+# tests initialise it while they are collected, so that it is set before it is known who runs.
+LOADING = "CUDA_MODULE_LOADING"
+ASKED_HERE = LOADING not in os.environ
+os.environ.setdefault(LOADING, "EAGER")
+
 NAME = "cuda:0"
 BLOCKS_AN_SM = 4  # of a kernel that notes where it runs: no SM is left out
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where tests of a device will run, and nowhere else, modules are loaded eagerly: a kernel
-    that is loaded on its first launch would wait for one that spins, as latches do. The driver
-    reads it when it is initialised, like the number of queues that open_device() asks for."""
-    if any(each.get_closest_marker("gpu") for each in session.items):
-        os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
+    """Takes the variable back where no test of a device was selected: it is not for the others."""
+    if ASKED_HERE and not any(test.get_closest_marker("gpu") for test in session.items):
+        del os.environ[LOADING]
 
 
 @pytest.fixture(scope="session")
