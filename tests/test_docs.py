@@ -13,7 +13,7 @@ import pytest
 
 import spacetime as st
 from spacetime import cli
-from spacetime.workload import InputSpec, Tenant
+from spacetime.workload import Arrivals, InputSpec, Tenant, Workload
 
 ROOT = Path(__file__).parent.parent
 LISTED = subprocess.run(
@@ -84,7 +84,8 @@ def test_an_option_alone_is_one_of_some_command() -> None:
 
 
 def test_the_fields_of_a_workload_that_docs_show_are_read() -> None:
-    fields = {each.name for kind in (Tenant, InputSpec) for each in dataclasses.fields(kind)}
+    kinds = (Workload, Tenant, InputSpec, Arrivals)
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     for page in PAGES:
         for block, _ in CODE.findall((ROOT / page).read_text()):
             if "tenants:" in block:
