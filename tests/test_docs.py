@@ -104,3 +104,38 @@ def test_what_docs_call_of_the_package_is_there() -> None:
     for page in PAGES:
         for name in set(re.findall(r"\bst\.([A-Za-z]\w+)", "\n".join(code(page)))):
             assert hasattr(st, name), f"{page}: st.{name}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL),
+                          re.MULTILINE)  # fmt: skip
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading)).strip().lower().replace(" ", "-")
+        for heading in headings
+    }
+
+
+@pytest.mark.parametrize("page", LISTED)
+def test_links_lead_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (ROOT / page).parent / path if path else ROOT / page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", [page for page in LISTED if page != "CHANGELOG.md"])
+def test_lines_are_narrow(page: str) -> None:
+    wide = [line for line in (ROOT / page).read_text().splitlines() if len(line) > 100]
+    assert wide == []
+
+
+def test_every_page_is_found_by_its_reader() -> None:
+    listed = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in listed, page.name
