@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spacetime.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from spacetime.core import Policy as Policy
     from spacetime.cuda_function import CudaFunction as CudaFunction
@@ -76,7 +78,6 @@ _HOME = {
     "Tenant": "tenant",
 }
 __all__ = list(_HOME)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

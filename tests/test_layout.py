@@ -96,6 +96,7 @@ LAYERS: list[set[str]] = [
         "tables",
         "tracing",
         "units",
+        "version",
     },
     {"_native"},
 ]

@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 
-from spacetime import __version__
 from spacetime.audit import Sampled
 from spacetime.errors import SpacetimeError
 from spacetime.server import rpc_tensors
@@ -26,6 +25,7 @@ from spacetime.server.statistics import statistics
 from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
 from spacetime.server.trace import Trace, trace_of
+from spacetime.version import __version__
 
 _OPEN = ("ServerLive", "ServerReady")  # need no token
 _OVERHEAD = 64 << 10  # of a message around its tensors
