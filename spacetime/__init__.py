@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spacetime.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from spacetime.errors import CannotExport as CannotExport
     from spacetime.errors import CannotFuse as CannotFuse
@@ -76,7 +78,6 @@ _HOME = {
     "Tenant": "session.tenant",
 }
 __all__ = list(_HOME)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

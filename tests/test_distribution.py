@@ -17,9 +17,13 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
+
+from spacetime.version import __version__
 
 ROOT = Path(__file__).parent.parent
 UNPACKED = ROOT / "build" / "dist"
@@ -30,6 +34,7 @@ CLEAN = {
 }
 GENERATED = re.compile(r"PKG-INFO|setup\.cfg|spacetime\.egg-info/.*")
 CC = shutil.which("cc")
+BUILD_FILES = {"setup.py", "pyproject.toml", "README.md", "LICENSE", "spacetime/version.py"}
 WORKLOAD = """
 tenants:
   - name: double
@@ -92,6 +97,50 @@ def test_the_source_distribution_is_what_the_repository_tracks(archive: Path) ->
     with tarfile.open(archive) as opened:
         held = {m.name.partition("/")[2] for m in opened.getmembers() if not m.isdir()}
     assert {name for name in held if not GENERATED.fullmatch(name)} == set(tracked())
+
+
+def metadata(archive: Path) -> Message:
+    """What the source distribution says of itself."""
+    with tarfile.open(archive) as opened:
+        told = opened.extractfile(f"{archive.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert told is not None
+        return message_from_bytes(told.read())
+
+
+def test_the_metadata_names_the_version_and_a_licence_that_is_there(archive: Path) -> None:
+    told = metadata(archive)
+    assert told["Version"] == __version__
+    assert archive.name == f"spacetime-{__version__}.tar.gz"
+    assert told["License-Expression"] == "Apache-2.0"
+    assert told.get_all("License-File") == ["LICENSE"]
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert text.count("\n") == 202  # as published: nothing added, nothing taken away
+
+
+def test_the_version_is_read_without_an_import() -> None:
+    asks = (
+        "import runpy, sys; sys.argv = ['setup.py', '--version']; "
+        "runpy.run_path('setup.py', run_name='__main__'); "
+        "print(sorted({'spacetime', 'torch', 'numpy'} & set(sys.modules)))"
+    )
+    told = run(sys.executable, "-c", asks, cwd=ROOT).splitlines()
+    assert told[-2:] == [__version__, "[]"]
+
+
+def test_a_header_of_another_version_is_not_built(tmp_path: Path) -> None:
+    tree = copied([n for n in tracked() if n.startswith("csrc/") or n in BUILD_FILES], tmp_path)
+    header = tree / "csrc/capi/spacetime.h"
+    header.write_text(header.read_text().replace(f'VERSION "{__version__}"', 'VERSION "9.8.7"'))
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext"], cwd=tree, env=CLEAN,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "setup.py: csrc/capi/spacetime.h: ST_VERSION is 9.8.7, "
+        f"spacetime/version.py says {__version__}"
+    )
 
 
 def build_without(tmp_path: Path, missing: str) -> str:

@@ -22,7 +22,6 @@ from typing import Any, get_args, get_origin
 
 import click
 
-from spacetime import __version__
 from spacetime.cli.mig import mig
 from spacetime.cli.options import OUT, Number
 from spacetime.cli.plan import plan
@@ -40,6 +39,7 @@ from spacetime.errors import (
     UnsupportedError,
 )
 from spacetime.interruption import INTERRUPTED, end_now, obeyed
+from spacetime.version import __version__
 from spacetime.workload.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
