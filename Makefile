@@ -35,7 +35,7 @@ driver: $(VENV)/.test
 
 # What is published: source distribution, wheel, a clean environment. Objects stay in build/dist.
 dist: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu" tests/test_distribution.py $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" tests/house/test_distribution.py $(ARGS)
 
 env: $(VENV)/.demo
 
