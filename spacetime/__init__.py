@@ -5,7 +5,7 @@ Names are loaded when first used: planning and simulating need no PyTorch.
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from spacetime.version import __version__ as __version__
@@ -32,8 +32,13 @@ if TYPE_CHECKING:
     from spacetime.errors import UnsupportedError as UnsupportedError
     from spacetime.fusion import Fused as Fused
     from spacetime.fusion import fuse as fuse
+    from spacetime.isolation import mps as mps
+    from spacetime.isolation.shares import mig_shares as mig_shares
+    from spacetime.isolation.shares import mps_shares as mps_shares
     from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.models.cuda.cuda_function import CudaFunction as CudaFunction
+    from spacetime.plan.plan_json import read_plan as read_plan
+    from spacetime.planners.registry import planner as planner
     from spacetime.policy import Policy as Policy
     from spacetime.reports.recording import Recording as Recording
     from spacetime.reports.recording import replay as replay
@@ -71,22 +76,33 @@ _HOME = {
     "Fused": "fusion",
     "fuse": "fusion",
     "PlannedSession": "live.planned_session",
+    "mig_shares": "isolation.shares",
+    "mps_shares": "isolation.shares",
+    "planner": "planners.registry",
+    "read_plan": "plan.plan_json",
     "Recording": "reports.recording",
     "replay": "reports.recording",
     "Session": "session.session",
     "simulate": "simulation.simulator",
     "Tenant": "session.tenant",
 }
-__all__ = list(_HOME)
+_OTHERWISE = {  # modules, and what has another name at home
+    "check_plan": "plan.check:check",
+    "mps": "isolation.mps",
+    "read_profiles": "profiles.profile_file:read",
+    "read_workload": "workload.workload_file:read",
+}
+_PLACES = {name: f"{module}:{name}" for name, module in _HOME.items()} | _OTHERWISE
+__all__ = list(_PLACES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _PLACES:
         raise AttributeError(f"module 'spacetime' has no attribute {name!r}")
-    value = getattr(import_module(f"spacetime.{_HOME[name]}"), name)
+    value = resolve_name(f"spacetime.{_PLACES[name]}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+    return [*globals(), *_PLACES]

@@ -227,7 +227,7 @@ bool Executor::completions(std::vector<Completion>& out, std::size_t most, TimeN
 
 std::string Executor::recording() {
   std::string recording = exclusively([&] { return scheduler_.recording(); });
-  if (!recording.empty()) sched::seal(recording);
+  if (!recording.empty()) tape::seal(recording);
   return recording;
 }
 

@@ -40,8 +40,8 @@
 #include "rt/timeline.h"
 #include "rt/timer.h"
 #include "rt/token.h"
-#include "sched/recorder.h"
 #include "sched/stats.h"
+#include "tape/recorder.h"
 
 namespace st::rt {
 
@@ -132,7 +132,7 @@ class Executor : public std::enable_shared_from_this<Executor> {
 
   bool completions(std::vector<Completion>& out, std::size_t most, TimeNs until);
   void timeline(std::vector<Happening>& out) { timeline_.drain(out); }
-  std::string recording();  // of the scheduler so far, sealed (sched/tape.h); empty when off
+  std::string recording();  // of the scheduler so far, sealed (tape/tape.h); empty when off
 
   // For lanes served from outside: take a launch, set its codes, finish it. take runs native
   // launches itself and returns foreign ones; null when `until` has passed or the lane is closed.
@@ -221,7 +221,7 @@ class Executor : public std::enable_shared_from_this<Executor> {
   Pool<InFlight> pool_;
   Ring<Event> events_;
   Token token_;
-  sched::Recorder scheduler_;
+  tape::Recorder scheduler_;
   sched::Actions actions_;
   sched::Stats stats_;
   std::vector<sched::Request> burst_;

@@ -110,6 +110,62 @@ def test_what_docs_call_of_the_package_is_there() -> None:
             assert hasattr(st, name), f"{page}: st.{name}"
 
 
+WORD = re.compile(r"(?<![\w./~$*{-])(?:[\w.-]+/)+[\w.*-]*|\bspacetime(?:\.[A-Za-z_]\w*)+(?!/)")
+ENDING = re.compile(r"\.(?:c|cpp|cu|csv|h|in|json|md|png|py|pyi|sh|toml|txt|yaml)$|/$")
+OTHERS = {  # what pages name and the repository does not hold
+    "out/",  # what commands write
+    "specification/protocol/open_inference_rest.yaml",  # of the protocol's own repository
+    "spacetime.audit",  # a logger
+    "spacetime.h",
+}
+OF_THE_PACKAGE = {"spacetime": ROOT / "spacetime"} | {
+    f"spacetime.{name}": ROOT / name for name in ("kernels", "benchmarks")
+}
+
+
+def is_file(word: str, page: str) -> bool:
+    """Whether a path is there: from the root, in the package, in csrc, or beside the page."""
+    places = (ROOT, ROOT / "spacetime", ROOT / "csrc", (ROOT / page).parent)
+    return any(any(place.glob(word.rstrip("/"))) for place in places)
+
+
+def is_module(word: str) -> bool:
+    """Whether a dotted name is a module, or a name that a module of the package defines."""
+    package = max((name for name in OF_THE_PACKAGE if f"{word}.".startswith(f"{name}.")), key=len)
+    place = OF_THE_PACKAGE[package]
+    for part in word.removeprefix(package).strip(".").split("."):
+        if place.suffix == ".py":
+            return re.search(rf"^(?:def |class )?{part}\b", place.read_text(), re.M) is not None
+        place = place / part if (place / part).is_dir() else place / f"{part}.py"
+        if not place.exists():
+            return False
+    return True
+
+
+@pytest.mark.parametrize("page", [page for page in LISTED if page != "CHANGELOG.md"])
+def test_the_files_and_modules_that_a_page_names_are_there(page: str) -> None:
+    text = re.sub(r"\]\([^)]*\)|https?://\S+", "", (ROOT / page).read_text())
+    named = {word.rstrip(".,") for word in WORD.findall(text)} - OTHERS
+    paths = {word for word in named if "/" in word and ENDING.search(word)}
+    assert [path for path in sorted(paths) if not is_file(path, page)] == []
+    modules = {word for word in named if "/" not in word}
+    assert [module for module in sorted(modules) if not is_module(module)] == []
+
+
+def test_the_map_has_every_room_and_its_first_file() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = dict(re.findall(r"^\| [\w ]*\| `(\w+)/` \|.*\| `(\w+\.py)` \|$", text, re.M))
+    there = {path.parent.name for path in (ROOT / "spacetime").glob("*/__init__.py")}
+    assert set(rooms) == there - {"kernels", "benchmarks"}
+    for room, first in rooms.items():
+        assert (ROOT / "spacetime" / room / first).exists(), room
+    parts = {path.parent.name for path in (ROOT / "csrc").glob("*/*.h")}
+    parts |= {path.parent.name for path in (ROOT / "csrc").glob("*/*.cpp")}
+    assert set(re.findall(r"^\| `(\w+)/` \|.*\|.*\|$", text, re.M)) == parts
+    for name in (path.name for path in (ROOT / "spacetime").glob("*.py") if "__" not in path.name):
+        assert f"`{name}`" in text, name
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and MkDocs make them."""
     headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL),

@@ -43,6 +43,8 @@ PYTHON = [(page, *block) for page in PAGES for block in blocks(page, "python")]
 SHELL = [(page, *block) for page in PAGES for block in blocks(page, "sh")]
 TEXT = (ROOT / "docs" / "recipes.md").read_text()
 ASKS_A_SERVER, IN_FASTAPI = "From Triton", "Two Hugging Face models in FastAPI"
+OF_A_PLAN = "Run a plan"
+APART = {ASKS_A_SERVER, IN_FASTAPI, OF_A_PLAN}  # they need more than an empty folder
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def executed(block: str) -> dict[str, Any]:
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("title", "block"),
-    [(title, block) for _, title, block in PYTHON if title not in {ASKS_A_SERVER, IN_FASTAPI}],
+    [(title, block) for _, title, block in PYTHON if title not in APART],
     ids=lambda value: value if len(value) < 60 else "",
 )
 def test_the_python_runs(title: str, block: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,20 +77,36 @@ def test_the_python_runs(title: str, block: str, capsys: pytest.CaptureFixture[s
             assert asyncio.run(deployed(torch.zeros(1, 64))).shape == (1, 10)
 
 
+def ran(block: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", SPACETIME + block], cwd=folder, env=SURROUNDINGS,
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "block", [block for *_, block in SHELL if "spacetime serve" not in block]
 )  # fmt: skip
 def test_the_commands_run(block: str, folder: Path) -> None:
-    done = subprocess.run(
-        ["bash", "-c", SPACETIME + block], cwd=folder, env=SURROUNDINGS,
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    done = ran(block, folder)
     assert done.returncode == 0, done.stderr
     for said in re.findall(r"`(\d × a100-80gb)`", TEXT if "s2.yaml" in block else ""):
         assert f"spacetime: {said}" in done.stdout
     if (report := folder / "out" / "report.json").exists():
         told = json.loads(report.read_text())["overall"]
         assert told["offered"] == told["completed"] + sum(told["dropped"].values()) > 0
+
+
+def test_a_plan_runs_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's own commands make the files that its Python reads."""
+    for page, title, block in SHELL:
+        if (page, title) == ("planning", OF_A_PLAN):
+            done = ran(block, folder)
+            assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(folder)
+    (block,) = [block for _, title, block in PYTHON if title == OF_A_PLAN]
+    names = executed(block)
+    assert names["tenant"].name == "a"
 
 
 async def posted(app: Any, path: str, body: dict[str, Any]) -> tuple[int, Any]:

@@ -5,9 +5,9 @@
 #include <string>
 #include <utility>
 
-#include "sched/sim_state.h"
+#include "sim/sim_state.h"
 
-namespace st::sched {
+namespace st::sim {
 
 bool Simulation::State::run_until(TimeNs time) {
   for (;;) {
@@ -202,4 +202,4 @@ double Simulation::State::interference(const Start& start) const {
   return extra;
 }
 
-}  // namespace st::sched
+}  // namespace st::sim

@@ -1,4 +1,4 @@
-// bind_sim.cpp: the simulator, and the counters it shares with the executor.
+// simulator.cpp: the simulator, and the counters it shares with the executor.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,15 +11,17 @@
 #include <vector>
 
 #include "sched/names.h"
-#include "sched/replay.h"
-#include "sched/sim.h"
 #include "sched/stats.h"
+#include "sim/sim.h"
+#include "tape/replay.h"
 
 namespace py = pybind11;
 
 namespace {
 
 using namespace st::sched;
+using namespace st::sim;
+using namespace st::tape;
 
 constexpr std::array<std::string_view, 4> kProcessNames = {"poisson", "constant", "gamma", "trace"};
 constexpr std::array<std::string_view, 4> kNoiseNames = {"none", "exponential", "lognormal",
@@ -272,7 +274,7 @@ void bind_replay(py::module_& m) {
 
 }  // namespace
 
-void bind_sim(py::module_& m) {
+void bind_simulator(py::module_& m) {
   bind_stats(m);
   bind_spec(m);
   bind_result(m);

@@ -1,4 +1,4 @@
-// bind_sched.cpp: policies and their words, and the scheduler driven by hand.
+// scheduler.cpp: policies and their words, and the scheduler driven by hand.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,13 +11,14 @@
 
 #include "sched/names.h"
 #include "sched/presets.h"
-#include "sched/recorder.h"
+#include "tape/recorder.h"
 
 namespace py = pybind11;
 
 namespace {
 
 using namespace st::sched;
+using st::tape::Recorder;
 
 template <std::size_t N>
 py::tuple words(const std::array<std::string_view, N>& names) {
@@ -255,7 +256,7 @@ void bind_scheduler_questions(py::class_<Recorder>& scheduler) {
       .def("recording",
            [](const Recorder& s) {
              std::string recording = s.recording();
-             if (!recording.empty()) seal(recording);
+             if (!recording.empty()) st::tape::seal(recording);
              return py::bytes(recording);
            })
       .def_property_readonly("waiting", &Recorder::waiting)
@@ -267,7 +268,7 @@ void bind_scheduler_questions(py::class_<Recorder>& scheduler) {
 
 }  // namespace
 
-void bind_sched(py::module_& m) {
+void bind_scheduler(py::module_& m) {
   bind_policy(m);
   py::class_<Recorder> scheduler(m, "Scheduler");
   bind_scheduler_setup(scheduler);

@@ -1,4 +1,4 @@
-// bind_cuda.cpp: CUDA devices, partitions, memory, graphs and runners.
+// cuda.cpp: CUDA devices, partitions, memory, graphs and runners.
 //
 // Every call that reaches the driver gives the interpreter lock away: a fake's host functions take
 // it, and the real driver may block.

@@ -1,4 +1,4 @@
-// bind_fake.cpp: devices that are simulated, in virtual time, and faults in the driver's calls.
+// fake.cpp: devices that are simulated, in virtual time, and faults in the driver's calls.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
