@@ -37,15 +37,18 @@ if TYPE_CHECKING:
     from spacetime.isolation.shares import mps_shares as mps_shares
     from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.models.cuda.cuda_function import CudaFunction as CudaFunction
+    from spacetime.plan.check import check as check_plan  # noqa: F401
     from spacetime.plan.plan_json import read_plan as read_plan
     from spacetime.planners.registry import planner as planner
     from spacetime.policy import Policy as Policy
+    from spacetime.profiles.profile_file import read as read_profiles  # noqa: F401
     from spacetime.reports.recording import Recording as Recording
     from spacetime.reports.recording import replay as replay
     from spacetime.session.session import Session as Session
     from spacetime.session.tenant import Tenant as Tenant
     from spacetime.simulation.simulator import simulate as simulate
     from spacetime.workload.workload import WorkloadError as WorkloadError
+    from spacetime.workload.workload_file import read as read_workload  # noqa: F401
 
 _ERRORS = (
     "CannotExport",

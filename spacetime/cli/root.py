@@ -44,9 +44,9 @@ from spacetime.workload.workload import WorkloadError
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 KINDS_OF_WORK = ("compute", "cache", "memory")
-EXTRAS = dict.fromkeys(
+EXTRAS = dict.fromkeys(  # top modules of optional packages; the rest are the demo's
     ("uvicorn", "httptools", "uvloop", "msgspec", "grpc", "google", "prometheus_client"), "serve"
-)
+) | {"scipy": "plan", "safetensors": "live", "pynvml": "mig", "triton": "cuda", "cupy": "cuda"}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 BAD_INPUT = (
     InfeasibleError, InvalidInput, PlanError, ProfileError, RecordingError, UnsupportedError,
