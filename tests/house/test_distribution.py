@@ -32,6 +32,10 @@ CLEAN = {
     for name, value in os.environ.items()
     if name not in {"PYTHONPATH", "ST_SANITIZE", "ST_SYMBOLS"}
 }
+OF_ANY_LINUX = {  # what manylinux lets a wheel need
+    *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"),
+    *("libstdc++.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"),
+}
 GENERATED = re.compile(r"PKG-INFO|setup\.cfg|spacetime\.egg-info/.*")
 CC = shutil.which("cc")
 BUILD_FILES = {"setup.py", "pyproject.toml", "README.md", "LICENSE", "spacetime/version.py"}
@@ -116,6 +120,13 @@ def test_the_metadata_names_the_version_and_a_licence_that_is_there(archive: Pat
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License\n                           Version 2.0, January 2004" in text
     assert text.count("\n") == 202  # as published: nothing added, nothing taken away
+
+
+def test_wheels_are_made_for_every_python_that_is_promised() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    promised = re.findall(r"Programming Language :: Python :: 3\.(\d+)", text)
+    (built,) = re.findall(r"^build = \[(.*)\]", text, re.MULTILINE)
+    assert re.findall(r"cp3(\d+)-", built) == promised
 
 
 def test_the_version_is_read_without_an_import() -> None:
@@ -243,6 +254,8 @@ def test_the_package_is_the_wheels_and_stripped(installed: Installed) -> None:
     assert len(libraries) == 2
     for library in libraries:
         assert not re.search(r"\.(symtab|debug_info)\b", run("readelf", "-SW", library))
+        needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-dW", library))
+        assert set(needed) <= OF_ANY_LINUX
     header = (package / "include/spacetime.h").read_text()
     declared = set(re.findall(r"^ST_API [\w *]*?\b(st_\w+)\(", header, re.MULTILINE))
     exported = {
@@ -250,6 +263,13 @@ def test_the_package_is_the_wheels_and_stripped(installed: Installed) -> None:
     }
     assert exported == declared
     assert len(declared) > 20
+
+
+@pytest.mark.slow
+def test_auditwheel_finds_a_manylinux_that_the_wheel_runs_on(wheel: Path) -> None:
+    pytest.importorskip("auditwheel")
+    said = " ".join(run(sys.executable, "-m", "auditwheel", "show", wheel).split())
+    assert re.search(r'platform tag: "manylinux_2_\d+_', said), said
 
 
 @pytest.mark.slow

@@ -166,6 +166,13 @@ def test_the_map_has_every_room_and_its_first_file() -> None:
         assert f"`{name}`" in text, name
 
 
+def test_the_papers_that_pages_name_are_cited() -> None:
+    cited = (ROOT / "CITATION.cff").read_text()
+    for page in ("papers.md", "results.md", "planning.md"):
+        for number in re.findall(r"arXiv (\d{4}\.\d{5})", (ROOT / "docs" / page).read_text()):
+            assert f"arXiv:{number}" in cited, number
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and MkDocs make them."""
     headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL),
