@@ -1,7 +1,7 @@
 """Recordings: what a scheduler was told and what it decided; replay() asks for the same again.
 
 The scheduler has no clock and no threads, so a recording of its inputs decides alike wherever it
-is replayed by the same version. Format spacetime.recording/2: csrc/sched/tape.h.
+is replayed by the same version. Format spacetime.recording/2: csrc/tape/tape.h.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-// bind_mailbox.cpp: the two sides of a lane in a process of its own.
+// mailbox.cpp: the two sides of a lane in a process of its own.
+#include "rt/mailbox.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <optional>
 
 #include "bind/waiting.h"
-#include "rt/mailbox.h"
 
 namespace py = pybind11;
 

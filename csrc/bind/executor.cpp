@@ -1,7 +1,9 @@
-// bind_rt.cpp: the executor and its lanes.
+// executor.cpp: the executor and its lanes.
 //
 // Every call that can block gives the interpreter lock away, and gets it back only after the last
 // C++ lock is released.
+#include "rt/executor.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -15,7 +17,6 @@
 #include "bind/records.h"
 #include "bind/waiting.h"
 #include "cpu/cpu.h"
-#include "rt/executor.h"
 #include "rt/roundtrip.h"
 
 namespace py = pybind11;
@@ -290,7 +291,7 @@ void bind_counters(py::module_& m) {
 
 }  // namespace
 
-void bind_rt(py::module_& m) {
+void bind_executor(py::module_& m) {
   py::register_exception<QueueFull>(m, "QueueFullError", PyExc_RuntimeError);
   py::register_exception<Closed>(m, "ClosedError", PyExc_RuntimeError);
   m.attr("NO_FUNCTION") = kNoFunction;

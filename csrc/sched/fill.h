@@ -1,4 +1,4 @@
-// launch.h: fills one launch with the requests a pick allows.
+// fill.h: fills one launch with the requests a pick allows.
 #pragma once
 
 #include "sched/facts.h"

@@ -11,12 +11,14 @@
 #include <utility>
 #include <vector>
 
-#include "sched/arrivals.h"
-#include "sched/recorder.h"
 #include "sched/stats.h"
 #include "sched/types.h"
+#include "sim/arrivals.h"
+#include "tape/recorder.h"
 
-namespace st::sched {
+namespace st::sim {
+
+using tape::Recorder;
 
 // How launches differ from their prediction: a factor of mean 1.
 enum class Noise : std::uint8_t { kNone, kExponential, kLognormal, kRecorded };
@@ -83,7 +85,7 @@ enum class EventKind : std::uint8_t { kArrive, kStart, kFinish, kDrop };
 
 // One thing that happened. kArrive, kDrop: request, tenant. kStart: launch, lane, bucket and its
 // requests, timeline.requests[first, first+count). kFinish: launch, lane.
-struct Event {
+struct SimEvent {
   TimeNs time = 0;
   EventKind kind = EventKind::kArrive;
   DropReason reason = DropReason::kDeadline;
@@ -94,16 +96,16 @@ struct Event {
   std::uint32_t count = 0;
 };
 
-struct Timeline {
-  std::vector<Event> events;
+struct SimTimeline {
+  std::vector<SimEvent> events;
   std::vector<std::uint64_t> requests;
 };
 
 struct SimResult {
   Stats stats;
   TimeNs end_ns = 0;  // the last event
-  Timeline timeline;
-  std::string recording;  // sealed (tape.h); empty when off
+  SimTimeline timeline;
+  std::string recording;  // sealed (tape/tape.h); empty when off
 };
 
 // A simulation that stops where it is told, and can be changed there: what a controller does to a
@@ -142,4 +144,4 @@ class Simulation {
 // simulate: a Simulation to its end. Throws std::invalid_argument also for one without an end.
 SimResult simulate(SimSpec spec);
 
-}  // namespace st::sched
+}  // namespace st::sim

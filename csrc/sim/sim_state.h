@@ -1,14 +1,14 @@
-// sim_state.h: the inside of a simulation. simulation.cpp sets it up and changes it, sim.cpp runs
-// it.
+// sim_state.h: the inside of a simulation. set_up.cpp sets it up and changes it, sim.cpp runs it.
 #pragma once
 
 #include <utility>
 #include <vector>
 
 #include "sched/indexed_heap.h"
-#include "sched/sim.h"
+#include "sim/sim.h"
 
-namespace st::sched {
+namespace st::sim {
+
 struct SimSource {
   std::uint32_t place = kNone;
 };
@@ -92,4 +92,4 @@ struct Simulation::State {
   TimeNs now_ = 0;
 };
 
-}  // namespace st::sched
+}  // namespace st::sim

@@ -1,6 +1,6 @@
-#include "sched/recorder.h"
+#include "tape/recorder.h"
 
-namespace st::sched {
+namespace st::tape {
 namespace {
 
 // between: b - a of whatever instants a caller names; wraps instead of overflowing.
@@ -197,4 +197,4 @@ std::string Recorder::recording() const {
   return std::string(kRecordingHead) + tape_->copy() + end.copy();
 }
 
-}  // namespace st::sched
+}  // namespace st::tape

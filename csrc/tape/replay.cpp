@@ -1,4 +1,4 @@
-#include "sched/replay.h"
+#include "tape/replay.h"
 
 #include <algorithm>
 #include <memory>
@@ -9,9 +9,9 @@
 
 #include "sched/names.h"
 #include "sched/scheduler.h"
-#include "sched/tape.h"
+#include "tape/tape.h"
 
-namespace st::sched {
+namespace st::tape {
 namespace {
 
 // What a recording may ask for: far above any real one, far below what would overflow or exhaust.
@@ -333,4 +333,4 @@ void Replayer::compare_decisions() {
 
 Replay replay(std::string_view recording) { return Replayer(recording).run(); }
 
-}  // namespace st::sched
+}  // namespace st::tape

@@ -5,10 +5,12 @@
 #include <utility>
 #include <vector>
 
-#include "sched/random.h"
 #include "sched/types.h"
+#include "sim/random.h"
 
-namespace st::sched {
+namespace st::sim {
+
+using namespace sched;  // whose words the simulator speaks
 
 enum class Process : std::uint8_t { kPoisson, kConstant, kGamma, kTrace };
 
@@ -41,4 +43,4 @@ class Arrivals {
   std::size_t count_ = 0;  // given so far; kConstant: since at_ns_
 };
 
-}  // namespace st::sched
+}  // namespace st::sim

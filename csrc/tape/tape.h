@@ -34,7 +34,7 @@
 #include <string_view>
 #include <vector>
 
-namespace st::sched {
+namespace st::tape {
 
 inline constexpr std::string_view kRecordingHead = "spacetime.recording/2\n";
 
@@ -103,4 +103,4 @@ class TapeReader {
   std::size_t place_ = 0;
 };
 
-}  // namespace st::sched
+}  // namespace st::tape

@@ -12,9 +12,11 @@
 #include <vector>
 
 #include "sched/scheduler.h"
-#include "sched/tape.h"
+#include "tape/tape.h"
 
-namespace st::sched {
+namespace st::tape {
+
+using namespace sched;  // whose calls and decisions a recording holds
 
 class Recorder {
  public:
@@ -101,4 +103,4 @@ class Recorder {
   bool complete_ = true;
 };
 
-}  // namespace st::sched
+}  // namespace st::tape

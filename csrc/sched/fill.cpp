@@ -1,4 +1,4 @@
-#include "sched/launch.h"
+#include "sched/fill.h"
 
 #include <algorithm>
 

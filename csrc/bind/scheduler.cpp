@@ -1,4 +1,4 @@
-// bind_sched.cpp: policies and their words, and the scheduler driven by hand.
+// scheduler.cpp: policies and their words, the scheduler driven by hand, and recordings replayed.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,13 +11,17 @@
 
 #include "sched/names.h"
 #include "sched/presets.h"
-#include "sched/recorder.h"
+#include "tape/recorder.h"
+#include "tape/replay.h"
 
 namespace py = pybind11;
 
 namespace {
 
 using namespace st::sched;
+using st::tape::Difference;
+using st::tape::Recorder;
+using st::tape::Replay;
 
 template <std::size_t N>
 py::tuple words(const std::array<std::string_view, N>& names) {
@@ -255,7 +259,7 @@ void bind_scheduler_questions(py::class_<Recorder>& scheduler) {
       .def("recording",
            [](const Recorder& s) {
              std::string recording = s.recording();
-             if (!recording.empty()) seal(recording);
+             if (!recording.empty()) st::tape::seal(recording);
              return py::bytes(recording);
            })
       .def_property_readonly("waiting", &Recorder::waiting)
@@ -265,9 +269,32 @@ void bind_scheduler_questions(py::class_<Recorder>& scheduler) {
            py::arg("samples"));
 }
 
+void bind_replay(py::module_& m) {
+  py::class_<Difference>(m, "Difference")
+      .def_readonly("at_ns", &Difference::at_ns)
+      .def_readonly("event", &Difference::event)
+      .def_readonly("recorded", &Difference::recorded)
+      .def_readonly("replayed", &Difference::replayed);
+  py::class_<Replay>(m, "Replay")
+      .def_readonly("events", &Replay::events)
+      .def_readonly("requests", &Replay::requests)
+      .def_readonly("starts", &Replay::starts)
+      .def_readonly("drops", &Replay::drops)
+      .def_readonly("span_ns", &Replay::span_ns)
+      .def_readonly("complete", &Replay::complete)
+      .def_readonly("difference", &Replay::difference);
+  m.def(
+      "replay",
+      [](const std::string_view recording) {
+        const py::gil_scoped_release release;
+        return st::tape::replay(recording);
+      },
+      py::arg("recording"));
+}
+
 }  // namespace
 
-void bind_sched(py::module_& m) {
+void bind_scheduler(py::module_& m) {
   bind_policy(m);
   py::class_<Recorder> scheduler(m, "Scheduler");
   bind_scheduler_setup(scheduler);
@@ -275,4 +302,5 @@ void bind_sched(py::module_& m) {
   bind_scheduler_arrivals(scheduler);
   bind_scheduler_events(scheduler);
   bind_scheduler_questions(scheduler);
+  bind_replay(m);
 }

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <span>
 
-namespace st::sched {
+namespace st::sim {
 
 // log_of: natural logarithm of a positive finite number, to 1e-15.
 inline double log_of(double x) {
@@ -114,4 +114,4 @@ class Random {
   std::uint64_t state_[4];
 };
 
-}  // namespace st::sched
+}  // namespace st::sim

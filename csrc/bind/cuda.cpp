@@ -1,4 +1,4 @@
-// bind_cuda.cpp: CUDA devices, partitions, memory, graphs and runners.
+// cuda.cpp: CUDA devices, partitions, memory, graphs and runners.
 //
 // Every call that reaches the driver gives the interpreter lock away: a fake's host functions take
 // it, and the real driver may block.
@@ -66,7 +66,7 @@ void bind_device(py::module_& m) {
                              [](const CudaDevice& s) { return s.device->facts().driver_version; })
       .def_property_readonly("capability",
                              [](const CudaDevice& s) {
-                               const Facts& facts = s.device->facts();
+                               const DeviceFacts& facts = s.device->facts();
                                return std::pair{facts.major, facts.minor};
                              })
       .def_property_readonly("sms", [](const CudaDevice& s) { return s.device->facts().sms; })
@@ -74,7 +74,7 @@ void bind_device(py::module_& m) {
                              [](const CudaDevice& s) { return s.device->facts().l2_bytes; })
       .def_property_readonly("priorities",
                              [](const CudaDevice& s) {
-                               const Facts& facts = s.device->facts();
+                               const DeviceFacts& facts = s.device->facts();
                                return facts.least_priority - facts.greatest_priority;
                              })
       .def_property_readonly("unit_sms",

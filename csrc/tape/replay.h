@@ -8,7 +8,9 @@
 
 #include "sched/types.h"
 
-namespace st::sched {
+namespace st::tape {
+
+using namespace sched;  // whose calls and decisions a recording holds
 
 // The first event that was answered otherwise than recorded.
 struct Difference {
@@ -32,4 +34,4 @@ struct Replay {
 // bytes that are no recording, or that no driver could have recorded.
 Replay replay(std::string_view recording);
 
-}  // namespace st::sched
+}  // namespace st::tape

@@ -1,4 +1,4 @@
-// bind_fake.cpp: devices that are simulated, in virtual time, and faults in the driver's calls.
+// fake.cpp: devices that are simulated, in virtual time, and faults in the driver's calls.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -39,7 +39,7 @@ FakeDriverHandle make_driver(const std::string& model, int driver_version, std::
                              bool interference, unsigned whole_groups, unsigned smallest_context,
                              bool remainder_merges, std::size_t address_bytes,
                              bool libraries_fork) {
-  st::fake::Options options;
+  st::fake::FakeOptions options;
   options.device = model;
   options.driver_version = driver_version;
   options.memory_bytes = memory_bytes;

@@ -1,13 +1,13 @@
-// simulation.cpp: a simulation's specification and its changes.
+// set_up.cpp: a simulation's specification and its changes.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
 #include <utility>
 
-#include "sched/sim_state.h"
+#include "sim/sim_state.h"
 
-namespace st::sched {
+namespace st::sim {
 
 Simulation::State::State(SimSpec spec)
     : spec_(std::move(spec)), scheduler_(spec_.policy, spec_.record), noise_(spec_.seed, ~0ull) {
@@ -130,7 +130,7 @@ namespace {
 
 SimResult recorded(SimResult result, const Recorder& scheduler) {
   result.recording = scheduler.recording();
-  if (!result.recording.empty()) seal(result.recording);
+  if (!result.recording.empty()) tape::seal(result.recording);
   return result;
 }
 
@@ -175,4 +175,4 @@ SimResult simulate(SimSpec spec) {
   return std::move(simulation).result();
 }
 
-}  // namespace st::sched
+}  // namespace st::sim

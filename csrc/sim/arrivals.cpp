@@ -1,10 +1,10 @@
-#include "sched/arrivals.h"
+#include "sim/arrivals.h"
 
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
-namespace st::sched {
+namespace st::sim {
 namespace {
 
 constexpr double kSecondNs = 1e9;
@@ -72,4 +72,4 @@ double Arrivals::gap_ns() {
   return mean_gap_ns_ / shape * random_.gamma(shape);
 }
 
-}  // namespace st::sched
+}  // namespace st::sim

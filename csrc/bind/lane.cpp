@@ -1,4 +1,4 @@
-// bind_lane.cpp: lanes, the launches taken from them, and native functions.
+// lane.cpp: lanes, the launches taken from them, and native functions.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

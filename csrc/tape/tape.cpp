@@ -1,10 +1,10 @@
-#include "sched/tape.h"
+#include "tape/tape.h"
 
 #include <bit>
 #include <limits>
 #include <stdexcept>
 
-namespace st::sched {
+namespace st::tape {
 namespace {
 
 constexpr std::size_t kPiece = 1 << 20;
@@ -126,4 +126,4 @@ double TapeReader::real() {
 
 std::uint64_t TapeReader::count(const char* field) { return number(bytes_.size() - place_, field); }
 
-}  // namespace st::sched
+}  // namespace st::tape
