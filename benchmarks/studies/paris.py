@@ -20,8 +20,8 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.planners.paris import Paris
 from spacetime.policy import Policy
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.rate_search import highest_scale
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
 from spacetime.units import ns_from_ms
@@ -79,7 +79,7 @@ class Setting:
 
 def profiles() -> Profiles:
     """The public profiles. Raises UnsupportedError outside a checkout."""
-    return profile_file.read(record.a100("profiles.csv"))
+    return read_profiles(record.a100("profiles.csv"))
 
 
 def homogeneous(units: int, gpus: int) -> tuple[int, ...]:
