@@ -54,7 +54,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Both traces under all three. Raises UnsupportedError: planner, scenario, no data."""
     seconds = min(seconds, 150.0) if quick else seconds
-    study = Study(planner, *problem(scenario, quick=quick), start_ms, period_s)
+    study = ControllerStudy(planner, *problem(scenario, quick=quick), start_ms, period_s)
     result = record.header("controller", seed=seed, quick=quick, chosen={
         "planner": [planner], "scenario": [scenario], "seconds": [seconds], "start-ms": [start_ms],
         "period-s": [period_s],
@@ -106,7 +106,7 @@ def built_in() -> tuple[Workload, Profiles]:
     return Workload(tenants), Profiles(tuple(points))
 
 
-class Study:
+class ControllerStudy:
     """One workload with its profiles, planned by one planner."""
 
     def __init__(

@@ -45,7 +45,7 @@ ELSA = Policy.named("elsa")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ParisSetting:
     """One model's evaluation; `sla` times the latency of the largest request is the objective."""
 
     model: str
@@ -95,7 +95,7 @@ def at_random(gpus: int, seed: int) -> tuple[int, ...]:
     return tuple(sorted(placement.units for layout in layouts for placement in layout))
 
 
-def paris(setting: Setting) -> tuple[int, ...]:
+def paris(setting: ParisSetting) -> tuple[int, ...]:
     """The instances of the planner, at the highest rate it finds room for on the devices."""
     options = PlanOptions(gpus=setting.gpus, max_utilisation=1, max_procs=1)
     found: dict[float, tuple[int, ...]] = {}
@@ -112,7 +112,7 @@ def paris(setting: Setting) -> tuple[int, ...]:
     return found[highest_scale(fits, 1.0).scale]
 
 
-def highest_rps(setting: Setting, layout: Sequence[int], policy: Policy) -> float:
+def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) -> float:
     """Latency-bounded throughput in requests a second; 0 where every rate misses the objective."""
     takes = {units: setting.latency_ns(units) for units in set(layout)}
     weights = setting.mix

@@ -281,7 +281,7 @@ def write(path: Path, name: str, text: str) -> str:
 
 def test_the_command_moves_a_plan_through_a_day(tmp_path: Path) -> None:
     workload, profiles = bench_controller.built_in()
-    study = bench_controller.Study("parvagpu", workload, profiles, 0.0)
+    study = bench_controller.ControllerStudy("parvagpu", workload, profiles, 0.0)
     first = study.plan(workload.with_rates([tenant.rate_rps / 3 for tenant in workload.tenants]))
     write_profiles(tmp_path / "p.csv", profiles)
     tenants = [
