@@ -23,8 +23,8 @@ from spacetime.devices import facts
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.controller import Controller, ControllerOptions
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.changing_rates import (
     Decider,
     DynamicOptions,
@@ -35,8 +35,8 @@ from spacetime.simulation.changing_rates import (
     simulate_dynamic,
 )
 from spacetime.units import SECOND
-from spacetime.workload import scenario_file
 from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
+from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Tenant, Workload
 
 TRACES = ("diurnal", "bursty")
@@ -54,7 +54,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Both traces under all three. Raises UnsupportedError: planner, scenario, no data."""
     seconds = min(seconds, 150.0) if quick else seconds
-    study = Study(planner, *problem(scenario, quick=quick), start_ms, period_s)
+    study = ControllerStudy(planner, *problem(scenario, quick=quick), start_ms, period_s)
     result = record.header("controller", seed=seed, quick=quick, chosen={
         "planner": [planner], "scenario": [scenario], "seconds": [seconds], "start-ms": [start_ms],
         "period-s": [period_s],
@@ -79,9 +79,9 @@ def problem(scenario: str, *, quick: bool = False) -> tuple[Workload, Profiles]:
     """A published scenario and profiles, or the built-in ones. Raises UnsupportedError."""
     if quick:
         return built_in()
-    found = scenario_file.read(record.a100("scenarios.csv"))
+    found = read_scenarios(record.a100("scenarios.csv"))
     record.known("scenario", [scenario], found)
-    return found[scenario], profile_file.read(record.a100("profiles.csv"))
+    return found[scenario], read_profiles(record.a100("profiles.csv"))
 
 
 def drawn(trace: str, workload: Workload, seconds: float, seed: int) -> RateTrace:
@@ -106,7 +106,7 @@ def built_in() -> tuple[Workload, Profiles]:
     return Workload(tenants), Profiles(tuple(points))
 
 
-class Study:
+class ControllerStudy:
     """One workload with its profiles, planned by one planner."""
 
     def __init__(

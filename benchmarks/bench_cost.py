@@ -23,9 +23,10 @@ from spacetime.benchmarks import record
 from spacetime.benchmarks.studies import cost_plans
 from spacetime.benchmarks.studies.architectures import MODELS
 from spacetime.devices.facts import A100_80
-from spacetime.profiles import cost, profile_file
+from spacetime.profiles import cost
 from spacetime.profiles.cost import Calibration, Layer
 from spacetime.profiles.profile import Point
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.terminal.progress import track
 
 DTYPE = "tf32"
@@ -68,7 +69,7 @@ def run(
 
     Raises UnsupportedError outside a checkout.
     """
-    profiles = profile_file.read(record.a100("profiles.csv"))
+    profiles = read_profiles(record.a100("profiles.csv"))
     parts = QUICK_PARTS if quick else PARTS
     kept = {1, 7} if quick else {1, 2, 3, 4, 7}
     studied = [

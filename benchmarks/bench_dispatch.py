@@ -45,7 +45,7 @@ GOALS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class DispatchSize:
     """How much is measured."""
 
     latencies: int
@@ -54,8 +54,8 @@ class Size:
     memory: int
 
 
-FULL = Size(latencies=20_000, requests=200_000, bulk=3_000_000, memory=10_000_000)
-QUICK = Size(latencies=400, requests=2_000, bulk=20_000, memory=200_000)
+FULL = DispatchSize(latencies=20_000, requests=200_000, bulk=3_000_000, memory=10_000_000)
+QUICK = DispatchSize(latencies=400, requests=2_000, bulk=20_000, memory=200_000)
 
 
 def run(
@@ -122,7 +122,7 @@ def rate_row(way: str, requests: int, work: Callable[[], object]) -> dict[str, A
     return {"way": way, "rps": rps, "cpu_us": (time.process_time() - used) / requests * 1e6}
 
 
-def native_rows(size: Size) -> Iterator[dict[str, Any]]:
+def native_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
     """Without Python between submit and the end."""
     dispatch = Dispatch(native=True)
     executor, (tenant, *_) = dispatch.executor, dispatch.tenants
@@ -144,7 +144,7 @@ def native_rows(size: Size) -> Iterator[dict[str, Any]]:
         yield latency_row("C API submit to wait", capi.roundtrips_ns(size.latencies))
 
 
-def python_rows(size: Size) -> Iterator[dict[str, Any]]:
+def python_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
     """Futures of one Python thread, over a native and a Python lane."""
     for lane, native in [("native", True), ("Python", False)]:
         dispatch = Dispatch(native=native)
@@ -153,17 +153,21 @@ def python_rows(size: Size) -> Iterator[dict[str, Any]]:
         dispatch.close()
 
 
-def alone_row(way: str, size: Size, submit: Callable[[int], Future[None]]) -> dict[str, Any]:
+def alone_row(
+    way: str, size: DispatchSize, submit: Callable[[int], Future[None]]
+) -> dict[str, Any]:
     """One request after the other, each awaited."""
     return latency_row(way, timed(size.latencies, lambda: submit(0).result()))
 
 
-def pipelined_row(way: str, size: Size, submit: Callable[[int], Future[None]]) -> dict[str, Any]:
+def pipelined_row(
+    way: str, size: DispatchSize, submit: Callable[[int], Future[None]]
+) -> dict[str, Any]:
     """Requests without waiting for each."""
     return rate_row(way, size.requests, lambda: pipelined(submit, size.requests))
 
 
-def rival_rows(size: Size) -> Iterator[dict[str, Any]]:
+def rival_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
     """What a user has today, doing nothing as well."""
     with ThreadPoolExecutor(1) as pool:
 
@@ -184,7 +188,7 @@ def rival_rows(size: Size) -> Iterator[dict[str, Any]]:
         )
 
 
-async def _asyncio_rows(size: Size) -> list[dict[str, Any]]:
+async def _asyncio_rows(size: DispatchSize) -> list[dict[str, Any]]:
     batcher = AsyncBatcher()
     took = []
     for _ in range(size.latencies):
@@ -214,7 +218,7 @@ def _clients(port: int, each: int) -> None:
         thread.join()
 
 
-def memory_row(size: Size) -> dict[str, Any]:
+def memory_row(size: DispatchSize) -> dict[str, Any]:
     """Median growth of the resident memory over ten steps, after one to warm up.
 
     What requests leave behind grows in every step; the process's allocator grows once in a while.

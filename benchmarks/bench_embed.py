@@ -23,7 +23,7 @@ from spacetime.benchmarks import record
 from spacetime.benchmarks.embed.server import (
     LIBRARIES,
     NAMES,
-    Running,
+    RunningExample,
     four_models,
     missing,
     post,
@@ -39,7 +39,7 @@ Question = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class EmbedSize:
     """How long is measured."""
 
     warm_s: float
@@ -47,8 +47,8 @@ class Size:
     rounds: int
 
 
-FULL = Size(warm_s=2.0, window_s=4.0, rounds=5)
-QUICK = Size(warm_s=0.2, window_s=0.3, rounds=2)
+FULL = EmbedSize(warm_s=2.0, window_s=4.0, rounds=5)
+QUICK = EmbedSize(warm_s=0.2, window_s=0.3, rounds=2)
 
 
 def run(
@@ -139,7 +139,7 @@ def _rows(
     example: str,
     client: subprocess.Popen[str],
     concurrency: Sequence[int],
-    size: Size,
+    size: EmbedSize,
     questions: Sequence[Question],
 ) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
@@ -152,7 +152,7 @@ def _rows(
             yield {"server": NAMES[example], "concurrency": count, **ways}
 
 
-def _check(running: Running, questions: Sequence[Question]) -> None:
+def _check(running: RunningExample, questions: Sequence[Question]) -> None:
     """Raises unless every tenant's answer is that of its model alone."""
     models = four_models()
     for question in questions:
@@ -163,10 +163,10 @@ def _check(running: Running, questions: Sequence[Question]) -> None:
 
 
 def _interleaved(
-    up: Mapping[str, Running],
+    up: Mapping[str, RunningExample],
     client: subprocess.Popen[str],
     count: int,
-    size: Size,
+    size: EmbedSize,
     questions: Sequence[Question],
 ) -> dict[str, list[Any]]:
     """Windows of each way, in turn; who begins changes, so that each follows the other."""

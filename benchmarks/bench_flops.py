@@ -14,19 +14,19 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.interleave import fastest, interleaved
-from spacetime.benchmarks.driving.lanes import Lanes
+from spacetime.benchmarks.driving.lanes import PinnedLanes
 from spacetime.benchmarks.flops.modes import (
     BASELINES,
     BOUND,
     MODES,
-    Case,
+    CpuCase,
     allowed,
     case_of,
     check,
     choices,
     rivals,
 )
-from spacetime.benchmarks.flops.problems import PROBLEMS, Problem, peak_candidates
+from spacetime.benchmarks.flops.problems import PROBLEMS, LayerProblem, peak_candidates
 from spacetime.benchmarks.gpu import flops as device_flops
 from spacetime.terminal.progress import track
 
@@ -68,7 +68,7 @@ def run(
     record.known("problems", problems or (), PROBLEMS)
     chosen = {"problems": problems, "tenants": tenants}
     result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
-    with Lanes() as lanes:
+    with PinnedLanes() as lanes:
         side = 512 if quick else 1024
         peaks = [_peak(lanes, side)]
         named = problems or (QUICK_PROBLEMS if quick else tuple(PROBLEMS))
@@ -86,11 +86,11 @@ def run(
     return result
 
 
-def _fits(problem: Problem, tenants: int) -> bool:
+def _fits(problem: LayerProblem, tenants: int) -> bool:
     return 4 * tenants * prod(problem.weight) <= MOST_WEIGHT_BYTES
 
 
-def _peak(lanes: Lanes, side: int) -> dict[str, Any]:
+def _peak(lanes: PinnedLanes, side: int) -> dict[str, Any]:
     """The machine's own best large product, in GFLOP/s, and which library did it."""
     flop = 2 * side**3
     rounds = {name: [(lanes.whole, launch)] for name, launch in peak_candidates(side).items()}
@@ -102,7 +102,7 @@ def _peak(lanes: Lanes, side: int) -> dict[str, Any]:
     return {"side": side, "library": library, "gflops": found[library], "by_library": found}
 
 
-def _row(case: Case, repetitions: int, target_ns: int) -> dict[str, Any]:
+def _row(case: CpuCase, repetitions: int, target_ns: int) -> dict[str, Any]:
     """Every way's GFLOP/s, and how much faster space-time is than each, for one problem and R."""
     tried = choices(case)
     check(case, tried)

@@ -32,8 +32,15 @@ from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.loads import schedule
 from spacetime.benchmarks.driving.server_process import triton_wheel
 from spacetime.benchmarks.goodput import servers as goodput_servers
-from spacetime.benchmarks.goodput.models import KINDS, LARGEST_BATCH, SLO_MS, TOLD_MS, Member, saved
-from spacetime.benchmarks.goodput.servers import WAIT_MS, Running
+from spacetime.benchmarks.goodput.models import (
+    KINDS,
+    LARGEST_BATCH,
+    SLO_MS,
+    TOLD_MS,
+    GoodputTenant,
+    saved,
+)
+from spacetime.benchmarks.goodput.servers import WAIT_MS, RunningServer
 from spacetime.benchmarks.serving.ways import has_litserve
 from spacetime.errors import SpacetimeError
 from spacetime.terminal.progress import track
@@ -46,7 +53,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class GoodputSize:
     """Loads in parts of our capacity; rounds and seconds of each server at each load."""
 
     loads: Sequence[float]
@@ -56,8 +63,8 @@ class Size:
     patience_s: float = 1.0  # for answers after the last request
 
 
-FULL = Size(loads=(0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0), rounds=3, seconds=2.0)
-QUICK = Size(loads=(0.5, 2.0), rounds=1, seconds=0.3)
+FULL = GoodputSize(loads=(0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0), rounds=3, seconds=2.0)
+QUICK = GoodputSize(loads=(0.5, 2.0), rounds=1, seconds=0.3)
 
 
 def run(
@@ -96,13 +103,19 @@ def _names(servers: Sequence[str] | None) -> Sequence[str]:
 
 
 def fleet(
-    tenants: int, names: Sequence[str], wheel: Path | None, size: Size, seed: int, *, quiet: bool
+    tenants: int,
+    names: Sequence[str],
+    wheel: Path | None,
+    size: GoodputSize,
+    seed: int,
+    *,
+    quiet: bool,
 ) -> Row:
     """The named servers with so many tenants: our capacity, who is missing, rows of each load."""
     missing = {name: "not installed" if name in names else "not asked" for name in NAMES}
     with TemporaryDirectory() as folder, ExitStack() as stack:
         members = saved(Path(folder), tenants, seed=seed)
-        up: dict[str, Running] = {}
+        up: dict[str, RunningServer] = {}
         for name, there in found(names, wheel, Path(folder), members).items():
             try:
                 up[name] = stack.enter_context(there)
@@ -124,10 +137,10 @@ def fleet(
 
 
 def found(
-    names: Sequence[str], wheel: Path | None, folder: Path, members: Sequence[Member]
-) -> dict[str, AbstractContextManager[Running]]:
+    names: Sequence[str], wheel: Path | None, folder: Path, members: Sequence[GoodputTenant]
+) -> dict[str, AbstractContextManager[RunningServer]]:
     """Those of the named servers that are here, not started yet."""
-    there: dict[str, AbstractContextManager[Running]] = {}
+    there: dict[str, AbstractContextManager[RunningServer]] = {}
     there["spacetime"] = goodput_servers.ours(folder, members)
     if wheel is not None:
         there["triton"] = goodput_servers.triton(wheel, folder, members)
@@ -136,14 +149,14 @@ def found(
     return {name: one for name, one in there.items() if name in names}
 
 
-def idle_cores(up: Mapping[str, Running], seconds: float = 1.0) -> dict[str, float]:
+def idle_cores(up: Mapping[str, RunningServer], seconds: float = 1.0) -> dict[str, float]:
     """What each server uses while nobody asks, in cores."""
     before = {name: running.cpu_s() for name, running in up.items()}
     time.sleep(seconds)
     return {name: (running.cpu_s() - before[name]) / seconds for name, running in up.items()}
 
 
-def capacity(up: Mapping[str, Running], size: Size) -> float:
+def capacity(up: Mapping[str, RunningServer], size: GoodputSize) -> float:
     """What ours answers a second in a closed loop."""
     ours = up[NAMES[0]]
     with ours.alone(up.values()):
@@ -153,7 +166,7 @@ def capacity(up: Mapping[str, Running], size: Size) -> float:
 
 
 def measured(
-    up: Mapping[str, Running], load: float, capacity_rps: float, size: Size, seed: int
+    up: Mapping[str, RunningServer], load: float, capacity_rps: float, size: GoodputSize, seed: int
 ) -> Iterator[Row]:
     """A row for each server, of all rounds together; who begins changes with the round."""
     names, seen = list(up), {name: list[Row]() for name in up}
@@ -174,7 +187,7 @@ def measured(
         yield {"server": name, "load": load, **summary(rounds, size.seconds)}
 
 
-def asked_alone(up: Mapping[str, Running], name: str, order: Row) -> Row:
+def asked_alone(up: Mapping[str, RunningServer], name: str, order: Row) -> Row:
     """What the client says of one server, and the processor time the server used."""
     running = up[name]
     with running.alone(up.values()):
@@ -183,7 +196,7 @@ def asked_alone(up: Mapping[str, Running], name: str, order: Row) -> Row:
         return told | {"cpu_s": running.cpu_s() - before}
 
 
-def asked(running: Running, order: Row) -> Row:
+def asked(running: RunningServer, order: Row) -> Row:
     """What a client process says of its load."""
     wires = [base64.b64encode(way.wire()).decode() for way in running.ways]
     full = order | {"port": running.ways[0].port, "wires": wires}

@@ -19,7 +19,7 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.studies import gpulet
-from spacetime.benchmarks.studies.gpulet import FIG12, FIG12_NAMES, PLANNERS, STUDIES, Study
+from spacetime.benchmarks.studies.gpulet import FIG12, FIG12_NAMES, PLANNERS, STUDIES, GpuletStudy
 from spacetime.plan import PlanOptions
 from spacetime.planners.gpulet import Gpulet
 from spacetime.planners.packing.knee import KNEES
@@ -50,14 +50,14 @@ def run(
     return result
 
 
-def _drawn(study: Study, count: int | None, seed: int) -> list[tuple[int, ...]]:
+def _drawn(study: GpuletStudy, count: int | None, seed: int) -> list[tuple[int, ...]]:
     every = study.scenarios()
     if count is None:
         return every
     return random.Random(f"{study.name}/{seed}").sample(every, min(count, len(every)))
 
 
-def _study(study: Study, options: PlanOptions, *, quick: bool, seed: int) -> dict[str, Any]:
+def _study(study: GpuletStudy, options: PlanOptions, *, quick: bool, seed: int) -> dict[str, Any]:
     known = gpulet.profiles(study)
     scenarios = _drawn(study, QUICK_SCENARIOS if quick else None, seed)
     names = tuple(PLANNERS)

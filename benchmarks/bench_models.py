@@ -21,7 +21,7 @@ import torch
 from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.booth import BASELINES, POLICIES, Booth, Keeper
 from spacetime.benchmarks.driving.interleave import SETTLE_S
-from spacetime.benchmarks.driving.loads import Outcome
+from spacetime.benchmarks.driving.loads import LoadOutcome
 from spacetime.benchmarks.driving.processes import preload
 from spacetime.benchmarks.driving.servers import scripted
 from spacetime.benchmarks.gpu import models as device_models
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class LoopEffort:
     """Seconds of one measurement, how many of them, and the seed of everything drawn."""
 
     seconds: float
@@ -79,7 +79,7 @@ def run(
             device=device, quick=quick, out=out, as_json=as_json, models=models, tenants=tenants,
             dtypes=dtypes, budget_s=budget_s, compiled=compiled, seed=seed, dry_run=dry_run,
         )  # fmt: skip
-    effort = Effort(0.1, 1, seed) if quick else Effort(seconds, repetitions, seed)
+    effort = LoopEffort(0.1, 1, seed) if quick else LoopEffort(seconds, repetitions, seed)
     record.known("models", models or (), zoo.KINDS)
     kinds = tuple(models or (("digits",) if quick else zoo.KINDS))
     counts = tuple(tenants or ((2,) if quick else TENANTS))
@@ -124,7 +124,7 @@ def rows_of(
     opened: Mapping[str, Booth],
     slo_ms: float,
     loads: Sequence[float],
-    effort: Effort,
+    effort: LoopEffort,
 ) -> list[Row]:
     """The closed loop's row of one model and R, the setting, and the open loop's at each load."""
     tenants = setting["tenants"]
@@ -144,17 +144,17 @@ def rows_of(
     return rows
 
 
-def _closed(tenants: int, effort: Effort) -> Callable[[Keeper], Outcome]:
+def _closed(tenants: int, effort: LoopEffort) -> Callable[[Keeper], LoadOutcome]:
     return partial(
         Keeper.closed_loop, tenants=tenants, outstanding=OUTSTANDING, seconds=effort.seconds
     )
 
 
 def _in_turn(
-    opened: Mapping[str, Booth], repetitions: int, order: Callable[[Keeper], Outcome]
-) -> dict[str, list[Outcome]]:
+    opened: Mapping[str, Booth], repetitions: int, order: Callable[[Keeper], LoadOutcome]
+) -> dict[str, list[LoadOutcome]]:
     """Each server's outcomes, one a repetition; the order turns by one each time."""
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in opened}
+    outcomes: dict[str, list[LoadOutcome]] = {name: [] for name in opened}
     names = list(opened)
     for repetition in range(repetitions):
         first = repetition % len(names)
@@ -164,7 +164,7 @@ def _in_turn(
     return outcomes
 
 
-def _throughputs(outcomes: Mapping[str, Sequence[Outcome]]) -> Row:
+def _throughputs(outcomes: Mapping[str, Sequence[LoadOutcome]]) -> Row:
     rates = {name: [o.throughput_rps for o in each] for name, each in outcomes.items()}
     speedups = {name: _speedup(rates["space-time"], each) for name, each in rates.items()}
     speedups.pop("space-time")
@@ -189,7 +189,7 @@ def _median(values: Iterator[float | None]) -> float | None:
 
 
 def _open(
-    tenants: int, opened: Mapping[str, Booth], rates: Mapping[str, float], effort: Effort
+    tenants: int, opened: Mapping[str, Booth], rates: Mapping[str, float], effort: LoopEffort
 ) -> Row:
     """Goodput, attainment and p99 of every server at one rate."""
     order = partial(
@@ -212,7 +212,7 @@ def _open(
     }
 
 
-def _lanes_row(kind: str, first: ZooModel, effort: Effort) -> Row:
+def _lanes_row(kind: str, first: ZooModel, effort: LoopEffort) -> Row:
     """One one-core lane against one on every core: what space alone can give."""
     with booths(("one one-core lane", "space-only"), first, effort.seed) as opened:
         for booth in opened.values():

@@ -68,7 +68,7 @@ def run(
     points = _profiles(models["t0"], rounds=1 if quick else 5)
     load, trace = _load(points, models["t0"], step_s=step_s, cycles=1 if quick else 3)
     arrivals = list(_arrivals(trace, seed))
-    stage = Stage(load, points, models, trace, arrivals)
+    stage = MovesStage(load, points, models, trace, arrivals)
     rows = [stage.row(way) for way in ways or WAYS]
     peak = [max(each) for each in zip(*trace.rates, strict=True)]
     result |= {
@@ -149,7 +149,7 @@ def _devices(load: Workload, points: Profiles) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class MovesStage:
     """What every way gets: workload, points, models, rates and the requests themselves."""
 
     load: Workload

@@ -17,7 +17,7 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.studies import paris
-from spacetime.benchmarks.studies.paris import ELSA, FIFS, HOMOGENEOUS, MODELS, Setting
+from spacetime.benchmarks.studies.paris import ELSA, FIFS, HOMOGENEOUS, MODELS, ParisSetting
 
 DRAWS = 3  # random layouts
 NAMES = (
@@ -51,7 +51,7 @@ def run(
     requests = 1_000 if quick else 20_000
     result["in_time"], result["requests"] = paris.IN_TIME, requests
     settings = [
-        Setting(model, gpus, known, sla, variance, largest, requests, seed)
+        ParisSetting(model, gpus, known, sla, variance, largest, requests, seed)
         for model, (_, gpus) in MODELS.items()
     ]
     with ThreadPoolExecutor() as pool:
@@ -61,7 +61,7 @@ def run(
     return result
 
 
-def _row(setting: Setting) -> dict[str, Any]:
+def _row(setting: ParisSetting) -> dict[str, Any]:
     gpus = setting.gpus
     layout = paris.paris(setting)
     drawn = [paris.at_random(gpus, setting.seed + number) for number in range(DRAWS)]

@@ -20,11 +20,11 @@ from spacetime.benchmarks import record
 from spacetime.devices.facts import device
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.units import SECOND
-from spacetime.workload import scenario_file
+from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Workload
 
 DEVICE = device("a100-80gb")
@@ -47,8 +47,8 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
 ) -> dict[str, Any]:
     """Every way on every scenario. Raises UnsupportedError outside a checkout."""
-    known = profile_file.read(record.a100("profiles.csv"))
-    found = scenario_file.read(record.a100("scenarios.csv"))
+    known = read_profiles(record.a100("profiles.csv"))
+    found = read_scenarios(record.a100("scenarios.csv"))
     result = record.header("parvagpu", seed=seed, quick=quick, chosen={})
     chosen = SCENARIOS[: 2 if quick else None]
     loads = {name: replace(found[name], seed=seed) for name in chosen}

@@ -18,8 +18,8 @@ from spacetime.benchmarks import record
 from spacetime.devices import facts
 from spacetime.plan import PlanOptions, require
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.workload.workload import Tenant, Workload
 
 MODELS = ("resnet50", "mobilenetv2", "densenet121", "vgg16", "bert", "inceptionv3")
@@ -31,7 +31,7 @@ def run(
     tenants: Sequence[int] = (20, 300, 1000),
 ) -> dict[str, Any]:  # fmt: skip
     """Every planner on every number of tenants. Raises UnsupportedError outside a checkout."""
-    profiles = profile_file.read(record.a100("profiles.csv"))
+    profiles = read_profiles(record.a100("profiles.csv"))
     tenants = tenants[:1] if quick else tenants
     result = record.header("plan", seed=seed, quick=quick, chosen={"tenants": tenants})
     result["rows"] = [

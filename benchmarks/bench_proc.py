@@ -42,15 +42,15 @@ SHAPES = {"24 bytes": (1, 6), "600 KB": (1, 3, 224, 224)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class ProcSize:
     """How much is measured."""
 
     rounds: int
     requests: int  # of each way in a round
 
 
-FULL = Size(rounds=20, requests=500)
-QUICK = Size(rounds=2, requests=50)
+FULL = ProcSize(rounds=20, requests=500)
+QUICK = ProcSize(rounds=2, requests=50)
 
 
 class AddOne(nn.Module):
@@ -79,7 +79,7 @@ def run(
     return result
 
 
-def latencies(name: str, together: Session, apart: Session, size: Size) -> list[dict[str, Any]]:
+def latencies(name: str, together: Session, apart: Session, size: ProcSize) -> list[dict[str, Any]]:
     """A row for bare wake-ups and for each kind of lane, and what a process adds to a thread."""
     x = torch.zeros(SHAPES[name])
     (pid,) = apart.lane_pids

@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from spacetime.plan.plan_json import read_plan as read_plan
     from spacetime.planners.registry import planner as planner
     from spacetime.policy import Policy as Policy
-    from spacetime.profiles.profile_file import read as read_profiles  # noqa: F401
+    from spacetime.profiles.profile_file import read_profiles as read_profiles
     from spacetime.reports.recording import Recording as Recording
     from spacetime.reports.recording import replay as replay
     from spacetime.session.session import Session as Session
     from spacetime.session.tenant import Tenant as Tenant
     from spacetime.simulation.simulator import simulate as simulate
     from spacetime.workload.workload import WorkloadError as WorkloadError
-    from spacetime.workload.workload_file import read as read_workload  # noqa: F401
+    from spacetime.workload.workload_file import read_workload as read_workload
 
 _ERRORS = (
     "CannotExport",
@@ -83,6 +83,8 @@ _HOME = {
     "mps_shares": "isolation.shares",
     "planner": "planners.registry",
     "read_plan": "plan.plan_json",
+    "read_profiles": "profiles.profile_file",
+    "read_workload": "workload.workload_file",
     "Recording": "reports.recording",
     "replay": "reports.recording",
     "Session": "session.session",
@@ -92,8 +94,6 @@ _HOME = {
 _OTHERWISE = {  # modules, and what has another name at home
     "check_plan": "plan.check:check",
     "mps": "isolation.mps",
-    "read_profiles": "profiles.profile_file:read",
-    "read_workload": "workload.workload_file:read",
 }
 _PLACES = {name: f"{module}:{name}" for name, module in _HOME.items()} | _OTHERWISE
 __all__ = list(_PLACES)

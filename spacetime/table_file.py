@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
 
-class Refusal(Protocol):
+class FieldError(Protocol):
     """An error class that knows field, problem and where, such as ProfileError."""
 
     def __call__(self, field: str, problem: str, *, where: str = "") -> Exception: ...
@@ -24,7 +24,7 @@ class Refusal(Protocol):
 class Table:
     """A CSV file and its header; iterate over `rows`. Nothing is read before it is asked for."""
 
-    def __init__(self, path: Path, error: Refusal) -> None:
+    def __init__(self, path: Path, error: FieldError) -> None:
         self.path, self._error = path, error
 
     def rows(

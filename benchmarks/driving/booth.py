@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spacetime.benchmarks.driving.loads import Outcome, closed_loop, open_loop
+from spacetime.benchmarks.driving.loads import LoadOutcome, closed_loop, open_loop
 from spacetime.benchmarks.driving.processes import ProcessServer
 from spacetime.benchmarks.driving.servers import (
     LoopServer,
     PoolServer,
-    Server,
     SessionServer,
+    TenantServer,
     VmapServer,
     scripted,
 )
@@ -43,18 +43,18 @@ BASELINES = (
     "processes",
     "vmap ensemble",
 )
-Make = Callable[[Sequence[nn.Module], Tensor], Server]
+Make = Callable[[Sequence[nn.Module], Tensor], TenantServer]
 
 
 def _compiled(models: Sequence[nn.Module], x: Tensor) -> list[Callable[[Tensor], Tensor]]:
     return [scripted(model, x) for model in models]
 
 
-def _one_core(models: Sequence[nn.Module], x: Tensor) -> Server:
+def _one_core(models: Sequence[nn.Module], x: Tensor) -> TenantServer:
     return SessionServer(policy="space-only", lanes=[[min(os.sched_getaffinity(0))]])
 
 
-def _session(policy: str, models: Sequence[nn.Module], x: Tensor) -> Server:
+def _session(policy: str, models: Sequence[nn.Module], x: Tensor) -> TenantServer:
     return SessionServer(policy=policy)
 
 
@@ -77,7 +77,7 @@ class Keeper:
         self._name = name
         self._seed = seed
         self._held = [first]
-        self._server: Server | None = None
+        self._server: TenantServer | None = None
 
     def grow(self, tenants: int) -> str | None:
         """Serves so many tenants from now on; why not, where PyTorch cannot in this way."""
@@ -96,14 +96,14 @@ class Keeper:
             self._server.grow(models, x)
         return None
 
-    def closed_loop(self, *, tenants: int, outstanding: int, seconds: float) -> Outcome:
+    def closed_loop(self, *, tenants: int, outstanding: int, seconds: float) -> LoadOutcome:
         """Keeps so many requests of each tenant under way."""
         pools = [held.pool for held in self._held[:tenants]]
         return closed_loop(self._asked(None), pools, outstanding=outstanding, seconds=seconds)
 
     def open_loop(
         self, *, tenants: int, rate_rps: float, slo_ns: int, seconds: float, seed: int
-    ) -> Outcome:
+    ) -> LoadOutcome:
         """Poisson arrivals; sessions drop what has not started at the objective."""
         return open_loop(
             self._asked(ms_from_ns(slo_ns)),
@@ -134,7 +134,7 @@ class Keeper:
         if self._server is not None:
             self._server.close()
 
-    def _asked(self, deadline_ms: float | None) -> Server:
+    def _asked(self, deadline_ms: float | None) -> TenantServer:
         assert self._server is not None
         if isinstance(self._server, SessionServer):
             self._server.deadline_ms = deadline_ms

@@ -58,7 +58,7 @@ class Lane:
                     self._finished.put(error)
 
 
-class Lanes:
+class PinnedLanes:
     """Two layouts of the cores this process may use: `whole`, one lane on all, and `single`.
 
     Meanwhile the calling thread computes with one thread. A second team of OpenMP threads would
@@ -73,7 +73,7 @@ class Lanes:
         self.whole = Lane(self.cores)
         self.single = [Lane([core]) for core in self.cores]
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> PinnedLanes:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from spacetime.benchmarks.driving.servers import Server
+from spacetime.benchmarks.driving.servers import TenantServer
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload.workload import Arrival, Tenant, Workload
@@ -24,7 +24,7 @@ MOST_WAIT_NS = 60 * SECOND  # for the first answer
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LoadOutcome:
     """What a load saw: answers in its window, their latencies, and how many came too late."""
 
     seconds: float
@@ -54,7 +54,7 @@ class Outcome:
 class _Closed:
     """Keeps every tenant's requests outstanding until told to stop."""
 
-    def __init__(self, server: Server, pools: Sequence[Tensor]) -> None:
+    def __init__(self, server: TenantServer, pools: Sequence[Tensor]) -> None:
         self._server = server
         self._requests = [[pool[i : i + 1] for i in range(len(pool))] for pool in pools]
         self._sent = [0] * len(pools)
@@ -96,8 +96,8 @@ class _Closed:
 
 
 def closed_loop(
-    server: Server, pools: Sequence[Tensor], *, outstanding: int, seconds: float
-) -> Outcome:
+    server: TenantServer, pools: Sequence[Tensor], *, outstanding: int, seconds: float
+) -> LoadOutcome:
     """Each tenant keeps `outstanding` requests under way; a fifth of `seconds` is warm-up.
 
     The window grows until there is an answer in it, however slow the machine is just now.
@@ -116,18 +116,18 @@ def closed_loop(
     end = time.perf_counter_ns()
     loop.wait()
     latencies = [latency for when, latency in loop.done if begin <= when < end]
-    return Outcome((end - begin) / SECOND, latencies, len(latencies))
+    return LoadOutcome((end - begin) / SECOND, latencies, len(latencies))
 
 
 def open_loop(
-    server: Server,
+    server: TenantServer,
     pools: Sequence[Tensor],
     *,
     rate_rps: float,
     slo_ns: int,
     seconds: float,
     seed: int,
-) -> Outcome:
+) -> LoadOutcome:
     """Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
 
     Latency counts from the instant a request was due, so a late driver hides nothing. What has
@@ -162,7 +162,7 @@ def open_loop(
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, DeadlineExceeded | QueueFull):
             raise error
-    return Outcome(seconds, latencies, len(futures), slo_ns)
+    return LoadOutcome(seconds, latencies, len(futures), slo_ns)
 
 
 def schedule(

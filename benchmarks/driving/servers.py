@@ -24,7 +24,7 @@ Call = Callable[[Tensor], Tensor]
 Request = tuple[Tensor, Future[Tensor]]
 
 
-class Server(Protocol):
+class TenantServer(Protocol):
     """Answers requests `[1, ...]` to tenant 0 ... R-1."""
 
     def submit(self, tenant: int, x: Tensor) -> Future[Tensor]:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class Connection:
+class StreamConnection:
     """One connection that is kept open."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,7 +26,7 @@ class Connection:
         self._writer = writer
 
     @classmethod
-    async def open(cls, port: int) -> Connection:
+    async def open(cls, port: int) -> StreamConnection:
         """Connects to this machine's `port`."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
@@ -59,12 +59,12 @@ async def closed_loop(
     port: int, concurrency: int, seconds: float, bodies: Sequence[bytes]
 ) -> dict[str, object]:
     """Each connection asks again as soon as it is answered; they ask the `bodies` in turn."""
-    connections = [await Connection.open(port) for _ in range(concurrency)]
+    connections = [await StreamConnection.open(port) for _ in range(concurrency)]
     latencies: list[int] = []
     start = time.perf_counter_ns()
     end = start + round(seconds * 1e9)
 
-    async def one(connection: Connection, first: int) -> None:
+    async def one(connection: StreamConnection, first: int) -> None:
         for number in itertools.count(first):
             before = time.perf_counter_ns()
             if before >= end:

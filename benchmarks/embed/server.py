@@ -33,7 +33,7 @@ ORPHANS_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningExample:
     """A server that answers on `port`, what it prints being kept in `log`."""
 
     process: subprocess.Popen[bytes]
@@ -76,11 +76,11 @@ def post(port: int, question: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def serving(example: str, way: str) -> Iterator[Running]:
+def serving(example: str, way: str) -> Iterator[RunningExample]:
     """`example`'s `way` (before, after) once it answers; stopped and cleaned up afterwards."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "log"
-        running = Running(_started(f"{example}.{way}", port := free_port(), log), port, log)
+        running = RunningExample(_started(f"{example}.{way}", port := free_port(), log), port, log)
         try:
             _wait_until_ready(running)
             yield running
@@ -121,7 +121,7 @@ def _started(module: str, port: int, log: Path) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def _wait_until_ready(running: Running) -> None:
+def _wait_until_ready(running: RunningExample) -> None:
     end = time.monotonic() + READY_S
     question = {"tenant": 0, "pixels": [0.0] * 64}
     while time.monotonic() < end and running.process.poll() is None:

@@ -56,7 +56,7 @@ def packed_convolution_loop(
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class LayerProblem:
     """A linear layer or a 'same' convolution without bias; shapes without the batch dimension."""
 
     name: str
@@ -119,26 +119,26 @@ class Problem:
         return packed_linear_loop(rows, packed)
 
 
-def gemm(name: str, *, m: int, n: int, k: int) -> Problem:
+def gemm(name: str, *, m: int, n: int, k: int) -> LayerProblem:
     """An M x K request times a tenant's K x N matrix."""
-    return Problem(name, (m, k), (n, k))
+    return LayerProblem(name, (m, k), (n, k))
 
 
-def convolution(name: str, channels: tuple[int, int], *, side: int, k: int) -> Problem:
+def convolution(name: str, channels: tuple[int, int], *, side: int, k: int) -> LayerProblem:
     """`side` x `side` pixels, kernel k x k, channels in and out."""
     inputs, outputs = channels
-    return Problem(name, (inputs, side, side), (outputs, inputs, k, k))
+    return LayerProblem(name, (inputs, side, side), (outputs, inputs, k, k))
 
 
-def depthwise(name: str, channels: int, *, side: int, k: int) -> Problem:
+def depthwise(name: str, channels: int, *, side: int, k: int) -> LayerProblem:
     """A convolution of each channel by itself."""
-    return Problem(name, (channels, side, side), (channels, 1, k, k), groups=channels)
+    return LayerProblem(name, (channels, side, side), (channels, 1, k, k), groups=channels)
 
 
 # The three matrix shapes are those of D-STS (arXiv 1901.00041, Table 1; its mat-vec M=512 N=1 is
 # one request row times a 512 x 512 matrix); the convolutions are from
 # ResNet-50, from the digits' small ResNet (3x3-32-8) and from MobileNetV2 (depthwise).
-PROBLEMS: dict[str, Problem] = {
+PROBLEMS: dict[str, LayerProblem] = {
     problem.name: problem
     for problem in (
         gemm("conv2_2", m=256, n=128, k=1152),

@@ -27,7 +27,7 @@ MOST = 900  # connections: our server allows 1000
 LEAD_S = 0.05
 
 
-class Connection(asyncio.Protocol):
+class ProtocolConnection(asyncio.Protocol):
     """One connection that is kept open, with one request at a time under way."""
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ class OpenLoop:
         self._port, self._wires = order["port"], wires
         self._due_ns, self._tenants = order["due_ns"], order["tenants"]
         self._patience_s = order["patience_s"]
-        self._free: list[Connection] = []
-        self._all: list[Connection] = []
+        self._free: list[ProtocolConnection] = []
+        self._all: list[ProtocolConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
         count = len(self._due_ns)
         self.statuses, self.latencies_ns, self.late_ns = [0] * count, [0] * count, [0] * count
@@ -133,12 +133,12 @@ class OpenLoop:
 
     async def _opened(self) -> None:
         _, made = await asyncio.get_running_loop().create_connection(
-            Connection, "127.0.0.1", self._port
+            ProtocolConnection, "127.0.0.1", self._port
         )
         self._all.append(made)
         self._free.append(made)
 
-    def _ask(self, connection: Connection, number: int) -> None:
+    def _ask(self, connection: ProtocolConnection, number: int) -> None:
         def done(status: int) -> None:
             if connection.open:
                 self._free.append(connection)
@@ -163,7 +163,7 @@ async def closed_loop(order: dict[str, Any], wires: Sequence[bytes]) -> int:
 
     async def one(wire: bytes) -> None:
         nonlocal answered
-        _, connection = await loop.create_connection(Connection, "127.0.0.1", order["port"])
+        _, connection = await loop.create_connection(ProtocolConnection, "127.0.0.1", order["port"])
         while time.perf_counter() < end and connection.open:
             ended: asyncio.Future[int] = loop.create_future()
             connection.ask(wire, ended.set_result)

@@ -18,7 +18,7 @@ from fastapi import Body, Response
 from torch import Tensor
 
 from spacetime.benchmarks.driving.servers import cores
-from spacetime.benchmarks.goodput.models import LARGEST_BATCH, SHAPE, Compiled, script_path
+from spacetime.benchmarks.goodput.models import LARGEST_BATCH, SHAPE, TenantProgram, script_path
 
 Question = tuple[int, Tensor]
 
@@ -32,7 +32,7 @@ class Models(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
 
     def setup(self, device: str) -> None:
         """Reads the programs."""
-        self._models = [Compiled(path) for path in self._paths]
+        self._models = [TenantProgram(path) for path in self._paths]
 
     # Annotations that FastAPI reads: the body as it came.
     def decode_request(self, request: Annotated[bytes, Body()]) -> Question:

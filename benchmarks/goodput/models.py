@@ -30,7 +30,7 @@ TOLERANCE = 1e-3  # of the largest score
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class GoodputTenant:
     """One tenant: its model in eval mode, a picture `[1, 3, 64, 64]`, its own scores `[1, 100]`."""
 
     name: str
@@ -54,7 +54,7 @@ def resnet() -> nn.Module:
     return _architecture("resnet")
 
 
-def saved(folder: Path, tenants: int, *, seed: int) -> list[Member]:
+def saved(folder: Path, tenants: int, *, seed: int) -> list[GoodputTenant]:
     """Makes so many models, half of each kind, and writes all that servers read to `folder`."""
     made = [zoo.load(kind, tenants, seed=seed) for kind in KINDS]
     members = []
@@ -63,7 +63,7 @@ def saved(folder: Path, tenants: int, *, seed: int) -> list[Member]:
         picture = found.pool[number : number + 1].contiguous()
         with zoo.one_thread(), torch.no_grad():
             scores = found.model(picture)
-        member = Member(found.name, KINDS[number % len(KINDS)], picture, scores)
+        member = GoodputTenant(found.name, KINDS[number % len(KINDS)], picture, scores)
         _write(folder, member, found.model)
         members.append(member)
     workload = {"tenants": [*_tenants(members)], "seed": seed}
@@ -81,7 +81,7 @@ def script_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.pt"
 
 
-class Compiled:
+class TenantProgram:
     """A tenant's program on one core, as a server of one model at a time should run it.
 
     Called once for each batch size, since TorchScript optimises when it is first called.
@@ -110,7 +110,7 @@ def _architecture(kind: str) -> nn.Module:
     return photographs.ARCHITECTURES[kind]()
 
 
-def _write(folder: Path, member: Member, model: nn.Module) -> None:
+def _write(folder: Path, member: GoodputTenant, model: nn.Module) -> None:
     from safetensors.torch import save_file  # noqa: PLC0415  # needs the extra `live`
 
     save_file(model.state_dict(), folder / f"{member.name}.safetensors")
@@ -121,7 +121,7 @@ def _write(folder: Path, member: Member, model: nn.Module) -> None:
         torch.jit.save(frozen, script_path(folder, member.name))
 
 
-def _tenants(members: Sequence[Member]) -> Iterator[dict[str, Any]]:
+def _tenants(members: Sequence[GoodputTenant]) -> Iterator[dict[str, Any]]:
     for member in members:
         shape = [*member.picture.shape]
         yield {

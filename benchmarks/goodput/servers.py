@@ -27,7 +27,7 @@ from spacetime.benchmarks.goodput.models import (
     LARGEST_BATCH,
     SLO_MS,
     TOLERANCE,
-    Member,
+    GoodputTenant,
     script_path,
     workload_path,
 )
@@ -39,14 +39,14 @@ BYTES = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningServer:
     """A server that answers; `ways` by tenant, `leader` the session its processes are in."""
 
     ways: Sequence[Way]
     leader: int
 
     @contextmanager
-    def alone(self, others: Iterable[Running]) -> Iterator[None]:
+    def alone(self, others: Iterable[RunningServer]) -> Iterator[None]:
         """Stops the processes of the others meanwhile: LitServe's use a fifth of a core idle."""
         leaders = [one.leader for one in others if one is not self]
         try:
@@ -69,7 +69,7 @@ class Running:
 
 
 @contextmanager
-def ours(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
+def ours(folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
     """`spacetime serve` as it is."""
     command = [sys.executable, "-m", "spacetime", "serve", str(workload_path(folder)), "--json"]
     command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
@@ -79,18 +79,18 @@ def ours(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
         if not line:
             raise RuntimeError("our own server ended before it was ready")
         port = int(json.loads(line)["http"].rpartition(":")[2])
-        yield _checked(Running([_oip(port, one) for one in members], running.pid), members)
+        yield _checked(RunningServer([_oip(port, one) for one in members], running.pid), members)
 
 
 @contextmanager
-def triton(wheel: Path, folder: Path, members: Sequence[Member]) -> Iterator[Running]:
+def triton(wheel: Path, folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
     """Triton with an instance for each tenant, dynamic batching and a bound on waiting."""
     with triton_server(wheel, partial(_repository, folder, members)) as (running, port):
-        yield _checked(Running([_oip(port, one) for one in members], running.pid), members)
+        yield _checked(RunningServer([_oip(port, one) for one in members], running.pid), members)
 
 
 @contextmanager
-def litserve(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
+def litserve(folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
     """LitServe with an API for all tenants, a worker a core, its batching, a bound on waiting."""
     port = free_port()
     command = [sys.executable, "-m", "spacetime.benchmarks.goodput.litserve", str(port)]
@@ -100,7 +100,7 @@ def litserve(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
             Way(port, "/predict", bytes([number]) + one.body, headers=BYTES)
             for number, one in enumerate(members)
         ]
-        yield _checked(Running(ways, running.pid), members)
+        yield _checked(RunningServer(ways, running.pid), members)
 
 
 def _tell(leader: int, number: int) -> None:
@@ -108,7 +108,7 @@ def _tell(leader: int, number: int) -> None:
         os.killpg(leader, number)
 
 
-def _checked(running: Running, members: Sequence[Member]) -> Running:
+def _checked(running: RunningServer, members: Sequence[GoodputTenant]) -> RunningServer:
     """The server once all have answered. Raises RuntimeError for scores other than the model's."""
     for way, member in zip(running.ways, members, strict=True):
         own = member.scores.numpy().ravel()
@@ -118,7 +118,7 @@ def _checked(running: Running, members: Sequence[Member]) -> Running:
     return running
 
 
-def _oip(port: int, member: Member) -> Way:
+def _oip(port: int, member: GoodputTenant) -> Way:
     """The Open Inference Protocol with bytes behind the JSON, both ways."""
     shape, body = [*member.picture.shape], member.body
     tensor = {
@@ -130,7 +130,7 @@ def _oip(port: int, member: Member) -> Way:
     return Way(port, f"/v2/models/{member.name}/infer", head + body, headers=headers)
 
 
-def _repository(folder: Path, members: Sequence[Member], repository: Path) -> None:
+def _repository(folder: Path, members: Sequence[GoodputTenant], repository: Path) -> None:
     # The stub's own environment has numpy 1 and no PyTorch: it finds ours behind its own packages.
     paths = [str(Path(spacetime.__file__).parents[1]), sysconfig.get_path("purelib")]
     for member in members:
@@ -143,7 +143,7 @@ def _repository(folder: Path, members: Sequence[Member], repository: Path) -> No
         )
 
 
-def _configuration(folder: Path, member: Member) -> str:
+def _configuration(folder: Path, member: GoodputTenant) -> str:
     inputs, outputs = ([*tensor.shape[1:]] for tensor in (member.picture, member.scores))
     return (
         f'name: "{member.name}" backend: "python" max_batch_size: {LARGEST_BATCH}\n'

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import triton_python_backend_utils as pb
 
-from spacetime.benchmarks.goodput.models import Compiled
+from spacetime.benchmarks.goodput.models import TenantProgram
 
 
 class TritonPythonModel:
@@ -19,7 +19,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Reads the program that the model's configuration names."""
         parameters = json.loads(args["model_config"])["parameters"]
-        self._model = Compiled(Path(parameters["script"]["string_value"]))
+        self._model = TenantProgram(Path(parameters["script"]["string_value"]))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """A response for each request, in order."""

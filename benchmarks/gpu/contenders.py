@@ -21,7 +21,7 @@ from spacetime.benchmarks.gpu.names import (
     STREAMS,
     VMAP,
 )
-from spacetime.benchmarks.gpu.rig import Launch, Rig
+from spacetime.benchmarks.gpu.rig import DeviceRig, Launch
 from spacetime.demo.zoo.exhibits import ZooModel, load
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.family import ResidentFamily
@@ -73,7 +73,7 @@ def tenants_of(kind: str, count: int, dtype: torch.dtype, seed: int) -> tuple[li
 
 
 def rivals(
-    models: Sequence[nn.Module], x: Tensor, rig: Rig, *, compiled: bool
+    models: Sequence[nn.Module], x: Tensor, rig: DeviceRig, *, compiled: bool
 ) -> Iterator[tuple[str, Callable[[], Launch]]]:
     """Every way but ours: its name, and what prepares it. Models and x are on the rig's device."""
     single = [partial(model, x[i : i + 1]) for i, model in enumerate(models)]

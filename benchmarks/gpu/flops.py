@@ -31,7 +31,7 @@ from spacetime.benchmarks.gpu.rig import (
     searched,
 )
 from spacetime.benchmarks.gpu.run import goals
-from spacetime.benchmarks.gpu.ways import Case, baselines, case_of, expected
+from spacetime.benchmarks.gpu.ways import DeviceCase, baselines, case_of, expected
 from spacetime.terminal.progress import track
 
 TENANTS = (2, 4, 8, 16, 32, 64, 120)
@@ -123,7 +123,7 @@ def _cases(
     ]
 
 
-def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool) -> Row:
+def _row(case: DeviceCase, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool) -> Row:
     """Every way's median microseconds, rate and error for one case; why a way is missing."""
     exact = expected(case)
     launches: dict[str, Launch] = {}
@@ -163,7 +163,7 @@ def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool)
 Held = tuple[dict[str, Launch], dict[str, float], dict[str, str]]
 
 
-def _admit(name: str, make: Any, case: Case, exact: Any, held: Held) -> None:
+def _admit(name: str, make: Any, case: DeviceCase, exact: Any, held: Held) -> None:
     """Prepares a way and compares its answers; refused when it cannot, or answers wrongly."""
     launches, errors, refused = held
     try:
@@ -179,7 +179,7 @@ def _admit(name: str, make: Any, case: Case, exact: Any, held: Held) -> None:
 
 
 def _calibrated(
-    case: Case, rig: CudaRig | DryRig, exact: Any, held: Held
+    case: DeviceCase, rig: CudaRig | DryRig, exact: Any, held: Held
 ) -> tuple[str | None, dict[str, float]]:
     """Adds what a session's tuner would choose; its name, and everyone's median microseconds."""
     launches, errors, refused = held

@@ -48,7 +48,7 @@ Measure = Callable[[], float]  # microseconds of one launch
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class DeviceEffort:
     """Interleaved measurements of each way, seconds of each load, what to leave out, and when."""
 
     repetitions: int
@@ -89,7 +89,7 @@ def run(
     """
     rig = rig_of(device, dry_run=dry_run)
     ends = time.monotonic() + (budget_s or float("inf"))
-    effort = Effort(
+    effort = DeviceEffort(
         3 if quick else repetitions,
         0.3 if quick else seconds,
         compiled,
@@ -125,7 +125,7 @@ def _measure_all(
     result: dict[str, Any],
     cases: Sequence[tuple[str, int, str]],
     rig: CudaRig | DryRig,
-    effort: Effort,
+    effort: DeviceEffort,
     *,
     device: str,
     out: Path | None,
@@ -164,7 +164,7 @@ def _measure(
     row: Row,
     held: tuple[list[Any], Tensor],
     rig: CudaRig | DryRig,
-    effort: Effort,
+    effort: DeviceEffort,
     *,
     device: str,
     tell: Callable[[], None],
@@ -177,7 +177,7 @@ def _measure(
     exact = torch.cat([m.float()(x[i : i + 1].float()).reshape(-1) for i, m in enumerate(models)])
     for model in models:
         model.to(x.dtype)
-    kept = Kept({}, row["error"], row["refused"])
+    kept = CheckedWays({}, row["error"], row["refused"])
     with ExitStack() as stack:
         begin = time.perf_counter()
         try:
@@ -205,7 +205,7 @@ def _measure(
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CheckedWays:
     """The ways that answer rightly, how far each is off, and why the others are missing."""
 
     measures: dict[str, Measure]
@@ -275,7 +275,7 @@ def _launches(measures: dict[str, Measure], repetitions: int) -> Row:
     return row
 
 
-def _load(ours: Ours, x: Tensor, effort: Effort) -> Row:
+def _load(ours: Ours, x: Tensor, effort: DeviceEffort) -> Row:
     """The session's answers a second in a closed loop, and its tail at a part of that."""
     pools = [x[i : i + 1] for i in range(len(x))]
     wall_us, device_us = (

@@ -8,9 +8,9 @@ from functools import cache, partial
 import torch
 from torch import nn
 
-from spacetime.benchmarks.flops.problems import Problem
+from spacetime.benchmarks.flops.problems import LayerProblem
 from spacetime.benchmarks.gpu.rig import Launch
-from spacetime.benchmarks.gpu.ways import Case
+from spacetime.benchmarks.gpu.ways import DeviceCase
 from spacetime.fusion import SlotGraph, placed, slot_graph
 from spacetime.fusion.choice.operation import SlotOperation
 from spacetime.fusion.choice.super_kernels import ways
@@ -18,7 +18,7 @@ from spacetime.fusion.choice.super_kernels import ways
 NO_RUN = torch.tensor(-1)  # as in a session: nothing is known of the rows before they are there
 
 
-def launches(case: Case) -> Iterator[tuple[str, Launch]]:
+def launches(case: DeviceCase) -> Iterator[tuple[str, Launch]]:
     """Launches by their names; each tenant's weight is the row of its number, as in an arena."""
     device = case.x.device
     graph = _graph(case.problem, case.x.dtype)
@@ -40,7 +40,7 @@ def launches(case: Case) -> Iterator[tuple[str, Launch]]:
         yield name, partial(kernel, *args)
 
 
-def layer_of(problem: Problem) -> nn.Module:
+def layer_of(problem: LayerProblem) -> nn.Module:
     """A model of this layer and nothing else."""
     if problem.convolves:
         outputs, _, window, _ = problem.weight
@@ -53,7 +53,7 @@ def layer_of(problem: Problem) -> nn.Module:
 
 
 @cache
-def _graph(problem: Problem, dtype: torch.dtype) -> SlotGraph:
+def _graph(problem: LayerProblem, dtype: torch.dtype) -> SlotGraph:
     """The layer as a session takes a model of nothing else."""
     layer = layer_of(problem).to(dtype)
     x = torch.randn(2, *problem.request).to(dtype)

@@ -79,28 +79,28 @@ def ask_all(
     own = [name for name in names if name in ENVIRONMENTS or name == AGAIN]
     shared = [name for name in names if name not in own]
     groups = [group for group in (shared, *([name] for name in own)) if group]
-    waiting = [_Asked.started(group, quick=quick) for group in groups]
+    waiting = [_ProbeProcess.started(group, quick=quick) for group in groups]
     try:
         while waiting:
             left = waiting[0].ask(tell, timeout_s)
             if left is None:  # no device: the others would say the same
                 return
             waiting[0].end()
-            waiting[0:1] = [_Asked.started(left, quick=quick)] if left else []
+            waiting[0:1] = [_ProbeProcess.started(left, quick=quick)] if left else []
     finally:
         for asked in waiting:
             asked.end()
 
 
 @dataclass(slots=True)
-class _Asked:
+class _ProbeProcess:
     """A process that answers some questions, once it is told to go."""
 
     names: list[str]
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def started(cls, names: list[str], *, quick: bool) -> _Asked:
+    def started(cls, names: list[str], *, quick: bool) -> _ProbeProcess:
         """One that imports now."""
         command = [sys.executable, "-m", "spacetime.benchmarks.gpu.probes", *["--quick"] * quick]
         command += [word for name in names for word in ("--answer", name)]

@@ -25,7 +25,7 @@ class DeviceFault(SpacetimeError):
     """The device failed in the middle; what was measured before is recorded."""
 
 
-class Rig(Protocol):
+class DeviceRig(Protocol):
     """A device to launch on."""
 
     device: torch.device

@@ -28,17 +28,17 @@ Kind = str  # "product", "copy" or "nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class LaunchWork:
     """What one launch of a kind does, for a rate."""
 
     flop: float = 0.0
     moved_bytes: float = 0.0
 
 
-WORK: dict[Kind, Work] = {
-    "product": Work(flop=2.0 * SIDE**3, moved_bytes=3 * 2 * SIDE**2),
-    "copy": Work(moved_bytes=2.0 * COPIED_BYTES),
-    "nothing": Work(flop=1.0, moved_bytes=4.0),
+WORK: dict[Kind, LaunchWork] = {
+    "product": LaunchWork(flop=2.0 * SIDE**3, moved_bytes=3 * 2 * SIDE**2),
+    "copy": LaunchWork(moved_bytes=2.0 * COPIED_BYTES),
+    "nothing": LaunchWork(flop=1.0, moved_bytes=4.0),
 }
 
 

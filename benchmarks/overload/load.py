@@ -96,7 +96,7 @@ def asked(way: str, slo_ms: float | None) -> Iterator[SessionServer | BoundedPoo
 
 
 @dataclass(slots=True)
-class Seen:
+class RequestEnds:
     """What became of each request of an open loop, and of memory meanwhile."""
 
     ends: Any  # int8, by place in ENDS
@@ -132,7 +132,7 @@ def _p99_ms(times_ns: Any) -> float:
 
 def drive(
     submit: Callable[[int, Tensor], Future[Tensor]], schedule: Sequence[Arrival], seconds: float
-) -> Seen:
+) -> RequestEnds:
     """Sends the schedule and waits for every answer; memory is read before and at its largest."""
     # Filled, so that the pages are there.
     ends, times, sent_late = (
@@ -163,7 +163,7 @@ def drive(
     wait(last)
     most = max(most, resident_mib())
     _settled(ends)
-    return Seen(ends, times, sent_late, seconds, most - before, cores)
+    return RequestEnds(ends, times, sent_late, seconds, most - before, cores)
 
 
 def _noting(ends: Any, times: Any, place: int, due_ns: int) -> Callable[[Future[Tensor]], None]:

@@ -20,7 +20,7 @@ _OK = b"HTTP/1.1 200"
 _PATIENCE_S = 30.0  # for one answer
 
 
-class Connection:
+class SocketConnection:
     """One request under way, and what has come of its answer."""
 
     __slots__ = ("expected", "received", "socket", "start")
@@ -53,13 +53,13 @@ def main() -> None:
     """Asks, then prints."""
     port, connections, seconds = sys.argv[1:]
     wire = sys.stdin.buffer.read()
-    each = [Connection(int(port)) for _ in range(int(connections))]
+    each = [SocketConnection(int(port)) for _ in range(int(connections))]
     begun = time.process_time()
     took = asked(each, wire, float(seconds))
     print(json.dumps({"cpu_s": time.process_time() - begun, "took_us": sorted(took)}))
 
 
-def asked(connections: list[Connection], wire: bytes, seconds: float) -> list[float]:
+def asked(connections: list[SocketConnection], wire: bytes, seconds: float) -> list[float]:
     """Latencies in microseconds, of all that was answered."""
     took: list[float] = []
     by_number = {one.socket.fileno(): one for one in connections}

@@ -12,7 +12,7 @@ from spacetime.plan import PlanOptions
 from spacetime.plan.check import check
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import scenario_file
+from spacetime.workload.scenario_file import read_scenarios
 
 PLANNER = "parvagpu"
 
@@ -25,7 +25,7 @@ def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list
     """
     made = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
     rows = []
-    for name, load in scenario_file.read(record.a100("scenarios.csv")).items():
+    for name, load in read_scenarios(record.a100("scenarios.csv")).items():
         own, other = (
             planner(PLANNER).plan(load, points, A100_80, PlanOptions())
             for points in (measured, made)

@@ -44,7 +44,7 @@ INTERFERENCE = Interference(
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class GpuletStudy:
     """One of the two evaluations: objectives, the rates mixed, and what the paper admits.
 
     `with_batching`: latencies include collecting the batch (what the objectives imply), and a tenth
@@ -71,7 +71,7 @@ class Study:
         ))  # fmt: skip
 
 
-ATC = Study(
+ATC = GpuletStudy(
     name="atc",
     slo_ms={"goo": 66, "le": 5, "res": 108, "ssd": 202, "vgg": 142, "nas": 62, "mob": 64,
             "den": 202, "be": 22},
@@ -79,7 +79,7 @@ ATC = Study(
     with_batching=True,
     paper={"sbp": 5772, "sbp, halves": 17866, "gpulet+int": 18139, "ideal": 18659},
 )  # fmt: skip
-V1 = Study(
+V1 = GpuletStudy(
     name="v1",
     slo_ms={"le": 5, "goo": 44, "res": 95, "ssd": 136, "vgg": 130},
     rates_rps=(0, 200, 400, 600),
@@ -111,7 +111,7 @@ PLANNERS: Mapping[str, Planner] = {
 }
 
 
-def profiles(study: Study) -> Profiles:
+def profiles(study: GpuletStudy) -> Profiles:
     """Every model of a study at ten batches, straight lines between the published ones."""
     latencies = _read(record.published(FILE))
     return Profiles(
@@ -131,7 +131,7 @@ def _read(path: Path) -> Latencies:
     return found
 
 
-def _points(model: str, study: Study, latencies: Latencies) -> Iterator[Point]:
+def _points(model: str, study: GpuletStudy, latencies: Latencies) -> Iterator[Point]:
     like = RESEMBLES.get(model, model)
     scale = study.slo_ms[model] / study.slo_ms[like]
     whole_ms = dict(latencies[NAMES[like], 100])[LARGEST]
@@ -165,7 +165,7 @@ def admits(planner: Planner, load: Workload, known: Profiles, options: PlanOptio
 
 
 def admitted(
-    study: Study, rates_rps: tuple[int, ...], names: tuple[str, ...], known: Profiles,
+    study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], known: Profiles,
     options: PlanOptions,
 ) -> dict[str, bool]:  # fmt: skip
     """Who admits one mix. `ideal` admits what `gpulet+int` does, and is asked only for the rest."""

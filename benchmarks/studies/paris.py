@@ -20,8 +20,8 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.planners.paris import Paris
 from spacetime.policy import Policy
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.rate_search import highest_scale
 from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
 from spacetime.units import ns_from_ms
@@ -45,7 +45,7 @@ ELSA = Policy.named("elsa")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ParisSetting:
     """One model's evaluation; `sla` times the latency of the largest request is the objective."""
 
     model: str
@@ -79,7 +79,7 @@ class Setting:
 
 def profiles() -> Profiles:
     """The public profiles. Raises UnsupportedError outside a checkout."""
-    return profile_file.read(record.a100("profiles.csv"))
+    return read_profiles(record.a100("profiles.csv"))
 
 
 def homogeneous(units: int, gpus: int) -> tuple[int, ...]:
@@ -95,7 +95,7 @@ def at_random(gpus: int, seed: int) -> tuple[int, ...]:
     return tuple(sorted(placement.units for layout in layouts for placement in layout))
 
 
-def paris(setting: Setting) -> tuple[int, ...]:
+def paris(setting: ParisSetting) -> tuple[int, ...]:
     """The instances of the planner, at the highest rate it finds room for on the devices."""
     options = PlanOptions(gpus=setting.gpus, max_utilisation=1, max_procs=1)
     found: dict[float, tuple[int, ...]] = {}
@@ -112,7 +112,7 @@ def paris(setting: Setting) -> tuple[int, ...]:
     return found[highest_scale(fits, 1.0).scale]
 
 
-def highest_rps(setting: Setting, layout: Sequence[int], policy: Policy) -> float:
+def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) -> float:
     """Latency-bounded throughput in requests a second; 0 where every rate misses the objective."""
     takes = {units: setting.latency_ns(units) for units in set(layout)}
     weights = setting.mix

@@ -66,7 +66,7 @@ void bind_device(py::module_& m) {
                              [](const CudaDevice& s) { return s.device->facts().driver_version; })
       .def_property_readonly("capability",
                              [](const CudaDevice& s) {
-                               const Facts& facts = s.device->facts();
+                               const DeviceFacts& facts = s.device->facts();
                                return std::pair{facts.major, facts.minor};
                              })
       .def_property_readonly("sms", [](const CudaDevice& s) { return s.device->facts().sms; })
@@ -74,7 +74,7 @@ void bind_device(py::module_& m) {
                              [](const CudaDevice& s) { return s.device->facts().l2_bytes; })
       .def_property_readonly("priorities",
                              [](const CudaDevice& s) {
-                               const Facts& facts = s.device->facts();
+                               const DeviceFacts& facts = s.device->facts();
                                return facts.least_priority - facts.greatest_priority;
                              })
       .def_property_readonly("unit_sms",

@@ -39,7 +39,7 @@ FakeDriverHandle make_driver(const std::string& model, int driver_version, std::
                              bool interference, unsigned whole_groups, unsigned smallest_context,
                              bool remainder_merges, std::size_t address_bytes,
                              bool libraries_fork) {
-  st::fake::Options options;
+  st::fake::FakeOptions options;
   options.device = model;
   options.driver_version = driver_version;
   options.memory_bytes = memory_bytes;

@@ -1,4 +1,4 @@
-// scheduler.cpp: policies and their words, and the scheduler driven by hand.
+// scheduler.cpp: policies and their words, the scheduler driven by hand, and recordings replayed.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -12,13 +12,16 @@
 #include "sched/names.h"
 #include "sched/presets.h"
 #include "tape/recorder.h"
+#include "tape/replay.h"
 
 namespace py = pybind11;
 
 namespace {
 
 using namespace st::sched;
+using st::tape::Difference;
 using st::tape::Recorder;
+using st::tape::Replay;
 
 template <std::size_t N>
 py::tuple words(const std::array<std::string_view, N>& names) {
@@ -266,6 +269,29 @@ void bind_scheduler_questions(py::class_<Recorder>& scheduler) {
            py::arg("samples"));
 }
 
+void bind_replay(py::module_& m) {
+  py::class_<Difference>(m, "Difference")
+      .def_readonly("at_ns", &Difference::at_ns)
+      .def_readonly("event", &Difference::event)
+      .def_readonly("recorded", &Difference::recorded)
+      .def_readonly("replayed", &Difference::replayed);
+  py::class_<Replay>(m, "Replay")
+      .def_readonly("events", &Replay::events)
+      .def_readonly("requests", &Replay::requests)
+      .def_readonly("starts", &Replay::starts)
+      .def_readonly("drops", &Replay::drops)
+      .def_readonly("span_ns", &Replay::span_ns)
+      .def_readonly("complete", &Replay::complete)
+      .def_readonly("difference", &Replay::difference);
+  m.def(
+      "replay",
+      [](const std::string_view recording) {
+        const py::gil_scoped_release release;
+        return st::tape::replay(recording);
+      },
+      py::arg("recording"));
+}
+
 }  // namespace
 
 void bind_scheduler(py::module_& m) {
@@ -276,4 +302,5 @@ void bind_scheduler(py::module_& m) {
   bind_scheduler_arrivals(scheduler);
   bind_scheduler_events(scheduler);
   bind_scheduler_questions(scheduler);
+  bind_replay(m);
 }

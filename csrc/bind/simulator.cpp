@@ -13,7 +13,6 @@
 #include "sched/names.h"
 #include "sched/stats.h"
 #include "sim/sim.h"
-#include "tape/replay.h"
 
 namespace py = pybind11;
 
@@ -21,13 +20,12 @@ namespace {
 
 using namespace st::sched;
 using namespace st::sim;
-using namespace st::tape;
 
 constexpr std::array<std::string_view, 4> kProcessNames = {"poisson", "constant", "gamma", "trace"};
 constexpr std::array<std::string_view, 4> kNoiseNames = {"none", "exponential", "lognormal",
                                                          "recorded"};
 
-py::tuple event_tuple(const Timeline& timeline, const Event& event) {
+py::tuple event_tuple(const SimTimeline& timeline, const SimEvent& event) {
   switch (event.kind) {
     case EventKind::kArrive:
       return py::make_tuple(event.time, "arrive", event.id, event.at);
@@ -48,7 +46,7 @@ py::tuple event_tuple(const Timeline& timeline, const Event& event) {
 
 py::list timeline_list(const SimResult& result) {
   py::list out;
-  for (const Event& event : result.timeline.events) {
+  for (const SimEvent& event : result.timeline.events) {
     out.append(event_tuple(result.timeline, event));
   }
   return out;
@@ -249,34 +247,10 @@ void bind_result(py::module_& m) {
   m.def("simulate", &simulate, py::arg("spec"), py::call_guard<py::gil_scoped_release>());
 }
 
-void bind_replay(py::module_& m) {
-  py::class_<Difference>(m, "Difference")
-      .def_readonly("at_ns", &Difference::at_ns)
-      .def_readonly("event", &Difference::event)
-      .def_readonly("recorded", &Difference::recorded)
-      .def_readonly("replayed", &Difference::replayed);
-  py::class_<Replay>(m, "Replay")
-      .def_readonly("events", &Replay::events)
-      .def_readonly("requests", &Replay::requests)
-      .def_readonly("starts", &Replay::starts)
-      .def_readonly("drops", &Replay::drops)
-      .def_readonly("span_ns", &Replay::span_ns)
-      .def_readonly("complete", &Replay::complete)
-      .def_readonly("difference", &Replay::difference);
-  m.def(
-      "replay",
-      [](const std::string_view recording) {
-        const py::gil_scoped_release release;
-        return replay(recording);
-      },
-      py::arg("recording"));
-}
-
 }  // namespace
 
 void bind_simulator(py::module_& m) {
   bind_stats(m);
   bind_spec(m);
   bind_result(m);
-  bind_replay(m);
 }

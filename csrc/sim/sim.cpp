@@ -75,7 +75,7 @@ void Simulation::State::arrive(TenantId tenant, TimeNs now) {
   burst_.push_back({id, tenant, samples, kTenants, now, facts.drops ? objective : kNever});
   result_.stats.on_arrive(tenant);
   if (!spec_.timeline) return;
-  Event event{.time = now, .id = live_[id].number, .at = tenant};
+  SimEvent event{.time = now, .id = live_[id].number, .at = tenant};
   result_.timeline.events.push_back(event);
 }
 
@@ -136,7 +136,7 @@ void Simulation::State::start(const Start& start, TimeNs now) {
   result_.stats.on_start(start, state.tenants);
   finishes_.push(busy_, now + service_ns(start, now), start.lane);
   if (!spec_.timeline) return;
-  Timeline& timeline = result_.timeline;
+  SimTimeline& timeline = result_.timeline;
   timeline.events.push_back({.time = now,
                              .kind = EventKind::kStart,
                              .id = start.launch,

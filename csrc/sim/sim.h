@@ -85,7 +85,7 @@ enum class EventKind : std::uint8_t { kArrive, kStart, kFinish, kDrop };
 
 // One thing that happened. kArrive, kDrop: request, tenant. kStart: launch, lane, bucket and its
 // requests, timeline.requests[first, first+count). kFinish: launch, lane.
-struct Event {
+struct SimEvent {
   TimeNs time = 0;
   EventKind kind = EventKind::kArrive;
   DropReason reason = DropReason::kDeadline;
@@ -96,15 +96,15 @@ struct Event {
   std::uint32_t count = 0;
 };
 
-struct Timeline {
-  std::vector<Event> events;
+struct SimTimeline {
+  std::vector<SimEvent> events;
   std::vector<std::uint64_t> requests;
 };
 
 struct SimResult {
   Stats stats;
   TimeNs end_ns = 0;  // the last event
-  Timeline timeline;
+  SimTimeline timeline;
   std::string recording;  // sealed (tape/tape.h); empty when off
 };
 

@@ -1,4 +1,4 @@
-"""The commands that serve a workload's tenants over the network, and watch such a server."""
+"""The command that serves a workload's tenants over the network."""
 
 from __future__ import annotations
 
@@ -12,20 +12,6 @@ from spacetime.policy import PRESETS
 
 PORT = click.IntRange(0, 65535)
 MANY = click.IntRange(1, 1_000_000)
-
-
-@click.command()
-@click.option("--url", default="localhost:8002", show_default=True,
-              help="Where the server's metrics are: HOST, HOST:PORT or http(s)://….")  # fmt: skip
-@click.option("--token-file", type=FILE, help="Its first token opens the address.")
-@click.option(
-    "--interval", type=Number(0.05, 3600), default=1.0, show_default=True, help="Seconds."
-)
-@click.option("--once", is_flag=True, help="Print one table, of everything so far, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print one reading as JSON.")
-def top(**options: Any) -> None:
-    """Watch a server: tenants, lanes, queues, attainment, units. The key q ends it."""
-    import_module("spacetime.commands.top").from_options(**options)
 
 
 @click.command(short_help="Serve a workload's tenants over HTTP and gRPC.")

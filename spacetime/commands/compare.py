@@ -14,13 +14,13 @@ from rich.console import Console
 from spacetime.devices import device_file
 from spacetime.plan import PlanOptions
 from spacetime.planners.registry import PLANNERS
-from spacetime.profiles import profile_file
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.comparison import DEMAND, Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.terminal.progress import working
 from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
-from spacetime.workload import scenario_file
+from spacetime.workload.scenario_file import read_scenarios
 
 FORMAT = "spacetime.compare/1"
 
@@ -42,8 +42,8 @@ def from_options(
 ) -> None:
     """Compare and print a table or JSON; with `out` also write compare.json and compare.png."""
     names = tuple(planners) or tuple(PLANNERS)
-    points = profile_file.read(profiles)
-    found = scenario_file.read(scenarios)
+    points = read_profiles(profiles)
+    found = read_scenarios(scenarios)
     verdicts: list[Verdict] = []
     screen = Console(stderr=True)
     with working("planning and simulating", len(found) * len(names)) as done:

@@ -14,8 +14,8 @@ from spacetime.errors import PlanError, UnsupportedError
 from spacetime.isolation.mig_control import (
     GpuState,
     Instance,
+    MigStep,
     Nvml,
-    Step,
     carry_out,
     destruction,
     placed,
@@ -89,7 +89,7 @@ def environments_of(found: dict[str, Instance]) -> dict[str, dict[str, str]]:
     return {name: {"CUDA_VISIBLE_DEVICES": instance.uuid} for name, instance in found.items()}
 
 
-def _do(todo: Sequence[Step], nvml: Nvml, *, yes: bool, as_json: bool) -> None:
+def _do(todo: Sequence[MigStep], nvml: Nvml, *, yes: bool, as_json: bool) -> None:
     if not yes or not todo:
         _announce(todo, as_json=as_json)
         return
@@ -98,7 +98,7 @@ def _do(todo: Sequence[Step], nvml: Nvml, *, yes: bool, as_json: bool) -> None:
             print(f"done: {step.text}", flush=True)
 
 
-def _announce(todo: Sequence[Step], *, as_json: bool) -> None:
+def _announce(todo: Sequence[MigStep], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(step) for step in todo], indent=2))
         return

@@ -25,14 +25,15 @@ from spacetime.planners.advise import advise as right_sized
 from spacetime.planners.packing.bounds import explained
 from spacetime.planners.registry import planner as make
 from spacetime.planners.spacetime import solves
-from spacetime.profiles import interference_file, profile_file
 from spacetime.profiles.interference import Crowd, Fitted
+from spacetime.profiles.interference_file import read_interference
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles, write_profiles
 from spacetime.profiles.profile_import import IMPORTERS
 from spacetime.terminal.progress import working
 from spacetime.terminal.tables import FittedTable
-from spacetime.workload import workload_file
 from spacetime.workload.workload import Workload
+from spacetime.workload.workload_file import read_workload
 
 OWN = "spacetime"  # the planner that simulates what it proposes
 TARGET = 0.99
@@ -70,7 +71,7 @@ def from_options(
     and what the readers of the files raise.
     """
     options = PlanOptions(gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation)
-    load, points = workload_file.read(workload), profile_file.read(profiles)
+    load, points = read_workload(workload), read_profiles(profiles)
     facts = device_file.named(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
@@ -253,7 +254,7 @@ def _counting(maker: Planner, measured: Path | None) -> tuple[Planner, Crowd | N
     """The planner with its `interference`, where it counts that; the checker does in any case."""
     if measured is None:
         return maker, None
-    cost, fits = interference_file.read(measured)
+    cost, fits = read_interference(measured)
     show_fits(fits)
     counting: Any = maker
     if is_dataclass(maker) and "interference" in {each.name for each in fields(maker)}:
@@ -330,7 +331,7 @@ def _table(plan: Plan, load: Workload, points: Profiles) -> FittedTable:
 def import_profiles(*, path: Path, form: str, out: Path, as_json: bool) -> None:
     """Read another project's profiles and write them as ours. Raises ProfileError."""
     points = IMPORTERS[form](path)
-    profile_file.write(out, points)
+    write_profiles(out, points)
     if as_json:
         print(json.dumps({
             "device": points.device, "points": len(points), "models": list(points.models),

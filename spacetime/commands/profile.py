@@ -21,12 +21,13 @@ from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name
 from spacetime.models.layers import layers_of
 from spacetime.models.loading import LiveModel
-from spacetime.profiles import cost, profile_file
+from spacetime.profiles import cost
 from spacetime.profiles.monotone import slower_with_units
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.profiles.profile_rounds import Round, Rounds
-from spacetime.workload import workload_file
 from spacetime.workload.workload import Tenant
+from spacetime.workload.workload_file import read_workload
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 STEPS = 8  # partition sizes predicted where none are given and MIG does not say
@@ -41,7 +42,7 @@ def measure(
 
     Raises what the readers of the files raise, and what admitting a model raises.
     """
-    models = profiler.models_of(workload_file.read(path), path.parent)
+    models = profiler.models_of(read_workload(path), path.parent)
     device = open_device(name)
     source = "predicted" if device.fake else "measured"  # virtual time is nobody's measurement
     known = Rounds.open(out, facts_name(device), source, enough=rounds, fresh=fresh)
@@ -95,7 +96,7 @@ def predict(
             f"{name}: to predict, a device needs bandwidth_gbs, clock_mhz and tflops; add them"
         )
     kind = kind or ("mig" if facts.mig else "mps")
-    models = profiler.models_of(workload_file.read(path), path.parent)
+    models = profiler.models_of(read_workload(path), path.parent)
     sizes = units or _sizes(facts, kind)
     found: list[Point] = []
     for model, (tenant, live) in models.items():
@@ -104,7 +105,7 @@ def predict(
             model, tenant, live, facts, kind, units=sizes, procs=procs,
             batches=profiler.batches_of(tenant, extent), dtype=dtype or _dtype(live),
         )  # fmt: skip
-    profile_file.write(out, found)
+    write_profiles(out, found)
     _say(_summary(Profiles(tuple(found)), out), as_json=as_json)
 
 

@@ -15,7 +15,7 @@ from spacetime.live.run import LiveRun, admit, opened, run_live, share_of, watch
 from spacetime.models.loading import live_models
 from spacetime.plan import PlanOptions
 from spacetime.session.session import Session
-from spacetime.workload import workload_file
+from spacetime.workload.workload_file import read_workload
 
 
 def from_options(
@@ -43,7 +43,7 @@ def from_options(
     and what reading, opening and writing raise.
     """
     console = Console(stderr=as_json)
-    load = workload_file.read(workload)
+    load = read_workload(workload)
     models = live_models(load, workload.parent)
     options = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
     with opened(

@@ -22,7 +22,7 @@ from spacetime.server.limits import Limits
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, serve
 from spacetime.server.tls import tls_of
-from spacetime.workload import workload_file
+from spacetime.workload.workload_file import read_workload
 
 
 def from_options(
@@ -46,7 +46,7 @@ def from_options(
     **network: Any,
 ) -> None:
     """Serves until SIGTERM or SIGINT. Raises what reading, planning, opening and loading raise."""
-    declared = workload_file.read(workload)
+    declared = read_workload(workload)
     options = _options(queue_limit=queue_limit, **network)
     planning = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
     with opened(

@@ -12,14 +12,14 @@ from spacetime.commands.tables import percent, tenants_table
 from spacetime.devices import device_file
 from spacetime.plan.plan_json import read_plan
 from spacetime.policy import Policy
-from spacetime.profiles import profile_file
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, plan_timeline
 from spacetime.simulation.rate_search import RateSearch, highest_rate
 from spacetime.terminal.progress import working
 from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
-from spacetime.workload import workload_file
+from spacetime.workload.workload_file import read_workload
 
 
 def from_options(
@@ -50,7 +50,7 @@ def from_options(
         drops=not late,
         timeline=timeline is not None,
     )
-    read = read_plan(plan), workload_file.read(workload), profile_file.read(profiles)
+    read = read_plan(plan), read_workload(workload), read_profiles(profiles)
     with working("simulating") as done:
         run = simulate_plan(*read, options)
         report = plan_report(run)

@@ -16,7 +16,7 @@ from spacetime.plan.controller import Controller, ControllerOptions, Decision, S
 from spacetime.plan.plan_json import read_plan
 from spacetime.planners.registry import planner
 from spacetime.policy import Policy
-from spacetime.profiles import profile_file
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.changing_rates import (
     Decider,
     DynamicOptions,
@@ -26,9 +26,9 @@ from spacetime.simulation.changing_rates import (
 from spacetime.terminal.progress import working
 from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
-from spacetime.workload import workload_file
 from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
 from spacetime.workload.workload import Workload
+from spacetime.workload.workload_file import read_workload
 
 
 def from_options(
@@ -51,7 +51,7 @@ def from_options(
 
     Raises PlanError, UnsupportedError and what the readers of the files raise.
     """
-    load, points = workload_file.read(workload), profile_file.read(profiles)
+    load, points = read_workload(workload), read_profiles(profiles)
     first, facts = read_plan(plan), device_file.named(device or points.device)
     made = planner(maker)
 

@@ -13,7 +13,14 @@ import re
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from spacetime.devices.mig import DOUBLE_MEMORY, NARROW, SHAPES, Geometry, MigProfile, geometry_of
+from spacetime.devices.mig import (
+    DOUBLE_MEMORY,
+    NARROW,
+    SHAPES,
+    MigGeometry,
+    MigProfile,
+    geometry_of,
+)
 from spacetime.errors import UnsupportedError
 
 MIB_PER_GIB = 1024
@@ -55,7 +62,7 @@ class DeviceFacts:
         raise UnsupportedError(f"{self.name} has no MIG instance of {units} compute slices")
 
     @property
-    def geometry(self) -> Geometry:
+    def geometry(self) -> MigGeometry:
         """How instances of MIG lie on it."""
         return geometry_of(self.mig)
 

@@ -64,7 +64,7 @@ class MigProfile:
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class MigGeometry:
     """What a kind of device has to divide, and the shapes of its instances, one a size."""
 
     compute: int
@@ -80,37 +80,39 @@ def _by_units(shapes: tuple[Shape, ...]) -> dict[int, Shape]:
     return {shape.units: shape for shape in shapes}
 
 
-WIDE = Geometry(COMPUTE_SLICES, tuple(SHAPES.values()))
+WIDE = MigGeometry(COMPUTE_SLICES, tuple(SHAPES.values()))
 # A30: User Guide, "A30 MIG Profiles".
-NARROW = Geometry(4, (Shape(1, 1, (0, 1, 2, 3)), Shape(2, 2, (0, 2)), Shape(4, 4, (0,))))
+NARROW = MigGeometry(4, (Shape(1, 1, (0, 1, 2, 3)), Shape(2, 2, (0, 2)), Shape(4, 4, (0,))))
 
 
 @lru_cache(maxsize=64)
-def geometry_of(profiles: tuple[MigProfile, ...]) -> Geometry:
+def geometry_of(profiles: tuple[MigProfile, ...]) -> MigGeometry:
     """Of a device with these profiles: of each size the shape that takes least memory."""
     least: dict[int, Shape] = {}
     for profile in profiles:
         known = least.get(profile.units)
         if known is None or profile.shape.memory < known.memory:
             least[profile.units] = profile.shape
-    found = Geometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
+    found = (
+        MigGeometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
+    )
     return next((known for known in (WIDE, NARROW) if known == found), found)
 
 
-def mask_of(placement: Placement, geometry: Geometry = WIDE) -> int:
+def mask_of(placement: Placement, geometry: MigGeometry = WIDE) -> int:
     """The memory slices a placement takes, as bits. Raises KeyError for a size MIG lacks."""
     if (shape := geometry.shape(placement.units)) is None:
         raise KeyError(placement.units)
     return ((1 << shape.memory) - 1) << placement.start
 
 
-def is_legal(placement: Placement, geometry: Geometry = WIDE) -> bool:
+def is_legal(placement: Placement, geometry: MigGeometry = WIDE) -> bool:
     """Whether the driver would make this instance on an empty device."""
     shape = geometry.shape(placement.units)
     return shape is not None and placement.start in shape.starts
 
 
-def fits(placements: Iterable[Placement], geometry: Geometry = WIDE) -> bool:
+def fits(placements: Iterable[Placement], geometry: MigGeometry = WIDE) -> bool:
     """Whether all placements are legal and can exist on one device at once.
 
     >>> fits([Placement(3, 0), Placement(3, 4)]), fits([Placement(4, 0), Placement(2, 2)])
@@ -127,7 +129,7 @@ def fits(placements: Iterable[Placement], geometry: Geometry = WIDE) -> bool:
     return compute <= geometry.compute
 
 
-def every_placement(geometry: Geometry = WIDE) -> tuple[Placement, ...]:
+def every_placement(geometry: MigGeometry = WIDE) -> tuple[Placement, ...]:
     """Each legal instance of an empty device."""
     return tuple(
         Placement(shape.units, start) for shape in geometry.shapes for start in shape.starts
@@ -135,13 +137,13 @@ def every_placement(geometry: Geometry = WIDE) -> tuple[Placement, ...]:
 
 
 @lru_cache(maxsize=8)
-def layouts(geometry: Geometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
+def layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
     """Every set of placements, not empty, that fits one device: 297 of them where it is wide."""
     return tuple(_extensions((), every_placement(geometry), geometry))
 
 
 def _extensions(
-    chosen: tuple[Placement, ...], rest: tuple[Placement, ...], geometry: Geometry
+    chosen: tuple[Placement, ...], rest: tuple[Placement, ...], geometry: MigGeometry
 ) -> Iterator[tuple[Placement, ...]]:
     for number, placement in enumerate(rest):
         longer = (*chosen, placement)
@@ -151,7 +153,7 @@ def _extensions(
 
 
 @lru_cache(maxsize=8)
-def maximal_layouts(geometry: Geometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
+def maximal_layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
     """The layouts nothing can be added to: the 19 "configurations" of an A100."""
     every = every_placement(geometry)
     return tuple(
@@ -167,7 +169,7 @@ def sizes_of(layout: Iterable[Placement]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=8)
-def multisets(geometry: Geometry = WIDE) -> frozenset[tuple[int, ...]]:
+def multisets(geometry: MigGeometry = WIDE) -> frozenset[tuple[int, ...]]:
     """The multisets of sizes that some layout has: 37 where the device is wide."""
     return frozenset(sizes_of(layout) for layout in layouts(geometry))
 
@@ -189,7 +191,7 @@ def maximal_multisets() -> tuple[tuple[int, ...], ...]:
 
 
 @lru_cache(maxsize=4096)
-def arrange(sizes: tuple[int, ...], geometry: Geometry = WIDE) -> tuple[int, ...] | None:
+def arrange(sizes: tuple[int, ...], geometry: MigGeometry = WIDE) -> tuple[int, ...] | None:
     """A legal start for each size, in the order given; None where they do not fit together.
 
     >>> arrange((2, 3, 2))
@@ -204,7 +206,7 @@ def arrange(sizes: tuple[int, ...], geometry: Geometry = WIDE) -> tuple[int, ...
 
 
 def _search(
-    sizes: Sequence[int], chosen: tuple[Placement, ...], geometry: Geometry
+    sizes: Sequence[int], chosen: tuple[Placement, ...], geometry: MigGeometry
 ) -> tuple[Placement, ...] | None:
     if not sizes:
         return chosen

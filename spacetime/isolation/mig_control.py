@@ -58,7 +58,7 @@ class Nvml(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MigStep:
     """One change: `do` is `enable`, `destroy` or `create`."""
 
     do: str
@@ -69,7 +69,7 @@ class Step:
     text: str = ""
 
 
-def steps(plan: Plan, states: Sequence[GpuState]) -> list[Step]:
+def steps(plan: Plan, states: Sequence[GpuState]) -> list[MigStep]:
     """What brings the devices to the plan, in order; nothing where they are there already.
 
     Instances the plan has no use for stay, unless what it wants does not fit beside them. Raises
@@ -92,7 +92,7 @@ def placed(plan: Plan, states: Sequence[GpuState]) -> dict[str, Instance]:
     return found
 
 
-def carry_out(todo: Sequence[Step], nvml: Nvml) -> Iterator[Step]:
+def carry_out(todo: Sequence[MigStep], nvml: Nvml) -> Iterator[MigStep]:
     """Does one step after the other, giving each once it is done. Raises MigError at the first
     that the driver refuses; those before stay done."""
     for step in todo:
@@ -111,7 +111,7 @@ def carry_out(todo: Sequence[Step], nvml: Nvml) -> Iterator[Step]:
 
 def destruction(
     states: Sequence[GpuState], gpu: int, instances: Sequence[int], *, everything: bool
-) -> list[Step]:
+) -> list[MigStep]:
     """Steps that destroy instances of one device, by id or all. Raises PlanError naming the id."""
     state = next((s for s in states if s.index == gpu), None)
     if state is None:
@@ -124,7 +124,7 @@ def destruction(
     return [_destroy(state, by_id[number]) for number in wanted]
 
 
-def _of_gpu(plan: Plan, gpu: GpuPlan, states: Sequence[GpuState]) -> Iterator[Step]:
+def _of_gpu(plan: Plan, gpu: GpuPlan, states: Sequence[GpuState]) -> Iterator[MigStep]:
     parts = _instances(gpu)
     if not parts:
         return
@@ -132,7 +132,7 @@ def _of_gpu(plan: Plan, gpu: GpuPlan, states: Sequence[GpuState]) -> Iterator[St
     if not state.mig:
         if state.pids:
             raise PlanError(f"gpu {gpu.id}: MIG mode cannot change while {_who(state.pids)} use it")
-        yield Step("enable", gpu.id, text=f"gpu {gpu.id}: enable MIG mode")
+        yield MigStep("enable", gpu.id, text=f"gpu {gpu.id}: enable MIG mode")
     wanted = {(_profile(state, part).id, part.start or 0): part for part in parts}
     kept = [i for i in state.instances if (i.profile, i.start) in wanted]
     others = [i for i in state.instances if i not in kept]
@@ -143,7 +143,7 @@ def _of_gpu(plan: Plan, gpu: GpuPlan, states: Sequence[GpuState]) -> Iterator[St
         if (profile, start) not in there:
             name = _profile(state, part).name
             text = f"gpu {gpu.id}: create {name} at memory slice {start} for {part.id}"
-            yield Step("create", gpu.id, profile=profile, start=start, text=text)
+            yield MigStep("create", gpu.id, profile=profile, start=start, text=text)
 
 
 def _in_the_way(
@@ -160,12 +160,12 @@ def _in_the_way(
     return over if compute <= COMPUTE_SLICES else others
 
 
-def _destroy(state: GpuState, instance: Instance) -> Step:
+def _destroy(state: GpuState, instance: Instance) -> MigStep:
     name = _by_number(state, instance.profile).name
     text = f"gpu {state.index}: destroy instance {instance.id}, {name} at {instance.start}"
     if instance.pids:
         raise PlanError(f"{text}: {_who(instance.pids)} compute on it; end them first")
-    return Step("destroy", state.index, instance=instance.id, text=text)
+    return MigStep("destroy", state.index, instance=instance.id, text=text)
 
 
 def _instances(gpu: GpuPlan) -> list[PartitionPlan]:

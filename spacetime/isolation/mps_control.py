@@ -35,7 +35,7 @@ _LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class SmPartition:
+class MpsPartition:
     """A static partition of SMs. `name` is what clients set; `used`: whether they do, if told."""
 
     name: str
@@ -163,7 +163,7 @@ class Control:
         if any(_identity(left.name) == identity for left in self.partitions()):
             raise MpsError(f"MPS sm_partition: {name} is still there: {said[:200]}")
 
-    def partitions(self) -> list[SmPartition]:
+    def partitions(self) -> list[MpsPartition]:
         """The static partitions there are; the device of a name may be shortened."""
         return listed_partitions(self._ask_static("lspart"))
 
@@ -250,7 +250,7 @@ def _identity(name: str) -> str:
     return name.partition("/")[2]
 
 
-def listed_partitions(table: str) -> list[SmPartition]:
+def listed_partitions(table: str) -> list[MpsPartition]:
     """The partitions of lspart's table, whose rows of devices have numbers only after the first.
 
     What does not apply is a dash in NVIDIA's guide and a blank elsewhere.
@@ -263,7 +263,7 @@ def listed_partitions(table: str) -> list[SmPartition]:
         try:
             identity, chunks, sms, *clients = rest
             used = clients[0] == "Yes" if clients else False
-            found.append(SmPartition(f"{gpu}/{identity}", int(chunks), int(sms), used))
+            found.append(MpsPartition(f"{gpu}/{identity}", int(chunks), int(sms), used))
         except ValueError:
             raise MpsError(f"MPS lspart: expected a partition, got {line!r:.80}") from None
     return found

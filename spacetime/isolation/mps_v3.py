@@ -13,7 +13,7 @@ import re
 import subprocess
 
 from spacetime.errors import MpsError
-from spacetime.isolation.mps_control import Control, SmPartition
+from spacetime.isolation.mps_control import Control, MpsPartition
 
 Row = dict[str, str]
 
@@ -92,10 +92,10 @@ class ControlV3(Control):
         if any(row["visible-uuid"] == identity for row in self._partition_rows()):
             raise MpsError(f"MPS sm-partition: {name} is still there")
 
-    def partitions(self) -> list[SmPartition]:
+    def partitions(self) -> list[MpsPartition]:
         """The static partitions of running servers."""
         return [
-            SmPartition(
+            MpsPartition(
                 f"{row['device']}/{row['visible-uuid']}", int(row["chunks"]), int(row["sm-count"])
             )
             for row in self._partition_rows()

@@ -29,8 +29,8 @@ from spacetime.models.loading import LiveModel, tried
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.plan_json import read_plan
 from spacetime.planners.registry import planner as make
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
@@ -89,7 +89,7 @@ def opened(
             isolation=isolation,
             **audit,
         )
-    points = profile_file.read(profiles)
+    points = read_profiles(profiles)
     made = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
         made, load, points, device=device, gpu=gpu, policy=policy,

@@ -170,7 +170,7 @@ def _clients(gpu: GpuPlan, slices: int) -> Iterator[Violation]:
 
 
 def _mig_fits(
-    where: str, parts: list[PartitionPlan], geometry: mig.Geometry
+    where: str, parts: list[PartitionPlan], geometry: mig.MigGeometry
 ) -> Iterator[Violation]:
     placed = []
     for part in parts:

@@ -34,7 +34,7 @@ CERTIFICATE = "spacetime.verify/1"
 USE = tuple(field.name for field in fields(Use))
 
 
-def read(path: Path) -> tuple[Crowd, tuple[Fitted, ...]]:
+def read_interference(path: Path) -> tuple[Crowd, tuple[Fitted, ...]]:
     """The model to plan with, and every model's held-out errors, best first.
 
     Raises ProfileError, one line `file: field: what it must be`.

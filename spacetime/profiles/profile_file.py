@@ -26,7 +26,7 @@ NUMBERS: dict[str, type] = {
 }  # fmt: skip
 
 
-def read(path: Path) -> Profiles:
+def read_profiles(path: Path) -> Profiles:
     """Read and check a profile file.
 
     Raises ProfileError, one line `file:line: field: what it must be`.
@@ -52,8 +52,8 @@ def read(path: Path) -> Profiles:
     return Profiles(tuple(found))
 
 
-def write(path: Path, points: Iterable[Point]) -> None:
-    """Write points as `read` reads them; numbers keep every digit."""
+def write_profiles(path: Path, points: Iterable[Point]) -> None:
+    """Write points as `read_profiles` reads them; numbers keep every digit."""
     points = list(points)
     needed = [any(p.tenants > 1 for p in points), any(p.memory_mib is not None for p in points)]
     header = HEADER + [name for name, need in zip(OPTIONAL, needed, strict=True) if need]

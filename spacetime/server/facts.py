@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 
 EXTENSIONS = [
     "binary_tensor_data",
@@ -20,5 +20,6 @@ def refuse_code(parameters: Iterable[str]) -> None:
     for name in parameters:
         if name == "config" or name.startswith("file:"):
             raise Refusal(
-                Kind.INVALID, f"parameters.{name:.40}: models come from the workload file only"
+                RefusalKind.INVALID,
+                f"parameters.{name:.40}: models come from the workload file only",
             )

@@ -17,7 +17,7 @@ from spacetime.server.http import body
 from spacetime.server.http.application import Send, options, send_answer
 from spacetime.server.http.intake import Answer, refused
 from spacetime.server.model import VERSION
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import misses
 from spacetime.server.tokens import Tokens
@@ -247,7 +247,7 @@ class MetricsApplication:
     def _answer(self, scope: body.Message) -> Answer:
         self._tokens.check(dict(scope["headers"]).get(b"authorization"))
         if scope["path"].rstrip("/") != "/metrics":
-            raise Refusal(Kind.UNKNOWN, "metrics are at /metrics")
+            raise Refusal(RefusalKind.UNKNOWN, "metrics are at /metrics")
         if (told := options(scope["method"], "GET")) is not None:
             return told
         text = exposition(self._repository, self._controller).encode()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import SpacetimeError
-from spacetime.server.refusal import Kind, Refusal, invalid, refusal_of
+from spacetime.server.refusal import Refusal, RefusalKind, invalid, refusal_of
 from spacetime.server.tensors import DATATYPES
 from spacetime.session.arguments import MOST_PRIORITY
 from spacetime.session.tenant import Tenant
@@ -168,4 +168,4 @@ def _configured(spec: TensorSpec) -> dict[str, Any]:
 
 def unknown(name: str) -> Refusal:
     """There is no such model."""
-    return Refusal(Kind.UNKNOWN, f"model {name!r:.80} is not loaded or does not exist")
+    return Refusal(RefusalKind.UNKNOWN, f"model {name!r:.80} is not loaded or does not exist")

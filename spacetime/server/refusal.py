@@ -15,7 +15,7 @@ from spacetime.errors import (
 )
 
 
-class Kind(Enum):
+class RefusalKind(Enum):
     """HTTP status, and the name of the gRPC code."""
 
     INVALID = (400, "INVALID_ARGUMENT")
@@ -48,29 +48,29 @@ _LONGEST = 500  # characters; a gRPC status travels in a header
 class Refusal(Carried):
     """A request that is refused or failed; the text, cut short, is one line for the client."""
 
-    def __init__(self, kind: Kind, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
+    def __init__(self, kind: RefusalKind, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
         super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")
         self.kind = kind
         self.headers = headers
 
 
 RETRY = ((b"retry-after", b"1"),)
-_KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
-    (InvalidInput, Kind.INVALID),
-    (QueueFull, Kind.QUEUE_FULL),
-    (DeadlineExceeded, Kind.DEADLINE),
-    (ClosedError, Kind.CLOSING),
-    (OutOfMemory, Kind.QUEUE_FULL),
+_KINDS: tuple[tuple[type[BaseException], RefusalKind], ...] = (
+    (InvalidInput, RefusalKind.INVALID),
+    (QueueFull, RefusalKind.QUEUE_FULL),
+    (DeadlineExceeded, RefusalKind.DEADLINE),
+    (ClosedError, RefusalKind.CLOSING),
+    (OutOfMemory, RefusalKind.QUEUE_FULL),
 )
-_RETRIED = (Kind.QUEUE_FULL, Kind.CLOSING)
+_RETRIED = (RefusalKind.QUEUE_FULL, RefusalKind.CLOSING)
 
 
 def refusal_of(error: SpacetimeError) -> Refusal:
     """What a client is told of an error of the library; a model's own is the only fault."""
-    kind = next((kind for cause, kind in _KINDS if isinstance(error, cause)), Kind.FAULT)
+    kind = next((kind for cause, kind in _KINDS if isinstance(error, cause)), RefusalKind.FAULT)
     return Refusal(kind, str(error), RETRY if kind in _RETRIED else ())
 
 
 def invalid(field: str, problem: str) -> Refusal:
     """A request's `field` is wrong."""
-    return Refusal(Kind.INVALID, f"{field}: {problem}")
+    return Refusal(RefusalKind.INVALID, f"{field}: {problem}")

@@ -16,7 +16,7 @@ from spacetime.errors import SpacetimeError
 from spacetime.models.loading import LiveModel, live_model, tried
 from spacetime.server.model import VERSION, ServedModel, served, unknown
 from spacetime.server.paths import check_names
-from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
+from spacetime.server.refusal import RETRY, Refusal, RefusalKind, refusal_of
 from spacetime.session.session import Session
 from spacetime.workload import workload
 from spacetime.workload.workload import Workload
@@ -74,7 +74,7 @@ class Repository:
         if found is None:
             raise unknown(name)
         if version not in {None, "", VERSION}:
-            raise Refusal(Kind.UNKNOWN, f"model {name!r:.80} has version {VERSION} only")
+            raise Refusal(RefusalKind.UNKNOWN, f"model {name!r:.80} has version {VERSION} only")
         return found
 
     def loaded(self, name: str) -> bool | None:
@@ -93,7 +93,7 @@ class Repository:
     def submit(self, model: ServedModel, tensors: Any, **options: int) -> Future[Any]:
         """A request's future. Raises Refusal; once closing, of every new request."""
         if self.closing:
-            raise Refusal(Kind.CLOSING, "the server is stopping; retry elsewhere", RETRY)
+            raise Refusal(RefusalKind.CLOSING, "the server is stopping; retry elsewhere", RETRY)
         future = model.submit(tensors, **options)
         self._last_s[model.tenant.name] = time.time()
         with self._counting:
@@ -107,7 +107,7 @@ class Repository:
         declared = self._declaration(name)
         with self._changing:
             if self.closing:
-                raise Refusal(Kind.CLOSING, "the server is stopping", RETRY)
+                raise Refusal(RefusalKind.CLOSING, "the server is stopping", RETRY)
             try:
                 if (loaded := self._loaded.get(name)) is not None:
                     loaded.tenant.update(self._made(declared).module.state_dict())
@@ -189,7 +189,9 @@ class Repository:
     def _declaration(self, name: str) -> workload.Tenant:
         if name not in self._declared:
             there = ", ".join(self._declared)
-            raise Refusal(Kind.UNKNOWN, f"model {name!r:.80} is no tenant of the workload: {there}")
+            raise Refusal(
+                RefusalKind.UNKNOWN, f"model {name!r:.80} is no tenant of the workload: {there}"
+            )
         return self._declared[name]
 
     def _tell(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spacetime.errors import InvalidInput
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 
 _ASK = ((b"www-authenticate", b"Bearer"),)
 SHORTEST = 16  # characters: what cannot be guessed
@@ -27,7 +27,9 @@ class Tokens:
         # Every token is compared in full: the time taken tells nothing.
         matches = [hmac.compare_digest(given.strip(), token) for token in self.allowed]
         if scheme.lower() != b"bearer" or not any(matches):
-            raise Refusal(Kind.UNAUTHENTICATED, "Authorization: a bearer token is needed", _ASK)
+            raise Refusal(
+                RefusalKind.UNAUTHENTICATED, "Authorization: a bearer token is needed", _ASK
+            )
 
 
 def read(path: Path) -> Tokens:

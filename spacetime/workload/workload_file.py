@@ -28,6 +28,7 @@ import yaml
 
 from spacetime.table_file import Table
 from spacetime.workload import recorded
+from spacetime.workload.recorded import read_recorded
 from spacetime.workload.workload import (
     MAX_MS,
     Arrival,
@@ -47,7 +48,7 @@ FieldLines = dict[str, int]
 T = TypeVar("T")
 
 
-def read(path: Path) -> Workload:
+def read_workload(path: Path) -> Workload:
     """Read and check a workload; a name ending in `.json` is JSON, any other is YAML.
 
     Raises WorkloadError, one line `file:line: field: what it must be`.
@@ -179,7 +180,7 @@ def _workload(data: object, folder: Path) -> Workload:
 
 def _recorded(path: Path, arrivals: Arrivals, workload: Workload) -> tuple[Arrival, ...]:
     try:
-        found = recorded.read(path, arrivals.form)
+        found = read_recorded(path, arrivals.form)
         return recorded.draw(found, workload.tenants, arrivals, seed=workload.seed)
     except WorkloadError as error:
         raise WorkloadError("arrivals.file", str(error)) from error

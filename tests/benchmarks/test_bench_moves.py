@@ -60,7 +60,7 @@ def test_every_way_answers_or_drops_what_it_is_sent(way: str) -> None:
     load, _ = bench_moves._load(points, models["t0"], step_s=0.2, cycles=1)
     trace = RateTrace(0.2, ((50.0, 50.0), (300.0, 50.0), (50.0, 300.0)))
     arrivals = list(bench_moves._arrivals(trace, 0))
-    row = bench_moves.Stage(load, points, models, trace, arrivals).row(way)
+    row = bench_moves.MovesStage(load, points, models, trace, arrivals).row(way)
     assert row["offered"] == len(arrivals) == row["answered"] + row["dropped"]
     if way != "controller":
         assert row["moves"] == {"static": 0, "oracle": 2}[way]

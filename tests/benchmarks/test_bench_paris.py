@@ -9,7 +9,7 @@ from published import parvagpu
 
 from spacetime.benchmarks import bench_paris, bench_parvagpu, record
 from spacetime.benchmarks.studies import paris
-from spacetime.benchmarks.studies.paris import ELSA, FIFS, Setting
+from spacetime.benchmarks.studies.paris import ELSA, FIFS, ParisSetting
 from spacetime.devices import mig
 from spacetime.errors import UnsupportedError
 from spacetime.profiles.profile import Point, Profiles
@@ -26,7 +26,7 @@ def test_layouts_fill_the_devices() -> None:
 def test_one_queue_of_equal_instances_is_m_d_c() -> None:
     # Requests of one size, 10 ms each: within 20 ms, 95 % of them may wait as long as one takes.
     points = tuple(Point("m", "a100-80gb", "mig", 7, batch, 1, 10, batch * 100) for batch in (1, 2))
-    setting = Setting("m", 1, Profiles(points), sla=2, largest=1, requests=40_000)
+    setting = ParisSetting("m", 1, Profiles(points), sla=2, largest=1, requests=40_000)
     assert (setting.slo_ms, setting.mix) == (20, ((1, 1.0),))
     one = paris.highest_rps(setting, (7,), FIFS)
     assert one == pytest.approx(28.8, rel=0.04)  # Erlang: (1 - rho) e^rho = 0.95
@@ -49,7 +49,7 @@ def test_elsa_is_what_makes_instances_of_several_sizes_usable(tmp_path: Path) ->
 
 
 def test_a_largest_request_nobody_measured_is_refused() -> None:
-    setting = Setting("bert", 1, parvagpu(), largest=4096)
+    setting = ParisSetting("bert", 1, parvagpu(), largest=4096)
     with pytest.raises(UnsupportedError, match="largest: bert has no batch of 4096"):
         paris.paris(setting)
 

@@ -43,7 +43,7 @@ def test_flops_measures_every_way_for_every_row(tmp_path: Path) -> None:
 
 
 def test_a_way_that_answers_wrongly_is_refused() -> None:
-    with lanes.Lanes() as opened:
+    with lanes.PinnedLanes() as opened:
         case = modes.case_of(PROBLEMS["depthwise-144-28"], 3, opened, seed=0)
         modes.check(case, modes.choices(case))
         with modes.rivals(case) as rounds, pytest.raises(RuntimeError, match="one batch"):
@@ -54,7 +54,7 @@ def test_models_asks_every_server_and_none_answers_wrongly() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
     first = ZooModel("tiny", model, torch.randn(6, 8))
-    effort = bench_models.Effort(seconds=0.05, repetitions=1, seed=0)
+    effort = bench_models.LoopEffort(seconds=0.05, repetitions=1, seed=0)
     with bench_models.booths(bench_models.SERVERS, first, seed=0) as opened:
         rows = bench_models.rows_of({"model": "tiny", "tenants": 2}, opened, 10.0, [0.5], effort)
         errors = {name: opened[name].ask(partial(Keeper.errors, tenants=2)) for name in opened}

@@ -66,7 +66,7 @@ def test_a_fault_keeps_what_was_measured(
 ) -> None:
     real = flops.expected
 
-    def lost(case: ways.Case) -> torch.Tensor:
+    def lost(case: ways.DeviceCase) -> torch.Tensor:
         if case.tenants == 4:
             raise RuntimeError("CUDA error: an illegal memory access\nand more")
         return real(case)
@@ -188,7 +188,7 @@ def test_a_models_row_is_written_as_it_grows(
 
 
 def test_a_models_rivals_are_left_out_when_time_is_up() -> None:
-    effort = models.Effort(3, 0.1, False, False, True, 0, ends=0.0)
+    effort = models.DeviceEffort(3, 0.1, False, False, True, 0, ends=0.0)
     row: Row = {"us": {}, "error": {}, "refused": {}}
     held = contenders.tenants_of(contenders.TINY, 2, torch.float32, 0)
     dry = rig.DryRig()

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from spacetime.cli import options, root
+from spacetime.cli import bench, options, root
 from spacetime.demo import run as demo
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.workload.workload import WorkloadError
@@ -69,7 +69,7 @@ FILES_OUT = [
 FOLDERS_OUT = [
     ("verify", "--out"), ("demo", "--out"), ("run", "none.yaml", "--out"),
     ("compare", "none.csv", "--profiles", "none.csv", "--out"),
-    *((*("bench", topic), "--out") for topic in sorted(root._bench_sources())),
+    *((*("bench", topic), "--out") for topic in sorted(bench._bench_sources())),
 ]  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
     ) -> None:
         seen.update(quick=quick, out=out, as_json=as_json, rounds=rounds, tenants=tenants)
 
-    command = root._bench_command("topic", run, "What it measures.")
+    command = bench._bench_command("topic", run, "What it measures.")
     assert CliRunner().invoke(command, []).exit_code == 0
     assert seen == {
         "quick": False, "out": None, "as_json": False, "rounds": 3, "tenants": None
@@ -175,7 +175,7 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
 
 def bench_command(*words: str) -> click.Context:
     """The command line after `spacetime bench`, read but not run."""
-    group = root.bench
+    group = bench.bench
     assert isinstance(group, click.Group)
     command = group.get_command(click.Context(group), words[0])
     assert command is not None
@@ -183,7 +183,7 @@ def bench_command(*words: str) -> click.Context:
 
 
 def test_every_benchmark_is_a_command() -> None:
-    for topic in root._bench_sources():
+    for topic in bench._bench_sources():
         seen = bench_command(topic, "--quick", "--json", "--seed", "0").params
         assert (seen["quick"], seen["as_json"], seen["seed"], seen["out"]) == (True, True, 0, None)
 
@@ -219,7 +219,7 @@ def test_a_bad_value_for_a_benchmark_is_named(words: tuple[str, ...], field: str
 
 
 def test_bench_lists_the_topics_there_are() -> None:
-    group = root.bench
+    group = bench.bench
     assert isinstance(group, click.Group)
     folder = Path(__file__).parents[2] / "benchmarks"
     topics = {file.stem.removeprefix("bench_") for file in folder.glob("bench_*.py")}

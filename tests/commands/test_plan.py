@@ -19,7 +19,7 @@ from spacetime.cli.root import cli
 from spacetime.plan.export import EXPORTS
 from spacetime.plan.plan_json import loads
 from spacetime.planners.registry import PLANNERS as REGISTERED
-from spacetime.profiles import profile_file
+from spacetime.profiles.profile_file import read_profiles, write_profiles
 from spacetime.profiles.profile_import import IMPORTERS
 
 WORKLOAD = """
@@ -33,7 +33,7 @@ tenants:
 def files(tmp_path: Path) -> tuple[str, str, str]:
     """Arguments that name a workload and profiles."""
     (tmp_path / "w.yaml").write_text(WORKLOAD)
-    profile_file.write(tmp_path / "p.csv", EVERY_KIND)
+    write_profiles(tmp_path / "p.csv", EVERY_KIND)
     return str(tmp_path / "w.yaml"), "--profiles", str(tmp_path / "p.csv")
 
 
@@ -135,7 +135,7 @@ def test_the_published_profiles_are_imported(tmp_path: Path) -> None:
     found = CliRunner().invoke(cli, ["profile", "--import", "parvagpu", path, "--out", str(out)])
     assert found.exit_code == 0, found.output
     assert "of 11 models on a100-80gb in" in found.output
-    assert profile_file.read(out) == published.parvagpu()
+    assert read_profiles(out) == published.parvagpu()
     found = CliRunner().invoke(
         cli, ["profile", "--import", "gpulet", path, "--out", str(out), "--json"]
     )

@@ -14,10 +14,11 @@ from spacetime.devices.device import open_device
 from spacetime.errors import ProfileError
 from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name, known_as
-from spacetime.profiles import profile_file, profile_rounds
 from spacetime.profiles.profile import Point
-from spacetime.profiles.profile_rounds import Round, Rounds
+from spacetime.profiles.profile_file import read_profiles, write_profiles
+from spacetime.profiles.profile_rounds import Round, Rounds, read_rounds
 from spacetime.workload import workload_file
+from spacetime.workload.workload_file import read_workload
 
 MODELS = """
 from torch import nn
@@ -65,7 +66,7 @@ def test_a_profile_is_measured_and_its_rounds_are_kept(tmp_path: Path) -> None:
     asked = (path, "--device", "cpu", "--out", out, "--units", 1, "--rounds", 2, "--batches",
              "1,4", "--procs", "1,2", "--fused", "1,2", "--json")  # fmt: skip
     summary = json.loads(ask(*asked).stdout)
-    points = profile_file.read(out)
+    points = read_profiles(out)
     assert points.device == facts_name(open_device("cpu")) == summary["device"]
     assert {(p.batch, p.procs, p.tenants) for p in points} == {
         (1, 1, 1), (1, 2, 1), (4, 1, 1), (4, 2, 1), (4, 1, 2), (4, 2, 2),
@@ -74,7 +75,7 @@ def test_a_profile_is_measured_and_its_rounds_are_kept(tmp_path: Path) -> None:
     by_tenants = {point.tenants: point.memory_mib for point in points}
     state = (8 * 16 + 16 + 16 * 4 + 4) * 4 / 2**20
     assert by_tenants == {1: state, 2: 2 * state}
-    rounds = profile_rounds.read(tmp_path / "p.rounds.csv")
+    rounds = read_rounds(tmp_path / "p.rounds.csv")
     assert len(rounds) == 2 * len(points) == summary["rounds_measured"]
     assert all(one.low_ms <= one.high_ms and one.launches >= 3 for one in rounds)
     before = out.read_text()
@@ -93,12 +94,12 @@ def test_two_processes_on_one_core_share_it(tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
     ask(path, "--device", "cpu", "--out", out, "--units", 1, "--rounds", 3, "--batches", 16,
         "--procs", "1,4")  # fmt: skip
-    alone, crowded = profile_file.read(out)
+    alone, crowded = read_profiles(out)
     assert crowded.latency_ms > 1.5 * alone.latency_ms
 
 
 def test_it_resumes_where_it_was_interrupted(tmp_path: Path) -> None:
-    workload = workload_file.read(write_workload(tmp_path, "small"))
+    workload = read_workload(write_workload(tmp_path, "small"))
     device, out = open_device("cpu"), tmp_path / "p.csv"
     extent = profiler.Extent(units=(1,), batches=(1, 2, 4))
     wanted = profiler.settings(profiler.models_of(workload, tmp_path), device, extent)
@@ -118,14 +119,14 @@ def test_it_resumes_where_it_was_interrupted(tmp_path: Path) -> None:
 
     with pytest.raises(Killed):
         profiler.measure(wanted, device, opened(), seen=seen)
-    assert [point.batch for point in profile_file.read(out)] == [1]
-    assert set(profile_rounds.read(tmp_path / "p.rounds.csv")) == set(done)
+    assert [point.batch for point in read_profiles(out)] == [1]
+    assert set(read_rounds(tmp_path / "p.rounds.csv")) == set(done)
     resumed: list[Round] = []
     assert profiler.missing_rounds(wanted, device, opened()) == 2
     assert profiler.measure(wanted, device, opened(), seen=resumed.append) == []
     assert [one.batch for one in resumed] == [2, 4]
-    assert [point.batch for point in profile_file.read(out)] == [1, 2, 4]
-    kept = {one.key: one for one in profile_rounds.read(tmp_path / "p.rounds.csv")}
+    assert [point.batch for point in read_profiles(out)] == [1, 2, 4]
+    kept = {one.key: one for one in read_rounds(tmp_path / "p.rounds.csv")}
     assert set(kept) == {one.key for one in done}
 
 
@@ -136,10 +137,10 @@ def test_points_are_medians_in_order_and_rounds_stay_raw(tmp_path: Path) -> None
             assert rounds.missing(one_round(batch, ms).key) == 3 - turn
             rounds.add(one_round(batch, ms * disturbed))
     assert [p.latency_ms for p in rounds.points()] == [9, 4]
-    low, high = profile_file.read(tmp_path / "p.csv")
+    low, high = read_profiles(tmp_path / "p.csv")
     assert low.latency_ms == high.latency_ms == pytest.approx(6)
     assert rounds.spread(low.key) == pytest.approx(99)
-    assert len(profile_rounds.read(tmp_path / "p.rounds.csv")) == 6
+    assert len(read_rounds(tmp_path / "p.rounds.csv")) == 6
 
 
 def test_half_written_files_are_not_read(tmp_path: Path) -> None:
@@ -150,12 +151,12 @@ def test_half_written_files_are_not_read(tmp_path: Path) -> None:
     again = Rounds.open(tmp_path / "p.csv", "cpu-2", "measured", enough=1)
     assert again.points() == rounds.points()
     again.add(one_round(2, 6.0))
-    assert len(profile_file.read(tmp_path / "p.csv")) == 2
+    assert len(read_profiles(tmp_path / "p.csv")) == 2
 
 
 def test_points_without_rounds_are_kept_and_not_measured_again(tmp_path: Path) -> None:
     own = Point("m", "cpu-2", "cores", 1, 1, 1, 5.0, 200.0)
-    profile_file.write(tmp_path / "p.csv", [own])
+    write_profiles(tmp_path / "p.csv", [own])
     rounds = Rounds.open(tmp_path / "p.csv", "cpu-2", "measured", enough=5)
     assert (rounds.missing(own.key), rounds.points()) == (0, [own])
     assert Rounds.open(
@@ -184,7 +185,7 @@ def test_rounds_that_do_not_fit_are_refused(
 def test_a_fake_device_predicts(tmp_path: Path) -> None:
     path, out = write_workload(tmp_path, "small"), tmp_path / "p.csv"
     ask(path, "--device", "fake:h200", "--out", out, "--units", 9, "--rounds", 1, "--batches", 2)
-    (point,) = profile_file.read(out)
+    (point,) = read_profiles(out)
     assert (point.device, point.kind, point.units) == ("h200-141gb", "sm", 12)  # 8 and the rest
     assert point.source == "predicted"
     assert (point.memory_mib or 0) > 0
@@ -194,11 +195,11 @@ def test_a_profile_is_predicted(tmp_path: Path) -> None:
     path, out = write_workload(tmp_path, "small", more=", batch_sizes: [4, 2]"), tmp_path / "p.csv"
     summary = json.loads(ask(path, "--predict", "a100-80gb", "--out", out, "--json").stdout)
     assert (summary["points"], summary["source"]) == (5 * 2, ["predicted"])
-    assert {(p.units, p.batch) for p in profile_file.read(out)} == {
+    assert {(p.units, p.batch) for p in read_profiles(out)} == {
         (units, batch) for units in (1, 2, 3, 4, 7) for batch in (2, 4)
     }
     ask(path, "--predict", "h200-141gb", "--kind", "sm", "--dtype", "bf16", "--out", out)
-    assert [p.units for p in profile_file.read(out)][::2] == [16, 33, 49, 66, 82, 99, 115, 132]
+    assert [p.units for p in read_profiles(out)][::2] == [16, 33, 49, 66, 82, 99, 115, 132]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from published import A100
 
 from spacetime.commands.plan import grows
 from spacetime.plan import plan_json
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import read_profiles, write_profiles
 from spacetime.simulation.fixed_plan import simulate_plan
-from spacetime.workload import workload_file
+from spacetime.workload.workload_file import read_workload
 
 PROFILES = str(A100 / "profiles.csv")
 S1 = str(A100 / "s1.yaml")
@@ -37,7 +37,7 @@ def write(folder: Path, tenants: str, *, slow: bool = False) -> list[str]:
         for batch in ((8,) if slow else (1, 2, 4, 8))
         for ms in [4 + 6 * batch / units]
     ]
-    profile_file.write(folder / "p.csv", Profiles(tuple(points)))
+    write_profiles(folder / "p.csv", Profiles(tuple(points)))
     (folder / "w.yaml").write_text(f"tenants: [{tenants}]\n")
     return [str(folder / "w.yaml"), "--profiles", str(folder / "p.csv")]
 
@@ -48,7 +48,7 @@ def test_the_plan_that_is_written_keeps_what_the_line_says(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "Simulated at Poisson arrivals: every tenant has at least" in done.stdout
     plan = plan_json.loads(out.read_text())
-    run = simulate_plan(plan, workload_file.read(Path(S1)), profile_file.read(Path(PROFILES)))
+    run = simulate_plan(plan, read_workload(Path(S1)), read_profiles(Path(PROFILES)))
     assert run.worst is not None
     assert run.worst[0] >= 0.99
     assert f"{run.worst[0]:.2%} in time when simulated" in plan.explain()

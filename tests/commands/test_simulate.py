@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_fixed_plan import PROFILES, SECOND, A, B, on, part, plan_of, workload
 
 from spacetime.plan import plan_json
-from spacetime.profiles import profile_file
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.simulation.interval import interval
 from spacetime.simulation.rate_search import highest_rate, highest_scale
@@ -90,7 +90,7 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
         {"name": t.name, "model": t.model, "slo_ms": t.slo_ms, "rate_rps": t.rate_rps}
         for t in (A, B)
     ]}))  # fmt: skip
-    profile_file.write(tmp_path / "profiles.csv", PROFILES)
+    write_profiles(tmp_path / "profiles.csv", PROFILES)
     return tmp_path / "plan.json", tmp_path / "work.json", tmp_path / "profiles.csv"
 
 

@@ -14,8 +14,8 @@ from spacetime.devices.facts import DEVICES, device
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions, check
 from spacetime.planners.registry import PLANNERS, planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.workload.workload import Tenant, Workload
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "a100" / "device.yaml"
@@ -73,7 +73,7 @@ def test_a_file_is_taken_wherever_a_name_is(tmp_path: Path) -> None:
     facts = device_file.named(str(EXAMPLE))
     assert facts.geometry == mig.WIDE
     assert device(facts.name) == facts
-    profile_file.write(tmp_path / "p.csv", profiled(facts.name, (1, 2, 3, 4, 7)))
+    write_profiles(tmp_path / "p.csv", profiled(facts.name, (1, 2, 3, 4, 7)))
     (tmp_path / "w.yaml").write_text("tenants: [{name: a, model: m, slo_ms: 50, rate_rps: 300}]")
     load, points, plan = (str(tmp_path / name) for name in ("w.yaml", "p.csv", "plan.json"))
     common = ["--profiles", points, "--device", str(EXAMPLE)]

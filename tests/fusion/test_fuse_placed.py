@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -187,10 +186,8 @@ def super_kernels_first(call):
     return 0.0 if "triton" in named else 1.0
 check(super_kernels_first, wanted="triton ")
 """
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    paths = os.pathsep.join(sys.path)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths}
     command = [sys.executable, "-c", code]
-    here = Path(__file__).parent
-    done = subprocess.run(
-        command, cwd=here, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -232,8 +232,8 @@ CPP_ROOMS = {  # what each folder of csrc may include
     "tape": {"tape", "sched"},
     "sim": {"sim", "tape", "sched"},
     "rt": {"rt", "tape", "sched"},
-    "cpu": {"cpu", "rt", "sched"},
-    "cuda": {"cuda", "rt", "sched"},
+    "cpu": {"cpu", "rt"},
+    "cuda": {"cuda", "rt"},
     "fake": {"fake", "cuda"},
     "capi": {"capi", "rt", "sched", "cpu", "cuda", "fake"},
     "bind": {"bind", "rt", "sim", "tape", "sched", "cpu", "cuda", "fake"},
@@ -246,6 +246,46 @@ def test_cpp_includes_only_downward() -> None:
         if parts[0] == "csrc":
             used = set(re.findall(r'#include "(\w+)/', path.read_text()))
             assert used <= CPP_ROOMS[parts[1]], name_of(path)
+
+
+CPP_DECLARED = re.compile(r"^(?:class|struct|enum class) (\w+)\b(?!::)[^;\n]*$", re.MULTILINE)
+DRIVERS_OWN = "csrc/fake/state.h"  # what a driver keeps behind a handle, named as the handle is
+PLAIN_C = ("csrc/capi/spacetime.h", "csrc/rt/launch.h")  # C programs include them
+
+
+def cpp_files() -> dict[Path, str]:
+    """The sources and headers of csrc, with the folder that each of them lies in."""
+    return {p: p.parent.name for p in sources(".cpp", ".h") if name_of(p).startswith("csrc/")}
+
+
+def test_cpp_rooms_include_each_other_in_no_circle() -> None:
+    assert set(CPP_ROOMS) == set(cpp_files().values())
+    assert not circle({own: used - {own} for own, used in CPP_ROOMS.items()})
+
+
+def test_cpp_namespaces_follow_folders() -> None:
+    for path, own in cpp_files().items():
+        opened = set(re.findall(r"^namespace (st\b[\w:]*)", path.read_text(), re.MULTILINE))
+        assert opened <= {f"st::{own}"} - {"st::bind"}, f"{name_of(path)} opens {opened}"
+        declares = path.suffix == ".h" and CPP_DECLARED.search(path.read_text())
+        if declares and own != "bind" and name_of(path) not in PLAIN_C:
+            assert opened, f"{name_of(path)} declares outside a namespace"
+
+
+def test_the_fake_includes_only_the_drivers_interface() -> None:
+    for path, own in cpp_files().items():
+        if own == "fake":
+            used = set(re.findall(r'#include "cuda/(\w+)', path.read_text()))
+            assert used <= {"abi", "entries", "driver"}, name_of(path)
+
+
+def test_a_cpp_class_name_stands_for_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for path in cpp_files():
+        if path.suffix == ".h" and name_of(path) != DRIVERS_OWN:
+            for declared in CPP_DECLARED.findall(path.read_text()):
+                places.setdefault(declared, []).append(name_of(path))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 def test_no_test_sleeps() -> None:

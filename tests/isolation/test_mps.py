@@ -13,7 +13,7 @@ import pytest
 
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation import mps
-from spacetime.isolation.mps_control import Control, SmPartition, listed_partitions
+from spacetime.isolation.mps_control import Control, MpsPartition, listed_partitions
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan
 from spacetime.plan.check import _clients
 
@@ -106,7 +106,7 @@ def test_static_partitions(program: str) -> None:
         with pytest.raises(MpsError, match="not enough free chunks"):
             control.add_partition("GPU-1", 7)
         assert mps.client_environment(control, partition=name)["CUDA_MPS_SM_PARTITION"] == name
-        assert control.partitions() == [SmPartition(name, 10, 80, used=False)]
+        assert control.partitions() == [MpsPartition(name, 10, 80, used=False)]
         control.remove_partition(name)
         with pytest.raises(MpsError, match="no such partition"):
             control.remove_partition(name)
@@ -137,8 +137,8 @@ GPU-74d4                    0       10      0       80
 GPU-74d4      Dx4A/AA               5               40     Yes
 GPU-74d4      Cx4A                  3               24     No"""
     both = [
-        SmPartition("GPU-74d4/Dx4A/AA", 5, 40, True),
-        SmPartition("GPU-74d4/Cx4A", 3, 24, False),
+        MpsPartition("GPU-74d4/Dx4A/AA", 5, 40, True),
+        MpsPartition("GPU-74d4/Cx4A", 3, 24, False),
     ]
     assert listed_partitions(guide) == listed_partitions(printed) == both
     with pytest.raises(MpsError, match="expected a partition, got 'GPU-1 x y z'"):

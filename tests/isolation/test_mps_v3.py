@@ -13,7 +13,7 @@ from test_mps import program
 
 from spacetime.errors import MpsError
 from spacetime.isolation import mps
-from spacetime.isolation.mps_control import SmPartition
+from spacetime.isolation.mps_control import MpsPartition
 from spacetime.isolation.mps_v3 import ControlV3
 
 __all__ = ["program"]
@@ -45,7 +45,7 @@ def test_static_partitions(program: str) -> None:
         with pytest.raises(MpsError, match="not enough free chunks"):
             control.add_partition("GPU-1", 7)
         assert mps.client_environment(control, partition=name)["CUDA_MPS_SM_PARTITION"] == name
-        assert control.partitions() == [SmPartition(name, 10, 80), SmPartition(other, 2, 16)]
+        assert control.partitions() == [MpsPartition(name, 10, 80), MpsPartition(other, 2, 16)]
         control.remove_partition(name)
         assert [left.name for left in control.partitions()] == [other]
         with pytest.raises(MpsError, match=f"{name} is not there"):

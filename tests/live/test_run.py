@@ -17,7 +17,7 @@ from spacetime import Recording, replay
 from spacetime.commands.run import from_options
 from spacetime.errors import InvalidInput, ModelError, PlanError
 from spacetime.units import SECOND
-from spacetime.workload import workload_file
+from spacetime.workload.workload_file import read_workload
 
 CORES = len(os.sched_getaffinity(0))
 SOURCE = """
@@ -82,7 +82,7 @@ def profiles(workload: Path) -> Path:
 
 def due(workload: Path) -> int:
     """How many requests half a second holds."""
-    return len([*workload_file.read(workload).schedule(duration_ns=SECOND // 2)])
+    return len([*read_workload(workload).schedule(duration_ns=SECOND // 2)])
 
 
 def reconciles(report: dict[str, Any]) -> None:

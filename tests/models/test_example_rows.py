@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spacetime.models.example_rows import DTYPES, requests
 from spacetime.workload.workload import DATATYPES, InputSpec, Tenant, WorkloadError, limits
-from spacetime.workload.workload_file import read
+from spacetime.workload.workload_file import read_workload
 
 WHOLE = [name for name in DATATYPES if "INT" in name]
 FLOATS = [name for name in DATATYPES if "INT" not in name and name != "BOOL"]
@@ -132,7 +132,7 @@ def test_a_workload_file_names_the_line(tmp_path: Path) -> None:
       - {shape: [1, 4], datatype: FP32, file: rows.npy}
 """
     path.write_text(text.replace("RANGE", "[1, 2]"))
-    first, second, third = read(path).tenants[0].example_inputs
+    first, second, third = read_workload(path).tenants[0].example_inputs
     assert (first.range, second.range, third.file) == ((0, 49), (1, 2), "rows.npy")
     for wrong, says in (
         ("[9, 2]", "must be [low, high], got [9, 2]"),
@@ -142,7 +142,7 @@ def test_a_workload_file_names_the_line(tmp_path: Path) -> None:
     ):
         path.write_text(text.replace("RANGE", wrong))
         with pytest.raises(WorkloadError) as refused:
-            read(path)
+            read_workload(path)
         assert str(refused.value).startswith(
             f"{path}:10: tenants[0].example_inputs[1].range: {says}"
         )

@@ -15,8 +15,8 @@ from test_spacetime import CEILING, line, small
 from spacetime.errors import InfeasibleError
 from spacetime.planners.advise import Advice, advise
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.workload.workload import Workload
 
 
@@ -67,7 +67,7 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     load, points = tmp_path / "w.json", tmp_path / "p.csv"
     tenants = [{"name": f"t{n}", "model": "m", "slo_ms": 400, "rate_rps": 10} for n in range(3)]
     load.write_text(json.dumps({"tenants": tenants}))
-    profile_file.write(points, line())
+    write_profiles(points, line())
     files = [str(load), "--profiles", str(points)]
     shown = run(*files).stdout
     assert "1 device shared (at least 1), 3 if each tenant has its own: sharing saves 67%" in shown

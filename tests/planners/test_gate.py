@@ -17,8 +17,8 @@ from spacetime.errors import InfeasibleError
 from spacetime.plan import Plan, PlanOptions, check, plan_json
 from spacetime.planners.gate import MOST_GPUS
 from spacetime.planners.registry import PLANNERS, planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.workload.workload import Tenant, Workload
 
 A100 = device("a100-80gb")
@@ -133,7 +133,7 @@ def test_a_rate_beyond_all_devices_is_refused_before_any_search(
 
 
 def test_from_the_command_line_to_the_report(tmp_path: Path) -> None:
-    profile_file.write(tmp_path / "p.csv", profiled())
+    write_profiles(tmp_path / "p.csv", profiled())
     tenants = [
         {"name": name, "model": "light", "slo_ms": 90, "rate_rps": rate}
         for name, rate in (("a", 100), ("idle", 0))

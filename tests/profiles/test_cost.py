@@ -15,9 +15,10 @@ from spacetime.benchmarks import bench_dsts
 from spacetime.devices.facts import A100_80, DEVICES, H200, V100, device
 from spacetime.errors import UnsupportedError
 from spacetime.models.layers import layers_of
-from spacetime.profiles import cost, profile_file
+from spacetime.profiles import cost
 from spacetime.profiles.cost import Calibration, Layer
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles, write_profiles
 
 LINEAR = Layer("product", m=128, n=1024, k=1024, values=2 * 128 * 1024, weights=1024 * 1024)
 SIZES = st.integers(1, 3000)
@@ -124,8 +125,8 @@ def test_more_inputs_are_never_faster_and_more_units_never_slower(
 
 def test_predictions_are_a_profile_file(tmp_path: Path) -> None:
     made = list(cost.points("m", [LINEAR], H200, "sm", units=(8, 132), batches=(1, 8)))
-    profile_file.write(tmp_path / "p.csv", made)
-    assert profile_file.read(tmp_path / "p.csv").points == tuple(made)
+    write_profiles(tmp_path / "p.csv", made)
+    assert read_profiles(tmp_path / "p.csv").points == tuple(made)
 
 
 class Small(nn.Module):

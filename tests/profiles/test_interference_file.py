@@ -14,10 +14,10 @@ from test_igniter import CURVES, points
 from spacetime.cli.root import cli
 from spacetime.errors import ProfileError
 from spacetime.plan import plan_json
-from spacetime.profiles import profile_file
 from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Linear, Use
-from spacetime.profiles.interference_file import read
+from spacetime.profiles.interference_file import read_interference
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import write_profiles
 
 USES = {"vgg19": {"l2": 0.3, "dram": 0.61}, "resnet50": {"l2": 0.28, "dram": 0.62},
         "alexnet": {"l2": 0.1, "dram": 0.2}}  # fmt: skip
@@ -44,7 +44,7 @@ def write(folder: Path, data: object) -> Path:
 
 
 def test_the_model_of_least_held_out_error_is_taken(tmp_path: Path) -> None:
-    model, fits = read(write(tmp_path, measured()))
+    model, fits = read_interference(write(tmp_path, measured()))
     assert fits[0].name == "linear"
     assert isinstance(fits[0].slowdown, Linear)
     assert [fit.mean for fit in fits] == sorted(fit.mean for fit in fits)
@@ -56,7 +56,7 @@ def test_the_model_of_least_held_out_error_is_taken(tmp_path: Path) -> None:
 
 def test_a_certificate_gives_its_mean(tmp_path: Path) -> None:
     rows = [{"p50_inflation": 1.1}, {"p50_inflation": 1.3}]
-    found = read(write(tmp_path, {"format": "spacetime.verify/1", "rows": rows}))
+    found = read_interference(write(tmp_path, {"format": "spacetime.verify/1", "rows": rows}))
     assert found == (Constant(pytest.approx(1.2)), ())
 
 
@@ -79,16 +79,16 @@ def test_a_certificate_gives_its_mean(tmp_path: Path) -> None:
 def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write(tmp_path, measured() | change)
     with pytest.raises(ProfileError) as caught:
-        read(path)
+        read_interference(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     path.write_text("{")
     with pytest.raises(ProfileError, match="interference: is not JSON"):
-        read(path)
+        read_interference(path)
 
 
 def test_the_command_plans_with_it_checks_with_it_and_shows_the_errors(tmp_path: Path) -> None:
     known = Profiles(tuple(p for name, curve in CURVES.items() for p in points(name, curve)))
-    profile_file.write(tmp_path / "p.csv", known)
+    write_profiles(tmp_path / "p.csv", known)
     tenants = [{"name": n, "model": n, "slo_ms": slo, "rate_rps": rate}
                for n, rate, slo in (("vgg19", 200, 60), ("resnet50", 400, 40))]  # fmt: skip
     (tmp_path / "w.json").write_text(json.dumps({"tenants": tenants}))

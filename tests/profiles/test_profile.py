@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from spacetime.errors import ProfileError
 from spacetime.profiles import profile_file, profile_import
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import read_profiles, write_profiles
 
 TEMPORARY = tempfile.TemporaryDirectory()
 HEADER = ",".join(profile_file.HEADER)
@@ -84,9 +85,9 @@ def test_optional_columns_are_written_only_where_needed(tmp_path: Path) -> None:
         ([point(), point(2, memory_mib=1.5)], ",memory_mib"),
         ([point(), point(2, tenants=8, memory_mib=7)], ",tenants,memory_mib"),
     ):
-        profile_file.write(path, points)
+        write_profiles(path, points)
         assert path.read_text().splitlines()[0] == HEADER + more
-        assert list(profile_file.read(path)) == points
+        assert list(read_profiles(path)) == points
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_bad_optional_column_is_one_line(
     path = tmp_path / "p.csv"
     path.write_text(f"{HEADER}{more}\n{GOOD}{values}\n")
     with pytest.raises(ProfileError) as caught:
-        profile_file.read(path)
+        read_profiles(path)
     assert str(caught.value).startswith(f"{path}:{message}")
 
 
@@ -125,8 +126,8 @@ def test_points_that_do_not_belong_together() -> None:
 def test_a_file_reads_as_it_was_written(points: list[Point], tenants: int) -> None:
     points = [replace(p, tenants=min(tenants, p.batch)) for p in points]
     path = Path(TEMPORARY.name) / "profiles.csv"
-    profile_file.write(path, points)
-    assert profile_file.read(path) == Profiles(tuple(points))
+    write_profiles(path, points)
+    assert read_profiles(path) == Profiles(tuple(points))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_a_bad_row_is_one_line_with_file_row_and_field(
     path = tmp_path / "p.csv"
     path.write_text("\n".join([HEADER, GOOD, *rows]) + "\n")
     with pytest.raises(ProfileError) as caught:
-        profile_file.read(path)
+        read_profiles(path)
     assert str(caught.value).startswith(f"{path}:{message}")
     assert "\n" not in str(caught.value)
 
@@ -176,13 +177,13 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, message: str) ->
     path = tmp_path / "p.csv"
     path.write_bytes(content)
     with pytest.raises(ProfileError) as caught:
-        profile_file.read(path)
+        read_profiles(path)
     assert message in str(caught.value)
 
 
 def test_an_absent_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="cannot be read: No such file"):
-        profile_file.read(tmp_path / "absent.csv")
+        read_profiles(tmp_path / "absent.csv")
 
 
 @settings(max_examples=150, deadline=None)
@@ -193,7 +194,7 @@ def test_an_absent_file_is_one_line(tmp_path: Path) -> None:
 def test_no_content_brings_anything_but_a_profile_error(noise: bytes, at: int) -> None:
     path = Path(TEMPORARY.name) / "noise.csv"
     whole = f"{HEADER}\n{GOOD}\n".encode()
-    for read in (profile_file.read, profile_import.parvagpu, profile_import.gpulet):
+    for read in (read_profiles, profile_import.parvagpu, profile_import.gpulet):
         path.write_bytes(whole[:at] + noise + whole[at:])
         assert "\n" not in refusal(read, path)
 

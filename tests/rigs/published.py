@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from spacetime.profiles import profile_file, profile_import
+from spacetime.profiles import profile_import
 from spacetime.profiles.profile import Profiles
-from spacetime.workload import scenario_file
+from spacetime.profiles.profile_file import read_profiles
+from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -33,12 +34,12 @@ def data(name: str) -> Path:
 @cache
 def parvagpu() -> Profiles:
     """The A100 profiles of the ParvaGPU artifact."""
-    return profile_file.read(A100 / "profiles.csv")
+    return read_profiles(A100 / "profiles.csv")
 
 
 def scenario(name: str) -> Workload:
     """S1 to S4 of the ParvaGPU artifact as a workload; a tenant is named as its model."""
-    return scenario_file.read(A100 / "scenarios.csv")[name]
+    return read_scenarios(A100 / "scenarios.csv")[name]
 
 
 def artifact(folder: Path) -> Path:

@@ -19,8 +19,8 @@ from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
 from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
 from spacetime.plan.moves import move
 from spacetime.policy import Policy
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.simulation.changing_rates import (
     DynamicOptions,
     DynamicRun,
@@ -281,9 +281,9 @@ def write(path: Path, name: str, text: str) -> str:
 
 def test_the_command_moves_a_plan_through_a_day(tmp_path: Path) -> None:
     workload, profiles = bench_controller.built_in()
-    study = bench_controller.Study("parvagpu", workload, profiles, 0.0)
+    study = bench_controller.ControllerStudy("parvagpu", workload, profiles, 0.0)
     first = study.plan(workload.with_rates([tenant.rate_rps / 3 for tenant in workload.tenants]))
-    profile_file.write(tmp_path / "p.csv", profiles)
+    write_profiles(tmp_path / "p.csv", profiles)
     tenants = [
         {"name": each.name, "model": each.model, "slo_ms": each.slo_ms, "rate_rps": each.rate_rps}
         for each in workload.tenants

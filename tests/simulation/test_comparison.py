@@ -15,12 +15,12 @@ from published import scenario as published_scenario
 from spacetime.cli.root import cli
 from spacetime.devices.facts import device
 from spacetime.plan import PlanOptions
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.simulation.comparison import Verdict, compare
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.units import SECOND
-from spacetime.workload import scenario_file
+from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Tenant, Workload, WorkloadError
 
 PLANNERS = ("parvagpu", "whole-gpu")
@@ -89,20 +89,20 @@ YAML = "tenants: [{name: a, model: m, slo_ms: 100, rate_rps: 50}]\n"
 def test_scenarios_from_a_csv_a_folder_and_a_file(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text(CSV)
-    found = scenario_file.read(table)
+    found = read_scenarios(table)
     assert {name: [t.name for t in each.tenants] for name, each in found.items()} == {
         "s1": ["m", "m-2"], "s2": ["m"]
     }  # fmt: skip
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(WorkloadError, match="holds no workload"):
-        scenario_file.read(folder)
+        read_scenarios(folder)
     for name in ("b.yaml", "a.yml", "b.json"):
         (folder / name).write_text(YAML if name != "b.json" else json.dumps(
             {"tenants": [{"name": "a", "model": "m", "slo_ms": 1, "rate_rps": 2}]}
         ))  # fmt: skip
-    assert list(scenario_file.read(folder)) == ["a", "b.json", "b.yaml"]
-    assert list(scenario_file.read(folder / "a.yml")) == ["a"]
+    assert list(read_scenarios(folder)) == ["a", "b.json", "b.yaml"]
+    assert list(read_scenarios(folder / "a.yml")) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_scenarios_from_a_csv_a_folder_and_a_file(tmp_path: Path) -> None:
 def test_a_bad_table_is_refused_with_row_and_field(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(WorkloadError) as refused:
-        scenario_file.read(tmp_path / "table.csv")
+        read_scenarios(tmp_path / "table.csv")
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -133,7 +133,7 @@ def test_a_damaged_table_is_read_or_refused_in_one_line(
     path = tmp_path_factory.mktemp("damaged") / "table.csv"
     path.write_text(CSV[:at] + damage + CSV[at:][len(damage) :], encoding="utf-8")
     try:
-        found = scenario_file.read(path)
+        found = read_scenarios(path)
     except WorkloadError as error:
         refused = str(error)
     else:
@@ -145,7 +145,7 @@ def test_a_damaged_table_is_read_or_refused_in_one_line(
 
 def test_the_command_writes_table_json_and_picture(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(CSV + "s3,m,1,50\n")
-    profile_file.write(tmp_path / "profiles.csv", PROFILES)
+    write_profiles(tmp_path / "profiles.csv", PROFILES)
     arguments = ["compare", str(tmp_path / "table.csv"), "--profiles",
                  str(tmp_path / "profiles.csv"), "--duration", "1", "--replications", "1",
                  "--planner", "parvagpu", "--planner", "whole-gpu"]  # fmt: skip

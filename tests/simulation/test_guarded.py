@@ -13,8 +13,8 @@ from spacetime.cli.root import cli
 from spacetime.errors import InfeasibleError
 from spacetime.plan import PlanOptions, check, plan_json
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.simulation.fixed_plan import SimOptions
 from spacetime.simulation.guarded import Guarded
 from spacetime.workload.workload import Tenant, Workload
@@ -71,7 +71,7 @@ def test_refusals_are_those_of_paris() -> None:
 
 @pytest.mark.parametrize("asked", [["--guard"], ["--set", "guard=true"]])
 def test_the_command_takes_it_for_paris_only(tmp_path: Path, asked: list[str]) -> None:
-    profile_file.write(tmp_path / "p.csv", FLAT)
+    write_profiles(tmp_path / "p.csv", FLAT)
     load = {"tenants": [{"name": "t", "model": "m", "slo_ms": 500, "rate_rps": 3000,
                          "batch_mix": {"1": 8, "8": 1}}]}  # fmt: skip
     (tmp_path / "w.json").write_text(json.dumps(load))

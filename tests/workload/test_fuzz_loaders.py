@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from spacetime.cli.root import status
 from spacetime.errors import SpacetimeError
 from spacetime.plan import plan_json
-from spacetime.profiles import profile_file, profile_import
-from spacetime.workload import recorded, scenario_file, workload_file
+from spacetime.profiles import profile_import
+from spacetime.profiles.profile_file import read_profiles
+from spacetime.workload.recorded import read_recorded
+from spacetime.workload.scenario_file import read_scenarios
+from spacetime.workload.workload_file import read_workload
 
 WORKLOAD = """\
 tenants:
@@ -57,15 +60,15 @@ def _plan(path: Path) -> object:
 
 # Name of a sound file -> its text, and what reads it.
 LOADERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "w.yaml": (WORKLOAD, workload_file.read),
-    "w.json": (AS_JSON, workload_file.read),
-    "p.csv": (PROFILE, profile_file.read),
+    "w.yaml": (WORKLOAD, read_workload),
+    "w.json": (AS_JSON, read_workload),
+    "p.csv": (PROFILE, read_profiles),
     "parvagpu.csv": (PARVAGPU, profile_import.parvagpu),
     "gpulet.csv": (GPULET, profile_import.gpulet),
-    "s.csv": (SCENARIOS, scenario_file.read),
-    "f2021.csv": (INVOCATIONS, functools.partial(recorded.read, form="azure-functions-2021")),
-    "llm.csv": (LLM, functools.partial(recorded.read, form="azure-llm")),
-    "tweets.txt": (TWITTER, functools.partial(recorded.read, form="twitter")),
+    "s.csv": (SCENARIOS, read_scenarios),
+    "f2021.csv": (INVOCATIONS, functools.partial(read_recorded, form="azure-functions-2021")),
+    "llm.csv": (LLM, functools.partial(read_recorded, form="azure-llm")),
+    "tweets.txt": (TWITTER, functools.partial(read_recorded, form="twitter")),
     "plan.json": (PLAN, _plan),
 }
 TOKENS = (
@@ -150,7 +153,7 @@ def test_yaml_made_to_hurt_is_refused_at_once(text: str, tmp_path: Path) -> None
     path = tmp_path / "w.yaml"
     path.write_text(text)
     begin = time.process_time()
-    assert judged(path, workload_file.read) is not None
+    assert judged(path, read_workload) is not None
     assert time.process_time() - begin < 5
 
 
@@ -160,7 +163,7 @@ def test_a_trace_with_a_field_beyond_any_size(tmp_path: Path) -> None:
     path.write_text(json.dumps(
         json.loads(AS_JSON) | {"arrivals": {"process": "trace", "file": "t.csv"}}
     ))  # fmt: skip
-    assert "t.csv:3: row: is not CSV: field larger" in (judged(path, workload_file.read) or "")
+    assert "t.csv:3: row: is not CSV: field larger" in (judged(path, read_workload) or "")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from spacetime.errors import SpacetimeError
-from spacetime.profiles import profile_file, profile_import
-from spacetime.workload import recorded, scenario_file, workload_file
+from spacetime.profiles import profile_import
+from spacetime.profiles.profile_file import read_profiles
+from spacetime.workload import workload_file
+from spacetime.workload.recorded import read_recorded
+from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Tenant
 
 TENANTS = (Tenant("a", "m", 50, 10), Tenant("b", "m", 50, 10))
@@ -24,17 +27,17 @@ FORMS: dict[str, tuple[str, list[str], Callable[[Path], Any]]] = {
     "f2019.csv": (
         "HashOwner,HashApp,HashFunction,Trigger,1,2,3",
         ["o,p,f,http,3,0,1", "o,p,g,queue,0,5,0"],
-        partial(recorded.read, form="azure-functions-2019"),
+        partial(read_recorded, form="azure-functions-2019"),
     ),
     "f2021.csv": (
         "app,func,end_timestamp,duration",
         ["a,f,57.15,57.149", "b,g,0.0795,0.078", "a,f,240.016,0.0", "b,g,1e2,5.0e-05"],
-        partial(recorded.read, form="azure-functions-2021"),
+        partial(read_recorded, form="azure-functions-2021"),
     ),
     "llm.csv": (
         "TIMESTAMP,ContextTokens,GeneratedTokens",
         ["2023-11-16 18:17:03.97,374,44", "2023-11-16 18:17:03.5,1e1,0"],
-        partial(recorded.read, form="azure-llm"),
+        partial(read_recorded, form="azure-llm"),
     ),
     "trace.csv": (
         "time_ms,tenant", ["3,a", "1.5e0,b", "0,a"],
@@ -43,7 +46,7 @@ FORMS: dict[str, tuple[str, list[str], Callable[[Path], Any]]] = {
     "profiles.csv": (
         "model,device,kind,units,batch,procs,latency_ms,throughput_rps,source,memory_mib",
         ["m,a100-80gb,mig,1,8,1,4e1,200,measured,", "m,a100-80gb,mig,2,8,1,20,400,measured,9"],
-        profile_file.read,
+        read_profiles,
     ),
     "parvagpu.csv": (
         "Mig instance,Batch size,Workload Number,Throughput,Latency",
@@ -54,7 +57,7 @@ FORMS: dict[str, tuple[str, list[str], Callable[[Path], Any]]] = {
         "model,batch,share_percent,latency_ms", ["m,8,20,40", "m,8,40,20"], profile_import.gpulet,
     ),
     "scenarios.csv": (
-        "scenario,model,slo_ms,rate_rps", ["S1,m,5e1,10", "S1,n,50,0"], scenario_file.read,
+        "scenario,model,slo_ms,rate_rps", ["S1,m,5e1,10", "S1,n,50,0"], read_scenarios,
     ),
 }  # fmt: skip
 
@@ -148,19 +151,19 @@ def test_days_that_are_cut_short_and_empty_cells(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(
         "HashFunction,HashApp,HashOwner,2,1,3\nf,p,o,7,,\ng,p,o,1,2\nh,p,o,0,0,4\n"
     )
-    found = recorded.read(tmp_path / "d.csv", "azure-functions-2019")
+    found = read_recorded(tmp_path / "d.csv", "azure-functions-2019")
     minutes = {name: [(span.start_ns // 60_000_000_000, span.requests) for span in spans]
                for name, spans in found.streams.items()}  # fmt: skip
     assert minutes == {"o/p/f": [(1, 7)], "o/p/g": [(0, 2), (1, 1)], "o/p/h": [(2, 4)]}
     assert found.length_ns == 3 * 60_000_000_000
     (tmp_path / "d.csv").write_text("HashOwner,HashApp,HashFunction,1\no,p\n")
     with pytest.raises(SpacetimeError, match=r"d\.csv:2: row: must have .* cut short"):
-        recorded.read(tmp_path / "d.csv", "azure-functions-2019")
+        read_recorded(tmp_path / "d.csv", "azure-functions-2019")
 
 
 def test_counts_of_seconds_end_in_blank_lines(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbf 3 \r\n1e1\r\n\r\n  \r\n")
-    found = recorded.read(tmp_path / "t.txt", "twitter")
+    found = read_recorded(tmp_path / "t.txt", "twitter")
     assert [span.requests for span in found.streams["requests"]] == [3, 10]
 
 
@@ -174,6 +177,6 @@ def test_whole_numbers_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
 
 def test_a_function_that_began_a_rounding_before_the_recording(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("app,func,end_timestamp,duration\na,f,1.0,1.0004\na,f,2,0.5\n")
-    found = recorded.read(tmp_path / "f.csv", "azure-functions-2021")
+    found = read_recorded(tmp_path / "f.csv", "azure-functions-2021")
     assert found.streams["a/f"][0].start_ns == 0
     assert found.length_ns == 1_500_000_000

@@ -20,7 +20,7 @@ from spacetime.workload.workload import (
     WorkloadError,
     log_normal,
 )
-from spacetime.workload.workload_file import read
+from spacetime.workload.workload_file import read_workload
 
 RATES = st.floats(0.01, 1e6)
 PROCESSES = st.one_of(
@@ -119,7 +119,7 @@ def write(folder: Path, text: str, name: str = "load.yaml") -> Path:
 
 
 def test_yaml_and_json_read_the_same(tmp_path: Path) -> None:
-    workload = read(write(tmp_path, YAML))
+    workload = read_workload(write(tmp_path, YAML))
     assert [tenant.name for tenant in workload.tenants] == ["eye", "ear"]
     assert workload.tenants[0].rate_rps == 100
     assert workload.tenants[0].batch_sizes == (1, 2)
@@ -135,21 +135,21 @@ def test_yaml_and_json_read_the_same(tmp_path: Path) -> None:
         "arrivals": {"process": "gamma", "cv": 2},
         "seed": 3,
     }  # fmt: skip
-    assert read(write(tmp_path, json.dumps(as_json, indent="\t"), "load.json")) == workload
+    assert read_workload(write(tmp_path, json.dumps(as_json, indent="\t"), "load.json")) == workload
 
 
 def test_requests_that_are_batches(tmp_path: Path) -> None:
     mix = YAML.replace("batch_sizes: [1, 2]", "batch_mix: {1: 3, 8: 1.5}")
-    eye = read(write(tmp_path, mix)).tenants[0]
+    eye = read_workload(write(tmp_path, mix)).tenants[0]
     assert eye.batch_mix == ((1, 3), (8, 1.5))
     assert (eye.largest_request, eye.mean_request) == (8, 15 / 4.5)
     as_json = (
         '{"tenants": [{"name": "a", "model": "m", "slo_ms": 5, "rate_rps": 1, "batch_mix": %s}]}'
     )
     path = write(tmp_path, as_json % '{"1": 3, "8": 1.5}', "load.json")
-    assert read(path).tenants[0].batch_mix == eye.batch_mix
+    assert read_workload(path).tenants[0].batch_mix == eye.batch_mix
     drawn = mix.replace("{1: 3, 8: 1.5}", "{lognormal: {largest: 32, variance: 0.9}}")
-    assert read(write(tmp_path, drawn)).tenants[0].batch_mix == log_normal(32, 0.9)
+    assert read_workload(write(tmp_path, drawn)).tenants[0].batch_mix == log_normal(32, 0.9)
     # One request in 15 / 4.5 inputs: the rate is of inputs.
     workload = Workload((replace(eye, rate_rps=100),), Arrivals(process="constant"))
     assert len(list(workload.schedule(duration_ns=10**9))) == 30
@@ -166,7 +166,7 @@ def test_requests_that_are_batches(tmp_path: Path) -> None:
         "{lognormal: {largest: 8, variance: 0}}": "lognormal.variance: must be a number above 0",
     }.items():
         with pytest.raises(WorkloadError, match=re.escape(message)):
-            read(write(tmp_path, mix.replace("{1: 3, 8: 1.5}", wrong)))
+            read_workload(write(tmp_path, mix.replace("{1: 3, 8: 1.5}", wrong)))
 
 
 BROKEN = {
@@ -208,22 +208,22 @@ BROKEN = {
 def test_broken_file_is_refused_in_one_line(tmp_path: Path, message: str) -> None:
     path = write(tmp_path, BROKEN[message])
     with pytest.raises(WorkloadError) as caught:
-        read(path)
+        read_workload(path)
     assert str(caught.value).startswith(f"{tmp_path}/{message}")
     assert "\n" not in str(caught.value)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="cannot be read: No such file"):
-        read(tmp_path / "none.yaml")
+        read_workload(tmp_path / "none.yaml")
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WorkloadError, match="must be UTF-8 text"):
-        read(path)
+        read_workload(path)
     with pytest.raises(WorkloadError, match="is not YAML or JSON"):
-        read(write(tmp_path, "[" * 5000))
+        read_workload(write(tmp_path, "[" * 5000))
     with pytest.raises(WorkloadError, match="tenants"):
-        read(write(tmp_path, "tenants: &a [*a]"))
+        read_workload(write(tmp_path, "tenants: &a [*a]"))
 
 
 TRACED = """\
@@ -235,7 +235,7 @@ arrivals: {process: trace, file: t.csv}
 def test_trace_file(tmp_path: Path) -> None:
     path = write(tmp_path, TRACED)
     write(tmp_path, "time_ms,tenant\n0,b\n0.5,a\n2,b\n", "t.csv")
-    assert read(path).trace == (Arrival(0, 1), Arrival(500_000, 0), Arrival(2_000_000, 1))
+    assert read_workload(path).trace == (Arrival(0, 1), Arrival(500_000, 0), Arrival(2_000_000, 1))
 
 
 @pytest.mark.parametrize(
@@ -253,5 +253,5 @@ def test_broken_trace_is_refused_in_one_line(tmp_path: Path, text: str, message:
     path = write(tmp_path, TRACED)
     write(tmp_path, text, "t.csv")
     with pytest.raises(WorkloadError) as caught:
-        read(path)
+        read_workload(path)
     assert str(caught.value) == f"{path}:2: arrivals.file: {tmp_path}/{message}"

@@ -21,7 +21,7 @@ _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandEnd:
     """How a command ended: `code` None where it was ended, at its limit or because of a stop."""
 
     code: int | None
@@ -44,7 +44,7 @@ def run(
     log: Path,
     stop: Callable[[], bool],
     look: Callable[[], None],
-) -> Outcome:
+) -> CommandEnd:
     """Runs it in `folder` and a session of its own, with both outputs appended to `log`.
 
     stop: whether it is to end early; look: called while it runs. Both are asked often.
@@ -58,12 +58,12 @@ def run(
                 env=dict(environment), start_new_session=True,
             )  # fmt: skip
         except OSError as why:
-            return Outcome(127, 0.0, f"{command[0]} does not start: {why.strerror}")
+            return CommandEnd(127, 0.0, f"{command[0]} does not start: {why.strerror}")
         code = _awaited(process, begin + limit_s, stop, look)
         if code is None:
             _end_group(process)
         _end_orphans()
-    return Outcome(code, time.monotonic() - begin, last_line(log, at))
+    return CommandEnd(code, time.monotonic() - begin, last_line(log, at))
 
 
 def last_line(log: Path, at: int = 0) -> str:

@@ -15,7 +15,7 @@ import grpc
 
 from spacetime.server.grpc import service as rpc
 from spacetime.server.grpc.messages import HEALTH, SERVICE, message, parsed
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 from spacetime.server.repository import Repository
 from spacetime.server.tokens import Tokens
 
@@ -66,19 +66,21 @@ class Health:
             return None
         return SERVING if loaded and self._repository.ready else NOT_SERVING
 
-    def _allow(self, service: str, call: rpc.Call) -> None:
+    def _allow(self, service: str, call: rpc.RpcCall) -> None:
         if service not in _WHOLE:
             self._tokens.check(call.headers.get(b"authorization"))
 
-    async def _check(self, data: bytes, call: rpc.Call) -> dict[str, Any]:
+    async def _check(self, data: bytes, call: rpc.RpcCall) -> dict[str, Any]:
         service = parsed(_Request, data).service
         self._allow(service, call)
         status = self._status(service)
         if status is None:
-            raise Refusal(Kind.UNKNOWN, f"service {service!r:.80} is no model of this server")
+            raise Refusal(
+                RefusalKind.UNKNOWN, f"service {service!r:.80} is no model of this server"
+            )
         return {"status": status}
 
-    async def _list(self, data: bytes, call: rpc.Call) -> dict[str, Any]:
+    async def _list(self, data: bytes, call: rpc.RpcCall) -> dict[str, Any]:
         parsed(_ListRequest, data)
         names = ["", *(one["name"] for one in self._repository.index())]
         return {"statuses": {name: _Response(status=self._status(name)) for name in names}}
@@ -87,7 +89,7 @@ class Health:
         """The status now and after each change, also of a service that is not known yet."""
         try:
             service = parsed(_Request, data).service
-            self._allow(service, rpc.Call(f"/{HEALTH}.Health/Watch", context))
+            self._allow(service, rpc.RpcCall(f"/{HEALTH}.Health/Watch", context))
         except Refusal as refusal:
             await context.abort(grpc.StatusCode[refusal.kind.code], str(refusal))
         said = None

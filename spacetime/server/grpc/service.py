@@ -18,7 +18,7 @@ from spacetime.server.journal import Journal, named
 from spacetime.server.limits import Limits
 from spacetime.server.model import MAX_TIMEOUT_US, VERSION
 from spacetime.server.parameters import submission
-from spacetime.server.refusal import Kind, Refusal, refusal_of
+from spacetime.server.refusal import Refusal, RefusalKind, refusal_of
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import statistics
 from spacetime.server.tls import Tls
@@ -33,7 +33,7 @@ _MOST_BYTES = 2**31 - 1  # of any gRPC message
 _IDLE_MS, _GRACE_MS = 30_000, 10_000  # a silent connection is asked whether it lives
 
 
-class Call:
+class RpcCall:
     """One call, as the journal notes it."""
 
     def __init__(self, path: str, context: Any) -> None:
@@ -55,7 +55,7 @@ class Call:
         return trace_of(self.headers)
 
 
-Method = Callable[[bytes, Call], Awaitable[Any]]
+Method = Callable[[bytes, RpcCall], Awaitable[Any]]
 
 
 class Service:
@@ -85,10 +85,10 @@ class Service:
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
     def _unary(self, name: str) -> Any:
-        method: Callable[[Any, Call], Awaitable[Any]] = getattr(self, f"_{_snake(name)}")
+        method: Callable[[Any, RpcCall], Awaitable[Any]] = getattr(self, f"_{_snake(name)}")
         kind, response = message(f"{name}Request"), message(f"{name}Response")
 
-        async def understood(data: bytes, call: Call) -> Any:
+        async def understood(data: bytes, call: RpcCall) -> Any:
             return await method(parsed(kind, data), call)
 
         return self.unary(f"/{SERVICE}/{name}", understood, response, is_open=name in _OPEN)
@@ -103,7 +103,7 @@ class Service:
     async def _answer(
         self, path: str, method: Method, response: Any, data: bytes, context: Any, *, is_open: bool
     ) -> Any:
-        call = Call(path, context)
+        call = RpcCall(path, context)
         start = self._journal.now()
         try:
             if not is_open:
@@ -113,7 +113,7 @@ class Service:
             self._journal.answered(call, refusal.kind.status, start)
             await context.abort(grpc.StatusCode[refusal.kind.code], str(refusal))
         except asyncio.CancelledError:
-            self._journal.answered(call, Kind.GONE.status, start)
+            self._journal.answered(call, RefusalKind.GONE.status, start)
             raise
         except Exception:  # a defect of ours
             self._journal.fault(call)
@@ -124,7 +124,7 @@ class Service:
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the requests, each an error or an answer of its own."""
         kind, response = message("ModelInferRequest"), message("ModelStreamInferResponse")
-        call = Call(f"/{SERVICE}/{STREAM}", context)
+        call = RpcCall(f"/{SERVICE}/{STREAM}", context)
         try:
             self._tokens.check(call.headers.get(b"authorization"))
         except Refusal as refusal:
@@ -142,7 +142,7 @@ class Service:
             self._journal.answered(call, status, start)
             yield answer
 
-    async def _model_infer(self, request: Any, call: Call) -> Any:
+    async def _model_infer(self, request: Any, call: RpcCall) -> Any:
         call.model, call.request = request.model_name, request.id
         model = self._repository.model(request.model_name, request.model_version)
         try:
@@ -166,48 +166,48 @@ class Service:
         outputs = model.select(answer, wanted)
         return tensors.infer_response(request.model_name, VERSION, request.id, outputs)
 
-    async def _server_live(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _server_live(self, request: Any, call: RpcCall) -> dict[str, Any]:
         return {"live": True}
 
-    async def _server_ready(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _server_ready(self, request: Any, call: RpcCall) -> dict[str, Any]:
         return {"ready": self._repository.ready}
 
-    async def _model_ready(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _model_ready(self, request: Any, call: RpcCall) -> dict[str, Any]:
         try:
             self._repository.model(request.name, request.version)
         except Refusal:
             return {"ready": False}
         return {"ready": self._repository.ready}
 
-    async def _server_metadata(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _server_metadata(self, request: Any, call: RpcCall) -> dict[str, Any]:
         return {"name": "spacetime", "version": __version__, "extensions": EXTENSIONS}
 
-    async def _model_metadata(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _model_metadata(self, request: Any, call: RpcCall) -> dict[str, Any]:
         return self._repository.model(request.name, request.version).metadata()
 
-    async def _model_config(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _model_config(self, request: Any, call: RpcCall) -> dict[str, Any]:
         config = self._repository.model(request.name, request.version).config()
         for spec in (*config["input"], *config["output"]):
             spec["data_type"] = 1 + DATA_TYPES.index(spec["data_type"].removeprefix("TYPE_"))
         return {"config": config}
 
-    async def _model_statistics(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _model_statistics(self, request: Any, call: RpcCall) -> dict[str, Any]:
         names = None
         if request.name:
             names = [self._repository.model(request.name, request.version).tenant.name]
         return statistics(self._repository, names)
 
-    async def _repository_index(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _repository_index(self, request: Any, call: RpcCall) -> dict[str, Any]:
         return {"models": self._repository.index(ready=request.ready)}
 
-    async def _repository_model_load(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _repository_model_load(self, request: Any, call: RpcCall) -> dict[str, Any]:
         return await self._change(request, call, self._repository.load)
 
-    async def _repository_model_unload(self, request: Any, call: Call) -> dict[str, Any]:
+    async def _repository_model_unload(self, request: Any, call: RpcCall) -> dict[str, Any]:
         return await self._change(request, call, self._repository.unload)
 
     async def _change(
-        self, request: Any, call: Call, change: Callable[[str], None]
+        self, request: Any, call: RpcCall, change: Callable[[str], None]
     ) -> dict[str, Any]:
         refuse_code(request.parameters)
         call.model = request.model_name

@@ -14,7 +14,7 @@ from spacetime.server import tensors
 from spacetime.server.grpc.messages import message
 from spacetime.server.model import ServedModel, TensorSpec
 from spacetime.server.parameters import check_parameters
-from spacetime.server.refusal import Kind, Refusal, invalid
+from spacetime.server.refusal import Refusal, RefusalKind, invalid
 
 # Where the typed form of a message has its values, as the protocol says.
 _CONTENTS = {
@@ -40,7 +40,7 @@ def parameters(given: Any) -> dict[str, Any]:
 def input_tensors(model: ServedModel, request: Any, *, most: int) -> dict[str, Tensor]:
     """The request's tensors by name. Raises Refusal naming the field."""
     if len(request.inputs) > most or len(request.outputs) > most:
-        raise Refusal(Kind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
+        raise Refusal(RefusalKind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise invalid(

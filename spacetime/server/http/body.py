@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spacetime.server.http.messages import BINARY_LENGTH
-from spacetime.server.refusal import Kind, Refusal, invalid
+from spacetime.server.refusal import Refusal, RefusalKind, invalid
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -55,7 +55,7 @@ async def discard(receive: Receive, headers: Mapping[bytes, bytes]) -> None:
 
 def too_slow(seconds: float) -> Refusal:
     """The body did not arrive in time."""
-    return Refusal(Kind.SLOW, f"the body did not arrive in {seconds:g} s", CLOSE)
+    return Refusal(RefusalKind.SLOW, f"the body did not arrive in {seconds:g} s", CLOSE)
 
 
 class Body:
@@ -162,7 +162,9 @@ def _decompressed(encoding: bytes, data: Bytes, head: int, most: int) -> Bytes:
     if encoding == b"identity":
         return data
     if encoding not in {b"gzip", b"deflate"}:
-        raise Refusal(Kind.WRONG_MEDIA, "Content-Encoding: must be gzip, deflate or identity")
+        raise Refusal(
+            RefusalKind.WRONG_MEDIA, "Content-Encoding: must be gzip, deflate or identity"
+        )
     body = _Buffer(0, head, most)
     inflate = zlib.decompressobj(_GZIP if encoding == b"gzip" else _ZLIB)
     try:
@@ -181,4 +183,4 @@ def _length(text: bytes, name: str) -> int:
 
 
 def _too_large(most: int) -> Refusal:
-    return Refusal(Kind.TOO_LARGE, f"body: at most {most} bytes are taken", CLOSE)
+    return Refusal(RefusalKind.TOO_LARGE, f"body: at most {most} bytes are taken", CLOSE)

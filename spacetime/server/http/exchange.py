@@ -8,10 +8,10 @@ from functools import partial
 
 from spacetime.server.answers import Ended
 from spacetime.server.http.body import Body, too_slow
-from spacetime.server.http.intake import Answer, Call, Intake
+from spacetime.server.http.intake import Answer, HttpCall, Intake
 from spacetime.server.http.messages import Inference
 from spacetime.server.model import ServedModel
-from spacetime.server.refusal import Kind
+from spacetime.server.refusal import RefusalKind
 
 Reply = Callable[["Exchange", Answer], None]
 
@@ -28,7 +28,7 @@ class Exchange:
     )  # fmt: skip
     message_event = asyncio.Event()  # set by uvicorn where a connection ends; nobody waits for it
 
-    def __init__(self, intake: Intake, call: Call, model: ServedModel, body: Body) -> None:
+    def __init__(self, intake: Intake, call: HttpCall, model: ServedModel, body: Body) -> None:
         self._intake = intake
         self._call = call
         self._model = model
@@ -64,7 +64,7 @@ class Exchange:
 
     def abandon(self) -> None:
         """The client has gone: what waits is withdrawn."""
-        self._intake.journal.answered(self._call, Kind.GONE.status, self._start)
+        self._intake.journal.answered(self._call, RefusalKind.GONE.status, self._start)
         self.response_complete = True
         if self._future is not None:
             self._future.cancel()

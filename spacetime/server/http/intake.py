@@ -11,7 +11,7 @@ from spacetime.server.journal import Journal, named
 from spacetime.server.limits import Limits
 from spacetime.server.model import ServedModel
 from spacetime.server.paths import place_of
-from spacetime.server.refusal import Kind, Refusal, refusal_of
+from spacetime.server.refusal import Refusal, RefusalKind, refusal_of
 from spacetime.server.repository import Repository
 from spacetime.server.trace import echoed, trace_of
 from spacetime.session.audit import Sampled
@@ -20,7 +20,7 @@ Answer = tuple[int, Headers, Pieces]
 JSON: Headers = [(b"content-type", b"application/json")]
 
 
-class Call:
+class HttpCall:
     """One HTTP request on its way through the application."""
 
     __slots__ = (
@@ -56,15 +56,15 @@ class Intake:
         self.answers = answers
         self._repository = repository
 
-    def model(self, call: Call) -> ServedModel:
+    def model(self, call: HttpCall) -> ServedModel:
         """Whom the request is for. Raises Refusal."""
         return self._repository.model(call.model, call.version)
 
-    def body(self, call: Call) -> Body:
+    def body(self, call: HttpCall) -> Body:
         """Where its body goes. Raises Refusal."""
         return Body(call.headers, self.limits.body_bytes)
 
-    def submit(self, call: Call, model: ServedModel, body: Body) -> tuple[Ended, Inference]:
+    def submit(self, call: HttpCall, model: ServedModel, body: Body) -> tuple[Ended, Inference]:
         """The future of a request whose body is complete. Raises Refusal."""
         try:
             head, binary = body.parts()
@@ -79,17 +79,17 @@ class Intake:
             future.request = named(call)
         return future, asked
 
-    def count_refusal(self, call: Call) -> None:
+    def count_refusal(self, call: HttpCall) -> None:
         """The request was wrong in itself."""
         self._repository.refused(call.model)
 
-    def excuse(self, call: Call, error: Exception) -> Answer:
+    def excuse(self, call: HttpCall, error: Exception) -> Answer:
         """What a client is told of an error, from inside its `except`."""
         if isinstance(error, SpacetimeError):
             error = refusal_of(error)
         if not isinstance(error, Refusal):  # a defect of ours: the journal has the rest
             self.journal.fault(call)
-            error = Refusal(Kind.FAULT, "internal error of the server")
+            error = Refusal(RefusalKind.FAULT, "internal error of the server")
         return refused(error)
 
 

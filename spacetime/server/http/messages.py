@@ -21,7 +21,7 @@ from spacetime.server.parameters import (
     submission,
     unserved,
 )
-from spacetime.server.refusal import Kind, Refusal, invalid
+from spacetime.server.refusal import Refusal, RefusalKind, invalid
 
 BINARY_LENGTH = b"inference-header-content-length"
 _JOINED = 1 << 16  # smaller answers go out as one piece
@@ -129,7 +129,7 @@ def input_tensors(
 ) -> dict[str, Tensor]:
     """The request's tensors by name; those without `data` lie in `binary` in their order."""
     if len(message.inputs) > most or len(message.outputs or ()) > most:
-        raise Refusal(Kind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
+        raise Refusal(RefusalKind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
     found: dict[str, Tensor] = {}
     offset = 0
     for place, given in enumerate(message.inputs):

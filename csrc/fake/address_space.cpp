@@ -1,4 +1,4 @@
-#include "fake/memory.h"
+#include "fake/address_space.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -53,9 +53,10 @@ constexpr auto kBytes = [](const auto& range) { return range.bytes; };
 
 }  // namespace
 
-Memory::Memory(std::size_t total_bytes) : total_bytes_(total_bytes), file_(open_file()) {}
+AddressSpace::AddressSpace(std::size_t total_bytes)
+    : total_bytes_(total_bytes), file_(open_file()) {}
 
-Memory::~Memory() {
+AddressSpace::~AddressSpace() {
   for (const auto& [pointer, bytes] : reservations_) munmap(address(pointer), bytes);
   for (const auto& [pointer, bytes] : allocations_) munmap(address(pointer), pages(bytes));
   for (const auto& [pointer, bytes] : hosts_) munmap(address(pointer), bytes);
@@ -63,7 +64,7 @@ Memory::~Memory() {
   close(file_);
 }
 
-CUresult Memory::allocate(CUdeviceptr* pointer, std::size_t bytes) {
+CUresult AddressSpace::allocate(CUdeviceptr* pointer, std::size_t bytes) {
   if (pointer == nullptr || bytes == 0) return kInvalidValue;
   if (bytes > total_bytes_) return kOutOfMemory;
   const std::size_t size = round_up(bytes, kAlignment);
@@ -76,7 +77,7 @@ CUresult Memory::allocate(CUdeviceptr* pointer, std::size_t bytes) {
   return kSuccess;
 }
 
-CUresult Memory::free(CUdeviceptr pointer, std::uint64_t fence) {
+CUresult AddressSpace::free(CUdeviceptr pointer, std::uint64_t fence) {
   if (pointer == 0) return kSuccess;
   const auto found = allocations_.find(pointer);
   if (found == allocations_.end()) return kInvalidValue;
@@ -86,7 +87,7 @@ CUresult Memory::free(CUdeviceptr pointer, std::uint64_t fence) {
   return kSuccess;
 }
 
-void Memory::sweep(std::uint64_t oldest_work) {
+void AddressSpace::sweep(std::uint64_t oldest_work) {
   for (; swept_ < freed_.size() && freed_[swept_].fence < oldest_work; ++swept_) {
     blank(freed_[swept_].pointer, freed_[swept_].bytes);
     freed_[swept_].swept = true;
@@ -101,7 +102,7 @@ void Memory::sweep(std::uint64_t oldest_work) {
   }
 }
 
-CUresult Memory::allocate_host(void** pointer, std::size_t bytes) {
+CUresult AddressSpace::allocate_host(void** pointer, std::size_t bytes) {
   if (pointer == nullptr || bytes == 0) return kInvalidValue;
   const CUdeviceptr found = map_pages(pages(bytes), PROT_READ | PROT_WRITE);
   if (found == 0) return kOutOfMemory;
@@ -110,7 +111,7 @@ CUresult Memory::allocate_host(void** pointer, std::size_t bytes) {
   return kSuccess;
 }
 
-CUresult Memory::free_host(void* pointer, std::uint64_t fence) {
+CUresult AddressSpace::free_host(void* pointer, std::uint64_t fence) {
   const auto found = hosts_.find(reinterpret_cast<CUdeviceptr>(pointer));
   if (found == hosts_.end()) return kInvalidValue;
   freed_.push_back({found->first, found->second, fence, false});
@@ -118,7 +119,7 @@ CUresult Memory::free_host(void* pointer, std::uint64_t fence) {
   return kSuccess;
 }
 
-CUresult Memory::reserve(CUdeviceptr* pointer, std::size_t bytes, std::size_t alignment) {
+CUresult AddressSpace::reserve(CUdeviceptr* pointer, std::size_t bytes, std::size_t alignment) {
   if (pointer == nullptr || bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
   if (alignment != 0 && (alignment & (alignment - 1)) != 0) return kInvalidValue;
   if (alignment < kGranularity) alignment = kGranularity;
@@ -132,7 +133,7 @@ CUresult Memory::reserve(CUdeviceptr* pointer, std::size_t bytes, std::size_t al
   return kSuccess;
 }
 
-CUresult Memory::unreserve(CUdeviceptr pointer, std::size_t bytes) {
+CUresult AddressSpace::unreserve(CUdeviceptr pointer, std::size_t bytes) {
   const auto found = reservations_.find(pointer);
   if (found == reservations_.end() || found->second != bytes) return kInvalidValue;
   const auto mapped = mappings_.lower_bound(pointer);
@@ -143,7 +144,7 @@ CUresult Memory::unreserve(CUdeviceptr pointer, std::size_t bytes) {
   return kSuccess;
 }
 
-CUresult Memory::create(std::uint64_t handle, std::size_t bytes) {
+CUresult AddressSpace::create(std::uint64_t handle, std::size_t bytes) {
   if (bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
   if (!fits(bytes)) return kOutOfMemory;
   const std::int64_t end = file_end_ + static_cast<std::int64_t>(bytes);
@@ -154,7 +155,7 @@ CUresult Memory::create(std::uint64_t handle, std::size_t bytes) {
   return kSuccess;
 }
 
-CUresult Memory::release(std::uint64_t handle) {
+CUresult AddressSpace::release(std::uint64_t handle) {
   const auto found = physical_.find(handle);
   if (found == physical_.end() || found->second.released) return kInvalidValue;
   found->second.released = true;
@@ -162,7 +163,7 @@ CUresult Memory::release(std::uint64_t handle) {
   return kSuccess;
 }
 
-void Memory::drop(std::uint64_t handle) {
+void AddressSpace::drop(std::uint64_t handle) {
   const auto found = physical_.find(handle);
   const Physical& physical = found->second;
   if (!physical.released || physical.mappings != 0) return;
@@ -172,7 +173,7 @@ void Memory::drop(std::uint64_t handle) {
   physical_.erase(found);
 }
 
-CUresult Memory::map(CUdeviceptr pointer, std::size_t bytes, std::uint64_t handle) {
+CUresult AddressSpace::map(CUdeviceptr pointer, std::size_t bytes, std::uint64_t handle) {
   const auto found = physical_.find(handle);
   if (found == physical_.end() || found->second.released) return kInvalidValue;
   const auto room = holder(reservations_, pointer, kSelf);
@@ -193,7 +194,7 @@ CUresult Memory::map(CUdeviceptr pointer, std::size_t bytes, std::uint64_t handl
   return kSuccess;
 }
 
-CUresult Memory::unmap(CUdeviceptr pointer, std::size_t bytes, std::uint64_t fence) {
+CUresult AddressSpace::unmap(CUdeviceptr pointer, std::size_t bytes, std::uint64_t fence) {
   const auto first = mappings_.find(pointer);
   if (first == mappings_.end() || !covered(pointer, bytes, false)) return kInvalidValue;
   auto last = first;
@@ -210,7 +211,7 @@ CUresult Memory::unmap(CUdeviceptr pointer, std::size_t bytes, std::uint64_t fen
   return kSuccess;
 }
 
-void Memory::reuse(CUdeviceptr pointer, std::size_t bytes) {
+void AddressSpace::reuse(CUdeviceptr pointer, std::size_t bytes) {
   CUdeviceptr end = pointer + bytes;
   std::deque<Unmapped> kept;
   for (const Unmapped& range : unmapped_) {
@@ -226,7 +227,7 @@ void Memory::reuse(CUdeviceptr pointer, std::size_t bytes) {
   unmapped_.swap(kept);
 }
 
-CUresult Memory::allow(CUdeviceptr pointer, std::size_t bytes) {
+CUresult AddressSpace::allow(CUdeviceptr pointer, std::size_t bytes) {
   if (bytes == 0 || !covered(pointer, bytes, false)) return kInvalidValue;
   for (auto it = mappings_.lower_bound(pointer);
        it != mappings_.end() && it->first < pointer + bytes; ++it) {
@@ -236,7 +237,7 @@ CUresult Memory::allow(CUdeviceptr pointer, std::size_t bytes) {
   return kSuccess;
 }
 
-bool Memory::of_device(CUdeviceptr pointer) const {
+bool AddressSpace::of_device(CUdeviceptr pointer) const {
   if (holder(allocations_, pointer, kSelf) != allocations_.end()) return true;
   if (holder(reservations_, pointer, kSelf) != reservations_.end()) return true;
   for (const Freed& range : freed_) {
@@ -245,11 +246,11 @@ bool Memory::of_device(CUdeviceptr pointer) const {
   return false;
 }
 
-bool Memory::pinned(CUdeviceptr pointer) const {
+bool AddressSpace::pinned(CUdeviceptr pointer) const {
   return holder(hosts_, pointer, kSelf) != hosts_.end();
 }
 
-bool Memory::covered(CUdeviceptr pointer, std::size_t bytes, bool allowed_only) const {
+bool AddressSpace::covered(CUdeviceptr pointer, std::size_t bytes, bool allowed_only) const {
   CUdeviceptr at = pointer;
   while (at < pointer + bytes) {
     const auto found = holder(mappings_, at, kBytes);
@@ -259,7 +260,7 @@ bool Memory::covered(CUdeviceptr pointer, std::size_t bytes, bool allowed_only) 
   return true;
 }
 
-bool Memory::usable(CUdeviceptr pointer, std::size_t bytes, bool late) const {
+bool AddressSpace::usable(CUdeviceptr pointer, std::size_t bytes, bool late) const {
   const auto whole = holder(allocations_, pointer, kSelf);
   if (whole != allocations_.end()) return pointer - whole->first + bytes <= whole->second;
   for (const Freed& range : freed_) {

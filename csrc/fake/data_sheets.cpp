@@ -1,4 +1,4 @@
-#include "fake/facts.h"
+#include "fake/data_sheets.h"
 
 #include <array>
 #include <stdexcept>
@@ -12,7 +12,7 @@ constexpr std::size_t kMiB = 1 << 20;
 // The 15 groups of 8 on 132 SMs were measured on one H100 SXM5; which units a die has fused off
 // differs, so another part may have 16. Bandwidth of the H200 is that of a measured copy, that of
 // the others 90 % of the data sheet; one SM draws what lets about 36 % of them saturate it.
-constexpr std::array<Facts, 6> kDevices = {{
+constexpr std::array<DataSheet, 6> kDevices = {{
     {.key = "h200",
      .name = "NVIDIA H200",
      .major = 9,
@@ -112,11 +112,11 @@ constexpr std::array<Facts, 6> kDevices = {{
 
 }  // namespace
 
-const Facts& find(std::string_view key) {
+const DataSheet& data_sheet(std::string_view key) {
   std::string known;
-  for (const Facts& facts : kDevices) {
-    if (facts.key == key) return facts;
-    known += (known.empty() ? "" : ", ") + std::string(facts.key);
+  for (const DataSheet& sheet : kDevices) {
+    if (sheet.key == key) return sheet;
+    known += (known.empty() ? "" : ", ") + std::string(sheet.key);
   }
   throw std::invalid_argument("device: no fake '" + std::string(key) + "'; use one of " + known);
 }

@@ -1,5 +1,6 @@
-// memory.h: the fake device's memory, which is host memory that is really allocated only where it
-// is touched. Addresses of the device and of the host are the same, as with unified addressing.
+// address_space.h: the fake device's memory, which is host memory that is really allocated only
+// where it is touched. Addresses of the device and of the host are the same, as with unified
+// addressing.
 //
 // Thread safety: none; the driver's mutex guards it.
 #pragma once
@@ -17,11 +18,11 @@ using cuda::CUresult;
 
 inline constexpr std::size_t kGranularity = 2 << 20;  // of virtual memory, as on real devices
 
-class Memory {
+class AddressSpace {
  public:
-  explicit Memory(std::size_t total_bytes);
-  ~Memory();
-  Memory(const Memory&) = delete;
+  explicit AddressSpace(std::size_t total_bytes);
+  ~AddressSpace();
+  AddressSpace(const AddressSpace&) = delete;
 
   // What is freed or unmapped stays in place for work up to the number `fence`.
   CUresult allocate(CUdeviceptr* pointer, std::size_t bytes);

@@ -1,4 +1,4 @@
-// token.h: the right to drive the scheduler. A lock that is tried, rarely waited for.
+// baton.h: the right to drive the scheduler. A lock that is tried, rarely waited for.
 //
 // Thread safety: everything from any thread; release only by the holder.
 //
@@ -13,7 +13,7 @@
 
 namespace st::rt {
 
-class Token {
+class Baton {
  public:
   bool try_acquire() {
     return !held_.load(std::memory_order_seq_cst) &&
@@ -25,7 +25,7 @@ class Token {
   void release() { held_.store(false, std::memory_order_seq_cst); }
 
  private:
-  std::atomic<bool> held_{false};  // publishes everything the token guards
+  std::atomic<bool> held_{false};  // publishes everything the baton guards
 };
 
 }  // namespace st::rt

@@ -1,0 +1,53 @@
+"""The command that certifies isolation between partitions."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from spacetime.cli.options import OUT, Number
+
+KINDS_OF_WORK = ("compute", "cache", "memory")
+
+
+@click.command(short_help="Certify isolation between partitions.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu or cuda:N; a fake one is not certified.",
+)
+@click.option(
+    "--lanes", type=click.IntRange(2), default=2, show_default=True, help="How many partitions."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Of every pair; the median counts.",
+)
+@click.option(
+    "--launches",
+    type=click.IntRange(5),
+    default=150,
+    show_default=True,
+    help="Of a probe, about half a millisecond each.",
+)
+@click.option("--probe", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated.")
+@click.option(
+    "--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated."
+)
+@click.option("--private-held", type=Number(0, 1), help="What private pairs must hold.")
+@click.option("--private-p99", type=Number(1), help="Largest inflation of their p99.")
+@click.option("--shared-held", type=Number(0, 1), help="What pairs that share a resource hold.")
+@click.option("--shared-p99", type=Number(1), help="Largest inflation of their p99.")
+@click.option("--out", type=OUT, help="Folder for the JSON and the picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+def verify(**options: Any) -> None:
+    """Certify isolation: what each partition holds beside a busy neighbour."""
+    with import_module("spacetime.terminal.progress").working("loading PyTorch"):
+        found = import_module("spacetime.verify.certificate")
+    found.from_options(**options)
