@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacetime.demo import run as demo
+from spacetime.commands import demo
 from spacetime.demo import trial, verdict
 from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.workload.openloop import Sent
@@ -21,7 +21,10 @@ MS = 1_000_000
 def test_a_small_demo_ends_with_every_answer_checked_and_its_files_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo.run(tenants=2, seconds=0.5, load=1.0, out=tmp_path, as_json=True)
+    asked = demo.DemoCommand(
+        tenants=2, seconds=0.5, model="digits", load=1.0, seed=0, out=tmp_path, as_json=True
+    )
+    demo.run(asked)
     report = json.loads(capsys.readouterr().out)
     assert [row["policy"] for row in report["policies"]] == list(demo.POLICIES)
     assert report["answers_checked"] > 0

@@ -40,4 +40,5 @@ from spacetime.planners.registry import PLANNERS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def compare(**options: Any) -> None:
     """Compare planners on scenarios: a folder of workloads, one workload, or a CSV."""
-    import_module("spacetime.commands.compare").from_options(**options)
+    command = import_module("spacetime.commands.compare")
+    command.run(command.CompareCommand(**options))

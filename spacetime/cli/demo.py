@@ -46,5 +46,5 @@ MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 def demo(**options: Any) -> None:
     """Run real models under three policies and compare them."""
     with import_module("spacetime.terminal.progress").working("loading PyTorch"):
-        found = import_module("spacetime.demo.run")
-    found.run(**options)
+        command = import_module("spacetime.commands.demo")
+    command.run(command.DemoCommand(**options))

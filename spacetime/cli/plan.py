@@ -81,4 +81,5 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan instead of a table.")
 def plan(**options: Any) -> None:
     """From profiles, rates and objectives to partitions, batches and devices."""
-    import_module("spacetime.commands.plan").from_options(**options)
+    command = import_module("spacetime.commands.plan")
+    command.run(command.PlanCommand(**options))

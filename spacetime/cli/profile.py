@@ -15,6 +15,17 @@ KINDS = ("mig", "sm", "mps")
 DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 ANY = click.Path(path_type=Path)
 LARGEST = 1_000_000
+EXTENT = ("units", "batches", "procs")
+DEFAULTS: dict[str, Any] = {
+    "units": (),
+    "batches": (),
+    "procs": (1,),
+    "kind": None,
+    "dtype": None,
+    "fused": (1,),
+    "rounds": 5,
+    "fresh": False,
+}
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
@@ -69,25 +80,23 @@ def profile(*, device: str | None, predict: str | None, form: str | None, **opti
     """
     if sum(way is not None for way in (device, predict, form)) != 1:
         raise click.UsageError("give one of --device, --predict and --import")
-    common = {name: options[name] for name in ("path", "out", "as_json")}
-    extent = {name: options[name] for name in ("units", "batches", "procs")}
     if form is not None:
-        _only("--import", options, ())
-        import_module("spacetime.commands.plan").import_profiles(form=form, **common)
-    elif predict is not None:
-        _only("--predict", options, (*extent, "kind", "dtype"))
-        which = {"name": predict, "kind": options["kind"], "dtype": options["dtype"]}
-        import_module("spacetime.commands.profile").predict(**which, **common, **extent)
+        command = import_module("spacetime.commands.profile_import")
+        command.run(command.ImportCommand(form=form, **_taken("--import", options, ())))
+        return
+    command = import_module("spacetime.commands.profile")
+    if predict is not None:
+        taken = _taken("--predict", options, (*EXTENT, "kind", "dtype"))
+        command.predict(command.PredictCommand(predict=predict, **taken))
     else:
-        _only("--device", options, (*extent, "fused", "rounds", "fresh"))
-        how = {name: options[name] for name in ("fused", "rounds", "fresh")}
-        import_module("spacetime.commands.profile").measure(name=device, **how, **common, **extent)
+        taken = _taken("--device", options, (*EXTENT, "fused", "rounds", "fresh"))
+        command.measure(command.MeasureCommand(device=device, **taken))
 
 
-def _only(way: str, options: dict[str, Any], taken: tuple[str, ...]) -> None:
-    """Refuses an option that would do nothing: it was meant for something."""
-    unused = {"units": (), "batches": (), "procs": (1,), "kind": None, "dtype": None,
-              "fused": (1,), "rounds": 5, "fresh": False}  # fmt: skip
-    for name, default in unused.items():
+def _taken(way: str, options: dict[str, Any], taken: tuple[str, ...]) -> dict[str, Any]:
+    """The options that a way of making profiles takes; refuses another one that was given, which
+    would do nothing."""
+    for name, default in DEFAULTS.items():
         if name not in taken and options[name] != default:
             raise click.UsageError(f"--{name} has no meaning with {way}")
+    return {name: options[name] for name in ("path", "out", "as_json", *taken)}

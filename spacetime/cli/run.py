@@ -48,4 +48,5 @@ def run(**options: Any) -> None:
 
     Models are package.module:factory. Ctrl-C ends it with the report so far, and exit status 130.
     """
-    import_module("spacetime.commands.run").from_options(**options)
+    command = import_module("spacetime.commands.run")
+    command.run(command.RunCommand(**options))

@@ -57,4 +57,5 @@ MANY = click.IntRange(1, 1_000_000)
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
 def serve(**options: Any) -> None:
     """Serve a workload's tenants: Open Inference Protocol v2 over HTTP and gRPC."""
-    import_module("spacetime.commands.serve").from_options(**options)
+    command = import_module("spacetime.commands.serve")
+    command.run(command.ServeCommand(**options))

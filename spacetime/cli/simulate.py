@@ -49,9 +49,11 @@ def simulate(*, controller: bool, **options: Any) -> None:
     """Run a plan of many devices under a workload, in virtual time."""
     moving = {name: options.pop(name) for name in MOVING}
     if not controller:
-        import_module("spacetime.commands.simulate").from_options(**options)
+        command = import_module("spacetime.commands.simulate")
+        command.run(command.SimulateCommand(**options))
         return
     for name, default in FIXED.items():
         if options.pop(name) != default:
             raise UnsupportedError(f"--{name.replace('_', '-')}: does not go with --controller")
-    import_module("spacetime.commands.simulate_controlled").from_options(**options, **moving)
+    command = import_module("spacetime.commands.simulate_controlled")
+    command.run(command.SimulateControlledCommand(**options, **moving))

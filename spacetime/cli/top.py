@@ -25,4 +25,5 @@ from spacetime.cli.options import FILE, Number
 @click.option("--json", "as_json", is_flag=True, help="Print one reading as JSON.")
 def top(**options: Any) -> None:
     """Watch a server: tenants, lanes, queues, attainment, units. The key q ends it."""
-    import_module("spacetime.commands.top").from_options(**options)
+    command = import_module("spacetime.commands.top")
+    command.run(command.TopCommand(**options))

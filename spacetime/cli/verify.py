@@ -10,6 +10,7 @@ import click
 from spacetime.cli.options import OUT, Number
 
 KINDS_OF_WORK = ("compute", "cache", "memory")
+BOUNDS = ("private_held", "private_p99", "shared_held", "shared_p99")
 
 
 @click.command(short_help="Certify isolation between partitions.")
@@ -36,9 +37,19 @@ KINDS_OF_WORK = ("compute", "cache", "memory")
     show_default=True,
     help="Of a probe, about half a millisecond each.",
 )
-@click.option("--probe", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated.")
 @click.option(
-    "--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated."
+    "--probe",
+    type=click.Choice(KINDS_OF_WORK),
+    multiple=True,
+    default=KINDS_OF_WORK,
+    help="May be repeated.",
+)
+@click.option(
+    "--stressor",
+    type=click.Choice(KINDS_OF_WORK),
+    multiple=True,
+    default=KINDS_OF_WORK,
+    help="May be repeated.",
 )
 @click.option("--private-held", type=Number(0, 1), help="What private pairs must hold.")
 @click.option("--private-p99", type=Number(1), help="Largest inflation of their p99.")
@@ -49,5 +60,6 @@ KINDS_OF_WORK = ("compute", "cache", "memory")
 def verify(**options: Any) -> None:
     """Certify isolation: what each partition holds beside a busy neighbour."""
     with import_module("spacetime.terminal.progress").working("loading PyTorch"):
-        found = import_module("spacetime.verify.certificate")
-    found.from_options(**options)
+        command = import_module("spacetime.commands.verify")
+    given = {name: value for name in BOUNDS if (value := options.pop(name)) is not None}
+    command.run(command.VerifyCommand(bounds=command.Bounds(**given), **options))

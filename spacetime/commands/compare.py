@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,46 +25,60 @@ from spacetime.workload import scenario_file
 FORMAT = "spacetime.compare/1"
 
 
-def from_options(
-    *,
-    scenarios: Path,
-    profiles: Path,
-    device: str | None,
-    planners: Sequence[str],
-    gpus: int | None,
-    max_procs: int,
-    max_utilisation: float,
-    duration: float,
-    replications: int,
-    seed: int | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand:
+    """The options of `spacetime compare`. `duration` is in seconds; no planner means all."""
+
+    scenarios: Path
+    profiles: Path
+    device: str | None
+    planners: Sequence[str]
+    gpus: int | None
+    max_procs: int
+    max_utilisation: float
+    duration: float
+    replications: int
+    seed: int | None
+    out: Path | None
+    as_json: bool
+
+
+def run(asked: CompareCommand) -> None:
     """Compare and print a table or JSON; with `out` also write compare.json and compare.png."""
-    names = tuple(planners) or tuple(PLANNERS)
-    points = profile_file.read(profiles)
-    found = scenario_file.read(scenarios)
-    verdicts: list[Verdict] = []
-    screen = Console(stderr=True)
-    with working("planning and simulating", len(found) * len(names)) as done:
-        for verdict in compare(
-            found, names, profiles=points, device=device_file.named(device or points.device),
-            plan_options=PlanOptions(
-                gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation
-            ),
-            sim_options=SimOptions(
-                duration_ns=round(duration * SECOND), replications=replications, seed=seed
-            ),
-        ):  # fmt: skip
-            verdicts.append(verdict)
-            done(len(verdicts), f"{verdict.scenario}, {verdict.planner}")
+    verdicts = _verdicts(asked)
     record = as_record(verdicts)
-    if out is not None:
-        _write(record, out, screen)
-    if as_json:
+    if asked.out is not None:
+        _write(record, asked.out, Console(stderr=True))
+    if asked.as_json:
         print(json.dumps(record, indent=2))
     else:
-        show(verdicts, Console())
+        print_comparison(verdicts, Console())
+
+
+def _verdicts(asked: CompareCommand) -> list[Verdict]:
+    """A verdict for each scenario and planner, with a progress bar meanwhile."""
+    names = tuple(asked.planners) or tuple(PLANNERS)
+    points = profile_file.read(asked.profiles)
+    scenarios = scenario_file.read(asked.scenarios)
+    verdicts: list[Verdict] = []
+    with working("planning and simulating", len(scenarios) * len(names)) as done:
+        for verdict in compare(
+            scenarios,
+            names,
+            profiles=points,
+            device=device_file.named(asked.device or points.device),
+            plan_options=PlanOptions(
+                gpus=asked.gpus, max_procs=asked.max_procs, max_utilisation=asked.max_utilisation
+            ),
+            sim_options=SimOptions(
+                duration_ns=round(asked.duration * SECOND),
+                replications=asked.replications,
+                seed=asked.seed,
+            ),
+        ):
+            verdicts.append(verdict)
+            done(len(verdicts), f"{verdict.scenario}, {verdict.planner}")
+    return verdicts
 
 
 def as_record(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -86,7 +100,7 @@ def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
         plot.draw_compare(record, out / "compare.png")
 
 
-def show(verdicts: Sequence[Verdict], console: Console) -> None:
+def print_comparison(verdicts: Sequence[Verdict], console: Console) -> None:
     """A row for each scenario and planner; below, why plans were refused or are unsound."""
     heads = ("scenario", "planner", "devices", "bound", "stranded", "idle", "in time", "worst",
              "planned ms")  # fmt: skip

@@ -40,7 +40,7 @@ def opened(on: str) -> Nvml:
     return FakeNvml(asked[1], int(asked[2] or 1))
 
 
-def show(nvml: Nvml, *, as_json: bool) -> None:
+def print_instances(nvml: Nvml, *, as_json: bool) -> None:
     """The devices and their instances."""
     states = nvml.states()
     if as_json:

@@ -30,49 +30,59 @@ from spacetime.workload import workload_file
 from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
 from spacetime.workload.workload import Workload
 
+SECONDS = 600.0  # of a simulation, where no --duration is given
 
-def from_options(
-    *,
-    plan: Path,
-    workload: Path,
-    profiles: Path,
-    policy: str | None,
-    device: str | None,
-    duration: float | None,
-    seed: int | None,
-    rates: str,
-    maker: str,
-    period: float,
-    start_ms: float,
-    gpus: int | None,
-    as_json: bool,
-) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateControlledCommand:
+    """The options of `spacetime simulate --controller`. `duration` and `period` are in seconds;
+    `maker` is the planner that plans anew."""
+
+    plan: Path
+    workload: Path
+    profiles: Path
+    policy: str | None
+    device: str | None
+    duration: float | None
+    seed: int | None
+    rates: str
+    maker: str
+    period: float
+    start_ms: float
+    gpus: int | None
+    as_json: bool
+
+
+def run(asked: SimulateControlledCommand) -> None:
     """Simulate and print what the controller did, or the same as JSON.
 
     Raises PlanError, UnsupportedError and what the readers of the files raise.
     """
-    load, points = workload_file.read(workload), profile_file.read(profiles)
-    first, facts = read_plan(plan), device_file.named(device or points.device)
-    made = planner(maker)
+    load, points = workload_file.read(asked.workload), profile_file.read(asked.profiles)
+    first, facts = read_plan(asked.plan), device_file.named(asked.device or points.device)
+    maker = planner(asked.maker)
 
-    def planning(asked: Workload) -> Plan:
-        found = made.plan(asked, points, facts, PlanOptions())
-        return require(found, asked, points, facts)
+    def planning(changed: Workload) -> Plan:
+        plan = maker.plan(changed, points, facts, PlanOptions())
+        return require(plan, changed, points, facts)
 
-    drawn = load.seed if seed is None else seed
-    trace = changing(rates, load, 600.0 if duration is None else duration, drawn)
-    controller = Controller(first, load, planning, ControllerOptions(gpus=gpus))
+    seed = load.seed if asked.seed is None else asked.seed
+    seconds = SECONDS if asked.duration is None else asked.duration
+    trace = changing(asked.rates, load, seconds, seed)
+    controller = Controller(first, load, planning, ControllerOptions(gpus=asked.gpus))
     options = DynamicOptions(
-        period_s=period, start_ms=start_ms, seed=seed,
-        policy=None if policy is None else Policy.named(policy),
-    )  # fmt: skip
+        period_s=asked.period,
+        start_ms=asked.start_ms,
+        seed=asked.seed,
+        policy=None if asked.policy is None else Policy.named(asked.policy),
+    )
     with working("simulating", trace.end_ns) as done:
         shown = _Shown(controller, done)
-        run = simulate_dynamic(first, load, points, trace, decider=shown, options=options)
-    if as_json:
-        print(json.dumps(report(run, load), indent=2))
+        simulated = simulate_dynamic(first, load, points, trace, decider=shown, options=options)
+    if asked.as_json:
+        print(json.dumps(report(simulated, load), indent=2))
     else:
-        show(run, load)
+        print_moves(simulated, load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ def report(run: DynamicRun, load: Workload) -> dict[str, Any]:
     }
 
 
-def show(run: DynamicRun, load: Workload) -> None:
+def print_moves(run: DynamicRun, load: Workload) -> None:
     """The moves as a table, the tenants' attainment, and the sums."""
     console = Console()
     rows = [

@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from spacetime.demo.trial import Exhibit, Run
 from spacetime.errors import SpacetimeError
 from spacetime.plots import policies as plot
-from spacetime.terminal.tables import FittedTable
 from spacetime.units import MS
 from spacetime.workload.openloop import Sent
 
 FORMAT = "spacetime.demo/1"
 RTOL, ATOL = 1e-3, 1e-4
 TIMELINE_SECONDS = 2  # of each policy: more only makes the file slow to open
-LATE_MS = 3.0  # a sender later than this is worth a remark
 
 
 class WrongAnswer(SpacetimeError):
@@ -134,59 +131,3 @@ def _track(place: int, run: Run) -> list[dict[str, Any]]:
         if event["ts"] - start_us < TIMELINE_SECONDS * 1e6
     ]
     return [event | {"pid": place + 1} for event in (title, *kept)]
-
-
-def show(console: Console, report: Mapping[str, Any]) -> None:
-    """Print accuracy where it is known, the policies' table, and where the files are."""
-    if known := [tenant for tenant in report["tenants"] if tenant["accuracy_alone"] is not None]:
-        console.print(_accuracy_table(known))
-    slo = " to ".join(f"{ms:g}" for ms in sorted({report["slo_ms"][0], report["slo_ms"][-1]}))
-    console.print(
-        f"\nLoad: Poisson, {report['policies'][0]['offered_rps']:,.0f} requests/s, "
-        f"{report['load']:g} × the {report['capacity_rps']:,.0f}/s that time-only can answer. "
-        f"Objective: {slo} ms; a request not started by then is dropped. The policies took turns."
-    )
-    console.print(_policy_table(report["policies"]))
-    console.print(f"All {report['answers_checked']:,} answers equal those of the models run alone.")
-    late_ms = max(row["sender_late_p99_ms"] for row in report["policies"])
-    if late_ms > LATE_MS:
-        console.print(f"The sender ran late: p99 {late_ms:.1f} ms. Latencies include it.")
-    console.print("Wrote " + ", ".join(report["files"]), soft_wrap=True)
-
-
-def _accuracy_table(tenants: Sequence[Mapping[str, Any]]) -> FittedTable:
-    rows = [
-        (
-            tenant["name"], _percent(tenant["accuracy_alone"]),
-            _percent(tenant["accuracy_shared"]), str(tenant["pictures"]),
-        )
-        for tenant in tenants
-    ]  # fmt: skip
-    heads = ("accuracy on held-out pictures", "alone", "shared", "pictures")
-    return FittedTable(heads, rows, words=heads[:1])
-
-
-def _policy_table(policies: Sequence[Mapping[str, Any]]) -> FittedTable:
-    heads = (
-        *("policy", "offered\n/s", "answered\n/s", "in time\n/s", "in time\n%", "p50\nms"),
-        *("p99\nms", "tenants\n/launch", "speed\nup"),
-    )
-    rows = [
-        (
-            row["policy"],
-            *(f"{row[key]:,.0f}" for key in ("offered_rps", "throughput_rps", "goodput_rps")),
-            f"{100 * row['attainment']:.1f}",
-            *(_number(row[key]) for key in ("p50_ms", "p99_ms")),
-            *(_number(row[key]) for key in ("tenants_per_launch", "speed_up")),
-        )
-        for row in policies
-    ]
-    return FittedTable(heads, rows, words=("policy",))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f} %"
