@@ -55,7 +55,7 @@ def judged(answer: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str
     exhibit = trial.Exhibit(entry, [pool], alone, slo_ms=20.0)
     sent = [Sent(0, 0, 0, 0, MS, answer), Sent(0, 0, MS, 0, dropped="deadline")]
     row = trial.row_of("space-time", [sent], [20.0], [])
-    return verdict.judge([exhibit], [trial.Run(row, sent, [], {}, "")], {})
+    return verdict.judge([exhibit], [trial.PolicyRun(row, sent, [], {}, "")], {})
 
 
 def test_rates_and_attainment_count_dropped_requests_as_missed() -> None:

@@ -22,11 +22,11 @@ from spacetime.kernels import stress_cpu
 from spacetime.verify.bounds import Bounds, broken
 from spacetime.verify.certificate import NotIsolated, certificate, complaint
 from spacetime.verify.cores import Cores
-from spacetime.verify.measure import Effort, Pair, Side
+from spacetime.verify.measure import ProbedPair, ProbeEffort, Side
 
 LITTLE = 2**20  # bytes of an operand
 SIDE = Side(100.0, 500.0, 510.0)
-GOOD = Pair(0, 1, "compute", "memory", SIDE, SIDE, 0.99, 1.0, 1.1, 0.98, 50, 0)
+GOOD = ProbedPair(0, 1, "compute", "memory", SIDE, SIDE, 0.99, 1.0, 1.1, 0.98, 50, 0)
 pytestmark = pytest.mark.alone  # it is about what other work does to the caches and to time
 ALLOWED = sorted(os.sched_getaffinity(0))
 two_cores = pytest.mark.skipif(len(ALLOWED) < 2, reason="isolation is between two cores")
@@ -108,7 +108,7 @@ def test_work_that_leaves_its_partition_is_a_leak(ground: Cores) -> None:
 @two_cores
 def test_a_certificate_is_told_pair_by_pair_and_passes_only_when_complete(ground: Cores) -> None:
     wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9, busy=0)
-    effort = Effort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
+    effort = ProbeEffort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
     seen: list[dict[str, Any]] = []
     record = certificate(ground, effort, wide, tell=seen.append)
     assert [len(each["rows"]) for each in seen] == [1, 2, 2]
@@ -119,7 +119,7 @@ def test_a_certificate_is_told_pair_by_pair_and_passes_only_when_complete(ground
 @two_cores
 def test_two_partitions_on_one_core_break_the_bounds() -> None:
     with closing(Cores(open_device("cpu"), [ALLOWED[:1]] * 2, memory_bytes=LITTLE)) as ground:
-        effort = Effort(rounds=3, launches=60, probes=("compute",), stressors=("compute",))
+        effort = ProbeEffort(rounds=3, launches=60, probes=("compute",), stressors=("compute",))
         record = certificate(ground, effort, Bounds())
     assert not record["passed"]
     assert record["overlaps"] == [[0, 1]]
@@ -129,7 +129,7 @@ def test_two_partitions_on_one_core_break_the_bounds() -> None:
 @two_cores
 def test_a_partition_that_runs_on_more_than_it_was_granted_fails(ground: Cores) -> None:
     wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9, busy=0)
-    effort = Effort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
+    effort = ProbeEffort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
     ground.partitions[0].granted = 0
     record = certificate(ground, effort, wide)
     assert [part["fits"] for part in record["partitions"]] == [False, True]

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
+class WholeNumbers(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
     """Whole numbers from 1, separated by commas: sorted, each once."""
 
     name = "N,N,..."
@@ -46,10 +46,10 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
         # ASCII digits only: int() also takes others, and underscores.
         if not all(word.isascii() and word.isdigit() for word in words):
             self.fail(f"{value!r:.40} must be whole numbers such as 1,2,4", param, ctx)
-        found = sorted({int(word[:9]) for word in words})
-        if found[0] < 1 or found[-1] > self.most:
+        numbers = sorted({int(word[:9]) for word in words})
+        if numbers[0] < 1 or numbers[-1] > self.most:
             self.fail(f"{value!r:.40} must be from 1 to {self.most}", param, ctx)
-        return tuple(found)
+        return tuple(numbers)
 
 
 @click.command(short_help="Measure models, predict or import profiles.")
@@ -62,14 +62,18 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
 )
 @click.option("--import", "form", type=click.Choice(FORMATS), help="Whose format WORKLOAD has.")
 @click.option("--out", type=OUT_FILE, required=True, help="Where to write the profiles.")
-@click.option("--units", type=Numbers(), default=(), help="Sizes of partitions.")
+@click.option("--units", type=WholeNumbers(), default=(), help="Sizes of partitions.")
 @click.option(
-    "--batches", type=Numbers(256), default=(), help="Default: the tenants' own, or 1 to 32."
+    "--batches", type=WholeNumbers(256), default=(), help="Default: the tenants' own, or 1 to 32."
 )
-@click.option("--procs", type=Numbers(48), default=(1,), help="Processes side by side. Default: 1.")
+@click.option(
+    "--procs", type=WholeNumbers(48), default=(1,), help="Processes side by side. Default: 1."
+)
 @click.option("--kind", type=click.Choice(KINDS), help="Of predicted partitions.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="To predict for. Default: the weights'.")
-@click.option("--fused", type=Numbers(256), default=(1,), help="Tenants in a launch. Default: 1.")
+@click.option(
+    "--fused", type=WholeNumbers(256), default=(1,), help="Tenants in a launch. Default: 1."
+)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--fresh", is_flag=True, help="Measure again what is in the file already.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")

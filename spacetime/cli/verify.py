@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli.options import OUT, Number
+from spacetime.cli.options import OUT, NumberRange
 
 KINDS_OF_WORK = ("compute", "cache", "memory")
 BOUNDS = ("private_held", "private_p99", "shared_held", "shared_p99")
@@ -51,10 +51,12 @@ BOUNDS = ("private_held", "private_p99", "shared_held", "shared_p99")
     default=KINDS_OF_WORK,
     help="May be repeated.",
 )
-@click.option("--private-held", type=Number(0, 1), help="What private pairs must hold.")
-@click.option("--private-p99", type=Number(1), help="Largest inflation of their p99.")
-@click.option("--shared-held", type=Number(0, 1), help="What pairs that share a resource hold.")
-@click.option("--shared-p99", type=Number(1), help="Largest inflation of their p99.")
+@click.option("--private-held", type=NumberRange(0, 1), help="What private pairs must hold.")
+@click.option("--private-p99", type=NumberRange(1), help="Largest inflation of their p99.")
+@click.option(
+    "--shared-held", type=NumberRange(0, 1), help="What pairs that share a resource hold."
+)
+@click.option("--shared-p99", type=NumberRange(1), help="Largest inflation of their p99.")
 @click.option("--out", type=OUT, help="Folder for the JSON and the picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def verify(**options: Any) -> None:

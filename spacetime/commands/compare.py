@@ -104,23 +104,28 @@ def print_comparison(verdicts: Sequence[Verdict], console: Console) -> None:
     """A row for each scenario and planner; below, why plans were refused or are unsound."""
     heads = ("scenario", "planner", "devices", "bound", "stranded", "idle", "in time", "worst",
              "planned ms")  # fmt: skip
-    rows = [_cells(each) for each in verdicts]
+    rows = [_cells(verdict) for verdict in verdicts]
     console.print(FittedTable(heads, rows, words=("scenario", "planner")))
-    for each in verdicts:
-        if why := each.refused or "; ".join(each.violations):
-            console.print(f"{each.scenario}, {each.planner}: {why}", soft_wrap=True)
+    for verdict in verdicts:
+        if why := verdict.refused or "; ".join(verdict.violations):
+            console.print(f"{verdict.scenario}, {verdict.planner}: {why}", soft_wrap=True)
 
 
-def _cells(each: Verdict) -> tuple[str, ...]:
-    planned = f"{each.planning_s * 1000:,.1f}"
-    if each.refused is not None:
-        return (each.scenario, each.planner, "refused", *"-----", planned)
+def _cells(verdict: Verdict) -> tuple[str, ...]:
+    planned = f"{verdict.planning_s * 1000:,.1f}"
+    if verdict.refused is not None:
+        return (verdict.scenario, verdict.planner, "refused", *"-----", planned)
     return (
-        each.scenario, each.planner, f"{each.gpus}{' unsound' * bool(each.violations)}",
-        str(each.lower_bound_gpus or "-"),
-        "-" if each.stranded_units is None else str(each.stranded_units),
-        f"{each.idle_units:.1f}", _part(each.attainment), _part(each.worst_attainment), planned,
-    )  # fmt: skip
+        verdict.scenario,
+        verdict.planner,
+        f"{verdict.gpus}{' unsound' * bool(verdict.violations)}",
+        str(verdict.lower_bound_gpus or "-"),
+        "-" if verdict.stranded_units is None else str(verdict.stranded_units),
+        f"{verdict.idle_units:.1f}",
+        _part(verdict.attainment),
+        _part(verdict.worst_attainment),
+        planned,
+    )
 
 
 def _part(fraction: float | None) -> str:

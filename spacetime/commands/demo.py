@@ -86,8 +86,8 @@ def run(asked: DemoCommand) -> None:
 
 
 def _take_turns(
-    stages: Sequence[trial.Stage], rounds: Sequence[Sequence[Arrival]], progress: Progress
-) -> list[trial.Run]:
+    stages: Sequence[trial.PolicyStage], rounds: Sequence[Sequence[Arrival]], progress: Progress
+) -> list[trial.PolicyRun]:
     task = progress.add_task("load", total=len(rounds) * len(stages))
     sent: list[list[list[Sent]]] = [[] for _ in stages]
     for due in rounds:
@@ -100,8 +100,8 @@ def _take_turns(
 
 def print_demo(report: Mapping[str, Any], console: Console) -> None:
     """Print accuracy where it is known, the policies' table, and where the files are."""
-    if known := [tenant for tenant in report["tenants"] if tenant["accuracy_alone"] is not None]:
-        console.print(_accuracy_table(known))
+    if labelled := [tenant for tenant in report["tenants"] if tenant["accuracy_alone"] is not None]:
+        console.print(_accuracy_table(labelled))
     slo = " to ".join(f"{ms:g}" for ms in sorted({report["slo_ms"][0], report["slo_ms"][-1]}))
     console.print(
         f"\nLoad: Poisson, {report['policies'][0]['offered_rps']:,.0f} requests/s, "

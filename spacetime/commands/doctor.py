@@ -22,11 +22,11 @@ class DoctorCommand:
 
 def run(asked: DoctorCommand) -> None:
     """Prints the facts as lines and a table, or as JSON."""
-    found = facts()
+    told = facts()
     if asked.as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(told, indent=2))
     else:
-        print_facts(found)
+        print_facts(told)
 
 
 def print_facts(told: Mapping[str, Any]) -> None:
@@ -38,12 +38,12 @@ def print_facts(told: Mapping[str, Any]) -> None:
             text = f"{name:<{width}}  {_line(value)}"
             screen.print(text, highlight=False, markup=False, soft_wrap=True)
     heads = ("mechanism", "state", "with, or why not", "serves")
-    found = told["mechanisms"]
-    rows = [(m["name"], "on" if m["on"] else "off", m["detail"], m["serves"]) for m in found]
-    styles = ["" if m["on"] else "dim" for m in found]
+    mechanisms = told["mechanisms"]
+    rows = [(m["name"], "on" if m["on"] else "off", m["detail"], m["serves"]) for m in mechanisms]
+    styles = ["" if m["on"] else "dim" for m in mechanisms]
     screen.print(FittedTable(heads, rows, words=heads, title="mechanisms", styles=styles))
-    on = sum(each["on"] for each in told["mechanisms"])
-    screen.print(f"{on} of {len(told['mechanisms'])} mechanisms are on", highlight=False)
+    on = sum(m["on"] for m in mechanisms)
+    screen.print(f"{on} of {len(mechanisms)} mechanisms are on", highlight=False)
 
 
 def _line(value: object) -> str:

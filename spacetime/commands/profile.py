@@ -156,8 +156,8 @@ def _predicted(
         ) from None
     tensors = (*live.module.parameters(), *live.module.buffers())
     weights = sum(t.numel() for t in tensors) * cost.BYTES[points["dtype"]] / MIB
-    made = cost.points(model, layers, facts, kind, **points)
-    return [replace(point, memory_mib=weights or None) for point in made]
+    predicted = cost.points(model, layers, facts, kind, **points)
+    return [replace(point, memory_mib=weights or None) for point in predicted]
 
 
 def _sizes(facts: DeviceFacts, kind: str) -> tuple[int, ...]:
@@ -172,9 +172,9 @@ def _dtype(live: LiveModel) -> str:
     """The dtype of most of a model's weights; fp32 where it has none that a device rates."""
     sizes: dict[str, int] = {}
     for tensor in live.module.parameters():
-        known = DTYPES.get(tensor.dtype, "fp32")
-        sizes[known] = sizes.get(known, 0) + tensor.numel()
-    return max(sizes, key=lambda known: sizes[known], default="fp32")
+        dtype = DTYPES.get(tensor.dtype, "fp32")
+        sizes[dtype] = sizes.get(dtype, 0) + tensor.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype], default="fp32")
 
 
 def _summary(points: Profiles, out: Path) -> dict[str, Any]:

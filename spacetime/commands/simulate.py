@@ -107,10 +107,10 @@ def print_simulation(report: dict[str, Any]) -> None:
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if "highest_rate" in report:
-        found = report["highest_rate"]
+        highest = report["highest_rate"]
         console.print(
-            f"Highest rate with every tenant at {percent(found['target'])}: "
-            f"{found['rate_scale']:.3g} times the workload's",
+            f"Highest rate with every tenant at {percent(highest['target'])}: "
+            f"{highest['rate_scale']:.3g} times the workload's",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
 

@@ -28,7 +28,7 @@ from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
 from spacetime.workload import workload_file
 from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
-from spacetime.workload.workload import Workload
+from spacetime.workload.workload import Tenant, Workload
 
 SECONDS = 600.0  # of a simulation, where no --duration is given
 
@@ -121,9 +121,9 @@ def report(run: DynamicRun, load: Workload) -> dict[str, Any]:
             tenant.name: {"offered": offered, "met": met}
             for tenant, (offered, met) in zip(load.tenants, run.tenants, strict=True)
         },
-        "moves": [asdict(each) for each in run.moves],
+        "moves": [asdict(move) for move in run.moves],
         "refused": [{"at_ns": at, "why": why} for at, why in run.refused],
-        "periods": [asdict(each) for each in run.periods],
+        "periods": [asdict(period) for period in run.periods],
     }
 
 
@@ -133,20 +133,26 @@ def print_moves(run: DynamicRun, load: Workload) -> None:
     rows = [
         (
             *("-" if time is None else f"{time / SECOND:.1f}"
-              for time in (each.decided_ns, each.routed_ns, each.closed_ns)),
-            str(each.devices), str(each.gpus), f"{each.missed:,} of {each.ended:,}", each.why,
+              for time in (move.decided_ns, move.routed_ns, move.closed_ns)),
+            str(move.devices), str(move.gpus), f"{move.missed:,} of {move.ended:,}", move.why,
         )
-        for each in run.moves
+        for move in run.moves
     ]  # fmt: skip
     heads = ("at s", "serves at s", "closed at s", "devices", "then", "missed", "why")
     console.print(FittedTable(heads, rows, words=("why",)))
     for at, why in run.refused:
         console.print(f"{at / SECOND:.1f} s: refused: {why}", highlight=False, soft_wrap=True)
     served = zip(load.tenants, run.tenants, strict=True)
-    worst, (offered, met) = min(served, key=lambda each: each[1][1] / max(each[1][0], 1))
+    worst, (offered, met) = min(served, key=_part_met)
     console.print(
         f"{run.device_s / 3600:.3f} device-hours in {run.seconds:g} s, {len(run.moves)} moves; "
-        f"{run.attainment:.2%} of {sum(each for each, _ in run.tenants):,} requests in time, "
+        f"{run.attainment:.2%} of {sum(offered for offered, _ in run.tenants):,} requests in time, "
         f"{worst.name} {met / max(offered, 1):.2%}; {run.short_s:g} s without capacity",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _part_met(served: tuple[Tenant, tuple[int, int]]) -> float:
+    """The part of a tenant's requests that were answered in time; 0 where there were none."""
+    _, (offered, met) = served
+    return met / max(offered, 1)

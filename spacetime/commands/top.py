@@ -116,10 +116,10 @@ def keys() -> Iterator[Callable[[float], str]]:
     def pressed(seconds: float) -> str:
         if not select.select(heard, (), (), seconds)[0]:
             return ""
-        found = os.read(heard[0], 1).decode("ascii", "replace")
-        if not found:  # the terminal has gone: asking again would never wait
+        key = os.read(heard[0], 1).decode("ascii", "replace")
+        if not key:  # the terminal has gone: asking again would never wait
             heard.clear()
-        return found
+        return key
 
     try:
         if fd is not None:

@@ -22,7 +22,7 @@ from spacetime.terminal.tables import FittedTable
 from spacetime.verify.bounds import Bounds
 from spacetime.verify.certificate import NotIsolated, certificate, complaint, open_ground
 from spacetime.verify.cores import KINDS
-from spacetime.verify.measure import Effort
+from spacetime.verify.measure import ProbeEffort
 
 FILE = "verify.json"
 DEFAULT_BOUNDS = Bounds()
@@ -66,7 +66,7 @@ def run(asked: VerifyCommand) -> dict[str, Any]:
         raise UnsupportedError(
             f"lanes={asked.lanes}: isolation is between partitions; give at least 2"
         )
-    effort = Effort(asked.rounds, asked.launches, asked.probe, asked.stressor)
+    effort = ProbeEffort(asked.rounds, asked.launches, asked.probe, asked.stressor)
     with nullcontext() if asked.as_json else working("opening partitions"):
         opened = open_ground(asked.device, asked.lanes, asked.memory_bytes)
 

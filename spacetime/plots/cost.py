@@ -65,6 +65,6 @@ def draw_cost(record: dict[str, Any], path: Path) -> None:
     handles, labels = cloud.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False,
                   fontsize=9, markerscale=5)  # fmt: skip
-    found = f"median {record['median_left_out']:.0%}"
-    figure.suptitle(f"ParvaGPU's A100 profiles from three constants: {found}", fontsize=11)
+    error = f"median {record['median_left_out']:.0%}"
+    figure.suptitle(f"ParvaGPU's A100 profiles from three constants: {error}", fontsize=11)
     save(figure, path)

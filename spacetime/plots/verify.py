@@ -38,13 +38,13 @@ def draw_verify(record: dict[str, Any], path: Path) -> None:
 
 
 def _held(rows: Sequence[Row]) -> list[str]:
-    found = sorted(rows, key=lambda row: float(row["held_frac"]))
-    return [f"{_way(row)}: {100 * row['held_frac']:.0f} %" for row in found]
+    worst_first = sorted(rows, key=lambda row: float(row["held_frac"]))
+    return [f"{_way(row)}: {100 * row['held_frac']:.0f} %" for row in worst_first]
 
 
 def _inflation(rows: Sequence[Row]) -> list[str]:
-    found = sorted(rows, key=lambda row: -float(row["p99_inflation"]))
-    return [f"{_way(row)}: ×{row['p99_inflation']:.2f}" for row in found]
+    worst_first = sorted(rows, key=lambda row: -float(row["p99_inflation"]))
+    return [f"{_way(row)}: ×{row['p99_inflation']:.2f}" for row in worst_first]
 
 
 def _way(row: Row) -> str:

@@ -17,7 +17,7 @@ from spacetime.errors import SpacetimeError
 from spacetime.terminal.progress import track
 from spacetime.verify.bounds import Bounds, broken, is_private
 from spacetime.verify.cores import Cores
-from spacetime.verify.measure import Case, Effort, Pair, pairs
+from spacetime.verify.measure import Case, ProbedPair, ProbeEffort, pairs
 from spacetime.verify.sms import Sms
 from spacetime.verify.under_test import Ground
 
@@ -43,7 +43,7 @@ def complaint(record: dict[str, Any]) -> str:
 
 def certificate(
     ground: Ground,
-    effort: Effort,
+    effort: ProbeEffort,
     bounds: Bounds,
     *,
     quiet: bool = True,
@@ -68,7 +68,7 @@ def certificate(
 
 def _record(
     ground: Ground,
-    effort: Effort,
+    effort: ProbeEffort,
     bounds: Bounds,
     rows: Sequence[dict[str, Any]],
     *,
@@ -100,7 +100,7 @@ def _overlaps(ground: Ground) -> list[list[int]]:
     return [[a, b] for a, b in combinations(range(len(homes)), 2) if homes[a] & homes[b]]
 
 
-def _row(pair: Pair, bounds: Bounds, ground: Ground) -> dict[str, Any]:
+def _row(pair: ProbedPair, bounds: Bounds, ground: Ground) -> dict[str, Any]:
     private = is_private(pair, ground.private)
     return {**asdict(pair), "private": private, "broken": broken(pair, bounds, ground.private)}
 
