@@ -71,7 +71,7 @@ def run(
     result = record.header("dispatch", seed=seed, quick=quick, chosen={})
     result |= {"size": asdict(size), "rows": rows, "litserve": has_litserve()}
     result["cc"] = capi.available()  # without it the C API has no row
-    record.publish(result, [shown(rows)], out=out, as_json=as_json)
+    record.publish(result, [shown(rows)], out=out, as_json=as_json, plots="dispatch")
     return result
 
 

@@ -76,7 +76,7 @@ def run(
         "embed", seed=seed, quick=quick, chosen={"servers": servers, "concurrency": concurrency}
     )
     result |= {"size": asdict(size), "rows": rows, "skipped": skipped}
-    record.publish(result, [shown(rows, skipped)], out=out, as_json=as_json)
+    record.publish(result, [shown(rows, skipped)], out=out, as_json=as_json, plots="embed")
     return result
 
 

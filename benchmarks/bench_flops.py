@@ -82,7 +82,7 @@ def run(
     result["peak"] = max(peaks, key=lambda peak: peak["gflops"])
     result["rows"] = rows
     result["summary"] = _summary(rows, result["peak"]["gflops"])
-    record.publish(result, _tables(result), out=out, as_json=as_json)
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="flops")
     return result
 
 

@@ -102,7 +102,7 @@ def run(
         if kind == LANES_MODEL:
             rows.append(_lanes_row(kind, first, effort))
     result |= {"rows": rows, "summary": _summary(rows)}
-    record.publish(result, _tables(result), out=out, as_json=as_json)
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="models")
     return result
 
 
