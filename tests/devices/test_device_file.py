@@ -12,7 +12,7 @@ from spacetime.devices import device_file, mig
 from spacetime.devices import facts as devices
 from spacetime.devices.facts import DEVICES, device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import PlanOptions, check
+from spacetime.plan import PlanOptions, check_plan
 from spacetime.planners.registry import PLANNERS, planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.profiles.profile_file import write_profiles
@@ -65,7 +65,7 @@ def test_planners_keep_to_the_geometry_of_an_a30(name: str) -> None:
     except InfeasibleError as error:  # those of MPS percentages
         assert error.bound == "profile"  # noqa: PT017
         return
-    assert not check(plan, load, profiles, facts)
+    assert not check_plan(plan, load, profiles, facts)
     assert all(sum(part.units for part in gpu.partitions) <= 4 for gpu in plan.gpus)
 
 
