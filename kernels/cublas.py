@@ -54,8 +54,8 @@ def library() -> Library:
         raise OSError(f"this PyTorch ({torch.__version__}) is built without CUDA")
     # Only one that is loaded already: another copy's functions would not know PyTorch's handles.
     name = f"libcublas.so.{torch.version.cuda.partition('.')[0]}"
-    found = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-    gemm, math = found.cublasGemmBatchedEx, found.cublasSetMathMode
+    loaded = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    gemm, math = loaded.cublasGemmBatchedEx, loaded.cublasSetMathMode
     gemm.argtypes, math.argtypes = ARGUMENTS, (ctypes.c_void_p, ctypes.c_int)
     return Library(gemm, math, torch.cuda.current_blas_handle)
 

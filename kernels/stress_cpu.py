@@ -20,7 +20,7 @@ SIDE = 128  # of compute's square products: three of them fit in 192 KiB
 CHUNK = 32768  # floats a core and operand: PyTorch gives each thread no less than this
 MEMORY_BYTES = 96 * 2**20  # of one operand, unless the last-level cache asks for more
 
-Launch = Callable[[int], object]  # takes how many rounds to run
+RunRounds = Callable[[int], object]  # takes how many rounds to run
 
 
 @scripted
@@ -38,7 +38,7 @@ def sums(a: Tensor, b: Tensor, out: Tensor, first: int, rounds: int) -> None:
         torch.add(a[at], b[at], out=out[at])
 
 
-def stressor(kind: str, cores: int, *, memory_bytes: int | None = None) -> tuple[Launch, int]:
+def stressor(kind: str, cores: int, *, memory_bytes: int | None = None) -> tuple[RunRounds, int]:
     """A launch for so many cores, and the FLOP (compute) or bytes moved by one round of it.
 
     memory_bytes: size of each of memory's three operands; None is several last-level caches.
@@ -56,7 +56,7 @@ def stressor(kind: str, cores: int, *, memory_bytes: int | None = None) -> tuple
     return _streaming(rows, floats), 3 * 4 * floats
 
 
-def _streaming(rows: int, floats: int) -> Launch:
+def _streaming(rows: int, floats: int) -> RunRounds:
     x, y = torch.ones(2, rows, floats)
     total = torch.zeros_like(x)
     first = 0

@@ -29,9 +29,9 @@ def load(name: str, kernel: str, *options: str) -> Kernel:
 
     ModuleNotFoundError without CuPy; CuPy's own errors without a device.
     """
-    found = import_module("cupy").RawKernel(source(name), kernel, ("-std=c++17", *options))
-    found.compile()  # now, not at the first launch, which may be inside a capture
-    return found
+    compiled = import_module("cupy").RawKernel(source(name), kernel, ("-std=c++17", *options))
+    compiled.compile()  # now, not at the first launch, which may be inside a capture
+    return compiled
 
 
 def enqueue(kernel: Kernel, stream: int, blocks: int, threads: int, *arguments: Any) -> None:

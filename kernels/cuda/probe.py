@@ -38,6 +38,6 @@ def clusters(stream: int, blocks: int, size: int, *, spin_ns: int = SPIN_NS) -> 
 
 
 def _unknown(blocks: int) -> torch.Tensor:
-    found = torch.full((blocks,), -1, dtype=torch.int32, device="cuda")
+    unknown = torch.full((blocks,), -1, dtype=torch.int32, device="cuda")
     torch.cuda.synchronize()  # filled on another stream
-    return found
+    return unknown

@@ -21,7 +21,7 @@ CHAINS, UNROLL, TILES = 8, 16, 4  # as in arithmetic.cu
 CACHE_BYTES = 8 * 2**20  # of one buffer: two of them stay in L2 of any data-centre device
 MEMORY_BYTES = 2**30  # many times L2
 
-Launch = Callable[[int], object]  # takes how many rounds to enqueue
+RunRounds = Callable[[int], object]  # takes how many rounds to enqueue
 
 
 def fma_flop(threads: int, rounds: int) -> int:
@@ -57,7 +57,7 @@ def mma_loop(blocks: int, threads: int, rounds: int) -> NDArray[np.float32]:
 
 def stressor(
     kind: str, sms: int, stream: int, *, bytes_held: int | None = None
-) -> tuple[Launch, int]:
+) -> tuple[RunRounds, int]:
     """stressor(kind, sms, stream): a launch that fills so many SMs, and the amount of one round.
 
     The amount is FLOP (compute, tensor) or bytes moved (cache, memory). `bytes_held` is the size of
@@ -80,7 +80,7 @@ def stressor(
     return _copying(held // 16, blocks, stream), copy_bytes(held // 16, 1)
 
 
-def _copying(elements: int, blocks: int, stream: int) -> Launch:
+def _copying(elements: int, blocks: int, stream: int) -> RunRounds:
     kernel = load("copy", "copy")
     blocks //= 2  # each thread holds four elements in flight: half the threads fill an SM
     source, target = torch.rand(2, 4 * elements, device="cuda")

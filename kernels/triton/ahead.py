@@ -204,13 +204,13 @@ def written(kernels: Iterable[str]) -> str:
 def read(path: Path) -> list[str]:
     """read(path): the kernels of a file; ValueError naming it when it is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        known = found["format"] == FORMAT
-        kernels = [json.dumps(kernel, sort_keys=True) for kernel in found["kernels"]]
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        written_here = listed["format"] == FORMAT
+        kernels = [json.dumps(kernel, sort_keys=True) for kernel in listed["kernels"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if not known:
-        raise ValueError(f"{path}: its format is {found['format']!r}, expected {FORMAT!r}")
+    if not written_here:
+        raise ValueError(f"{path}: its format is {listed['format']!r}, expected {FORMAT!r}")
     return kernels
 
 

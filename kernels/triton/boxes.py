@@ -18,7 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .configs import SHARED_BYTES
 from .epilogue import ACTIVATIONS
-from .launch import Epilogue, Geometry, Launch, Pair, pair, whole_device
+from .launch import ConvolutionGeometry, Epilogue, Launch, Pair, pair, whole_device
 from .tma import boxes
 
 LEAST_CAPABILITY = 90  # of the devices that have a tensor memory accelerator
@@ -52,10 +52,10 @@ class Box:
 
 def boxed(name: str) -> Box:
     """boxed(name): the Box that has this name; ValueError when it is none."""
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+) w(\d+) s(\d+)", name)
-    if found is None:
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+) w(\d+) s(\d+)", name)
+    if match is None:
         raise ValueError(f"box: {name!r} is not like '16x8x64x64 w4 s3'")
-    return Box(*map(int, found.groups()))
+    return Box(*map(int, match.groups()))
 
 
 def box_candidates(
@@ -70,13 +70,13 @@ def box_candidates(
         return ()
     limit = SHARED_BYTES.get(capability, min(SHARED_BYTES.values()))
     across = 128 if outputs > 64 else 64 if outputs > 32 else 32
-    found = []
+    fitting: list[Box] = []
     for pixels, warps in ((128, 8), (64, 4)):
         sides = [(h, w) for h, w in product(_SIDES, _SIDES) if h * w == pixels]
         high, wide = min(sides, key=lambda s: (_covered(out, s), abs(s[0] - s[1]), -s[1]))
         box = Box(high, wide, across, deep, warps, 4)
-        found += [box] if box.shared_bytes <= limit else []
-    return tuple(found)
+        fitting += [box] if box.shared_bytes <= limit else []
+    return tuple(fitting)
 
 
 def _covered(out: Pair, side: Pair) -> int:
@@ -88,7 +88,7 @@ def box_launch(
     rows: Tensor,
     x: Tensor,
     weight: Tensor,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     epilogue: Epilogue,
     *,
     box: Box,
@@ -124,7 +124,7 @@ def box_launch(
 
 
 def _laid(
-    x: Tensor, weight: Tensor, geometry: Geometry, epilogue: Epilogue, box: Box
+    x: Tensor, weight: Tensor, geometry: ConvolutionGeometry, epilogue: Epilogue, box: Box
 ) -> tuple[Tensor, Tensor]:
     """x as [S*k, H, W, C] and the stack as [T, O, kh*kw*C], where both can be described."""
     if x.dtype not in {torch.bfloat16, torch.float16} or weight.dtype != x.dtype:
@@ -165,7 +165,7 @@ def convolve_boxes(  # noqa: PLR0917 - positions as its siblings have them
     sms: int | None = None,
 ) -> Tensor:
     """convolve_boxes: activation(each sample with its slot's weight + bias + residual)."""
-    geometry = Geometry(padding=pair(padding), dilation=pair(dilation))
+    geometry = ConvolutionGeometry(padding=pair(padding), dilation=pair(dilation))
     epilogue = Epilogue(bias, residual, activation)
     y, launch = box_launch(rows, x, weight, geometry, epilogue, box=box, sms=sms)
     launch.run()

@@ -23,13 +23,13 @@ def cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "spacetime"
 
 
-def choices_of(device: str, driver: str, folder: Path | None = None) -> Choices:
+def choices_of(device: str, driver: str, folder: Path | None = None) -> StoredChoices:
     """choices_of(device, driver): of this device under this driver and the installed Triton."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{device} driver {driver} triton {version('triton')}")
-    return Choices((folder or cache_folder()) / f"{name.lower()}.json")
+    return StoredChoices((folder or cache_folder()) / f"{name.lower()}.json")
 
 
-class Choices:
+class StoredChoices:
     """A mapping of text to text in a file; a file that cannot be read counts as empty, aloud.
 
     *Thread safety*: for one thread. Processes may share the file: it is replaced whole, with
@@ -78,7 +78,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _parsed(text: str) -> dict[str, str]:
-    found = json.loads(text)
-    if found["format"] != FORMAT:
-        raise ValueError(f"its format is {found['format']!r}")
-    return {str(key): str(value) for key, value in found["chosen"].items()}
+    stored = json.loads(text)
+    if stored["format"] != FORMAT:
+        raise ValueError(f"its format is {stored['format']!r}")
+    return {str(key): str(value) for key, value in stored["chosen"].items()}

@@ -13,7 +13,6 @@ from itertools import product
 from typing import Literal
 
 Precision = Literal["ieee", "tf32x3", "tf32"]
-PRECISIONS: tuple[Precision, ...] = ("ieee", "tf32x3", "tf32")
 
 SHARED_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 REGISTERS = 65536  # of one SM; a thread has at most 255
@@ -135,10 +134,10 @@ class Config:
 
 def named(name: str) -> Config:
     """named(name): the Config that has this name; ValueError when it is none."""
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+) w(\d+) s(\d+) p(\d+) k(\d+)", name)
-    if found is None:
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+) w(\d+) s(\d+) p(\d+) k(\d+)", name)
+    if match is None:
         raise ValueError(f"config: {name!r} is not like '64x64x32 w4 s3 p1 k1'")
-    return Config(*map(int, found.groups()))
+    return Config(*map(int, match.groups()))
 
 
 @cache
@@ -156,23 +155,23 @@ def candidates(
     # Tiles of other shapes tell a measurement more than other depths of the same tile.
     shapes = {(c.block_m, c.block_n, c.splits): c for c in reversed(ranked)}
     kept = set(shapes.values())
-    found = [c for c in ranked if c in kept]
+    best = [c for c in ranked if c in kept]
     if problem.way == "tf32x3":
-        found.sort(key=lambda c: (c.block_m, c.block_n, c.splits) != TALL or c.tiles(problem) < sms)
-    return tuple(found[:most])
+        best.sort(key=lambda c: (c.block_m, c.block_n, c.splits) != TALL or c.tiles(problem) < sms)
+    return tuple(best[:most])
 
 
 def depthwise_candidates(points: int, outputs: int) -> tuple[Config, ...]:
     """depthwise_candidates(points, outputs): pixels x channels of a tile, the best guess first."""
     wide = 64 if outputs >= 64 else max(8, _power(outputs))
     tall = min(32, max(8, _power(points)))
-    found = (
+    configs = (
         Config(tall, wide, programs_per_sm=4),
         Config(max(8, tall // 2), min(128, 2 * wide), programs_per_sm=4),
         Config(max(8, tall // 2), wide, programs_per_sm=8),
         Config(tall, max(8, wide // 2), warps=2, programs_per_sm=8),
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(configs))
 
 
 def _all(problem: Problem, sms: int) -> Iterator[Config]:

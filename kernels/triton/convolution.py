@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .configs import Config, Precision
-from .launch import Epilogue, Geometry, Launch, pair, prepare
+from .launch import ConvolutionGeometry, Epilogue, Launch, pair, prepare
 
 
 def convolution_launches(
@@ -20,7 +20,7 @@ def convolution_launches(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     *,
     residual: Tensor | None = None,
     activation: str = "none",
@@ -69,7 +69,7 @@ def convolve_triton(  # noqa: PLR0917 - positions as its siblings have them
         x,
         weight,
         bias,
-        Geometry(pair(stride), pair(padding), pair(dilation), groups),
+        ConvolutionGeometry(pair(stride), pair(padding), pair(dilation), groups),
         residual=residual,
         activation=activation,
         precision=precision,

@@ -58,7 +58,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class ConvolutionGeometry:
     """A 2-d convolution; a linear layer is the one of 1 x 1 pixels."""
 
     stride: Pair = (1, 1)
@@ -92,7 +92,7 @@ def prepare(
     rows: Tensor,
     x: Tensor,
     weight: Tensor,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     epilogue: Epilogue,
     *,
     precision: Precision = "tf32x3",
@@ -187,7 +187,7 @@ def check(
     rows: Tensor,
     x: Tensor,
     weight: Tensor,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     epilogue: Epilogue,
     *,
     precision: Precision,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .configs import Config, Precision
-from .launch import Epilogue, Geometry, Launch, prepare
+from .launch import ConvolutionGeometry, Epilogue, Launch, prepare
 
 
 def linear_launches(
@@ -34,7 +34,7 @@ def linear_launches(
         rows,
         pixels,
         weight[:, :, :, None, None],
-        Geometry(),
+        ConvolutionGeometry(),
         Epilogue(bias, residual, activation),
         precision=precision,
         sms=sms,

@@ -35,11 +35,11 @@ def kernels_of(
     """
     if not triton.available:
         return set()
-    found: set[str] = set()
+    kernels: set[str] = set()
     for before in (lambda answer: None, lambda answer: answer, _grouped):
         with suppress(Exception), torch.no_grad():  # whatever operators raise without data
-            Visit(module, _Listing(sms, capability, found, before)).run(*operands)
-    return found
+            Visit(module, _Listing(sms, capability, kernels, before)).run(*operands)
+    return kernels
 
 
 def _grouped(answer: Tensor) -> Tensor | None:
@@ -58,10 +58,14 @@ class _Listing:
     is given; None: what the library returns."""
 
     def __init__(
-        self, sms: int, capability: int, found: set[str], before: Callable[[Tensor], Tensor | None]
+        self,
+        sms: int,
+        capability: int,
+        kernels: set[str],
+        before: Callable[[Tensor], Tensor | None],
     ) -> None:
         self._sms, self._capability = sms, capability
-        self._found, self._before = found, before
+        self._kernels, self._before = kernels, before
 
     def __call__(self, name: str, operation: SlotOperation, args: Sequence[Any]) -> None:
         slots, answer = int(args[0].shape[0]), None
@@ -71,7 +75,7 @@ class _Listing:
         for kernel in ours.values():
             with launch.noting() as launches, suppress(ValueError):
                 answer = kernel(*args)  # or it refuses these operands, as it does when timed
-            self._found.update(wanted(each) for each in launches)
+            self._kernels.update(wanted(noted) for noted in launches)
         given = None if answer is None else self._before(answer)
         operation.chosen.pop(slots, None)
         if given is not None:

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from spacetime.fusion.choice.qualify import tune
-from spacetime.fusion.entries import Plain
 from spacetime.fusion.graph.export import Exported
 from spacetime.fusion.lower import Lowered
 from spacetime.fusion.numbers import numbers_of
-from spacetime.fusion.report import FusionReport, Row
+from spacetime.fusion.report import FusionReport, FusionRow
 from spacetime.fusion.script import dispatch, trace_mixed, trace_plain, without_weights
 from spacetime.fusion.slots import slot_graph
+from spacetime.fusion.stacked_weights import Plain
 from spacetime.fusion.stacks import Stacks, empty
 from spacetime.kernels.slots import locate, run_of
 
 TUNE_BUDGET_MS = 500.0
 
-Compiled = Callable[..., list[Tensor]]
+CompiledGraph = Callable[..., list[Tensor]]
 
 
 class Fused:
@@ -46,8 +46,8 @@ class Fused:
         self._stacks = stacks
         self._changes = threading.Lock()
         self._compiling = threading.Lock()
-        self._plain_compiled: dict[int, Compiled] = {}
-        self._compiled: dict[int, Compiled] = {}
+        self._plain_compiled: dict[int, CompiledGraph] = {}
+        self._compiled: dict[int, CompiledGraph] = {}
 
     @property
     def tenants(self) -> int:
@@ -72,14 +72,16 @@ class Fused:
     @property
     def report(self) -> FusionReport:
         """What was fused and how, with the implementations chosen so far."""
-        rows = tuple(self._with_choice(row) for row in self._lowered.rows)
+        own = tuple(self._with_choice(row) for row in self._lowered.rows)
         shared = tuple(
-            Row(name, "constant", "shared", reason=self._exported.shared_keys.get(name, "literal"))
+            FusionRow(
+                name, "constant", "shared", reason=self._exported.shared_keys.get(name, "literal")
+            )
             for name in self._exported.shared
         )
         return FusionReport(
-            rows=rows + shared,
-            bytes_per_tenant=sum(e.nbytes for e in self._plain.entries),
+            rows=own + shared,
+            bytes_per_tenant=sum(weight.nbytes for weight in self._plain.weights),
             own_bytes_per_tenant=self._exported.own_bytes,
             template_bytes=self._exported.shared_bytes,
         )
@@ -165,7 +167,7 @@ class Fused:
         compiled = self._plain_compiled.get(samples) or self._compile_plain(samples)
         with suppress(Exception):
             return tuple(compiled(weights, inputs))
-        # Compiled code raises its own kind of error: the graph itself raises the module's.
+        # CompiledGraph code raises its own kind of error: the graph itself raises the module's.
         with torch.no_grad():
             return tuple(self._plain.module.forward(*weights, *inputs))
 
@@ -181,7 +183,7 @@ class Fused:
             ]
         return [torch.cat(parts) for parts in zip(*rows, strict=True)]
 
-    def _compile(self, slots: int) -> Compiled:
+    def _compile(self, slots: int) -> CompiledGraph:
         plain = self._compile_plain(slots)
         self.tune(slots)
         with self._compiling:
@@ -195,7 +197,7 @@ class Fused:
                     self._compiled[slots] = without_weights(plain)
             return self._compiled[slots]
 
-    def _compile_plain(self, samples: int) -> Compiled:
+    def _compile_plain(self, samples: int) -> CompiledGraph:
         with self._compiling:
             if samples not in self._plain_compiled:
                 weights = [v[0] for v in self._stacks.values]
@@ -204,7 +206,7 @@ class Fused:
                 self._plain_compiled[samples] = traced
             return self._plain_compiled[samples]
 
-    def _with_choice(self, row: Row) -> Row:
+    def _with_choice(self, row: FusionRow) -> FusionRow:
         names = self._lowered.operations[row.node]
         choices = [_choices(self._lowered, name) for name in names]
         return replace(row, implementation=", ".join(dict.fromkeys(choices)))
@@ -231,7 +233,7 @@ def fuse(
         example_kwargs=example_kwargs,
         fold=fold,
     )
-    stacks = empty(graph.plain.entries).with_tenants(weights)
+    stacks = empty(graph.plain.weights).with_tenants(weights)
     return Fused(graph.exported, graph.plain, graph.lowered, stacks)
 
 
@@ -245,8 +247,8 @@ def _mixture(slots: int, stacks: Stacks) -> tuple[Tensor, list[Tensor]]:
 
 def _fits(index: Any, inputs: Sequence[Tensor]) -> bool:
     """Whether an index is one int64 for each sample: what launches give, known without looking."""
-    known = isinstance(index, Tensor) and index.dtype is torch.int64
-    return known and index.shape == inputs[0].shape[:1] and index.shape[0] > 0
+    numbers = isinstance(index, Tensor) and index.dtype is torch.int64
+    return numbers and index.shape == inputs[0].shape[:1] and index.shape[0] > 0
 
 
 def _choices(lowered: Lowered, name: str) -> str:

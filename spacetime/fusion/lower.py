@@ -15,12 +15,12 @@ from torch import Tensor, fx, nn
 
 from spacetime.errors import CannotFuse
 from spacetime.fusion.choice.operation import Implementation, SlotOperation
-from spacetime.fusion.entries import Plain
 from spacetime.fusion.graph.export import Exported
 from spacetime.fusion.graph.layout import Layout, Layouts
-from spacetime.fusion.graph.nodes import Kind, kinds, operation_name
+from spacetime.fusion.graph.nodes import NodeKind, kinds, operation_name
 from spacetime.fusion.indexes.guards import GUARDS, guarded
-from spacetime.fusion.report import Row
+from spacetime.fusion.report import FusionRow
+from spacetime.fusion.stacked_weights import Plain
 from spacetime.kernels.slots import spread
 
 
@@ -38,27 +38,27 @@ class Lowering:
     graph: fx.Graph
     root: nn.Module
     layouts: Layouts
-    kind: Mapping[fx.Node, Kind]
+    kind: Mapping[fx.Node, NodeKind]
     symbol: Any
     rows: fx.Node
     run: fx.Node
-    made: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    rewritten: dict[fx.Node, fx.Node] = field(default_factory=dict)
     spreads: dict[tuple[int, int], tuple[fx.Node, fx.Node]] = field(default_factory=dict)
     count: int = 0
 
     def new(self, value: Any) -> Any:
         """new(value): the new graph's node for an old one; other values as they are."""
-        return fx.map_arg(value, lambda n: self.made[n])
+        return fx.map_arg(value, lambda n: self.rewritten[n])
 
     def is_weight(self, value: Any) -> bool:
-        return isinstance(value, fx.Node) and self.kind[value] is Kind.WEIGHT
+        return isinstance(value, fx.Node) and self.kind[value] is NodeKind.WEIGHT
 
     def layout(self, node: fx.Node) -> Layout:
         """layout(node): where the slots are; NoRule when the value has none."""
-        found = self.layouts[node]
-        if found is None:
+        layout = self.layouts[node]
+        if layout is None:
             raise NoRule(f"'{node.name}' has no slot dimension")
-        return found
+        return layout
 
     def slots(self, outer: int = 1, inner: int = 1) -> tuple[fx.Node, fx.Node]:
         """slots(outer, inner): rows and run of slots spread over their samples."""
@@ -90,13 +90,13 @@ class Lowered:
     """The graph over slots: (rows, run, *stacks, *inputs) to a tuple of outputs."""
 
     module: fx.GraphModule
-    rows: tuple[Row, ...]
+    rows: tuple[FusionRow, ...]
     operations: dict[str, tuple[str, ...]]  # reported node -> its SlotOperations
 
     def operation(self, name: str) -> SlotOperation:
-        found = self.module.get_submodule(name)
-        assert isinstance(found, SlotOperation)
-        return found
+        operation = self.module.get_submodule(name)
+        assert isinstance(operation, SlotOperation)
+        return operation
 
 
 def lower(
@@ -104,7 +104,7 @@ def lower(
 ) -> Lowered:
     """lower(...): the graph over slots; CannotFuse names the node that prevents it."""
     source = guarded(plain.module, exported.inputs)
-    names = {e.name for e in plain.entries}
+    names = {weight.name for weight in plain.weights}
     graph = fx.Graph()
     rows, run = graph.placeholder("slot_rows"), graph.placeholder("slot_run")
     context = Lowering(
@@ -116,7 +116,7 @@ def lower(
         rows=rows,
         run=run,
     )
-    report: list[Row] = []
+    report: list[FusionRow] = []
     operations: dict[str, tuple[str, ...]] = {}
     for node in source.graph.nodes:
         before = context.count
@@ -125,11 +125,11 @@ def lower(
         elif node.op in {"call_function", "call_module"}:
             _check_independent(context, node)
         if not any(context.is_weight(n) for n in node.all_input_nodes):
-            context.made[node] = graph.node_copy(node, lambda n: context.made[n])
+            context.rewritten[node] = graph.node_copy(node, lambda n: context.rewritten[n])
             if node.target in GUARDS:
-                context.made[node].meta["layout"] = context.layouts[node]
+                context.rewritten[node].meta["layout"] = context.layouts[node]
             continue
-        context.made[node], row = _rewrite(context, node, rule_of, generic)
+        context.rewritten[node], row = _rewrite(context, node, rule_of, generic)
         report.append(row)
         operations[node.name] = tuple(
             n.target for n in graph.nodes if n.op == "call_module" and _number(n) >= before
@@ -151,17 +151,17 @@ def _number(node: fx.Node) -> int:
 
 def _rewrite(
     context: Lowering, node: fx.Node, rule_of: Callable[[Any], Rule | None], generic: Rule
-) -> tuple[fx.Node, Row]:
+) -> tuple[fx.Node, FusionRow]:
     name = operation_name(node) if node.op == "call_function" else "expression"
     rule = rule_of(node.target)
     reason = node.meta.get("why", f"no rule for {name}")
     if rule is not None:
         try:
-            return rule(context, node), Row(node.name, name, "fused")
+            return rule(context, node), FusionRow(node.name, name, "fused")
         except NoRule as refusal:
             reason = str(refusal)
     try:
-        return generic(context, node), Row(node.name, name, "fell back", reason=reason)
+        return generic(context, node), FusionRow(node.name, name, "fell back", reason=reason)
     except NoRule as refusal:
         raise CannotFuse(node.name, f"{name}: {reason}; {refusal}") from None
 
@@ -175,11 +175,11 @@ def _check_outputs(context: Lowering, node: fx.Node) -> None:
 
 def _check_independent(context: Lowering, node: fx.Node) -> None:
     """A value made of samples that has no slot dimension depends on the whole batch."""
-    if context.kind[node] is not Kind.SLOT or context.layouts[node] is not None:
+    if context.kind[node] is not NodeKind.SLOT or context.layouts[node] is not None:
         return
     value = node.meta.get("val")
     if isinstance(value, Tensor) and any(
-        isinstance(n.meta.get("val"), (Tensor, list, tuple)) and context.kind[n] is Kind.SLOT
+        isinstance(n.meta.get("val"), (Tensor, list, tuple)) and context.kind[n] is NodeKind.SLOT
         for n in node.all_input_nodes
     ):
         raise CannotFuse(node.name, "its value depends on the whole batch, not on one sample")

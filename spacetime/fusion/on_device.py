@@ -18,6 +18,7 @@ from spacetime.fusion.choice.epilogues import with_epilogues
 from spacetime.fusion.choice.operation import Implementation, SlotOperation
 from spacetime.fusion.graph.export import Exported
 from spacetime.fusion.graph.layout import Layouts
+from spacetime.fusion.graph.nodes import copied
 from spacetime.fusion.indexes.codes import with_codes
 from spacetime.fusion.indexes.guards import GUARDS, Guard, guarded, guards_of
 from spacetime.fusion.rules.generic import PerSlot
@@ -58,24 +59,22 @@ def _on(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
     def there(value: Any) -> Any:
         return device if isinstance(value, torch.device) else value
 
-    made: dict[fx.Node, fx.Node] = {}
-    copied = fx.Graph()
-    copied.output(copied.graph_copy(module.graph, made))
+    graph = copied(module.graph)
     root: dict[str, Any] = {}
-    for node in copied.nodes:
+    for node in graph.nodes:
         node.args = map_aggregate(node.args, there)
         node.kwargs = map_aggregate(node.kwargs, there)
         if node.op in {"get_attr", "call_module"}:
             target = str(node.target)
             root[target] = _part(target, _attribute(module, target), device)
-    return fx.GraphModule(root, copied)
+    return fx.GraphModule(root, graph)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:
-    found: Any = module
+    part: Any = module
     for name in path.split("."):
-        found = getattr(found, name)
-    return found
+        part = getattr(part, name)
+    return part
 
 
 def _part(name: str, part: Any, device: torch.device) -> Any:
@@ -101,5 +100,5 @@ def _moved(implementation: Implementation, device: torch.device) -> Implementati
         return implementation
     moved = copy.copy(owner)
     moved.move(lambda call: _on(call, device) if isinstance(call, fx.GraphModule) else call)
-    found: Implementation = getattr(moved, implementation.__name__)
-    return found
+    method: Implementation = getattr(moved, implementation.__name__)
+    return method

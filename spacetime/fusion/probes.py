@@ -41,19 +41,19 @@ class Ranges:
 def ranges(example: Sequence[Tensor], exported: Exported | None) -> Ranges:
     """The numbers each input may hold: below the smallest table it indexes, as the graph shows."""
     tables = _tables(exported) if exported is not None else [None] * len(example)
-    found: list[tuple[int, int] | None] = []
+    limits: list[tuple[int, int] | None] = []
     for x, size in zip(example, tables, strict=True):
         if x.is_floating_point() or x.is_complex() or x.dtype is torch.bool:
-            found.append(None)
+            limits.append(None)
         elif size is not None:
-            found.append((0, size))
+            limits.append((0, size))
         elif x.dtype in _BYTES:
-            limits = torch.iinfo(x.dtype)
-            found.append((limits.min, limits.max + 1))
+            whole = torch.iinfo(x.dtype)
+            limits.append((whole.min, whole.max + 1))
         else:
             low, high = _limits(x)
-            found.append((min(low, 1), max(high, 1) + 1) if low >= 0 else (low, high + 1))
-    return Ranges(tuple(found))
+            limits.append((min(low, 1), max(high, 1) + 1) if low >= 0 else (low, high + 1))
+    return Ranges(tuple(limits))
 
 
 def rows_of(example: Sequence[Tensor], within: Ranges, count: int, seed: int) -> list[Tensor]:
@@ -91,10 +91,10 @@ def _rows(
     if (low, high) in {(0, 2), (1, 2)} and x.dim() > 1 and _limits(x)[1] == 1:
         return _lengths(shape, generator).to(x.dtype)
     high = min(high, torch.iinfo(torch.int64).max)  # as far as random numbers go
-    made = torch.randint(min(low, high - 1), high, shape, generator=generator)
-    if made.numel():
-        made.view(-1)[0], made.view(-1)[-1] = high - 1, low
-    return made.to(x.dtype)
+    ids = torch.randint(min(low, high - 1), high, shape, generator=generator)
+    if ids.numel():
+        ids.view(-1)[0], ids.view(-1)[-1] = high - 1, low
+    return ids.to(x.dtype)
 
 
 def _limits(x: Tensor) -> tuple[int, int]:
@@ -129,14 +129,14 @@ def _tables(exported: Exported) -> list[int | None]:
     sizes: list[int | None] = []
     nodes = {n.name: n for n in exported.module.graph.nodes if n.op == "placeholder"}
     for name in exported.inputs:
-        found = _indexed(nodes[name]) if name in nodes else []
-        sizes.append(min(found, default=None))
+        indexed = _indexed(nodes[name]) if name in nodes else []
+        sizes.append(min(indexed, default=None))
     return sizes
 
 
 def _indexed(source: fx.Node) -> list[int]:
     """The sizes of what a value indexes, unchanged in its numbers."""
-    found: list[int] = []
+    sizes: list[int] = []
     pending, seen = [source], {source}
     while pending:
         node = pending.pop()
@@ -146,8 +146,8 @@ def _indexed(source: fx.Node) -> list[int]:
                 seen.add(user)
                 pending.append(user)
             elif isinstance(user.target, torch._ops.OpOverload):
-                found += _entries(user, name, node)
-    return found
+                sizes += _entries(user, name, node)
+    return sizes
 
 
 def _entries(user: fx.Node, name: str, index: fx.Node) -> list[int]:

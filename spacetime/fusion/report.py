@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FusionRow:
     """One node: `how` is fused, shared (the same for all tenants), fell back, or cannot."""
 
     node: str
@@ -22,7 +22,7 @@ class Row:
 class FusionReport:
     """What `fuse` did. `bytes_per_tenant` is what one more tenant takes in the stacks."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[FusionRow, ...]
     bytes_per_tenant: int
     own_bytes_per_tenant: int
     template_bytes: int

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from spacetime.fusion.graph.nodes import copied
 from spacetime.kernels import onednn
 from spacetime.kernels.slots import locate, run_of
 from spacetime.kernels.tracing import tracing
@@ -66,15 +67,13 @@ def trace_plain(
 
 def _with_onednn(module: fx.GraphModule) -> fx.GraphModule | None:
     """The graph with oneDNN's linear layers; None where there is nothing to change."""
-    graph = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
-    graph.output(graph.graph_copy(module.graph, made))
-    found = [n for n in graph.nodes if n.target is torch.ops.aten.linear.default]
-    fits = all(n.args[0].meta["val"].dtype is torch.float32 for n in found)
-    if not (found and fits and onednn.available):
+    graph = copied(module.graph)
+    layers = [n for n in graph.nodes if n.target is torch.ops.aten.linear.default]
+    fits = all(n.args[0].meta["val"].dtype is torch.float32 for n in layers)
+    if not (layers and fits and onednn.available):
         return None
-    for node in found:
-        node.target = onednn.linear_of_one
+    for layer in layers:
+        layer.target = onednn.linear_of_one
     return fx.GraphModule(module, graph)
 
 

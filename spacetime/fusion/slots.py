@@ -12,14 +12,15 @@ from torch import Tensor, fx, nn
 
 from spacetime.errors import CannotFuse
 from spacetime.fusion.choice.qualify import close, qualify
-from spacetime.fusion.entries import Plain, extract
 from spacetime.fusion.graph.export import Exported, export
 from spacetime.fusion.graph.fold import simplify
+from spacetime.fusion.graph.nodes import copied
 from spacetime.fusion.lower import Lowered, lower
 from spacetime.fusion.probes import ranges, rows_of
 from spacetime.fusion.proof import doubt
 from spacetime.fusion.rules.generic import generic
 from spacetime.fusion.rules.table import rule_of
+from spacetime.fusion.stacked_weights import Plain, extract
 from spacetime.fusion.stacks import Stacks, empty
 from spacetime.kernels.slots import run_of
 
@@ -55,7 +56,7 @@ def slot_graph(
         exported = export(template, example_inputs, example_kwargs)
     for state in weights:
         exported.check(state)
-    copy = fx.GraphModule(exported.module, _copied(exported.module.graph))
+    copy = fx.GraphModule(exported.module, copied(exported.module.graph))
     module = simplify(copy, frozenset(exported.weights), fold=fold)
     plain = extract(exported, module)
     lowered = lower(exported, plain, rule_of, generic)
@@ -65,19 +66,11 @@ def slot_graph(
     return SlotGraph(exported, plain, lowered)
 
 
-def _copied(graph: fx.Graph) -> fx.Graph:
-    copy = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
-    output = copy.graph_copy(graph, made)
-    copy.output(output)
-    return copy
-
-
 def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[str, Tensor]) -> None:
     """Fused equals one by one, on made-up tenants and samples; drops bad implementations."""
     generator = torch.Generator().manual_seed(0)
     states = [_varied(exported, state, generator) for _ in range(CHECK_SLOTS)]
-    stacks = empty(plain.entries).with_tenants(states)
+    stacks = empty(plain.weights).with_tenants(states)
     inputs = _inputs(exported, plain, [v[0] for v in stacks.values])
     rows = torch.tensor([2, 0, 1])
     try:
@@ -86,14 +79,14 @@ def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[st
         node = next(n for n, names in lowered.operations.items() if error.node in names)
         raise CannotFuse(node, error.reason) from error
     with torch.no_grad():
-        got = lowered.module(rows, run_of(rows), *stacks.values, *inputs)
+        fused = lowered.module(rows, run_of(rows), *stacks.values, *inputs)
         for slot, row in enumerate(rows.tolist()):
-            one = [t[slot : slot + 1] for t in inputs]
-            expected = plain.module(*(v[row] for v in stacks.values), *one)
-            for name, a, b in zip(_output_names(plain), got, expected, strict=True):
-                if not close(a[slot : slot + 1], b):
+            sample = [x[slot : slot + 1] for x in inputs]
+            alone = plain.module(*(stack[row] for stack in stacks.values), *sample)
+            for name, batch, expected in zip(_output_names(plain), fused, alone, strict=True):
+                if not close(batch[slot : slot + 1], expected):
                     raise CannotFuse(name, "a sample's result depends on the others in its batch")
-    _check_apart(plain, lowered, stacks, inputs, got)
+    _check_apart(plain, lowered, stacks, inputs, fused)
 
 
 def _check_apart(
@@ -110,9 +103,9 @@ def _check_apart(
             value[0] = float("nan")
     rows = torch.tensor([2, 0, 1])  # row 0 is slot 1's
     with torch.no_grad():
-        got = lowered.module(rows, run_of(rows), *spoilt, *inputs)
-    for name, a, b in zip(_output_names(plain), got, expected, strict=True):
-        if not (close(a[:1], b[:1]) and close(a[2:], b[2:])):
+        beside_nan = lowered.module(rows, run_of(rows), *spoilt, *inputs)
+    for name, output, before in zip(_output_names(plain), beside_nan, expected, strict=True):
+        if not (close(output[:1], before[:1]) and close(output[2:], before[2:])):
             raise CannotFuse(name, "a tenant's answer depends on another's weights")
 
 
@@ -127,19 +120,19 @@ def _varied(
 ) -> dict[str, Tensor]:
     """A state dict near the given one, in which no two weights and no two tenants are equal."""
 
-    def vary(t: Tensor) -> Tensor:
-        noise = torch.rand(t.shape, generator=generator).to(t.dtype)
-        return torch.nan_to_num(t.detach()) * (1 + noise / 5) + noise / 100
+    def vary(weight: Tensor) -> Tensor:
+        noise = torch.rand(weight.shape, generator=generator).to(weight.dtype)
+        return torch.nan_to_num(weight.detach()) * (1 + noise / 5) + noise / 100
 
     return {key: vary(state[key]) for key in exported.shapes}
 
 
 def _inputs(exported: Exported, plain: Plain, weights: Sequence[Tensor]) -> list[Tensor]:
     """Samples that differ from each other; the example's own where the model takes no others."""
-    known = ranges(exported.example, exported)
-    for within in (known, known.narrowed()):
-        made = rows_of(exported.example, within, CHECK_SLOTS, seed=0)
+    shown = ranges(exported.example, exported)
+    for within in (shown, shown.narrowed()):
+        samples = rows_of(exported.example, within, CHECK_SLOTS, seed=0)
         with torch.no_grad(), suppress(Exception):  # whatever a model raises on such values
-            plain.module.forward(*weights, *made)
-            return made
+            plain.module.forward(*weights, *samples)
+            return samples
     return exported.samples(CHECK_SLOTS)

@@ -15,20 +15,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from spacetime.fusion.entries import Entry
 from spacetime.fusion.numbers import is_number
+from spacetime.fusion.stacked_weights import StackedWeight
 
 SPARE_PART = 20  # one spare row for this many tenants: appends rarely copy, memory stays flat
 
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Rows of every entry: `values` are [T, *entry.shape] views of `storage`.
+    """Rows of every weight: `values` are [T, *weight.shape] views of `storage`.
 
-    `storage` may have spare rows, and has each entry's own order in memory.
+    `storage` may have spare rows, and has each weight's own order in memory.
     """
 
-    entries: tuple[Entry, ...]
+    weights: tuple[StackedWeight, ...]
     storage: tuple[Tensor, ...]
     values: list[Tensor]  # a list, because TorchScript takes List[Tensor]; never written to
     table: Tensor  # int64 [numbers ever given]
@@ -53,11 +53,11 @@ class Stacks:
 
     def views(self, number: int) -> list[Tensor]:
         """views(number): one tenant's weights, without a copy. IndexError when it is not here."""
-        found = self._views.get(number)
-        if found is None:
+        views = self._views.get(number)
+        if views is None:
             row = self.row(number)
-            found = self._views[number] = [v[row] for v in self.values]
-        return found
+            views = self._views[number] = [stack[row] for stack in self.values]
+        return views
 
     def with_tenants(self, states: Sequence[Mapping[str, Tensor]]) -> Stacks:
         """with_tenants(states): a snapshot with more tenants; their numbers follow the last."""
@@ -68,10 +68,10 @@ class Stacks:
             room = count + count // SPARE_PART if self.used_rows else count
             storage = tuple(_grown(s, self.used_rows, room) for s in storage)
         for offset, state in enumerate(states):
-            for entry, stack in zip(self.entries, storage, strict=True):
-                _in_order(entry, stack)[self.used_rows + offset].copy_(entry.compute(state))
+            for weight, stack in zip(self.weights, storage, strict=True):
+                _in_order(weight, stack)[self.used_rows + offset].copy_(weight.compute(state))
         table = torch.cat([self.table, torch.arange(self.used_rows, count)])
-        return _snapshot(self.entries, storage, table, count)
+        return _snapshot(self.weights, storage, table, count)
 
     def with_state(self, number: int, state: Mapping[str, Tensor]) -> Stacks:
         """with_state(number, state): a snapshot in which that tenant has these weights.
@@ -80,9 +80,9 @@ class Stacks:
         """
         row = self.row(number)
         storage = tuple(s.clone() for s in self.storage)
-        for entry, stack in zip(self.entries, storage, strict=True):
-            _in_order(entry, stack)[row].copy_(entry.compute(state))
-        return _snapshot(self.entries, storage, self.table, self.used_rows)
+        for weight, stack in zip(self.weights, storage, strict=True):
+            _in_order(weight, stack)[row].copy_(weight.compute(state))
+        return _snapshot(self.weights, storage, self.table, self.used_rows)
 
     def without(self, number: int) -> Stacks:
         """without(number): a snapshot in which that tenant's memory is given back."""
@@ -92,26 +92,26 @@ class Stacks:
         table = self.table.clone()
         table[table > gone] -= 1
         table[number] = -1
-        return _snapshot(self.entries, storage, table, len(keep))
+        return _snapshot(self.weights, storage, table, len(keep))
 
 
-def empty(entries: tuple[Entry, ...]) -> Stacks:
-    """empty(entries): a snapshot without tenants."""
-    storage = tuple(torch.empty((0, *_stored(e)), dtype=e.dtype) for e in entries)
-    return _snapshot(entries, storage, torch.empty(0, dtype=torch.int64), 0)
+def empty(weights: tuple[StackedWeight, ...]) -> Stacks:
+    """empty(weights): a snapshot without tenants."""
+    storage = tuple(torch.empty((0, *_stored(weight)), dtype=weight.dtype) for weight in weights)
+    return _snapshot(weights, storage, torch.empty(0, dtype=torch.int64), 0)
 
 
-def _stored(entry: Entry) -> tuple[int, ...]:
+def _stored(weight: StackedWeight) -> tuple[int, ...]:
     """The shape of one row as it lies in memory."""
-    if not entry.channels_last:
-        return entry.shape
-    outputs, inputs, *space = entry.shape
+    if not weight.channels_last:
+        return weight.shape
+    outputs, inputs, *space = weight.shape
     return (outputs, *space, inputs)
 
 
-def _in_order(entry: Entry, stack: Tensor) -> Tensor:
-    """A stack with its dimensions in the entry's order."""
-    return stack.movedim(-1, 2) if entry.channels_last else stack
+def _in_order(weight: StackedWeight, stack: Tensor) -> Tensor:
+    """A stack with its dimensions in the weight's order."""
+    return stack.movedim(-1, 2) if weight.channels_last else stack
 
 
 def _grown(stack: Tensor, used: int, room: int) -> Tensor:
@@ -121,8 +121,8 @@ def _grown(stack: Tensor, used: int, room: int) -> Tensor:
 
 
 def _snapshot(
-    entries: tuple[Entry, ...], storage: tuple[Tensor, ...], table: Tensor, used: int
+    weights: tuple[StackedWeight, ...], storage: tuple[Tensor, ...], table: Tensor, used: int
 ) -> Stacks:
-    pairs = zip(entries, storage, strict=True)
-    values = [_in_order(entry, stack)[:used] for entry, stack in pairs]
-    return Stacks(entries, storage, values, table, used)
+    pairs = zip(weights, storage, strict=True)
+    values = [_in_order(weight, stack)[:used] for weight, stack in pairs]
+    return Stacks(weights, storage, values, table, used)

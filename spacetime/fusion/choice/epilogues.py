@@ -76,8 +76,8 @@ def with_epilogues(module: fx.GraphModule) -> fx.GraphModule:
 def _operation(module: fx.GraphModule, node: fx.Node) -> SlotOperation | None:
     if node.op != "call_module":
         return None
-    found = module.get_submodule(str(node.target))
-    return found if isinstance(found, SlotOperation) else None
+    part = module.get_submodule(str(node.target))
+    return part if isinstance(part, SlotOperation) else None
 
 
 def _addition(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
@@ -128,6 +128,6 @@ def _join(
     module.add_submodule(target, joined)
     extra = () if residual is None else (residual,)
     with module.graph.inserting_before(last):
-        made = module.graph.call_module(target, (*node.args, *extra))
-    made.meta.update(last.meta)
-    last.replace_all_uses_with(made)
+        call = module.graph.call_module(target, (*node.args, *extra))
+    call.meta.update(last.meta)
+    last.replace_all_uses_with(call)

@@ -49,12 +49,12 @@ def qualify(module: fx.GraphModule, operands: Sequence[Tensor]) -> dict[str, str
         # The last is the plainest: it sets what the others have to return.
         for implementation in reversed(list(operation.implementations)):
             try:
-                got = operation.implementations[implementation](*args)
+                result = operation.implementations[implementation](*args)
             except Exception as error:  # any failure of a kernel means "not this one"
                 reason = _first_line(error)
             else:
-                if expected is None or close(got, expected):
-                    expected = got if expected is None else expected
+                if expected is None or close(result, expected):
+                    expected = result if expected is None else expected
                     continue
                 reason = "its result differs"
             del operation.implementations[implementation]
@@ -119,12 +119,12 @@ def _fastest(operation: SlotOperation, args: Sequence[Any]) -> str:
     return min(best, key=lambda name: best[name])
 
 
-def close(got: Tensor, expected: Tensor) -> bool:
-    """close(got, expected): equal up to TOLERANCE of the largest value."""
-    if got.shape != expected.shape or got.dtype != expected.dtype:
+def close(result: Tensor, expected: Tensor) -> bool:
+    """close(result, expected): equal up to TOLERANCE of the largest value."""
+    if result.shape != expected.shape or result.dtype != expected.dtype:
         return False
-    if not got.is_floating_point():
-        return torch.equal(got, expected)
+    if not result.is_floating_point():
+        return torch.equal(result, expected)
     scale = float(torch.nan_to_num(expected.abs()).max()) if expected.numel() else 0.0
-    tolerance = max(TOLERANCE, 16 * torch.finfo(got.dtype).eps)
-    return torch.allclose(got, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+    tolerance = max(TOLERANCE, 16 * torch.finfo(result.dtype).eps)
+    return torch.allclose(result, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

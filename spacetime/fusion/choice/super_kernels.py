@@ -39,16 +39,16 @@ def super_kernels(
 ) -> dict[str, Implementation]:
     """super_kernels(...): those worth timing on these operands, of what is installed."""
     geometry = _geometry(operation)
-    found = by_pointer(operation, geometry)
+    kernels = by_pointer(operation, geometry)
     if not triton.available or geometry is None:
-        return found
+        return kernels
     for precision in _precisions(args[2], convolution=bool(geometry)):
         for config in _configs(args, geometry, precision, sms, capability):
             name = f"triton {precision}" + (f" {config.name}" if config is not None else "")
-            found[name] = _kernel(operation, geometry, precision, config, sms)
+            kernels[name] = _kernel(operation, geometry, precision, config, sms)
     for box in _boxes(args, geometry, capability):
-        found[f"triton {_BOXES} {box.name}"] = _kernel(operation, geometry, _BOXES, box, sms)
-    return found
+        kernels[f"triton {_BOXES} {box.name}"] = _kernel(operation, geometry, _BOXES, box, sms)
+    return kernels
 
 
 def super_kernel(operation: SlotOperation, name: str, *, sms: int) -> Implementation | None:
@@ -76,10 +76,10 @@ def _geometry(operation: SlotOperation) -> dict[str, Any] | None:
         grouped = grouped.inner
     if not isinstance(grouped, partial) or not operation.key.startswith("convolution"):
         return None
-    known = grouped.keywords
-    if known["transposed"] or len(known["stride"]) != 2:
+    options = grouped.keywords
+    if options["transposed"] or len(options["stride"]) != 2:
         return None
-    return {name: known[name] for name in _GEOMETRY}
+    return {name: options[name] for name in _GEOMETRY}
 
 
 def _precisions(x: Tensor, *, convolution: bool) -> tuple[str, ...]:

@@ -61,10 +61,10 @@ class Tuner:
     def _fastest(
         self, name: str, operation: SlotOperation, args: Sequence[Any]
     ) -> tuple[str, Implementation]:
-        found = ways(operation, args, sms=self.sms, capability=self.capability)
+        kernels = ways(operation, args, sms=self.sms, capability=self.capability)
         took: dict[str, float] = {}
         failed = ""
-        for choice, kernel in found.items():
+        for choice, kernel in kernels.items():
             try:
                 took[choice] = self.seconds(partial(kernel, *args))
             except Exception as error:  # noqa: PERF203 - any failure means "not this one"
@@ -72,7 +72,7 @@ class Tuner:
         if not took:
             raise CannotFuse(name, f"{operation.key}: nothing runs here; {failed}")
         best = min(took, key=lambda choice: took[choice])
-        return best, found[best]
+        return best, kernels[best]
 
     def _key(self, operation: SlotOperation, args: Sequence[Any]) -> str:
         shapes = [

@@ -48,10 +48,10 @@ def shell(model: nn.Module) -> nn.Module:
     return _shell(model, {})
 
 
-def _shell(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module not in made:
+def _shell(module: nn.Module, shells: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module not in shells:
         # Not the class's own __new__: a graph module's makes a class without its forward.
-        made[module] = twin = object.__new__(type(module))
+        shells[module] = twin = object.__new__(type(module))
         kept = {k: copy.copy(v) if type(v) in _GROWS else v for k, v in vars(module).items()}
         twin.__dict__ = kept | {
             "_parameters": dict(module._parameters),
@@ -59,6 +59,6 @@ def _shell(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
         }
         children = module._modules.items()
         twin.__dict__["_modules"] = {
-            name: None if child is None else _shell(child, made) for name, child in children
+            name: None if child is None else _shell(child, shells) for name, child in children
         }
-    return made[module]
+    return shells[module]

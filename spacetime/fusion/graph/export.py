@@ -60,11 +60,11 @@ class Exported:
         if spec != self.in_spec:
             raise TypeError(f"inputs: expected the structure {self.in_spec}, got {spec}")
         tensors = []
-        for position, (leaf, known) in enumerate(zip(leaves, self.leaves, strict=True)):
-            if isinstance(known, Ref):
-                tensors.append(_like(leaf, self.example[known.position], position))
-            elif leaf is not known and leaf != known:
-                raise ValueError(f"inputs: leaf {position} was exported as {known!r}, got {leaf!r}")
+        for position, (leaf, was) in enumerate(zip(leaves, self.leaves, strict=True)):
+            if isinstance(was, Ref):
+                tensors.append(_like(leaf, self.example[was.position], position))
+            elif leaf is not was and leaf != was:
+                raise ValueError(f"inputs: leaf {position} was exported as {was!r}, got {leaf!r}")
         return tensors
 
     def check(self, state: Mapping[str, Tensor]) -> None:
@@ -72,14 +72,14 @@ class Exported:
         for key, (shape, dtype) in self.shapes.items():
             if key not in state:
                 raise ValueError(f"weights: '{key}' is missing")
-            got = state[key]
-            if tuple(got.shape) != shape or got.dtype != dtype:
-                raise ValueError(
-                    f"weights: '{key}' is {tuple(got.shape)} {got.dtype}, expected {shape} {dtype}"
-                )
+            weight = state[key]
+            if tuple(weight.shape) != shape or weight.dtype != dtype:
+                given = f"{tuple(weight.shape)} {weight.dtype}"
+                raise ValueError(f"weights: '{key}' is {given}, expected {shape} {dtype}")
             for other in self.aliases.get(key, ()):
-                tied = state[other].data_ptr() == got.data_ptr()  # also where it is not a number
-                if not (tied or torch.equal(state[other], got)):
+                # The same memory is the same weight, also where it holds a NaN, unequal to itself.
+                tied = state[other].data_ptr() == weight.data_ptr()
+                if not (tied or torch.equal(state[other], weight)):
                     raise ValueError(f"weights: '{other}' and '{key}' are tied but differ")
         for attribute, key in self.shared_keys.items():
             if key not in state or not torch.equal(state[key], self.shared[attribute]):
@@ -168,11 +168,11 @@ def _check_errors(exported: Exported, model: nn.Module, args: Any, kwargs: Any) 
     state = model.state_dict()
     weights = [state[key].detach() for key in exported.weights.values()]
     with torch.no_grad():
-        if not (made := raising(lambda: model(*args, **kwargs))):
+        if not (checks := raising(lambda: model(*args, **kwargs))):
             return
         inputs = exported.flatten(args, kwargs)
         kept = raising(lambda: exported.module.forward(*weights, *inputs))
-    if kept < made:
+    if kept < checks:
         raise CannotExport(
             "the model looks something up and does not use it: a graph would not raise its error"
         )

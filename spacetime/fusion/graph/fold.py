@@ -1,7 +1,7 @@
 """Rewrites of an exported graph that leave its values alone and make it cheaper to fuse.
 
 Batch-norm becomes part of the convolution or linear layer before it, or a scale and a shift; the
-arithmetic on weights is left in the graph, where `entries` computes it once per tenant.
+arithmetic on weights is left in the graph, where `stacked_weights` computes it once per tenant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from spacetime.fusion.graph.nodes import Kind, bind, emit, kinds
+from spacetime.fusion.graph.nodes import NodeKind, bind, emit, kinds
 
 aten = torch.ops.aten
 
@@ -81,13 +81,13 @@ def _products_to_linear(graph: fx.Graph, weights: frozenset[str]) -> None:
             bias, x, weight = node.args
             if not (isinstance(bias, fx.Node) and bias.meta["val"].dim() == 1):
                 continue
-            if kind[bias] is not Kind.WEIGHT:
+            if kind[bias] is not NodeKind.WEIGHT:
                 continue
         elif node.target in {aten.mm.default, aten.matmul.default}:
             bias, (x, weight) = None, node.args
         else:
             continue
-        if kind[weight] is not Kind.WEIGHT or kind[x] is not Kind.SLOT:
+        if kind[weight] is not NodeKind.WEIGHT or kind[x] is not NodeKind.SLOT:
             continue
         if weight.meta["val"].dim() == 2 and x.meta["val"].dim() >= 2:
             _replace(graph, node, x, weight, bias)
@@ -120,7 +120,7 @@ def _rewrite_batch_norm(
     kind = kinds(graph, weights)
     a = bind(node)
     stats = [a["weight"], a["bias"], a["running_mean"], a["running_var"]]
-    if any(isinstance(s, fx.Node) and kind[s] is Kind.SLOT for s in stats):
+    if any(isinstance(s, fx.Node) and kind[s] is NodeKind.SLOT for s in stats):
         return
     results = [u for u in node.users if u.target is operator.getitem]
     if any(u.args[1] != 0 for u in results) or len(results) != len(node.users):
@@ -143,7 +143,7 @@ def _rewrite_batch_norm(
     graph.erase_node(node)
 
 
-def _folds(source: fx.Node, kind: dict[fx.Node, Kind]) -> bool:
+def _folds(source: fx.Node, kind: dict[fx.Node, NodeKind]) -> bool:
     """Whether a batch-norm can move into the layer that makes its input."""
     if len(source.users) != 1 or source.target not in (
         CONVOLUTIONS | TRANSPOSED | {aten.linear.default}
@@ -151,7 +151,7 @@ def _folds(source: fx.Node, kind: dict[fx.Node, Kind]) -> bool:
         return False
     a = bind(source)
     owned = [v for v in (a["weight"], a["bias"]) if v is not None]
-    if any(kind[v] is not Kind.WEIGHT for v in owned):
+    if any(kind[v] is not NodeKind.WEIGHT for v in owned):
         return False
     if source.target in TRANSPOSED:
         return bool(a["groups"] == 1)

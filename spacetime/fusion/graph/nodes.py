@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 
-class Kind(Enum):
+class NodeKind(Enum):
     """Whose value it is: a tenant's own, the slots', or the same for all."""
 
     WEIGHT = "weight"
@@ -18,24 +18,24 @@ class Kind(Enum):
     SHARED = "shared"
 
 
-def kinds(graph: fx.Graph, weights: Collection[str]) -> dict[fx.Node, Kind]:
+def kinds(graph: fx.Graph, weights: Collection[str]) -> dict[fx.Node, NodeKind]:
     """kinds(graph, weights): every node's kind; weights are the names of weight placeholders.
 
     A value computed from weights alone is a weight; one that touches an input, or only the number
     of slots, is a slot value.
     """
-    kind: dict[fx.Node, Kind] = {}
+    kind: dict[fx.Node, NodeKind] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
-            kind[node] = Kind.WEIGHT if node.name in weights else Kind.SLOT
+            kind[node] = NodeKind.WEIGHT if node.name in weights else NodeKind.SLOT
             continue
         sources = {kind[n] for n in node.all_input_nodes}
-        if Kind.SLOT in sources:
-            kind[node] = Kind.SLOT
-        elif Kind.WEIGHT in sources:
-            kind[node] = Kind.WEIGHT
+        if NodeKind.SLOT in sources:
+            kind[node] = NodeKind.SLOT
+        elif NodeKind.WEIGHT in sources:
+            kind[node] = NodeKind.WEIGHT
         else:
-            kind[node] = Kind.SHARED
+            kind[node] = NodeKind.SHARED
     return kind
 
 
@@ -59,6 +59,13 @@ def emit(graph: fx.Graph, target: Callable[..., Any], *args: Any) -> fx.Node:
     values = fx.map_arg(args, lambda n: n.meta["val"])
     node.meta["val"] = target(*values)
     return node
+
+
+def copied(graph: fx.Graph) -> fx.Graph:
+    """A copy of a graph."""
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
 
 
 def operation_name(node: fx.Node) -> str:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.errors import CannotFuse
-from spacetime.fusion.graph.nodes import bind
+from spacetime.fusion.graph.nodes import bind, copied
 from spacetime.fusion.indexes.table import (
     DIVISIONS,
     INDEX_ERRORS,
     SOLVERS,
-    Bound,
+    IndexBound,
     base_name,
     bounds,
 )
@@ -72,8 +72,7 @@ def guarded(module: fx.GraphModule, inputs: Collection[str]) -> fx.GraphModule:
     Raises CannotFuse where an index picks among the samples of the batch: one that is out of its
     own sample would read another caller's.
     """
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
+    graph = copied(module.graph)
     given: set[fx.Node] = set()
     for node in list(graph.nodes):
         if (node.op == "placeholder" and node.name in inputs) or _depends(node, given):
@@ -84,7 +83,7 @@ def guarded(module: fx.GraphModule, inputs: Collection[str]) -> fx.GraphModule:
     return fx.GraphModule(module, graph)
 
 
-def indexes(node: fx.Node) -> list[Bound]:
+def indexes(node: fx.Node) -> list[IndexBound]:
     """indexes(node): the bounds of each index of a node; none for what does not index."""
     if node.op != "call_function" or not base_name(node.target):
         return []
@@ -122,13 +121,13 @@ def _depends(node: fx.Node, given: set[fx.Node]) -> bool:
     return not numbers and any(n in given for n in node.all_input_nodes)
 
 
-def operand_of(node: fx.Node, bound: Bound) -> Any:
+def operand_of(node: fx.Node, bound: IndexBound) -> Any:
     """operand_of(node, bound): the index that a bound is about."""
     operand = bind(node)[bound.argument]
     return operand if bound.place is None else operand[bound.place]
 
 
-def _insert(graph: fx.Graph, node: fx.Node, bound: Bound) -> fx.Node:
+def _insert(graph: fx.Graph, node: fx.Node, bound: IndexBound) -> fx.Node:
     """Put a guard before one index of a node."""
     operation = base_name(node.target)
     if not bound.known:

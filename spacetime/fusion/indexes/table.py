@@ -50,7 +50,7 @@ Valued = Callable[[Any], Any]  # what stands in a call to its value
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class IndexBound:
     """One index of a call: `argument` of its schema, `place` in that if it is a list.
 
     high: a size; no int where it holds the batch. also: a value that is ignored, None for none.
@@ -76,18 +76,18 @@ def base_name(target: Any) -> str:
     return str(target._schema.name).removeprefix("aten::").rstrip("_")
 
 
-def bounds(target: Any, args: Mapping[str, Any], valued: Valued = lambda x: x) -> list[Bound]:
+def bounds(target: Any, args: Mapping[str, Any], valued: Valued = lambda x: x) -> list[IndexBound]:
     """bounds(target, args): of every index of a call, whose arguments are given by name."""
     name = base_name(target)
     if name in BY_LIST:
         return _by_list(args, valued)
-    found = _single(name, args, valued)
-    if found is None or not _is_index(valued(args[found.argument])):
+    bound = _single(name, args, valued)
+    if bound is None or not _is_index(valued(args[bound.argument])):
         return []
-    return [found]
+    return [bound]
 
 
-def _single(name: str, args: Mapping[str, Any], valued: Valued) -> Bound | None:
+def _single(name: str, args: Mapping[str, Any], valued: Valued) -> IndexBound | None:
     if name in TABLES:
         return _bound("indices", valued(args["weight"]).shape[0])
     if name in WRAPS and "dim" in args:
@@ -100,7 +100,7 @@ def _single(name: str, args: Mapping[str, Any], valued: Valued) -> Bound | None:
     return _counted(name, args, valued)
 
 
-def _counted(name: str, args: Mapping[str, Any], valued: Valued) -> Bound | None:
+def _counted(name: str, args: Mapping[str, Any], valued: Valued) -> IndexBound | None:
     """Of operations whose index counts something else than rows: classes, places of a plane."""
     if name == "one_hot" and args["num_classes"] > 0:
         error = f"Class values must be non-negative and smaller than {args['num_classes']}."
@@ -114,15 +114,15 @@ def _counted(name: str, args: Mapping[str, Any], valued: Valued) -> Bound | None
     return None
 
 
-def _by_list(args: Mapping[str, Any], valued: Valued) -> list[Bound]:
+def _by_list(args: Mapping[str, Any], valued: Valued) -> list[IndexBound]:
     shape, dim = valued(args["self"]).shape, 0
-    found = []
+    listed = []
     for place, index in enumerate(args["indices"]):
         value = None if index is None else valued(index)
         if _is_index(value):
-            found.append(_bound("indices", shape[dim], wraps=True, dim=dim, place=place))
+            listed.append(_bound("indices", shape[dim], wraps=True, dim=dim, place=place))
         dim += value.dim() if isinstance(value, Tensor) and not _is_index(value) else 1  # a mask
-    return found
+    return listed
 
 
 def _bound(
@@ -133,11 +133,11 @@ def _bound(
     dim: int | None = None,
     place: int | None = None,
     also: int | None = None,
-) -> Bound:
+) -> IndexBound:
     error = "index out of range in self"
     if dim is not None:
         error = f"index is out of bounds for dimension {dim} with size {high}"
-    return Bound(argument, place, -high if wraps else 0, high, also, error)
+    return IndexBound(argument, place, -high if wraps else 0, high, also, error)
 
 
 def _is_index(value: Any) -> bool:

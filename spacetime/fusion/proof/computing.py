@@ -8,7 +8,16 @@ from typing import Any
 from torch import fx
 
 from spacetime.fusion.graph.layout import Layout
-from spacetime.fusion.proof.values import Call, Mixed, Rule, Value, aligned, away, tensors, without
+from spacetime.fusion.proof.values import (
+    Call,
+    Mixed,
+    ProofRule,
+    Value,
+    aligned,
+    away,
+    tensors,
+    without,
+)
 
 
 def reduced(call: Call) -> Value:
@@ -51,7 +60,7 @@ def rectified(call: Call) -> Value:
     return call.of(call["self"])
 
 
-def _last(count: int) -> Rule:
+def _last(count: int) -> ProofRule:
     """A function of the last dimensions, of each entry of the others apart."""
 
     def rule(call: Call) -> Value:
@@ -111,11 +120,11 @@ def _by_statistics(call: Call) -> bool:
 
 def _first_of(call: Call, layout: Layout | None) -> Any:
     """The layout of the first result; what comes with it is empty, or the same for all."""
-    made = call.node.meta["val"]
-    if not isinstance(made, (list, tuple)):
+    results = call.node.meta["val"]
+    if not isinstance(results, (list, tuple)):
         return layout
     side = replace(layout, dim=0) if layout is not None and layout.dim == 1 else None
-    return (layout, *[side] * (len(made) - 1))
+    return (layout, *[side] * (len(results) - 1))
 
 
 def instance_normalised(call: Call) -> Any:
@@ -151,9 +160,9 @@ def _constant(call: Call, *names: str) -> None:
         raise Mixed("its weights are made of the samples")
 
 
-def product(call: Call, one: fx.Node, other: fx.Node) -> Layout | None:
+def product(call: Call, first: fx.Node, second: fx.Node) -> Layout | None:
     """Where the samples are in a matrix product of two operands, broadcast as matmul does."""
-    a, b, ranks = call.of(one), call.of(other), (call.rank(one), call.rank(other))
+    a, b, ranks = call.of(first), call.of(second), (call.rank(first), call.rank(second))
     if a is None and b is None:
         return None
     if min(ranks) == 1:
@@ -183,9 +192,9 @@ def _crossed() -> Layout | None:
     raise Mixed("it combines each sample with others")
 
 
-def _product_of(one: str, other: str, added: str | None = None) -> Rule:
+def _product_of(first: str, second: str, added: str | None = None) -> ProofRule:
     def rule(call: Call) -> Value:
-        layout = product(call, call[one], call[other])
+        layout = product(call, call[first], call[second])
         if added is None:
             return layout
         extra = aligned(call, [call[added]], len(call.result().shape))
@@ -272,11 +281,11 @@ def windowed(call: Call) -> Value:
 
 def distances(call: Call) -> Value:
     """Between the rows of two matrices of each sample."""
-    one, other = call["x1"], call["x2"]
-    a, b, ranks = call.of(one), call.of(other), (call.rank(one), call.rank(other))
+    first, second = call["x1"], call["x2"]
+    a, b, ranks = call.of(first), call.of(second), (call.rank(first), call.rank(second))
     if a is not None and b is None and a.dim == ranks[0] - 2 and ranks[0] == ranks[1]:
         return a
-    layout = aligned(call, [one, other], max(ranks))
+    layout = aligned(call, [first, second], max(ranks))
     away(layout, [-1, -2], max(ranks))
     return layout
 
@@ -331,7 +340,7 @@ ELEMENTWISE = (
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
                 "conv_transpose3d", "convolution")  # fmt: skip
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, ProofRule] = {
     **dict.fromkeys(REDUCTIONS, reduced),
     **dict.fromkeys(LINES, along),
     **{name: _last(count) for count, names in ON_LAST.items() for name in names},

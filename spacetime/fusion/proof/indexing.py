@@ -12,8 +12,8 @@ from spacetime.fusion.graph.layout import Layout
 from spacetime.fusion.proof.values import (
     Call,
     Mixed,
-    Numbers,
-    Rule,
+    ProofRule,
+    SampleNumbers,
     Value,
     aligned,
     away,
@@ -39,14 +39,14 @@ def embedding_bag(call: Call) -> Any:
         own = call.of(call["per_sample_weights"])
     apart = (
         isinstance(indices, Layout)
-        and isinstance(offsets, Numbers)
+        and isinstance(offsets, SampleNumbers)
         and indices == Layout(0, 1, offsets.step)
         and own in {None, indices}
     )
     if not apart:
         raise Mixed("its bags are not the samples")
     grows = [batch_dims(tensor, call.symbol) for tensor in call.node.meta["val"]]
-    return tuple(Layout(0, 1, found[0][1]) if found else None for found in grows)
+    return tuple(Layout(0, 1, dims[0][1]) if dims else None for dims in grows)
 
 
 def index(call: Call) -> Value:
@@ -70,7 +70,7 @@ def _indexed(call: Call, source: fx.Node, indices: list[fx.Node | None]) -> Layo
         return data and replace(data, dim=data.dim + front)
     if layout.dim in places:
         held = call.raw(indices[layout.dim])
-        if not isinstance(held, Numbers) or held.step != 1 or layout != Layout(layout.dim):
+        if not isinstance(held, SampleNumbers) or held.step != 1 or layout != Layout(layout.dim):
             raise Mixed("it looks samples up by values")
         if data is not None and data != Layout(numbers or 0):
             raise Mixed("it looks one sample up by values of another")
@@ -89,7 +89,7 @@ def _by_kind(call: Call, given: list[fx.Node], rank: int) -> tuple[int | None, L
     data: set[Layout] = set()
     for node in given:
         value, shift = call.raw(node), rank - call.rank(node)
-        if isinstance(value, Numbers):
+        if isinstance(value, SampleNumbers):
             numbers.add(value.dim + shift)
         elif isinstance(value, Layout):
             data.add(replace(value, dim=value.dim + shift))
@@ -181,7 +181,7 @@ def isin(call: Call) -> Value:
     return call.of(call["elements"])
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, ProofRule] = {
     "embedding": embedding,
     "_embedding_bag": embedding_bag,
     "_embedding_bag_forward_only": embedding_bag,

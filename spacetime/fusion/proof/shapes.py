@@ -11,11 +11,11 @@ from torch import fx
 
 from spacetime.fusion.graph.layout import Layout
 from spacetime.fusion.proof.values import (
+    BatchSize,
     Call,
     Mixed,
-    Numbers,
-    Rule,
-    Size,
+    ProofRule,
+    SampleNumbers,
     Value,
     aligned,
     away,
@@ -40,8 +40,8 @@ def reshaped(call: Call) -> Value:
     old, grows = call.raw(source), batch_dims(call.result(), call.symbol)
     if old is None:
         return None
-    assert isinstance(old, (Layout, Numbers))
-    layout = Layout(old.dim) if isinstance(old, Numbers) else old
+    assert isinstance(old, (Layout, SampleNumbers))
+    layout = Layout(old.dim) if isinstance(old, SampleNumbers) else old
     if len(grows) != 1:
         raise Mixed("it takes the batch apart")
     (dim, copies), shape = grows[0], call.shape(source)
@@ -51,26 +51,26 @@ def reshaped(call: Call) -> Value:
     inner, right = divmod(after * layout.inner, prod(new[dim + 1 :]))
     if left or right or outer * inner != copies:
         raise Mixed("it changes the order of the samples")
-    if isinstance(old, Numbers):
-        return Numbers(dim, old.step)
+    if isinstance(old, SampleNumbers):
+        return SampleNumbers(dim, old.step)
     return Layout(dim, outer, inner)
 
 
-def _permuted(order: Callable[[Call, int], Sequence[int]]) -> Rule:
+def _permuted(order: Callable[[Call, int], Sequence[int]]) -> ProofRule:
     def rule(call: Call) -> Value:
         source = call["self"]
         value, rank = call.raw(source), call.rank(source)
         if value is None:
             return None
-        assert isinstance(value, (Layout, Numbers))
+        assert isinstance(value, (Layout, SampleNumbers))
         return replace(value, dim=[normal(d, rank) for d in order(call, rank)].index(value.dim))
 
     return rule
 
 
-def _swapped(rank: int, one: int, other: int) -> list[int]:
+def _swapped(rank: int, first: int, second: int) -> list[int]:
     order = list(range(rank))
-    a, b = normal(one, rank), normal(other, rank)
+    a, b = normal(first, rank), normal(second, rank)
     order[a], order[b] = order[b], order[a]
     return order
 
@@ -81,7 +81,7 @@ def expand(call: Call) -> Value:
     value = call.raw(source)
     if value is None:
         return _uniform(call)
-    assert isinstance(value, (Layout, Numbers))
+    assert isinstance(value, (Layout, SampleNumbers))
     return replace(value, dim=value.dim + rank - call.rank(source))
 
 
@@ -90,7 +90,7 @@ def repeat(call: Call) -> Value:
     source, repeats = call["self"], call["repeats"]
     layout = call.of(source)
     if layout is None:
-        grows = _one(call)
+        grows = _growing_dim(call)
         missing = len(repeats) - call.rank(source)
         own = 1 if grows[0] < missing else call.shape(source)[grows[0] - missing]
         return Layout(grows[0], grows[1] // own, own) if grows[1] == own else _refuse()
@@ -152,10 +152,10 @@ def cut_evenly(call: Call) -> Value:
     """A slice; along the batch only the whole of it."""
     value, rank = call.raw(call["self"]), call.rank(call["self"])
     if value is None:
-        if any(isinstance(call.raw(call[name]), Size) for name in ("start", "end")):
+        if any(isinstance(call.raw(call[name]), BatchSize) for name in ("start", "end")):
             raise Mixed("what it cuts out depends on the size of the batch")
         return None
-    assert isinstance(value, (Layout, Numbers))
+    assert isinstance(value, (Layout, SampleNumbers))
     start, end, step = call["start"], call["end"], call["step"]
     if normal(call["dim"], rank) != value.dim:
         if any(isinstance(n, fx.Node) for n in (start, end, step)):
@@ -167,7 +167,7 @@ def cut_evenly(call: Call) -> Value:
     return value
 
 
-def _at_the_end(call: Call, end: Any, value: Layout | Numbers) -> bool:
+def _at_the_end(call: Call, end: Any, value: Layout | SampleNumbers) -> bool:
     """Whether a slice of the batch ends where the batch does."""
     if isinstance(end, int):
         return end >= _END
@@ -187,31 +187,31 @@ def padded(call: Call) -> Value:
     return layout
 
 
-def made(call: Call) -> Value:
+def filled(call: Call) -> Value:
     """A tensor of a given size, the same everywhere."""
-    if isinstance(call.raw(call.args.get("fill_value")), Size):
+    if isinstance(call.raw(call.args.get("fill_value")), BatchSize):
         raise Mixed("it computes with the size of the batch")
     if call.of(call.args.get("fill_value")) is not None:
         raise Mixed("it spreads a value of one sample over all")
     return _uniform(call)
 
 
-def made_alike(call: Call) -> Value:
+def filled_alike(call: Call) -> Value:
     """A tensor of an operand's size, the same everywhere."""
     fill = call.args.get("fill_value")
     if call.raw(fill) is not None:
         raise Mixed("it computes with the size or a value of the batch")
     source = call.raw(call["self"])
-    return Layout(source.dim) if isinstance(source, Numbers) else source
+    return Layout(source.dim) if isinstance(source, SampleNumbers) else source
 
 
 def arange(call: Call) -> Value:
     """The numbers of the samples, where it counts as many as there are."""
     start, step = call.args.get("start", 0), call.args.get("step", 1)
-    dim, copies = _one(call)
+    dim, copies = _growing_dim(call)
     if start != 0 or not isinstance(step, int) or copies != 1:
         raise Mixed("it counts what is not the samples")
-    return Numbers(dim, step)
+    return SampleNumbers(dim, step)
 
 
 def copied(call: Call) -> Value:
@@ -254,11 +254,11 @@ def _uniform(call: Call) -> Value:
     grows = batch_dims(call.result(), call.symbol)
     if not grows:
         return None
-    dim, copies = _one(call)
+    dim, copies = _growing_dim(call)
     return Layout(dim, 1, copies)
 
 
-def _one(call: Call) -> tuple[int, int]:
+def _growing_dim(call: Call) -> tuple[int, int]:
     """The one dimension that grows with the batch, and its entries for each sample."""
     grows = batch_dims(call.result(), call.symbol)
     if len(grows) != 1:
@@ -281,10 +281,10 @@ TAKE_SIZES = {
     *RESHAPES, *MAKERS, "expand", "repeat", "arange", "slice", "native_group_norm",
     "affine_grid_generator", "full_like",
 }  # fmt: skip
-RULES: dict[str, Rule] = {
+RULES: dict[str, ProofRule] = {
     **dict.fromkeys(RESHAPES, reshaped),
-    **dict.fromkeys(MAKERS, made),
-    **dict.fromkeys(ALIKE, made_alike),
+    **dict.fromkeys(MAKERS, filled),
+    **dict.fromkeys(ALIKE, filled_alike),
     **dict.fromkeys(SAME, same),
     **dict.fromkeys(CUTS, cut),
     **dict.fromkeys(PADS, padded),

@@ -19,7 +19,7 @@ class Mixed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class SampleNumbers:
     """Along `dim` the numbers of the samples, 0, step, 2 * step, …: what arange makes of a batch.
 
     An index into the batch may be one; anything computed from it would depend on the others.
@@ -30,13 +30,15 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class BatchSize:
     """No tensor: the number of samples, or what was computed from it."""
 
 
 # None is a value that is the same whatever the batch holds: weights, constants, and their kin.
-Value = Layout | Numbers | Size | None
-Rule = Callable[["Call"], Any]  # to a Value, or a tuple of them for an operation with many results
+Value = Layout | SampleNumbers | BatchSize | None
+ProofRule = Callable[
+    ["Call"], Any
+]  # to a Value, or a tuple of them for an operation with many results
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,9 @@ class Call:
     def of(self, argument: Any) -> Layout | None:
         """Where the samples are in an argument; numbers of samples are refused."""
         value = self.values[argument] if isinstance(argument, fx.Node) else None
-        if isinstance(value, Numbers):
+        if isinstance(value, SampleNumbers):
             raise Mixed("it computes with the number of a sample in its batch")
-        if isinstance(value, Size):
+        if isinstance(value, BatchSize):
             raise Mixed("it computes with the size of the batch")
         assert value is None or isinstance(value, Layout), value
         return value
@@ -83,9 +85,9 @@ class Call:
 
 def tensors(argument: Any) -> list[fx.Node]:
     """The nodes of tensors in an argument."""
-    found: list[fx.Node] = []
-    fx.map_arg(argument, found.append)
-    return [n for n in found if isinstance(n.meta.get("val"), Tensor)]
+    nodes: list[fx.Node] = []
+    fx.map_arg(argument, nodes.append)
+    return [n for n in nodes if isinstance(n.meta.get("val"), Tensor)]
 
 
 def batch_dims(value: Tensor, symbol: Any) -> list[tuple[int, int]]:
@@ -96,14 +98,14 @@ def batch_dims(value: Tensor, symbol: Any) -> list[tuple[int, int]]:
     if not any(isinstance(size, torch.SymInt) for size in value.shape):
         return []
     shapes = [shape_at(value, symbol, slots) for slots in _SLOTS]
-    found = []
+    growing = []
     for dim, sizes in enumerate(zip(*shapes, strict=True)):
         if len(set(sizes)) > 1:
-            each = sizes[0] // _SLOTS[0]
-            if any(size != each * slots for size, slots in zip(sizes, _SLOTS, strict=True)):
+            per_sample = sizes[0] // _SLOTS[0]
+            if any(size != per_sample * slots for size, slots in zip(sizes, _SLOTS, strict=True)):
                 raise Mixed(f"its size {value.shape[dim]} is no multiple of the batch")
-            found.append((dim, each))
-    return found
+            growing.append((dim, per_sample))
+    return growing
 
 
 def normal(dim: int, rank: int) -> int:

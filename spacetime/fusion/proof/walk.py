@@ -23,17 +23,17 @@ from spacetime.fusion.proof.indexing import RULES as INDEXING
 from spacetime.fusion.proof.shapes import RULES as SHAPES
 from spacetime.fusion.proof.shapes import TAKE_SIZES
 from spacetime.fusion.proof.values import (
+    BatchSize,
     Call,
     Mixed,
-    Numbers,
-    Rule,
-    Size,
+    ProofRule,
+    SampleNumbers,
     aligned,
     batch_dims,
     tensors,
 )
 
-RULES: dict[str, Rule] = {**COMPUTING, **INDEXING, **SHAPES}
+RULES: dict[str, ProofRule] = {**COMPUTING, **INDEXING, **SHAPES}
 _SIZES = {"sym_size", "sym_numel", "sym_stride"}
 _WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}  # where their graph stands
 
@@ -102,13 +102,13 @@ def _value(
     name = _name(node)
     if node.target is operator.getitem:
         source, position = node.args
-        made = values[source]  # type: ignore[index]
-        return made[position] if isinstance(made, tuple) else made  # type: ignore[index]
+        value = values[source]  # type: ignore[index]
+        return value[position] if isinstance(value, tuple) else value  # type: ignore[index]
     if name in _WRAPPERS:
         return _wrapped(module, node, values, symbol)
-    sized = [values[n] for n in node.all_input_nodes if isinstance(values[n], Size)]
+    sized = [values[n] for n in node.all_input_nodes if isinstance(values[n], BatchSize)]
     if name in _SIZES or (sized and len(sized) == len(node.all_input_nodes) and _scalar(node)):
-        return Size()
+        return BatchSize()
     if name == "_assert_tensor_metadata":
         return None
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
@@ -158,8 +158,8 @@ def _wrapped(
 
 def _check(call: Call, value: Any) -> None:
     """What a rule claims, against how the shapes grow; Mixed where they disagree."""
-    made = call.node.meta.get("val")
-    shaped = [made] if isinstance(made, Tensor) else made
+    result = call.node.meta.get("val")
+    shaped = [result] if isinstance(result, Tensor) else result
     claimed = value if isinstance(value, tuple) else [value] * len(shaped or [])
     if not isinstance(shaped, (list, tuple)) or len(claimed) != len(shaped):
         raise Mixed("no rule covers what it returns")
@@ -170,7 +170,7 @@ def _check(call: Call, value: Any) -> None:
         if isinstance(claim, Layout):
             expected = [(claim.dim, claim.outer * claim.inner)]
         else:
-            expected = [(claim.dim, 1)] if isinstance(claim, Numbers) else []
+            expected = [(claim.dim, 1)] if isinstance(claim, SampleNumbers) else []
         if grows != expected:
             raise Mixed("what it returns does not hold every sample once")
 

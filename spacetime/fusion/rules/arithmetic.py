@@ -50,7 +50,7 @@ def pointwise(context: Lowering, node: fx.Node) -> fx.Node:
         if weight.meta["val"].dim() == 0 and weight.meta["val"].dtype != value.dtype:
             raise NoRule("a scalar weight of another dtype would change the result's dtype")
         places[weight] = aligned(context, weight, value.dim(), layout)
-    return context.graph.node_copy(node, lambda n: places.get(n) or context.made[n])
+    return context.graph.node_copy(node, lambda n: places.get(n) or context.rewritten[n])
 
 
 def attention(context: Lowering, node: fx.Node) -> fx.Node:

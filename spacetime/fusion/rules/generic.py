@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.fusion.graph.layout import Layout, size_at
-from spacetime.fusion.graph.nodes import Kind
+from spacetime.fusion.graph.nodes import NodeKind
 from spacetime.fusion.indexes.guards import checked, hides_indexes, indexes, operand_of, passed
 from spacetime.fusion.lower import Lowering, NoRule
 from spacetime.fusion.rules.linear import slots_back, slots_first
@@ -109,7 +109,7 @@ def _operation(context: Lowering, node: fx.Node, position: int | None) -> fx.Nod
         del choices["vmap"]  # which may read the next tenant's where an index is out of bounds
     for operand in node.all_input_nodes:
         if operand.target is passed:
-            context.made[operand].target = checked
+            context.rewritten[operand].target = checked
     operands = context.new(tuple(varying))
     return context.operation(f"generic({node.name})", choices, context.slots(), *operands)
 
@@ -154,7 +154,7 @@ def _call(
 
 def _fixed(context: Lowering, node: fx.Node) -> Any:
     """An operand's value for one slot: a size, or a constant of the graph."""
-    if node.op == "get_attr" and context.kind[node] is Kind.SHARED:
+    if node.op == "get_attr" and context.kind[node] is NodeKind.SHARED:
         return getattr(context.root, str(node.target))
     value = node.meta.get("val")
     if isinstance(value, (int, torch.SymInt)):
