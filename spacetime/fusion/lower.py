@@ -1,7 +1,7 @@
 """From one tenant's graph to the graph over slots.
 
-Every node that touches a weight is rewritten by the rule for its operation, or, without one, by the
-generic rule; all others are copied: they already work on the slot dimension.
+A node that touches a weight is rewritten by the rule for its operation; where there is none, by the
+generic rule. All other nodes are copied: they work on the slot dimension as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spacetime.kernels.slots import spread
 
 
 class NoRule(Exception):
-    """A rule does not cover this case; the message is the reason in the report."""
+    """Raised by a rule that does not cover a case. Its message becomes the reason in the report."""
 
 
 Rule = Callable[["Lowering", fx.Node], fx.Node]
@@ -33,7 +33,16 @@ Rule = Callable[["Lowering", fx.Node], fx.Node]
 
 @dataclass(slots=True)
 class Lowering:
-    """The graph being written; rules read the old node and write new ones here."""
+    """The graph over slots while it is written: rules read the old node and write new ones here.
+
+    `graph`, `root`: the new graph, and the module that holds its slot operations and constants.
+    `layouts`, `kind`: where the slots are in each old node's value, and whose value it is.
+    `symbol`: the number of slots, a symbol of sympy.
+    `rows`, `run`: the new graph's first two placeholders, as every kernel takes them.
+    `rewritten`: the new node for each old one.
+    `spreads`: rows and run for slots spread over their samples, by (outer, inner).
+    `count`: how many slot operations have been made.
+    """
 
     graph: fx.Graph
     root: nn.Module
@@ -47,21 +56,22 @@ class Lowering:
     count: int = 0
 
     def new(self, value: Any) -> Any:
-        """new(value): the new graph's node for an old one; other values as they are."""
+        """The same value with new nodes in place of old ones; other values stay."""
         return fx.map_arg(value, lambda n: self.rewritten[n])
 
     def is_weight(self, value: Any) -> bool:
+        """Whether a value is an old node whose value is a tenant's own."""
         return isinstance(value, fx.Node) and self.kind[value] is NodeKind.WEIGHT
 
     def layout(self, node: fx.Node) -> Layout:
-        """layout(node): where the slots are; NoRule when the value has none."""
+        """Where the slots are in the value of an old node. Raises NoRule where it has none."""
         layout = self.layouts[node]
         if layout is None:
             raise NoRule(f"'{node.name}' has no slot dimension")
         return layout
 
     def slots(self, outer: int = 1, inner: int = 1) -> tuple[fx.Node, fx.Node]:
-        """slots(outer, inner): rows and run of slots spread over their samples."""
+        """The new nodes of `rows` and `run`, spread over `outer * S * inner` samples."""
         if (outer, inner) == (1, 1):
             return self.rows, self.run
         if (outer, inner) not in self.spreads:
@@ -78,7 +88,13 @@ class Lowering:
         slots: tuple[fx.Node, fx.Node],
         *operands: Any,
     ) -> fx.Node:
-        """operation(...): a call of a new SlotOperation on new nodes."""
+        """Write a call of a new slot operation and return its node.
+
+        `name`: what is computed, the operation's `key`; its part before '(' names the module.
+        `implementations`: the candidates, in order of preference.
+        `slots`: the nodes of rows and run, from `slots`.
+        `operands`: new nodes and constants.
+        """
         attribute = f"slots_{self.count}_{name.partition('(')[0]}"
         self.count += 1
         self.root.add_module(attribute, SlotOperation(name, implementations))
@@ -87,13 +103,18 @@ class Lowering:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """The graph over slots: (rows, run, *stacks, *inputs) to a tuple of outputs."""
+    """The graph over slots: from (rows, run, *stacks, *inputs) to a tuple of outputs.
+
+    `rows` is the report of each rewritten node. `operations` names the slot operations that a
+    reported node became.
+    """
 
     module: fx.GraphModule
     rows: tuple[FusionRow, ...]
-    operations: dict[str, tuple[str, ...]]  # reported node -> its SlotOperations
+    operations: dict[str, tuple[str, ...]]  # reported node -> names of its slot operations
 
     def operation(self, name: str) -> SlotOperation:
+        """The slot operation of this name."""
         operation = self.module.get_submodule(name)
         assert isinstance(operation, SlotOperation)
         return operation
@@ -102,7 +123,15 @@ class Lowered:
 def lower(
     exported: Exported, plain: Plain, rule_of: Callable[[Any], Rule | None], generic: Rule
 ) -> Lowered:
-    """lower(...): the graph over slots; CannotFuse names the node that prevents it."""
+    """Write the graph over slots.
+
+    `exported`: the template's graph, for its inputs and its symbol.
+    `plain`: the graph to rewrite.
+    `rule_of`: the rule for a node's target, None where there is none.
+    `generic`: the rule for all others.
+
+    Raises CannotFuse with the name of the node that prevents it.
+    """
     source = guarded(plain.module, exported.inputs)
     names = {weight.name for weight in plain.weights}
     graph = fx.Graph()
@@ -139,12 +168,12 @@ def lower(
 
 
 def _spread(rows: Tensor, outer: int, inner: int) -> Tensor:
-    """A graph cannot name a compiled function, only one of Python."""
+    """`spread` as a function of Python: a graph cannot name a compiled one."""
     return spread(rows, outer, inner)
 
 
 def _number(node: fx.Node) -> int:
-    """Which SlotOperation a call names, in order of making; -1 for other modules."""
+    """Which slot operation a call names, counted in the order of making; -1 for other modules."""
     parts = str(node.target).split("_")
     return int(parts[1]) if parts[0] == "slots" else -1
 
@@ -152,6 +181,7 @@ def _number(node: fx.Node) -> int:
 def _rewrite(
     context: Lowering, node: fx.Node, rule_of: Callable[[Any], Rule | None], generic: Rule
 ) -> tuple[fx.Node, FusionRow]:
+    """A node by its rule, or by the generic one, and its row in the report."""
     name = operation_name(node) if node.op == "call_function" else "expression"
     rule = rule_of(node.target)
     reason = node.meta.get("why", f"no rule for {name}")
@@ -167,6 +197,7 @@ def _rewrite(
 
 
 def _check_outputs(context: Lowering, node: fx.Node) -> None:
+    """Raise CannotFuse unless every output holds one sample a slot in its first dimension."""
     for value in node.all_input_nodes:
         layout = context.layouts[value]
         if context.is_weight(value) or layout is None or not layout.plain:
@@ -174,7 +205,10 @@ def _check_outputs(context: Lowering, node: fx.Node) -> None:
 
 
 def _check_independent(context: Lowering, node: fx.Node) -> None:
-    """A value made of samples that has no slot dimension depends on the whole batch."""
+    """Raise CannotFuse where a value is made of samples and has no slot dimension.
+
+    Such a value depends on the whole batch.
+    """
     if context.kind[node] is not NodeKind.SLOT or context.layouts[node] is not None:
         return
     value = node.meta.get("val")

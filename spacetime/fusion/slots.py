@@ -29,7 +29,7 @@ CHECK_SLOTS = 3
 
 @dataclass(frozen=True, slots=True)
 class SlotGraph:
-    """One architecture: as exported, as one tenant runs it, and over slots."""
+    """One architecture in three forms: as exported, as one tenant runs it, and over slots."""
 
     exported: Exported
     plain: Plain
@@ -44,9 +44,16 @@ def slot_graph(
     example_kwargs: Mapping[str, Any] | None = None,
     fold: bool = True,
 ) -> SlotGraph:
-    """slot_graph(template, [state, ...]): checked against running samples one by one.
+    """Make the graph over slots of a template: `slot_graph(template, [state, ...])`.
 
-    Raises CannotExport, CannotFuse (naming the node) or ValueError (a state dict does not fit).
+    `template`: a model in eval mode, or what `export` made of one.
+    `weights`: state dicts of tenants, at least one. All must fit; the first serves the check.
+    `example_inputs`, `example_kwargs`: a call of the template.
+    `fold`: whether batch-norm becomes part of the layer before it.
+
+    The graph is compared with running samples one by one. Raises CannotExport where there is no
+    graph of the template, CannotFuse (with the node's name) where it cannot be fused, and
+    ValueError where a state dict does not fit.
     """
     if not weights:
         raise ValueError("weights: at least one state dict is needed")
@@ -67,12 +74,15 @@ def slot_graph(
 
 
 def _check(exported: Exported, plain: Plain, lowered: Lowered, state: Mapping[str, Tensor]) -> None:
-    """Fused equals one by one, on made-up tenants and samples; drops bad implementations."""
+    """Raise CannotFuse unless the graph over slots equals the plain graph, sample by sample.
+
+    Tenants and samples are made up for it. Implementations that fail or disagree are dropped.
+    """
     generator = torch.Generator().manual_seed(0)
     states = [_varied(exported, state, generator) for _ in range(CHECK_SLOTS)]
     stacks = empty(plain.weights).with_tenants(states)
     inputs = _inputs(exported, plain, [v[0] for v in stacks.values])
-    rows = torch.tensor([2, 0, 1])
+    rows = torch.tensor([2, 0, 1])  # no run: that would be served by a view, without gathering
     try:
         qualify(lowered.module, (rows, run_of(rows), *stacks.values, *inputs))
     except CannotFuse as error:
@@ -96,12 +106,15 @@ def _check_apart(
     inputs: Sequence[Tensor],
     expected: Sequence[Tensor],
 ) -> None:
-    """One tenant's weights may be NaN: the others' answers stay what they were."""
+    """Raise CannotFuse unless the others' answers stay the same when one tenant's weights are NaN.
+
+    NaN shows what equal numbers hide: a kernel that multiplies a foreign weight by zero.
+    """
     spoilt = [v.clone() for v in stacks.values]
     for value in spoilt:
         if value.is_floating_point():
             value[0] = float("nan")
-    rows = torch.tensor([2, 0, 1])  # row 0 is slot 1's
+    rows = torch.tensor([2, 0, 1])  # only slot 1 uses row 0, the spoilt one
     with torch.no_grad():
         beside_nan = lowered.module(rows, run_of(rows), *spoilt, *inputs)
     for name, output, before in zip(_output_names(plain), beside_nan, expected, strict=True):
@@ -110,8 +123,9 @@ def _check_apart(
 
 
 def _output_names(plain: Plain) -> list[str]:
+    """The names of the nodes that the graph returns, in order."""
     output = next(n for n in plain.module.graph.nodes if n.op == "output")
-    values: Any = output.args[0]  # with repeats, which all_input_nodes has not
+    values: Any = output.args[0]  # with repeats, which all_input_nodes leaves out
     return [n.name for n in values]
 
 
@@ -121,6 +135,7 @@ def _varied(
     """A state dict near the given one, in which no two weights and no two tenants are equal."""
 
     def vary(weight: Tensor) -> Tensor:
+        # The noise is at least 0, so what has to be positive, such as a variance, stays so.
         noise = torch.rand(weight.shape, generator=generator).to(weight.dtype)
         return torch.nan_to_num(weight.detach()) * (1 + noise / 5) + noise / 100
 
@@ -128,7 +143,11 @@ def _varied(
 
 
 def _inputs(exported: Exported, plain: Plain, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Samples that differ from each other; the example's own where the model takes no others."""
+    """Inputs of CHECK_SLOTS samples that differ from each other.
+
+    Where the model takes no made-up numbers, the inputs hold numbers of the example only, and where
+    it takes no made-up values at all, the example's own sample is repeated.
+    """
     shown = ranges(exported.example, exported)
     for within in (shown, shown.narrowed()):
         samples = rows_of(exported.example, within, CHECK_SLOTS, seed=0)

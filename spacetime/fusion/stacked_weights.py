@@ -1,7 +1,8 @@
-"""What is stacked: the weights as the graph uses them, each computed once per tenant.
+"""What is stacked: the weights as the graph uses them, each computed once for a tenant.
 
-An weight is a weight, or an expression over weights alone (a folded batch-norm, a slice of a
-position table): evaluated when a tenant joins, never per call.
+A stacked weight is a weight of the state dict, or an expression over weights alone, such as a
+folded batch-norm or a slice of a position table. An expression is evaluated when a tenant joins,
+never in a call.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ SPARE_FRAC = 0.03  # how much larger than the weights themselves their expressio
 
 @dataclass(frozen=True, slots=True)
 class StackedWeight:
-    """One stacked tensor: its placeholder, the keys it reads, and how it is computed.
+    """One weight as the graph takes it: a placeholder, and how its value follows from a state dict.
 
-    `channels_last` is how a weight [O, C, H, W] lies in memory: what a CPU's convolutions take
-    without reordering it in every call.
+    `name`: of the placeholder.
+    `keys`: of the state dict's tensors that it is computed from.
+    `expression`: from those tensors to the value; None where the value is the one tensor itself.
+    `shape`, `dtype`: of the value, one tenant's.
+    `channels_last`: how a weight [O, C, H, W] lies in memory; a CPU's convolutions take it so
+        without reordering it in every call.
     """
 
     name: str
@@ -36,10 +41,11 @@ class StackedWeight:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of one tenant's value."""
         return self.dtype.itemsize * int(torch.Size(self.shape).numel())
 
     def compute(self, state: Mapping[str, Tensor]) -> Tensor:
-        """compute(state): this weight of one tenant."""
+        """The value for a tenant with this state dict."""
         sources = [state[key].detach() for key in self.keys]
         if self.expression is None:
             return sources[0]
@@ -50,13 +56,13 @@ class StackedWeight:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """The model as one tenant runs it: weights, then inputs, to a tuple of outputs."""
+    """The model as one tenant runs it: from (*weights, *inputs) to a tuple of outputs."""
 
     module: fx.GraphModule
     weights: tuple[StackedWeight, ...]
 
     def answers(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """answers(state, inputs): the flat outputs of a tenant that has these weights."""
+        """The flat outputs of a tenant with this state dict."""
         with torch.no_grad():
             weights = [weight.compute(state) for weight in self.weights]
             # Not the module's own call: that prints the generated code when an operation fails.
@@ -65,9 +71,10 @@ class Plain:
 
 
 def extract(exported: Exported, module: fx.GraphModule) -> Plain:
-    """extract(exported, module): move arithmetic on weights out of the graph, into weights.
+    """Move arithmetic on weights out of a graph; what it computes becomes a stacked weight.
 
-    Expressions that would take more memory than SPARE_FRAC allows stay in the graph.
+    Expressions that would take more memory than SPARE_FRAC allows stay in the graph, joined with
+    the nodes that use them. `module` is changed in place.
     """
     graph = module.graph
     kind = kinds(graph, exported.weights.keys())
@@ -99,6 +106,7 @@ def extract(exported: Exported, module: fx.GraphModule) -> Plain:
 
 
 def _stacked(module: fx.GraphModule, node: fx.Node, exported: Exported) -> StackedWeight:
+    """The stacked weight for a node that depends on weights alone."""
     ends = sorted(_sources(node), key=lambda n: n.name)
     keys = tuple(exported.weights[n.name] for n in ends)
     value = node.meta["val"]
@@ -111,14 +119,16 @@ def _stacked(module: fx.GraphModule, node: fx.Node, exported: Exported) -> Stack
 
 
 def _channels_last(node: fx.Node) -> bool:
-    """Whether a weight has no use but as the kernel of plain two-dimensional convolutions."""
+    """Whether a weight is used as the kernel of plain two-dimensional convolutions and nowhere
+    else.
+    """
     convolution = torch.ops.aten.conv2d.default
     users = [u for u in node.users if u.target is convolution and u.args[1] is node]
     return bool(users) and len(users) == len(node.users)
 
 
 def _defer(module: fx.GraphModule, dropped: set[fx.Node], kind: dict[fx.Node, NodeKind]) -> None:
-    """Join each node that uses a dropped expression with it: one node, on plain weights."""
+    """Join each node that uses a dropped expression with it: one node, on weights as they are."""
     graph = module.graph
     expressions = {n for n in dropped if n.op != "placeholder"}
     for node in list(graph.nodes):
@@ -138,17 +148,18 @@ def _defer(module: fx.GraphModule, dropped: set[fx.Node], kind: dict[fx.Node, No
 
 
 def _leaves(node: fx.Node, kind: dict[fx.Node, NodeKind]) -> bool:
-    """Whether a weight is used outside arithmetic on weights."""
+    """Whether a weight is used by anything but arithmetic on weights."""
     return any(kind[user] is not NodeKind.WEIGHT for user in node.users)
 
 
 def _nbytes(node: fx.Node) -> int:
+    """Bytes of a node's value."""
     value = node.meta["val"]
     return int(value.numel()) * int(value.element_size())
 
 
 def _fold_shared(module: fx.GraphModule, kind: dict[fx.Node, NodeKind]) -> None:
-    """Evaluate what depends on no weight and no input now."""
+    """Replace what depends on no weight and no input by its value, computed now."""
     graph = module.graph
     constants: dict[fx.Node, Any] = {}
     for node in list(graph.nodes):
@@ -175,7 +186,11 @@ def _fold_shared(module: fx.GraphModule, kind: dict[fx.Node, NodeKind]) -> None:
 
 
 def _affordable(frontier: list[fx.Node], exported: Exported) -> list[fx.Node]:
-    """The largest part of the frontier whose weights fit the memory a tenant may take."""
+    """The largest part of `frontier` whose values fit into the memory that a tenant may take.
+
+    The largest expression is dropped first. What is dropped counts through the weights it reads,
+    which are then stacked themselves.
+    """
     limit = int(exported.own_bytes * (1 + SPARE_FRAC))
     kept = list(frontier)
     while True:
@@ -187,14 +202,16 @@ def _affordable(frontier: list[fx.Node], exported: Exported) -> list[fx.Node]:
 
 
 def _sources(node: fx.Node) -> set[fx.Node]:
-    """The weight placeholders an expression reads."""
+    """The weight placeholders that an expression reads."""
     if node.op == "placeholder":
         return {node}
     return {p for n in node.all_input_nodes for p in _sources(n)}
 
 
 def _subgraph(module: fx.GraphModule, nodes: list[fx.Node], ends: list[fx.Node]) -> fx.GraphModule:
-    """The part of a graph that computes `nodes[-1]`, as a function of `ends`."""
+    """The part of a graph that computes `nodes[-1]`, as a module that takes the values of
+    `ends`.
+    """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     root = nn.Module()
@@ -210,7 +227,7 @@ def _subgraph(module: fx.GraphModule, nodes: list[fx.Node], ends: list[fx.Node])
 
 
 def _needed(nodes: list[fx.Node]) -> list[fx.Node]:
-    """The nodes these expressions consist of, in order, without their placeholders."""
+    """The nodes that these expressions consist of, in order, without their placeholders."""
     order: dict[fx.Node, None] = {}
 
     def visit(needed: fx.Node) -> None:

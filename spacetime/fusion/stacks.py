@@ -1,10 +1,10 @@
 """The stacked weights of all tenants: one immutable snapshot at a time.
 
-*Thread safety*: a `Stacks` never changes, so a call that holds one is undisturbed by tenants that
-join or leave; the owner replaces the snapshot by one assignment. A joining tenant is written into
-spare rows that no older snapshot looks at; when a tenant leaves, the rows kept are copied together
-and the old storage goes with its last user. Tenants' numbers are stable: `table` maps a number to
-its row, -1 once removed.
+*Thread safety*: a `Stacks` never changes, so a call that holds one is not disturbed by tenants that
+join or leave. The owner replaces its snapshot by one assignment. A tenant that joins is written
+into spare rows, which no older snapshot reads. When a tenant leaves, the rows that stay are copied
+to a new storage, and the old one is freed with its last user. A tenant keeps its number: `table`
+maps it to the tenant's present row.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ SPARE_PART = 20  # one spare row for this many tenants: appends rarely copy, mem
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Rows of every weight: `values` are [T, *weight.shape] views of `storage`.
+    """A snapshot: one stack for each stacked weight.
 
-    `storage` may have spare rows, and has each weight's own order in memory.
+    `weights`: what is stacked.
+    `storage`: for each weight a tensor with used rows and spare ones, as they lie in memory.
+    `values`: for each weight a view [T, *weight.shape] of the used rows of `storage`.
+    `table`: int64 [numbers ever given], the row of each tenant; -1 once it has been removed.
+    `used_rows`: T, how many tenants there are.
     """
 
     weights: tuple[StackedWeight, ...]
@@ -37,22 +41,23 @@ class Stacks:
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the tenants present."""
+        """The numbers of the tenants that are present."""
         return [n for n, row in enumerate(self.table.tolist()) if row >= 0]
 
     @property
     def nbytes(self) -> int:
-        return sum(s.numel() * s.element_size() for s in self.storage)
+        """Bytes of the storage, spare rows among them."""
+        return sum(stack.nbytes for stack in self.storage)
 
     def row(self, number: int) -> int:
-        """row(number): the row of a tenant; IndexError when there is none."""
+        """The row of a tenant. Raises IndexError where there is no such tenant."""
         rows = self.table.tolist()
         if not is_number(number) or not 0 <= number < len(rows) or rows[number] < 0:
             raise IndexError(f"tenant {number!r}: not in this family")
         return int(rows[number])
 
     def views(self, number: int) -> list[Tensor]:
-        """views(number): one tenant's weights, without a copy. IndexError when it is not here."""
+        """One tenant's weights, without a copy. Raises IndexError where there is no such tenant."""
         views = self._views.get(number)
         if views is None:
             row = self.row(number)
@@ -60,11 +65,12 @@ class Stacks:
         return views
 
     def with_tenants(self, states: Sequence[Mapping[str, Tensor]]) -> Stacks:
-        """with_tenants(states): a snapshot with more tenants; their numbers follow the last."""
+        """A snapshot with these tenants added; their numbers follow the last one given."""
         count = self.used_rows + len(states)
         room = self.storage[0].shape[0] if self.storage else count
         storage = self.storage
         if count > room:
+            # Spare rows from the second time on: a family that never grows pays for none.
             room = count + count // SPARE_PART if self.used_rows else count
             storage = tuple(_grown(s, self.used_rows, room) for s in storage)
         for offset, state in enumerate(states):
@@ -74,9 +80,10 @@ class Stacks:
         return _snapshot(self.weights, storage, table, count)
 
     def with_state(self, number: int, state: Mapping[str, Tensor]) -> Stacks:
-        """with_state(number, state): a snapshot in which that tenant has these weights.
+        """A snapshot in which a tenant has other weights. Raises IndexError where there is no such
+        tenant.
 
-        All rows are copied: calls that began with this snapshot go on reading it.
+        All rows are copied, because calls that began with this snapshot still read the old ones.
         """
         row = self.row(number)
         storage = tuple(s.clone() for s in self.storage)
@@ -85,7 +92,9 @@ class Stacks:
         return _snapshot(self.weights, storage, self.table, self.used_rows)
 
     def without(self, number: int) -> Stacks:
-        """without(number): a snapshot in which that tenant's memory is given back."""
+        """A snapshot in which a tenant and its memory are gone. Raises IndexError where there is
+        none.
+        """
         gone = self.row(number)
         keep = [r for r in range(self.used_rows) if r != gone]
         storage = tuple(s[keep] for s in self.storage)
@@ -96,7 +105,7 @@ class Stacks:
 
 
 def empty(weights: tuple[StackedWeight, ...]) -> Stacks:
-    """empty(weights): a snapshot without tenants."""
+    """A snapshot of these weights without tenants."""
     storage = tuple(torch.empty((0, *_stored(weight)), dtype=weight.dtype) for weight in weights)
     return _snapshot(weights, storage, torch.empty(0, dtype=torch.int64), 0)
 
@@ -110,11 +119,12 @@ def _stored(weight: StackedWeight) -> tuple[int, ...]:
 
 
 def _in_order(weight: StackedWeight, stack: Tensor) -> Tensor:
-    """A stack with its dimensions in the weight's order."""
+    """A stack as it lies in memory, seen with the weight's own order of dimensions."""
     return stack.movedim(-1, 2) if weight.channels_last else stack
 
 
 def _grown(stack: Tensor, used: int, room: int) -> Tensor:
+    """A stack with `room` rows, the first `used` of them copied."""
     grown = stack.new_empty((room, *stack.shape[1:]))
     grown[:used] = stack[:used]
     return grown
@@ -123,6 +133,7 @@ def _grown(stack: Tensor, used: int, room: int) -> Tensor:
 def _snapshot(
     weights: tuple[StackedWeight, ...], storage: tuple[Tensor, ...], table: Tensor, used: int
 ) -> Stacks:
+    """A snapshot of these rows: `values` are views of the first `used`."""
     pairs = zip(weights, storage, strict=True)
     values = [_in_order(weight, stack)[:used] for weight, stack in pairs]
     return Stacks(weights, storage, values, table, used)

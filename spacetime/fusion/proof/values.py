@@ -1,4 +1,4 @@
-"""Where the samples are in a value, what a rule knows of one call, and how operands combine."""
+"""What a rule of the proof is given and returns: where the samples are in a value, and one call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ _SLOTS = (2, 3, 5)  # batch sizes at which shapes are compared
 
 
 class Mixed(Exception):
-    """A value of one sample may depend on another sample, or on how many there are: why."""
+    """Raised where a value of one sample may depend on another sample, or on how many there are.
+    Its message says why.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class SampleNumbers:
-    """Along `dim` the numbers of the samples, 0, step, 2 * step, …: what arange makes of a batch.
+    """Along `dim` lie the numbers of the samples: 0, step, 2 * step, … This is what arange makes of
+    a batch.
 
-    An index into the batch may be one; anything computed from it would depend on the others.
+    Such a value may serve as an index into the batch. Anything computed from it would depend on the
+    other samples.
     """
 
     dim: int
@@ -31,19 +35,24 @@ class SampleNumbers:
 
 @dataclass(frozen=True, slots=True)
 class BatchSize:
-    """No tensor: the number of samples, or what was computed from it."""
+    """Not a tensor: the number of samples, or a number computed from it."""
 
 
-# None is a value that is the same whatever the batch holds: weights, constants, and their kin.
+# None stands for a value that is the same whatever the batch holds: a weight, a constant, or what
+# was computed from these alone.
 Value = Layout | SampleNumbers | BatchSize | None
-ProofRule = Callable[
-    ["Call"], Any
-]  # to a Value, or a tuple of them for an operation with many results
+# A rule returns a Value, or a tuple of them for an operation with several results.
+ProofRule = Callable[["Call"], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call in a graph: its arguments by the names in the operation's schema."""
+    """One call in a graph, with its arguments by their names in the operation's schema.
+
+    `node`, `args`: the call and its arguments.
+    `values`: where the samples are in the value of every node so far.
+    `symbol`: the batch size, a symbol of sympy.
+    """
 
     node: fx.Node
     args: Mapping[str, Any]
@@ -51,7 +60,10 @@ class Call:
     symbol: Any
 
     def of(self, argument: Any) -> Layout | None:
-        """Where the samples are in an argument; numbers of samples are refused."""
+        """Where the samples are in an argument; None where it is the same for all samples.
+
+        Raises Mixed where the argument holds numbers of samples or the batch size.
+        """
         value = self.values[argument] if isinstance(argument, fx.Node) else None
         if isinstance(value, SampleNumbers):
             raise Mixed("it computes with the number of a sample in its batch")
@@ -61,7 +73,7 @@ class Call:
         return value
 
     def raw(self, argument: Any) -> Value:
-        """The same, numbers of samples among them."""
+        """What is known of an argument, numbers of samples and the batch size included."""
         value: Value = self.values[argument] if isinstance(argument, fx.Node) else None
         return value
 
@@ -74,26 +86,27 @@ class Call:
         return len(argument.meta["val"].shape)
 
     def result(self, position: int = 0) -> Tensor:
-        """What the operation returns, or the first of what it returns, as a tensor without data."""
+        """What the operation returns, or one of its results, as a tensor without data."""
         value = self.node.meta["val"]
         chosen: Tensor = value if isinstance(value, Tensor) else value[position]
         return chosen
 
     def __getitem__(self, name: str) -> Any:
+        """The argument of this name."""
         return self.args[name]
 
 
 def tensors(argument: Any) -> list[fx.Node]:
-    """The nodes of tensors in an argument."""
+    """The nodes in an argument whose values are tensors."""
     nodes: list[fx.Node] = []
     fx.map_arg(argument, nodes.append)
     return [n for n in nodes if isinstance(n.meta.get("val"), Tensor)]
 
 
 def batch_dims(value: Tensor, symbol: Any) -> list[tuple[int, int]]:
-    """The dimensions that grow with the batch, and how many entries each sample has there.
+    """The dimensions that grow with the batch, and how many entries a sample has in each.
 
-    Raises Mixed where a size is no multiple of the batch's.
+    Raises Mixed where a size is no multiple of the batch size.
     """
     if not any(isinstance(size, torch.SymInt) for size in value.shape):
         return []
@@ -114,7 +127,10 @@ def normal(dim: int, rank: int) -> int:
 
 
 def aligned(call: Call, operands: Sequence[Any], rank: int) -> Layout | None:
-    """Where the samples are after broadcasting; Mixed where operands hold them at other places."""
+    """Where the samples are once these operands are broadcast to `rank` dimensions.
+
+    Raises Mixed where two operands hold the samples in different places.
+    """
     common: Layout | None = None
     for operand in tensors(operands):
         layout = call.of(operand)
@@ -128,9 +144,9 @@ def aligned(call: Call, operands: Sequence[Any], rank: int) -> Layout | None:
 
 
 def away(layout: Layout | None, dims: Sequence[int] | int | None, rank: int) -> list[int]:
-    """The dimensions, counted from the front; Mixed where the batch's is among them.
+    """These dimensions, counted from the front; None means all, as in PyTorch's reductions.
 
-    None means all of them, as it does in PyTorch's reductions.
+    Raises Mixed where the batch's dimension is among them.
     """
     given = range(rank) if dims is None else [dims] if isinstance(dims, int) else dims
     counted = [normal(dim, rank) for dim in given]
@@ -140,7 +156,18 @@ def away(layout: Layout | None, dims: Sequence[int] | int | None, rank: int) -> 
 
 
 def without(layout: Layout | None, dims: Sequence[int]) -> Layout | None:
-    """The layout after those dimensions, none of them the batch's, have gone."""
+    """The layout after these dimensions, none of them the batch's, have been removed."""
     if layout is None:
         return None
     return replace(layout, dim=layout.dim - sum(dim < layout.dim for dim in dims))
+
+
+def elementwise(call: Call) -> Layout | None:
+    """Rule: element by element, of operands broadcast against each other."""
+    return aligned(call, [*call.args.values()], len(call.result().shape))
+
+
+def constant(call: Call, *names: str) -> None:
+    """Raise Mixed where one of these arguments depends on samples."""
+    if any(call.of(n) is not None for name in names for n in tensors(call.args.get(name))):
+        raise Mixed("its weights are made of the samples")
