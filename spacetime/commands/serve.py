@@ -88,7 +88,7 @@ def _options(
     log_requests: bool,
     **ports: int,
 ) -> Options:
-    allowed = tokens.Tokens() if token_file is None else tokens.read(token_file)
+    allowed = tokens.Tokens() if token_file is None else tokens.read_tokens(token_file)
     return Options(
         host=host,
         limits=Limits(
