@@ -66,7 +66,7 @@ def _verdicts(asked: CompareCommand) -> list[Verdict]:
             scenarios,
             names,
             profiles=points,
-            device=device_file.named(asked.device or points.device),
+            device=device_file.device_named(asked.device or points.device),
             plan_options=PlanOptions(
                 gpus=asked.gpus, max_procs=asked.max_procs, max_utilisation=asked.max_utilisation
             ),

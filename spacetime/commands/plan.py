@@ -124,7 +124,7 @@ class _Problem:
 def _read(asked: PlanCommand) -> _Problem:
     """The files of the command. Raises ProfileError where they are of two devices."""
     load, points = read_workload(asked.workload), read_profiles(asked.profiles)
-    facts = device_file.named(asked.device or points.device)
+    facts = device_file.device_named(asked.device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{asked.profiles} is of {points.device}, not of {facts.name}")
     options = PlanOptions(

@@ -120,7 +120,7 @@ def predict(asked: PredictCommand) -> None:
 
     Raises UnsupportedError for what the device lacks, or a model without a graph.
     """
-    facts = device_file.named(asked.predict)
+    facts = device_file.device_named(asked.predict)
     if not (facts.bandwidth_gbs and facts.clock_mhz and facts.tflops):
         raise UnsupportedError(
             f"{asked.predict}: to predict, a device needs bandwidth_gbs, clock_mhz and tflops; "

@@ -110,7 +110,7 @@ def _replanned(event: Event) -> None:
 
 
 def _options(asked: ServeCommand) -> Options:
-    allowed = tokens.Tokens() if asked.token_file is None else tokens.read(asked.token_file)
+    allowed = tokens.Tokens() if asked.token_file is None else tokens.read_tokens(asked.token_file)
     return Options(
         host=asked.host,
         http_port=asked.http_port,

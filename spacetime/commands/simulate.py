@@ -45,7 +45,7 @@ class SimulateCommand:
 def run(asked: SimulateCommand) -> None:
     """Simulate and print tables, or the report as JSON."""
     if asked.device is not None:
-        device_file.named(asked.device)  # what is stranded is told by its size
+        device_file.device_named(asked.device)  # what is stranded is told by its size
     options = _options(asked)
     plan = read_plan(asked.plan)
     files = plan, read_workload(asked.workload), read_profiles(asked.profiles)

@@ -59,7 +59,7 @@ def run(asked: SimulateControlledCommand) -> None:
     Raises PlanError, UnsupportedError and what the readers of the files raise.
     """
     load, points = read_workload(asked.workload), read_profiles(asked.profiles)
-    first, facts = read_plan(asked.plan), device_file.named(asked.device or points.device)
+    first, facts = read_plan(asked.plan), device_file.device_named(asked.device or points.device)
     maker = planner(asked.maker)
 
     def planning(changed: Workload) -> Plan:
