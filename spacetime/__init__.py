@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spacetime.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from spacetime.devices import facts as _facts
     from spacetime.errors import CannotExport as CannotExport
@@ -100,7 +102,6 @@ _HOME = {
     "simulate": "simulation.simulator",
 }
 __all__ = list(_HOME)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,6 @@ from importlib import import_module
 
 import click
 
-from spacetime import __version__
 from spacetime.cli.bench import bench
 from spacetime.cli.compare import compare
 from spacetime.cli.demo import demo
@@ -38,11 +37,12 @@ from spacetime.errors import (
     UnsupportedError,
 )
 from spacetime.interruption import INTERRUPTED, end_now, obeyed
+from spacetime.version import __version__
 from spacetime.workload.workload import WorkloadError
 
 EXTRAS = dict.fromkeys(
     ("uvicorn", "httptools", "uvloop", "msgspec", "grpc", "google", "prometheus_client"), "serve"
-)
+) | {"scipy": "plan", "safetensors": "live", "pynvml": "mig", "triton": "cuda", "cupy": "cuda"}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 COMMANDS = (
     *(bench, compare, demo, doctor, mig, plan, profile, replay, run, serve, simulate, top),

@@ -95,7 +95,9 @@ def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
     try:
         plot = import_module("spacetime.plots.compare")
     except ModuleNotFoundError as error:
-        screen.print(f"no picture: {(error.name or '').split('.')[0]} is not installed")
+        missing = (error.name or "").split(".")[0]
+        fix = "pip install 'spacetime[demo]'"
+        screen.print(f"no picture: {missing} is not installed: {fix}", markup=False)
     else:
         plot.draw_compare(record, out / "compare.png")
 

@@ -54,7 +54,7 @@ def kernels_for(
     UnsupportedError where Triton is missing or the device unknown, and what `Session.add` raises.
     """
     if not triton.available:
-        raise UnsupportedError("Triton is not installed, which says what is to be compiled")
+        raise UnsupportedError("listing kernels needs Triton: pip install 'spacetime[cuda]'")
     with Session(f"fake:{device}", sizes=[*sizes] or None, max_batch=max_batch) as session:
         place = session._registry.place
         assert place is not None

@@ -174,7 +174,7 @@ def _mig() -> str:
 
 def _opened_nvml() -> Any:
     if find_spec("pynvml") is None:
-        raise UnsupportedError("pynvml is not installed: pip install nvidia-ml-py")
+        raise UnsupportedError("pynvml is not installed: pip install 'spacetime[mig]'")
     nvml = import_module("pynvml")
     nvml.nvmlInit()
     return nvml
@@ -194,7 +194,7 @@ def _torch() -> str:
 
 def _triton() -> str:
     if find_spec("triton") is None:
-        raise UnsupportedError("triton is not installed: pip install triton")
+        raise UnsupportedError("triton is not installed: pip install 'spacetime[cuda]'")
     if not torch.cuda.is_available():
         raise UnsupportedError(f"triton {version('triton')} is installed, but needs a CUDA device")
     return f"triton {import_module('triton').__version__}"
@@ -202,7 +202,7 @@ def _triton() -> str:
 
 def _interpreter() -> str:
     if find_spec("triton") is None:
-        raise UnsupportedError("triton is not installed: pip install triton")
+        raise UnsupportedError("triton is not installed: pip install 'spacetime[cuda]'")
     numpy = version("numpy")
     if tuple(map(int, numpy.split(".")[:2])) >= (2, 4):
         raise UnsupportedError(f"numpy {numpy} breaks it: pip install 'numpy<2.4'")
@@ -211,7 +211,7 @@ def _interpreter() -> str:
 
 def _cupy() -> str:
     if find_spec("cupy") is None:
-        raise UnsupportedError("cupy is not installed: pip install cupy-cuda13x")
+        raise UnsupportedError("cupy is not installed: pip install 'spacetime[cuda]'")
     cupy = import_module("cupy")
     # An attribute that CuPy 13 and 14 set; neither has a module of this name.
     major, minor = cupy.cuda.nvrtc.getVersion()

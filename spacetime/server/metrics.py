@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spacetime import __version__
 from spacetime.live.controller_thread import LANES, STEPS, LiveController
 from spacetime.live.planned_session import PlannedSession
 from spacetime.reports.counters import Counters, LaneCounters, TenantCounters
@@ -24,6 +23,7 @@ from spacetime.server.statistics import misses
 from spacetime.server.tokens import Tokens
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
+from spacetime.version import __version__
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, object]

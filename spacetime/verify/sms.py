@@ -171,7 +171,7 @@ class Sms:
                 "use cpu or cuda:N"
             )
         if not cuda.available:
-            raise UnsupportedError("stressors for SMs need CuPy: pip install cupy-cuda13x")
+            raise UnsupportedError("stressors for SMs need CuPy: pip install 'spacetime[cuda]'")
         self._device = device
         self.partitions = [StreamPartition(device, units) for units in lanes]
 

@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from spacetime import __version__
+import spacetime as st
 from spacetime.benchmarks.dispatch import capi
 from spacetime.commands import embed
+from spacetime.version import __version__
 
 ROOT = Path(__file__).parents[2]
 HEADER = ROOT / "csrc" / "capi" / "spacetime.h"
@@ -199,7 +201,11 @@ def test_versions_agree() -> None:
     assert f"set(spacetime_VERSION {__version__})" in (config / "spacetimeConfig.cmake").read_text()
     told = (config / "spacetimeConfigVersion.cmake").read_text()
     assert f"set(PACKAGE_VERSION {__version__})" in told
-    assert f"PACKAGE_FIND_VERSION_MAJOR EQUAL {__version__.split('.', maxsplit=1)[0]} " in told
+    pc = (Path(embed.pkgconfig_dir()) / "spacetime.pc").read_text()
+    assert f"\nVersion: {__version__}\n" in pc
+    assert st.__version__ == __version__
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__
 
 
 def test_every_file_is_the_sources_own() -> None:

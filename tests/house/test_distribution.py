@@ -17,9 +17,13 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
+
+from spacetime.version import __version__
 
 ROOT = Path(__file__).parents[2]
 UNPACKED = ROOT / "build" / "dist"
@@ -28,8 +32,13 @@ CLEAN = {
     for name, value in os.environ.items()
     if name not in {"PYTHONPATH", "ST_SANITIZE", "ST_SYMBOLS"}
 }
+OF_ANY_LINUX = {  # what manylinux lets a wheel need
+    *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"),
+    *("libstdc++.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"),
+}
 GENERATED = re.compile(r"PKG-INFO|setup\.cfg|spacetime\.egg-info/.*")
 CC = shutil.which("cc")
+BUILD_FILES = {"setup.py", "pyproject.toml", "README.md", "LICENSE", "spacetime/version.py"}
 WORKLOAD = """
 tenants:
   - name: double
@@ -92,6 +101,57 @@ def test_the_source_distribution_is_what_the_repository_tracks(archive: Path) ->
     with tarfile.open(archive) as opened:
         held = {m.name.partition("/")[2] for m in opened.getmembers() if not m.isdir()}
     assert {name for name in held if not GENERATED.fullmatch(name)} == set(tracked())
+
+
+def metadata(archive: Path) -> Message:
+    """What the source distribution says of itself."""
+    with tarfile.open(archive) as opened:
+        told = opened.extractfile(f"{archive.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert told is not None
+        return message_from_bytes(told.read())
+
+
+def test_the_metadata_names_the_version_and_a_licence_that_is_there(archive: Path) -> None:
+    told = metadata(archive)
+    assert told["Version"] == __version__
+    assert archive.name == f"spacetime-{__version__}.tar.gz"
+    assert told["License-Expression"] == "Apache-2.0"
+    assert told.get_all("License-File") == ["LICENSE"]
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert text.count("\n") == 202  # as published: nothing added, nothing taken away
+
+
+def test_wheels_are_made_for_every_python_that_is_promised() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    promised = re.findall(r"Programming Language :: Python :: 3\.(\d+)", text)
+    (built,) = re.findall(r"^build = \[(.*)\]", text, re.MULTILINE)
+    assert re.findall(r"cp3(\d+)-", built) == promised
+
+
+def test_the_version_is_read_without_an_import() -> None:
+    asks = (
+        "import runpy, sys; sys.argv = ['setup.py', '--version']; "
+        "runpy.run_path('setup.py', run_name='__main__'); "
+        "print(sorted({'spacetime', 'torch', 'numpy'} & set(sys.modules)))"
+    )
+    told = run(sys.executable, "-c", asks, cwd=ROOT).splitlines()
+    assert told[-2:] == [__version__, "[]"]
+
+
+def test_a_header_of_another_version_is_not_built(tmp_path: Path) -> None:
+    tree = copied([n for n in tracked() if n.startswith("csrc/") or n in BUILD_FILES], tmp_path)
+    header = tree / "csrc/capi/spacetime.h"
+    header.write_text(header.read_text().replace(f'VERSION "{__version__}"', 'VERSION "9.8.7"'))
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext"], cwd=tree, env=CLEAN,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "setup.py: csrc/capi/spacetime.h: ST_VERSION is 9.8.7, "
+        f"spacetime/version.py says {__version__}"
+    )
 
 
 def build_without(tmp_path: Path, missing: str) -> str:
@@ -194,6 +254,8 @@ def test_the_package_is_the_wheels_and_stripped(installed: Installed) -> None:
     assert len(libraries) == 2
     for library in libraries:
         assert not re.search(r"\.(symtab|debug_info)\b", run("readelf", "-SW", library))
+        needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-dW", library))
+        assert set(needed) <= OF_ANY_LINUX
     header = (package / "include/spacetime.h").read_text()
     declared = set(re.findall(r"^ST_API [\w *]*?\b(st_\w+)\(", header, re.MULTILINE))
     exported = {
@@ -201,6 +263,13 @@ def test_the_package_is_the_wheels_and_stripped(installed: Installed) -> None:
     }
     assert exported == declared
     assert len(declared) > 20
+
+
+@pytest.mark.slow
+def test_auditwheel_finds_a_manylinux_that_the_wheel_runs_on(wheel: Path) -> None:
+    pytest.importorskip("auditwheel")
+    said = " ".join(run(sys.executable, "-m", "auditwheel", "show", wheel).split())
+    assert re.search(r'platform tag: "manylinux_2_\d+_', said), said
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 
-from spacetime import __version__
 from spacetime.errors import SpacetimeError
 from spacetime.server.answers import Answers
 from spacetime.server.facts import EXTENSIONS, refuse_code
@@ -33,6 +32,7 @@ from spacetime.server.tls import Tls
 from spacetime.server.tokens import Tokens
 from spacetime.server.trace import Trace, trace_of
 from spacetime.session.audit import Sampled
+from spacetime.version import __version__
 
 _OPEN = ("ServerLive", "ServerReady")  # methods that need no token
 _OVERHEAD_BYTES = 64 << 10  # of a message around its tensors

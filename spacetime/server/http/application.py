@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 
-from spacetime import __version__
 from spacetime.server.answers import Ended
 from spacetime.server.facts import EXTENSIONS, refuse_code
 from spacetime.server.http import body, messages, page
@@ -24,6 +23,7 @@ from spacetime.server.refusal import Refusal, RefusalKind
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import statistics
 from spacetime.server.tokens import Tokens
+from spacetime.version import __version__
 
 Send = Callable[[body.Message], Awaitable[None]]
 

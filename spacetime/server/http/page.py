@@ -15,12 +15,12 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from spacetime import __version__
 from spacetime.reports.counters import LaneCounters, TenantCounters
 from spacetime.server.http.messages import Headers, encode
 from spacetime.server.model import ServedModel
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import misses
+from spacetime.version import __version__
 
 _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?")
 _STYLE = """
