@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.live.controller_thread import Event
-from spacetime.live.run import opened, share_of, watching
+from spacetime.live.from_files import opened, share_of, watching
 from spacetime.plan import PlanOptions
 from spacetime.server import journal, tokens
 from spacetime.server.limits import Limits

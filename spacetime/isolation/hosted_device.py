@@ -1,7 +1,7 @@
 """A process's tenants on a device of its own: an MPS client or a MIG instance sees only its share.
 
 The same session a user would open inside that process admits the models; launches run here on its
-one lane, whole, as they come. Named by `proc.process` and loaded by `proc.child`.
+one lane, whole, as they come. `shares.py` names this class; `processes/child.py` loads it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation import mps_probe
-from spacetime.models.cpu.runner import Work
 from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.request import Work
 from spacetime.models.signature import Leaf
 from spacetime.processes.hosted import check_alike, outputs_json, tensors_of
 from spacetime.processes.packed import unpack
@@ -24,7 +24,7 @@ from spacetime.session.tenant import Tenant
 
 
 class HostedDevice:
-    """Takes models in, runs mixtures of them; as proc.hosted.Hosted, on `device`.
+    """Takes models in, runs mixtures of them; as `processes.hosted.Hosted`, on `device`.
 
     kind: `mps` refuses a process that found no daemon, which CUDA would not say. Raises MpsError.
     Thread safety: `run` and `known_as` from the serving thread while another one adds and removes.
