@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.calls import percentile, timed_ns
 from spacetime.processes.area import Area
@@ -34,7 +34,7 @@ ADDED_GOAL = {"24 bytes": GOAL_US}  # what is copied four times is not dispatchi
 WOKEN = "wake-ups"  # of two processes that do nothing else
 ANSWERS = """
 import sys
-from spacetime import _native
+import spacetime._native as _native
 mailbox = _native.Mailbox(int(sys.argv[1]))
 while mailbox.next():
     mailbox.answer()

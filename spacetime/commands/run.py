@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from spacetime.live.run import LiveRun, admit, opened, run_live, share_of, watching
+from spacetime.live.from_files import admit, opened, share_of, watching
+from spacetime.live.run import LiveRun, run_live
 from spacetime.models.loading import live_models
 from spacetime.plan import PlanOptions
 from spacetime.session.session import Session

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spacetime.live.controller_thread import Event
-from spacetime.live.run import opened, share_of, watching
+from spacetime.live.from_files import opened, share_of, watching
 from spacetime.plan import PlanOptions
 from spacetime.server import journal, tokens
 from spacetime.server.limits import Limits

@@ -14,7 +14,7 @@ from numbers import Integral
 
 import torch
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import InvalidInput, UnsupportedError
 
@@ -23,7 +23,13 @@ Units = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device that this process may use."""
+    """One device this process may use. `sizes`: cores or SMs of each unit.
+
+    Where every unit is served by a process of its own (`isolation/shares.py` makes such devices),
+    `environments` are the variables of each unit's process, `host` is the class that holds the
+    models there, written `module:Class`, and `within` is the device that the process opens.
+    `before_kill` is called with the number of a process that has to be killed, before it is.
+    """
 
     name: str
     kind: str  # of its partitions: "cores", "sm", "mps" or "mig"
@@ -32,9 +38,10 @@ class Device:
     chosen: str  # why this device, for explain()
     native: _native.CudaDevice | None = None
     domains: tuple[int, ...] = ()  # the locality domain of each unit; -1 where it is in none
-    environments: tuple[Mapping[str, str], ...] = ()  # of each unit's process: isolation/shares.py
-    within: str = ""  # the device that such a process opens
-    before_kill: Callable[[int], None] | None = None  # called with such a process's number
+    environments: tuple[Mapping[str, str], ...] = ()
+    host: str = ""
+    within: str = ""
+    before_kill: Callable[[int], None] | None = None
 
     @property
     def cores(self) -> Units:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from spacetime import _native
+import spacetime._native as _native
 
 VARIABLE = "CUDA_DEVICE_MAX_CONNECTIONS"
 WANTED = 32  # the most that the driver gives

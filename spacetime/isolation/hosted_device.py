@@ -1,7 +1,8 @@
 """The tenants of one process on the device it sees: an MPS client's share, or a MIG instance.
 
 A session of one lane, as a user would open it inside that process, takes the models in. Launches
-run one at a time, in the order in which they come. `processes.child` loads this class.
+run one at a time, in the order in which they come. `shares.py` names this class, and
+`processes/child.py` loads it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation import mps_probe
-from spacetime.models.cpu.runner import Work
 from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.request import Work
 from spacetime.models.signature import Leaf
 from spacetime.processes.hosted import check_alike, outputs_json, tensors_of
 from spacetime.processes.packed import unpack

@@ -16,6 +16,9 @@ from spacetime.isolation.mig_control import Instance
 from spacetime.isolation.mps import client_environment, terminate
 from spacetime.isolation.mps_control import Control
 
+# By name: each lane's process loads it, and only there; it opens a session of its own.
+HOST = "spacetime.isolation.hosted_device:HostedDevice"
+
 
 def mps_shares(
     control: Control,
@@ -65,4 +68,13 @@ def _device(
 ) -> Device:
     units = tuple(range(len(sizes)))
     name = f"{within} by {kind}"
-    return Device(name, kind, units, sizes, chosen, environments=environments, within=within)
+    return Device(
+        name,
+        kind,
+        units,
+        sizes,
+        chosen,
+        environments=environments,
+        host=HOST,
+        within=within,
+    )

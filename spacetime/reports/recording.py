@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.errors import RecordingError, ReplayError
 
 MOST_BYTES = 1 << 28  # of a recording, some six million requests; later ones are not recorded

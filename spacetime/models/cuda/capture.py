@@ -23,7 +23,7 @@ from torch.utils import dlpack
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.errors import UnsupportedError
 from spacetime.fusion.choice.tune import Tuner
 from spacetime.kernels.triton.ahead import compile_all
