@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spacetime.profiles import profile_file
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.profiles.profile_import import IMPORTERS
 
 
@@ -25,7 +25,7 @@ class ImportCommand:
 def run(asked: ImportCommand) -> None:
     """Read another project's profiles and write them as ours. Raises ProfileError."""
     profiles = IMPORTERS[asked.form](asked.path)
-    profile_file.write(asked.out, profiles)
+    write_profiles(asked.out, profiles)
     if asked.as_json:
         summary = {
             "device": profiles.device,
