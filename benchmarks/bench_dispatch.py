@@ -32,6 +32,7 @@ from spacetime.benchmarks.dispatch.ways import (
     pipelined,
     spinning,
 )
+from spacetime.benchmarks.driving.calls import percentile, timed_ns
 from spacetime.benchmarks.serving.ways import has_litserve
 
 CLIENTS = 8  # of litserve: connections at once
@@ -46,12 +47,12 @@ GOALS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchSize:
-    """How much is measured."""
+    """How much is measured: numbers of requests."""
 
-    latencies: int
-    requests: int
-    bulk: int
-    memory: int
+    latencies: int  # each awaited before the next, for percentiles
+    requests: int  # at once from one thread, for a rate
+    bulk: int  # at once from native code, for a rate
+    memory: int  # whose memory is looked at
 
 
 FULL = DispatchSize(latencies=20_000, requests=200_000, bulk=3_000_000, memory=10_000_000)
@@ -71,20 +72,21 @@ def run(
     result = record.header("dispatch", seed=seed, quick=quick, chosen={})
     result |= {"size": asdict(size), "rows": rows, "litserve": has_litserve()}
     result["cc"] = capi.available()  # without it the C API has no row
-    record.publish(result, [shown(rows)], out=out, as_json=as_json)
+    record.publish(result, [shown(rows)], out=out, as_json=as_json, plots="dispatch")
     return result
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
-    """The table, with the goals beside what was measured."""
-    heads = ["way", "p50 us", "p99 us", "max us", "requests/s", "cpu us", "bytes/request", "goal"]
+    """Returns the table: latencies, rates, and the goals beside what was measured."""
+    heads = ["way", "p50 us", "p99 us", "max us", "requests/s", "CPU us a request",
+             "memory, bytes a request", "goal"]  # fmt: skip
     keys = ["p50_us", "p99_us", "max_us", "rps", "cpu_us", "bytes_per_request"]
     lines = [[row["way"], *(row.get(key) for key in keys), goal(row)] for row in rows]
     return record.table("dispatch: launches that do nothing", heads, lines)
 
 
 def goal(row: dict[str, Any]) -> str | None:
-    """The row's goal, and whether it was met."""
+    """Returns the row's goal and whether it was met, in words; None where it has no goal."""
     for (way, key), bound in GOALS.items():
         if row["way"] == way:
             sign = ">=" if key == "rps" else "<="
@@ -94,28 +96,20 @@ def goal(row: dict[str, Any]) -> str | None:
 
 
 def latency_row(way: str, sorted_ns: Sequence[int]) -> dict[str, Any]:
-    """A row of latencies that come sorted."""
-    last = len(sorted_ns) - 1
+    """Returns a row of percentiles, in us, of latencies that are sorted."""
     return {
         "way": way,
-        "p50_us": sorted_ns[last // 2] / 1e3,
-        "p99_us": sorted_ns[last * 99 // 100] / 1e3,
-        "max_us": sorted_ns[last] / 1e3,
+        "p50_us": percentile(sorted_ns, 50) / 1e3,
+        "p99_us": percentile(sorted_ns, 99) / 1e3,
+        "max_us": sorted_ns[-1] / 1e3,
     }
 
 
-def timed(calls: int, call: Callable[[], object]) -> list[int]:
-    """Sorted nanoseconds of each of `calls` calls."""
-    took = []
-    for _ in range(calls):
-        before = time.perf_counter_ns()
-        call()
-        took.append(time.perf_counter_ns() - before)
-    return sorted(took)
-
-
 def rate_row(way: str, requests: int, work: Callable[[], object]) -> dict[str, Any]:
-    """A row of requests a second, and of this process's own time for one, which drifts less."""
+    """Returns a row of requests a second, and of this process's CPU time a request, in us.
+
+    The CPU time drifts less than the rate where other programs run.
+    """
     before, used = time.perf_counter(), time.process_time()
     work()
     rps = requests / (time.perf_counter() - before)
@@ -123,7 +117,7 @@ def rate_row(way: str, requests: int, work: Callable[[], object]) -> dict[str, A
 
 
 def native_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
-    """Without Python between submit and the end."""
+    """Yields rows of requests with no Python between submitting and the end."""
     dispatch = Dispatch(native=True)
     executor, (tenant, *_) = dispatch.executor, dispatch.tenants
     executor.bench_roundtrip(tenant, 100)
@@ -145,7 +139,7 @@ def native_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
 
 
 def python_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
-    """Futures of one Python thread, over a native and a Python lane."""
+    """Yields rows of futures asked by one Python thread, over a native and a Python lane."""
     for lane, native in [("native", True), ("Python", False)]:
         dispatch = Dispatch(native=native)
         yield alone_row(f"future, {lane} lane", size, dispatch.submit)
@@ -156,19 +150,19 @@ def python_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
 def alone_row(
     way: str, size: DispatchSize, submit: Callable[[int], Future[None]]
 ) -> dict[str, Any]:
-    """One request after the other, each awaited."""
-    return latency_row(way, timed(size.latencies, lambda: submit(0).result()))
+    """Returns a row of the latencies of one request after the other, each awaited."""
+    return latency_row(way, sorted(timed_ns(lambda: submit(0).result(), size.latencies)))
 
 
 def pipelined_row(
     way: str, size: DispatchSize, submit: Callable[[int], Future[None]]
 ) -> dict[str, Any]:
-    """Requests without waiting for each."""
+    """Returns a row of the rate of requests that are not awaited one by one."""
     return rate_row(way, size.requests, lambda: pipelined(submit, size.requests))
 
 
 def rival_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
-    """What a user has today, doing nothing as well."""
+    """Yields rows of what a user has today, doing nothing as well."""
     with ThreadPoolExecutor(1) as pool:
 
         def submit(_: int) -> Future[None]:
@@ -182,7 +176,8 @@ def rival_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
         return
     with litserve.serving() as port:
         calls = size.latencies // 20
-        yield latency_row("litserve, over HTTP", timed(calls, litserve.Client(port).call))
+        took_ns = sorted(timed_ns(litserve.Client(port).call, calls))
+        yield latency_row("litserve, over HTTP", took_ns)
         yield rate_row(
             f"litserve, {CLIENTS} connections", calls, lambda: _clients(port, calls // CLIENTS)
         )
@@ -205,10 +200,10 @@ async def _asyncio_rows(size: DispatchSize) -> list[dict[str, Any]]:
     return [latency_row("asyncio batcher", sorted(took)), gathered]
 
 
-def _clients(port: int, each: int) -> None:
+def _clients(port: int, calls_each: int) -> None:
     def work() -> None:
         client = litserve.Client(port)
-        for _ in range(each):
+        for _ in range(calls_each):
             client.call()
 
     threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
@@ -219,7 +214,7 @@ def _clients(port: int, each: int) -> None:
 
 
 def memory_row(size: DispatchSize) -> dict[str, Any]:
-    """Median growth of the resident memory over ten steps, after one to warm up.
+    """Returns a row of the resident memory's median growth over ten steps, after one to warm up.
 
     What requests leave behind grows in every step; the process's allocator grows once in a while.
     """
@@ -244,4 +239,4 @@ def _resident_bytes() -> int:
 
 
 def _nothing() -> None:
-    """What every launch does."""
+    """Does what every launch here does: nothing."""

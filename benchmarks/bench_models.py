@@ -20,7 +20,8 @@ import torch
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.booth import BASELINES, POLICIES, Booth, Keeper
-from spacetime.benchmarks.driving.interleave import SETTLE_S
+from spacetime.benchmarks.driving.calls import timed_ns
+from spacetime.benchmarks.driving.interleave import SETTLE_S, turned
 from spacetime.benchmarks.driving.loads import LoadOutcome
 from spacetime.benchmarks.driving.processes import preload
 from spacetime.benchmarks.driving.servers import scripted
@@ -102,7 +103,7 @@ def run(
         if kind == LANES_MODEL:
             rows.append(_lanes_row(kind, first, effort))
     result |= {"rows": rows, "summary": _summary(rows)}
-    record.publish(result, _tables(result), out=out, as_json=as_json)
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="models")
     return result
 
 
@@ -155,23 +156,23 @@ def _in_turn(
 ) -> dict[str, list[LoadOutcome]]:
     """Each server's outcomes, one a repetition; the order turns by one each time."""
     outcomes: dict[str, list[LoadOutcome]] = {name: [] for name in opened}
-    names = list(opened)
     for repetition in range(repetitions):
-        first = repetition % len(names)
-        for name in names[first:] + names[:first]:
+        for name in turned([*opened], repetition):
             time.sleep(SETTLE_S)
             outcomes[name].append(opened[name].ask(order))
     return outcomes
 
 
 def _throughputs(outcomes: Mapping[str, Sequence[LoadOutcome]]) -> Row:
-    rates = {name: [o.throughput_rps for o in each] for name, each in outcomes.items()}
-    speedups = {name: _speedup(rates["space-time"], each) for name, each in rates.items()}
+    rates_rps = {name: [o.throughput_rps for o in runs] for name, runs in outcomes.items()}
+    speedups = {name: _speedup(rates_rps["space-time"], rps) for name, rps in rates_rps.items()}
     speedups.pop("space-time")
     hardest = min(speedups, key=speedups.__getitem__)
     return {
-        "throughput_rps": {name: median(each) for name, each in rates.items()},
-        "p99_ms": {name: _median(o.percentile_ms(99) for o in o_) for name, o_ in outcomes.items()},
+        "throughput_rps": {name: median(rps) for name, rps in rates_rps.items()},
+        "p99_ms": {
+            name: _median(o.percentile_ms(99) for o in runs) for name, runs in outcomes.items()
+        },
         "speedup": speedups,
         "hardest": hardest,
         "lost": speedups[hardest] < TOLERANCE,
@@ -184,8 +185,8 @@ def _speedup(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _median(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+    measured = [value for value in values if value is not None]
+    return median(measured) if measured else None
 
 
 def _open(
@@ -200,7 +201,7 @@ def _open(
         seconds=2 * effort.seconds,
         seed=effort.seed,
     )
-    outcomes = {name: each[0] for name, each in _in_turn(opened, 1, order).items()}
+    outcomes = {name: runs[0] for name, runs in _in_turn(opened, 1, order).items()}
     goodput = {name: outcome.goodput_rps for name, outcome in outcomes.items()}
     best = max(goodput, key=goodput.__getitem__)
     return {
@@ -218,13 +219,16 @@ def _lanes_row(kind: str, first: ZooModel, effort: LoopEffort) -> Row:
         for booth in opened.values():
             booth.ask(partial(Keeper.grow, tenants=LANES_TENANTS))
         outcomes = _in_turn(opened, effort.repetitions, _closed(LANES_TENANTS, effort))
-    one, every = ([o.throughput_rps for o in each] for each in outcomes.values())
+    one_rps, all_rps = ([o.throughput_rps for o in runs] for runs in outcomes.values())
     return {
         "model": kind,
         "tenants": LANES_TENANTS,
         "loop": "lanes",
-        "throughput_rps": {"one one-core lane": median(one), "one for each core": median(every)},
-        "scaling": _speedup(every, one),
+        "throughput_rps": {
+            "one one-core lane": median(one_rps),
+            "one for each core": median(all_rps),
+        },
+        "scaling": _speedup(all_rps, one_rps),
     }
 
 
@@ -232,13 +236,9 @@ def _slo_ms(first: ZooModel) -> float:
     """The objective: some latencies of the model run alone on all cores, as TorchScript."""
     x = first.pool[:1]
     call = scripted(first.model, x)
-    times = []
     with torch.no_grad():
-        for _ in range(20):
-            start = time.perf_counter_ns()
-            call(x)
-            times.append(time.perf_counter_ns() - start)
-    return max(SLO_MS, SLO_FACTOR * ms_from_ns(min(times)))
+        times_ns = timed_ns(partial(call, x), 20)
+    return max(SLO_MS, SLO_FACTOR * ms_from_ns(min(times_ns)))
 
 
 def _summary(rows: Sequence[Row]) -> Row:
@@ -264,7 +264,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         f"closed loop, answers/s, {OUTSTANDING} requests a tenant under way; "
         f"{result['cores']} cores, {result['cpu']}",
-        ("model", "R", *map(_head, servers), "vs hardest", "hardest"),
+        ("model", "R", *map(_head, servers), "over best other", "best other"),
         [
             (
                 row["model"],
@@ -297,7 +297,7 @@ def _head(server: str) -> str:
 
 
 def _open_table(rows: Sequence[Row], servers: Sequence[str]) -> Iterator[Any]:
-    settings = ("model", "R", "load", "offered/s", "SLO ms")
+    settings = ("model", "R", "load", "offered, requests/s", "SLO ms")
     named = [
         (row["model"], row["tenants"], row["load"], row["rate_rps"], row["slo_ms"]) for row in rows
     ]

@@ -2,8 +2,9 @@
 
     spacetime bench paris [--quick] [--sla 1.5] [--out DIR]
 
-Simulated from the published A100-80 profiles, see `paris_study`. Every server has the same number
-of devices. The paper's figures are unconfirmed: what is compared is the order of the servers.
+Simulated from the published A100-80 profiles, see `studies/paris.py`. Every server has the same
+number of devices. The paper's figures are unconfirmed: what is compared is the order of the
+servers.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def run(
     sla: the objective, in latencies of the largest request on a whole device. variance: of the
     logarithm of a request's size. largest: the most inputs of a request.
     """
-    known = paris.profiles()
+    profiles = paris.profiles()
     result = record.header(
         "paris", seed=seed, quick=quick,
         chosen={"sla": [sla], "variance": [variance], "largest": [largest]},
@@ -51,7 +52,7 @@ def run(
     requests = 1_000 if quick else 20_000
     result["in_time"], result["requests"] = paris.IN_TIME, requests
     settings = [
-        ParisSetting(model, gpus, known, sla, variance, largest, requests, seed)
+        ParisSetting(model, gpus, profiles, sla, variance, largest, requests, seed)
         for model, (_, gpus) in MODELS.items()
     ]
     with ThreadPoolExecutor() as pool:
@@ -71,8 +72,7 @@ def _row(setting: ParisSetting) -> dict[str, Any]:
     }
     rps["best homogeneous"] = max(rps.values())
     for name, policy in (("fifs", FIFS), ("elsa", ELSA)):
-        each = [paris.highest_rps(setting, layout_, policy) for layout_ in drawn]
-        rps[f"random {name}"] = fmean(each)
+        rps[f"random {name}"] = fmean(paris.highest_rps(setting, at, policy) for at in drawn)
         rps[f"paris {name}"] = paris.highest_rps(setting, layout, policy)
     return {
         "model": setting.model,
@@ -91,16 +91,16 @@ def _held(rows: list[dict[str, Any]], better: str, worse: str) -> dict[str, Any]
 
 
 def relative(rps: Mapping[str, float]) -> dict[str, float | None]:
-    """Rates in those of whole devices, None where that serves nothing."""
-    base = rps["7g fifs"]
-    return {name: value / base if base else None for name, value in rps.items()}
+    """Returns rates as multiples of whole devices' rate; None where that is 0."""
+    whole_rps = rps["7g fifs"]
+    return {name: value / whole_rps if whole_rps else None for name, value in rps.items()}
 
 
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         f"highest rate with {result['in_time']:.0%} of the requests in time, whole devices = 1; "
         "0: no rate keeps it",
-        ("model", "gpus", "SLO ms", "7g req/s", *NAMES),
+        ("model", "devices", "SLO ms", "7g fifs, requests/s", *NAMES),
         [
             (row["model"], row["gpus"], row["slo_ms"], row["rps"]["7g fifs"],
              *relative(row["rps"]).values())
@@ -120,9 +120,9 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         "the order of the servers: paper, ours",
         ("better", "worse", "paper", "ours", "not so for"),
         [
-            (each["better"], each["worse"], "yes",
-             f"{len(each['held'])} of {len(result['rows'])} models",
-             ", ".join(each["broken"]) or "-")
-            for each in result["order"]
+            (pair["better"], pair["worse"], "yes",
+             f"{len(pair['held'])} of {len(result['rows'])} models",
+             ", ".join(pair["broken"]) or "-")
+            for pair in result["order"]
         ],
     )  # fmt: skip

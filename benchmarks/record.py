@@ -138,7 +138,7 @@ def publish(
     *,
     out: Path | None,
     as_json: bool,
-    plots: str | None = "bench",
+    plots: str | None,
 ) -> None:
     """Prints the record, as JSON or as tables; saves it and its picture where `out` is given.
 

@@ -1,16 +1,18 @@
 """Many neural networks share one accelerator in space and in time, under latency objectives.
 
-Names are loaded when first used: planning and simulating need no PyTorch.
+Each name is loaded when it is first used. `import spacetime` loads nothing else, and whoever plans
+or simulates needs no PyTorch.
 """
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spacetime.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from spacetime.devices import facts as _facts
     from spacetime.errors import CannotExport as CannotExport
     from spacetime.errors import CannotFuse as CannotFuse
     from spacetime.errors import ClosedError as ClosedError
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from spacetime.isolation.shares import mps_shares as mps_shares
     from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.models.cuda.cuda_function import CudaFunction as CudaFunction
-    from spacetime.plan.check import check as check_plan  # noqa: F401
+    from spacetime.plan.check import check_plan as check_plan
+    from spacetime.plan.options import PlanOptions as PlanOptions
     from spacetime.plan.plan_json import read_plan as read_plan
     from spacetime.planners.registry import planner as planner
     from spacetime.policy import Policy as Policy
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from spacetime.simulation.simulator import simulate as simulate
     from spacetime.workload.workload import WorkloadError as WorkloadError
     from spacetime.workload.workload_file import read_workload as read_workload
+
+    device_facts = _facts.device
 
 _ERRORS = (
     "CannotExport",
@@ -71,41 +76,44 @@ _ERRORS = (
     "SpacetimeError",
     "UnsupportedError",
 )
+# The module of each name; behind a colon what the name is called there, where that differs.
 _HOME = {
-    "Policy": "policy",
-    "CudaFunction": "models.cuda.cuda_function",
     **dict.fromkeys(_ERRORS, "errors"),
-    "WorkloadError": "workload.workload",
+    "CudaFunction": "models.cuda.cuda_function",
     "Fused": "fusion",
-    "fuse": "fusion",
+    "PlanOptions": "plan.options",
     "PlannedSession": "live.planned_session",
+    "Policy": "policy",
+    "Recording": "reports.recording",
+    "Session": "session.session",
+    "Tenant": "session.tenant",
+    "WorkloadError": "workload.workload",
+    "check_plan": "plan.check",
+    "device_facts": "devices.facts:device",
+    "fuse": "fusion",
     "mig_shares": "isolation.shares",
+    "mps": "isolation.mps",
     "mps_shares": "isolation.shares",
     "planner": "planners.registry",
     "read_plan": "plan.plan_json",
     "read_profiles": "profiles.profile_file",
     "read_workload": "workload.workload_file",
-    "Recording": "reports.recording",
     "replay": "reports.recording",
-    "Session": "session.session",
     "simulate": "simulation.simulator",
-    "Tenant": "session.tenant",
 }
-_OTHERWISE = {  # modules, and what has another name at home
-    "check_plan": "plan.check:check",
-    "mps": "isolation.mps",
-}
-_PLACES = {name: f"{module}:{name}" for name, module in _HOME.items()} | _OTHERWISE
-__all__ = list(_PLACES)
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _HOME:
         raise AttributeError(f"module 'spacetime' has no attribute {name!r}")
-    value = resolve_name(f"spacetime.{_PLACES[name]}")
+    home, _, inside = _HOME[name].partition(":")
+    module = import_module(f"spacetime.{home}")
+    # `mps` is a module itself: its functions read `mps.daemon`, `mps.granted_sms`.
+    value = module if home.endswith(f".{name}") else getattr(module, inside or name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_PLACES]
+    return [*globals(), *_HOME]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from spacetime import _native
+import spacetime._native as _native
 
 TENANTS = 8
 LARGEST_BATCH = 64

@@ -18,12 +18,11 @@ from spacetime.benchmarks import record
 from spacetime.benchmarks.flops.problems import PROBLEMS
 from spacetime.benchmarks.gpu.names import BOUND, EAGER, OURS, STANDS_FOR, WAYS
 from spacetime.benchmarks.gpu.ours import launches as offered_by_us
+from spacetime.benchmarks.gpu.publishing import begun, first_line, judged, publish
 from spacetime.benchmarks.gpu.rig import (
     CudaRig,
-    DeviceFault,
     DryRig,
     Launch,
-    clocks,
     flat,
     interleaved_us,
     precision,
@@ -70,10 +69,9 @@ def run(
     repetitions = 3 if quick else repetitions
     cases = _cases(problems, tenants or (QUICK_TENANTS if quick else TENANTS), dtypes, quick=quick)
     chosen = {"problems": problems, "tenants": tenants, "dtypes": dtypes}
-    result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
-    result["command"] += f" --device {device}" + " --dry-run" * dry_run
-    result |= {**rig.facts(), "topic": "device_flops", "unreal": dry_run}
-    result |= {"baselines": STANDS_FOR, "rows": [], "left_out": []}
+    result = begun(
+        "flops", rig, device=device, dry_run=dry_run, seed=seed, quick=quick, chosen=chosen
+    )
     end = time.monotonic() + (budget_s or float("inf"))
     with rig.current():
         for name, count, dtype in track(cases, "bench flops", quiet=as_json):
@@ -88,22 +86,14 @@ def run(
                     del case
                 rig.forget()
                 if out is not None:
-                    record.save(_judged(result), out)
+                    record.save(judged(result, goals.flops_goals), out)
             except RuntimeError as fault:  # the device is lost: every later call fails alike
-                result["fault"] = f"{name}, R={count}, {dtype}: {str(fault).splitlines()[0]}"
+                result["fault"] = f"{name}, R={count}, {dtype}: {first_line(fault)}"
                 break
-    result["clocks_after"] = clocks()
-    plots = "device" if picture else None
-    record.publish(_judged(result), _tables(result), out=out, as_json=as_json, plots=plots)
-    if "fault" in result:
-        raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")
-    return result
-
-
-def _judged(result: dict[str, Any]) -> dict[str, Any]:
-    """The record so far, and its goals."""
-    rows = [] if result["unreal"] else result["rows"]
-    result["goals"] = goals.told(goals.flops_goals(rows))
+    publish(
+        result, goals.flops_goals, _tables(result), device=device, out=out, as_json=as_json,
+        picture=picture,
+    )  # fmt: skip
     return result
 
 
@@ -170,7 +160,7 @@ def _admit(name: str, make: Any, case: DeviceCase, exact: Any, held: Held) -> No
         launch = make()
         error = 0.0 if name == BOUND else _error(launch, exact)
     except Exception as reason:  # libraries raise what they like; the row says why a way is missing
-        refused[name] = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        refused[name] = first_line(reason)
         return
     if error <= WORST[case.precision]:  # not so for a NaN
         launches[name], errors[name] = launch, error
@@ -187,7 +177,7 @@ def _calibrated(
     try:
         offered = [*offered_by_us(case)]
     except Exception as reason:  # the layer is no slot graph
-        refused[OURS] = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        refused[OURS] = first_line(reason)
         return None, {}
     for name, launch in offered:
         _admit(name, lambda launch=launch: rig.captured(launch), case, exact, tried)
@@ -203,15 +193,15 @@ def _calibrated(
 
 def _error(launch: Launch, exact: Any) -> float:
     """The largest difference from float64, as part of the largest answer."""
-    got = flat(launch()).double()
-    return float((got - exact).abs().max() / exact.abs().max())
+    answers = flat(launch()).double()
+    return float((answers - exact).abs().max() / exact.abs().max())
 
 
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     ways = [way for way in WAYS if any(way in row["us"] for row in result["rows"])]
     yield record.table(
         f"TFLOP/s on {result['device']}, medians; clocks {result['clocks']}",
-        ("problem", "R", "dtype", *ways, "vs hardest", "hardest", "error"),
+        ("problem", "R", "dtype", *ways, "over best other", "best other", "largest error"),
         [
             (
                 row["problem"],
@@ -226,13 +216,6 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         ],
     )
     yield _baselines_table(result)
-    heads = ("goal", "asked", "got", "verdict")
-    yield record.table("goals", heads, goals.goal_cells(result["goals"]))
-    reasons = {(way, why) for row in result["rows"] for way, why in row["refused"].items()}
-    for way, why in sorted(reasons):
-        yield f"{way}: refused: {why}"
-    if result["left_out"]:
-        yield f"left out for want of time: {len(result['left_out'])} cases"
 
 
 def _baselines_table(result: dict[str, Any]) -> Any:

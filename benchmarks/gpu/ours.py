@@ -28,7 +28,7 @@ def launches(case: DeviceCase) -> Iterator[tuple[str, Launch]]:
     rows, x, weight = torch.arange(case.tenants, device=device), case.x, case.weight
     if case.problem.convolves:  # as a layer before it would have left it
         x = x.contiguous(memory_format=torch.channels_last)
-    if graph.plain.entries[0].channels_last:
+    if graph.plain.weights[0].channels_last:
         weight = weight.permute(0, 1, 3, 4, 2).contiguous().movedim(4, 2)
     args = (rows, NO_RUN, x, weight, None)
     found = operation.implementations

@@ -6,12 +6,14 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from spacetime.benchmarks.driving.interleave import turned
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import SpacetimeError, UnsupportedError
 
@@ -235,20 +237,26 @@ def _wall_us(launch: Launch, finish: Callable[[], None]) -> float:
     return (time.perf_counter_ns() - begin) / 1e3
 
 
+def interleaved(
+    measures: Mapping[str, Callable[[], float]], repetitions: int
+) -> dict[str, list[float]]:
+    """Returns what each measure gives, A B C A B C; the order turns by one each repetition."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
+    for repetition in range(repetitions):
+        for name in turned([*measures], repetition):
+            values[name].append(measures[name]())
+    return values
+
+
 def interleaved_us(
     clock: Callable[[Launch], float], launches: Mapping[str, Launch], repetitions: int
 ) -> dict[str, list[float]]:
-    """Times of each launch, A B C A B C; the order turns by one each repetition.
+    """Returns the microseconds of each launch, interleaved.
 
     clock: a rig's elapsed_us or wall_us.
     """
-    times: dict[str, list[float]] = {name: [] for name in launches}
-    names = list(launches)
-    for repetition in range(repetitions):
-        first = repetition % len(names)
-        for name in names[first:] + names[:first]:
-            times[name].append(clock(launches[name]))
-    return times
+    return interleaved({name: partial(clock, launch) for name, launch in launches.items()},
+                       repetitions)  # fmt: skip
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.devices.device import Device, open_device
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.prepare import SPIN_NS

@@ -9,7 +9,7 @@ from typing import Any
 from spacetime.benchmarks import record
 from spacetime.devices.facts import A100_80
 from spacetime.plan import PlanOptions
-from spacetime.plan.check import check
+from spacetime.plan.check import check_plan
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.scenario_file import read_scenarios
@@ -30,7 +30,7 @@ def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list
             planner(PLANNER).plan(load, points, A100_80, PlanOptions())
             for points in (measured, made)
         )
-        broken = check(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
+        broken = check_plan(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
         words = [each.bound for each in broken]
         rows.append({
             "scenario": name,

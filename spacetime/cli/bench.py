@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 import click
 
-from spacetime.cli.options import OUT, Number
+from spacetime.cli.options import OUT, NumberRange
 
 
 class BenchGroup(click.Group):
@@ -65,9 +65,9 @@ def _option(parameter: inspect.Parameter) -> click.Option:
     flag = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
     if parameter.annotation is bool:
         return click.Option([flag, name], is_flag=True, default=bool(default))
-    one, several = _item_type(parameter.annotation)
-    ranges = {int: click.IntRange(0 if name == "seed" else 1), float: Number(0), Path: OUT}
-    kind = ranges.get(one, one)
+    item, several = _item_type(parameter.annotation)
+    ranges = {int: click.IntRange(0 if name == "seed" else 1), float: NumberRange(0), Path: OUT}
+    kind = ranges.get(item, item)
     if several:
         return click.Option(
             [flag, name],

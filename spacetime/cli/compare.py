@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli.options import FILE, OUT, Number
+from spacetime.cli.options import FILE, OUT, NumberRange
 from spacetime.planners.registry import PLANNERS
 
 
@@ -26,10 +26,10 @@ from spacetime.planners.registry import PLANNERS
 )
 @click.option("--gpus", type=click.IntRange(1), help="How many devices there are; default any.")
 @click.option("--max-procs", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--max-utilisation", type=Number(0.01, 1), default=0.9, show_default=True)
+@click.option("--max-utilisation", type=NumberRange(0.01, 1), default=0.9, show_default=True)
 @click.option(
     "--duration",
-    type=Number(0.001, 1e6),
+    type=NumberRange(0.001, 1e6),
     default=30.0,
     show_default=True,
     help="Seconds a plan is simulated.",
@@ -40,4 +40,5 @@ from spacetime.planners.registry import PLANNERS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def compare(**options: Any) -> None:
     """Compare planners on scenarios: a folder of workloads, one workload, or a CSV."""
-    import_module("spacetime.commands.compare").from_options(**options)
+    command = import_module("spacetime.commands.compare")
+    command.run(command.CompareCommand(**options))

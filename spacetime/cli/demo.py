@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli.options import OUT, Number
+from spacetime.cli.options import OUT, NumberRange
 
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 
@@ -23,7 +23,7 @@ MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 )
 @click.option(
     "--seconds",
-    type=Number(0.1, 3600),
+    type=NumberRange(0.1, 3600),
     default=10.0,
     show_default=True,
     help="How long each policy runs, in seconds.",
@@ -33,7 +33,7 @@ MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 )
 @click.option(
     "--load",
-    type=Number(0.01, 100),
+    type=NumberRange(0.01, 100),
     default=3.5,
     show_default=True,
     help="Offered requests, as a multiple of what time-only can answer.",
@@ -46,5 +46,5 @@ MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 def demo(**options: Any) -> None:
     """Run real models under three policies and compare them."""
     with import_module("spacetime.terminal.progress").working("loading PyTorch"):
-        found = import_module("spacetime.demo.run")
-    found.run(**options)
+        command = import_module("spacetime.commands.demo")
+    command.run(command.DemoCommand(**options))

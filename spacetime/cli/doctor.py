@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
+from typing import Any
 
 import click
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def doctor(*, as_json: bool) -> None:
+def doctor(**options: Any) -> None:
     """Say what this machine offers and what this build can use."""
-    doctor = import_module("spacetime.devices.doctor")
-    facts: dict[str, object] = doctor.facts()
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-    else:
-        doctor.show(facts)
+    command = import_module("spacetime.commands.doctor")
+    command.run(command.DoctorCommand(**options))

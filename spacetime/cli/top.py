@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli.options import FILE, Number
+from spacetime.cli.options import FILE, NumberRange
 
 
 @click.command()
@@ -19,10 +19,11 @@ from spacetime.cli.options import FILE, Number
 )
 @click.option("--token-file", type=FILE, help="Its first token opens the address.")
 @click.option(
-    "--interval", type=Number(0.05, 3600), default=1.0, show_default=True, help="Seconds."
+    "--interval", type=NumberRange(0.05, 3600), default=1.0, show_default=True, help="Seconds."
 )
 @click.option("--once", is_flag=True, help="Print one table, of everything so far, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one reading as JSON.")
 def top(**options: Any) -> None:
     """Watch a server: tenants, lanes, queues, attainment, units. The key q ends it."""
-    import_module("spacetime.commands.top").from_options(**options)
+    command = import_module("spacetime.commands.top")
+    command.run(command.TopCommand(**options))

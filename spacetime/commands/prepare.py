@@ -80,13 +80,13 @@ def _precision(name: str | None) -> Iterator[torch.dtype | None]:
 
 
 def _examples(given: argparse.Namespace, dtype: torch.dtype | None) -> Iterator[Example]:
-    found: list[Example] = []
+    examples: list[Example] = []
     if given.workload is not None:
         models = live_models(read_workload(given.workload), given.workload.parent).values()
-        found += [(each.module, each.example_inputs) for each in models]
+        examples += [(live.module, live.example_inputs) for live in models]
     for kind in given.zoo:
-        found += [(each.model, (each.pool[:1],)) for each in zoo.load(kind, 1)]
-    for model, example in found:
+        examples += [(entry.model, (entry.pool[:1],)) for entry in zoo.load(kind, 1)]
+    for model, example in examples:
         cast = [x.to(dtype) if dtype and x.is_floating_point() else x for x in example]
         yield model.to(dtype) if dtype else model, tuple(cast)
 
@@ -107,14 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sizes = [int(size) for size in given.sizes.split(",") if size]
         with _precision(given.precision) as dtype:
-            found = kernels_for(
+            kernels = kernels_for(
                 _examples(given, dtype), given.device, sizes=sizes, max_batch=given.max_batch
             )
-        given.out.write_text(written(found), encoding="utf-8")
+        given.out.write_text(written(kernels), encoding="utf-8")
     except (SpacetimeError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(found)} kernels listed in {given.out}")
+    print(f"{len(kernels)} kernels listed in {given.out}")
     return 0
 
 

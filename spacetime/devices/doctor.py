@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from spacetime.devices.device import Device, open_device
 from spacetime.devices.queues import VARIABLE
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import UnsupportedError
-from spacetime.terminal.tables import FittedTable
 
 _EXTRA = re.compile(r"""extra\s*==\s*["']demo["']""")
 _NVCC = (Path("/usr/local/cuda/bin/nvcc"), Path("/opt/cuda/bin/nvcc"))
@@ -87,29 +85,6 @@ def mechanisms() -> Iterator[Mechanism]:
     yield _probed("Triton's interpreter", "those kernels' tests without a device", _interpreter)
     yield _probed("CuPy with NVRTC", "stressors and FLOP kernels on a CUDA device", _cupy)
     yield _probed("nvcc", "compiling CUDA sources in tests; nothing at run time", _nvcc)
-
-
-def show(told: dict[str, Any]) -> None:
-    """Prints the facts as lines and the mechanisms as a table."""
-    screen = Console()
-    width = max(map(len, told))
-    for name, value in told.items():
-        if name != "mechanisms":
-            text = f"{name:<{width}}  {_line(value)}"
-            screen.print(text, highlight=False, markup=False, soft_wrap=True)
-    heads = ("mechanism", "state", "with, or why not", "serves")
-    found = told["mechanisms"]
-    rows = [(m["name"], "on" if m["on"] else "off", m["detail"], m["serves"]) for m in found]
-    styles = ["" if m["on"] else "dim" for m in found]
-    screen.print(FittedTable(heads, rows, words=heads, title="mechanisms", styles=styles))
-    on = sum(each["on"] for each in told["mechanisms"])
-    screen.print(f"{on} of {len(told['mechanisms'])} mechanisms are on", highlight=False)
-
-
-def _line(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {detail}" for name, detail in value.items())
-    return str(value)
 
 
 def _probed(name: str, serves: str, probe: Callable[[], str]) -> Mechanism:

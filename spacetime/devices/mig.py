@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-MEMORY_SLICES = 8
-COMPUTE_SLICES = 7
+MEMORY_SLICES = 8  # of most devices
+COMPUTE_SLICES = 7  # of most devices
 
 
 class Shape(NamedTuple):
     """The size of an instance in both kinds of slices, and the memory slices it may start on."""
 
-    units: int  # compute slices: the partition's units
-    memory: int
+    units: int  # compute slices, which are the partition's units
+    memory: int  # memory slices
     starts: tuple[int, ...]
 
 
@@ -47,15 +47,15 @@ SIZES = tuple(SHAPES)
 
 @dataclass(frozen=True, slots=True)
 class MigProfile:
-    """One row of a device's profile table: `id` is nvidia-smi's, `memory_mib` what is usable."""
+    """One row of a device's table of profiles: a size of instance that it can have."""
 
     name: str
-    id: int
+    id: int  # nvidia-smi's number of the profile
     shape: Shape
-    memory_mib: int
+    memory_mib: int  # of the memory, what a process can use
     sms: int
     copy_engines: int
-    most: int
+    most: int  # instances of this profile on one device
 
     @property
     def units(self) -> int:
@@ -67,11 +67,11 @@ class MigProfile:
 class MigGeometry:
     """What a kind of device has to divide, and the shapes of its instances, one a size."""
 
-    compute: int
+    compute: int  # compute slices of the whole device
     shapes: tuple[Shape, ...]
 
     def shape(self, units: int) -> Shape | None:
-        """The shape of a size; None where there is none."""
+        """Returns the shape of `units` compute slices; None where there is none."""
         return _by_units(self.shapes).get(units)
 
 
@@ -87,11 +87,14 @@ NARROW = MigGeometry(4, (Shape(1, 1, (0, 1, 2, 3)), Shape(2, 2, (0, 2)), Shape(4
 
 @lru_cache(maxsize=64)
 def geometry_of(profiles: tuple[MigProfile, ...]) -> MigGeometry:
-    """Of a device with these profiles: of each size the shape that takes least memory."""
+    """Returns the geometry of a device with these profiles: of each size the shape of least memory.
+
+    A device without profiles has the usual one.
+    """
     least: dict[int, Shape] = {}
     for profile in profiles:
-        known = least.get(profile.units)
-        if known is None or profile.shape.memory < known.memory:
+        shape = least.get(profile.units)
+        if shape is None or profile.shape.memory < shape.memory:
             least[profile.units] = profile.shape
     found = (
         MigGeometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
@@ -100,14 +103,17 @@ def geometry_of(profiles: tuple[MigProfile, ...]) -> MigGeometry:
 
 
 def mask_of(placement: Placement, geometry: MigGeometry = WIDE) -> int:
-    """The memory slices a placement takes, as bits. Raises KeyError for a size MIG lacks."""
+    """Returns the memory slices that a placement takes, as bits.
+
+    Raises KeyError for a size that MIG lacks.
+    """
     if (shape := geometry.shape(placement.units)) is None:
         raise KeyError(placement.units)
     return ((1 << shape.memory) - 1) << placement.start
 
 
 def is_legal(placement: Placement, geometry: MigGeometry = WIDE) -> bool:
-    """Whether the driver would make this instance on an empty device."""
+    """Whether the driver would create this instance on an empty device."""
     shape = geometry.shape(placement.units)
     return shape is not None and placement.start in shape.starts
 
@@ -192,16 +198,16 @@ def maximal_multisets() -> tuple[tuple[int, ...], ...]:
 
 @lru_cache(maxsize=4096)
 def arrange(sizes: tuple[int, ...], geometry: MigGeometry = WIDE) -> tuple[int, ...] | None:
-    """A legal start for each size, in the order given; None where they do not fit together.
+    """Returns a legal start for each size, in the order given; None where they do not fit together.
 
     >>> arrange((2, 3, 2))
     (0, 4, 2)
     """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    found = _search([sizes[i] for i in order], (), geometry)
-    if found is None:
+    placements = _search([sizes[i] for i in order], (), geometry)
+    if placements is None:
         return None
-    starts = dict(zip(order, (placement.start for placement in found), strict=True))
+    starts = dict(zip(order, (placement.start for placement in placements), strict=True))
     return tuple(starts[i] for i in range(len(sizes)))
 
 
@@ -215,7 +221,7 @@ def _search(
     for start in shape.starts:
         longer = (*chosen, Placement(sizes[0], start))
         if fits(longer, geometry):
-            found = _search(sizes[1:], longer, geometry)
-            if found is not None:
-                return found
+            placements = _search(sizes[1:], longer, geometry)
+            if placements is not None:
+                return placements
     return None

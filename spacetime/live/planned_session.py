@@ -24,18 +24,17 @@ from spacetime.devices.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
 from spacetime.live.placement import LaneKey, Placement, buckets_of, largest_batch, place
 from spacetime.models.cpu.family import Family
-from spacetime.models.cpu.program import spread
 from spacetime.models.cuda.family import Place
+from spacetime.models.flat import spread
 from spacetime.models.timing import on_cores
 from spacetime.plan import Plan, PlanOptions, require
-from spacetime.plan.deployment import Served
+from spacetime.plan.deployment import Served, own_policy
 from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.reports.counters import Counters
 from spacetime.session.apart import alone_of
 from spacetime.session.session import Session
 from spacetime.session.tenant import AnyFamily, Tenant
-from spacetime.simulation.fixed_plan import own_policy
 from spacetime.units import MS
 from spacetime.workload.workload import Workload
 

@@ -23,9 +23,9 @@ from torch.utils import _pytree as pytree
 from spacetime.devices.device import Device
 from spacetime.devices.facts import DEVICES, MIB_PER_GIB, cpu
 from spacetime.models.cpu.family import Family
-from spacetime.models.cpu.program import spread
-from spacetime.models.cpu.runner import Work
 from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.flat import spread
+from spacetime.models.request import Work
 from spacetime.models.timing import elapsed_ns, on_cores
 from spacetime.session.session import Session
 from spacetime.units import MS

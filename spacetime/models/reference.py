@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime.models.cpu.program import spread
 from spacetime.models.difference import UNSURE, difference, doubt, tolerance_of
+from spacetime.models.flat import spread
 from spacetime.models.signature import Signature
 
 

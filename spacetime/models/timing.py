@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spacetime.models.cpu.program import spread
-from spacetime.models.trial import FlatCall
+from spacetime.models.flat import FlatCall, spread
 from spacetime.units import MS
 
 _REPEATS = 3

@@ -7,18 +7,18 @@ batch size it will run at, a sample among extreme neighbours, values that are no
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from spacetime.fusion import Ranges, rows_of, with_extremes
+from spacetime.fusion import Exported, Ranges, doubt, rows_of, with_extremes
+from spacetime.models.flat import FlatCall
 
 ORDINARY = 2.0**16  # up to this size inputs are ordinary: tried, and safe from overflow
 TOLERANCE = 1e-3  # between one order of summation and another, of a row's largest value
 _SMALL = 0.02  # a row far below the others counts as that much of their median
-FlatCall = Callable[..., Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +176,11 @@ def _with_one(x: Tensor, value: float) -> Tensor:
 def _scaled(x: Tensor) -> Tensor:
     size = float(torch.nan_to_num(x.abs().float()).max()) or 1.0
     return (x.double() * (min(ORDINARY, torch.finfo(x.dtype).max) / size)).to(x.dtype)
+
+
+def why_alone(exported: Exported, batchable: bool | None) -> str:
+    """Why requests may not share a call, by the graph or the owner's word; empty if they may."""
+    if batchable is False:
+        return "its owner says batchable=False"
+    found = None if batchable else doubt(exported)
+    return f"not proven that samples are apart: {found}" if found is not None else ""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spacetime.devices import mig
+from spacetime.devices import facts, mig
 from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan.memory import excesses, partition_mib
@@ -42,20 +42,22 @@ class Violation:
         return f"{self.where}: {self.bound}: {self.text}"
 
 
-def check(
+def check_plan(
     plan: Plan,
     workload: Workload,
     profiles: Profiles,
-    device: DeviceFacts,
+    device: DeviceFacts | None = None,
     options: PlanOptions | None = None,
     *,
     interference: Crowd | None = None,
 ) -> tuple[Violation, ...]:
-    """Everything the plan breaks; empty for a sound one.
+    """Everything that the plan breaks, a `Violation` each; empty for a sound plan.
 
-    With `interference` a launch takes longer beside the other partitions of its device.
+    Without `device` the plan is held to the facts of the device that `profiles` are of. `options`
+    are those that the plan was made with. With `interference` a launch takes longer beside the
+    other partitions of its device. Raises UnsupportedError for a device whose facts are unknown.
     """
-    options = options or PlanOptions()
+    device, options = device or facts.device(profiles.device), options or PlanOptions()
     tenants = {tenant.name: tenant for tenant in workload.tenants}
     factors = _factors(plan, tenants, interference)
     return (
@@ -80,13 +82,13 @@ def require(
     plan: Plan,
     workload: Workload,
     profiles: Profiles,
-    device: DeviceFacts,
+    device: DeviceFacts | None = None,
     options: PlanOptions | None = None,
     *,
     interference: Crowd | None = None,
 ) -> Plan:
-    """The plan itself where it is sound. Raises PlanError with the first violation."""
-    if broken := check(plan, workload, profiles, device, options, interference=interference):
+    """The plan itself, if `check_plan` finds it sound. Raises PlanError with the first defect."""
+    if broken := check_plan(plan, workload, profiles, device, options, interference=interference):
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise PlanError(f"{plan.planner}: {broken[0]}{more}")
     return plan

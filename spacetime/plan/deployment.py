@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from spacetime.errors import PlanError
 from spacetime.plan import Assignment, PartitionPlan, Plan
+from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.units import ns_from_ms
 from spacetime.workload.workload import Tenant, Workload
@@ -232,3 +233,17 @@ def _padded(on: dict[int, Served]) -> dict[int, Served]:
         })
         for lane, each in on.items()
     }  # fmt: skip
+
+
+def own_policy(plan: Plan, workload: Workload) -> Policy:
+    """The policy a plan is made for: the one it names, else its routes, batches and cycles.
+
+    A request of PARIS is a batch already and runs by itself. Where some tenant's are of one input
+    (it has no `batch_mix`), those that wait share a launch instead, up to the planned batch.
+    """
+    if plan.policy is not None:
+        named = Policy.named(plan.policy)
+        single = named.batch == "one" and not all(each.batch_mix for each in workload.tenants)
+        return replace(named, batch="greedy") if single else named
+    cycles = any(assignment.duty_ms is not None for _, _, assignment in plan)
+    return Policy(route="weighted", order="duty" if cycles else "fifo", batch="greedy", lend=False)

@@ -176,10 +176,10 @@ def _number(place: str, value: Any) -> float:
     return value  # type: ignore[no-any-return]
 
 
-def read_plan(path: Path) -> Plan:
-    """A plan file. Raises PlanError, one line `file: field: what it must be`."""
+def read_plan(path: str | Path) -> Plan:
+    """Read and check a plan file. Raises PlanError, one line `file: field: what it must be`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -53,7 +53,7 @@ class _Lane:
 
     def __init__(self, given: dict[str, Any]) -> None:
         # Imported here: what fails is told on the socket, and cores are set before.
-        from spacetime import _native  # noqa: PLC0415
+        import spacetime._native as _native  # noqa: PLC0415
         from spacetime.processes import wire  # noqa: PLC0415
         from spacetime.processes.area import Area  # noqa: PLC0415
 

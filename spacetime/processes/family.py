@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from spacetime.devices.device import Device
 from spacetime.errors import InvalidInput
-from spacetime.models.cpu.program import Outputs
-from spacetime.models.cpu.runner import Entry, Runs, Work
+from spacetime.models.flat import Outputs
+from spacetime.models.request import InFlight, Runs, Work
 from spacetime.models.signature import Signature
 from spacetime.processes.hosted import check_dtypes, outputs_from
 from spacetime.processes.lanes import Lanes
@@ -56,9 +56,9 @@ class ProcessFamily:
         """Wall time of a launch, as that lane's process measured it, or else another's."""
         return self.ns.get(lane, next(iter(self.ns.values())))[bucket]
 
-    def entry(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> Entry:
+    def request(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> InFlight:
         """A request as the executor takes it."""
-        return Entry(tenant, member, self, leaves, samples)
+        return InFlight(tenant, member, self, leaves, samples)
 
     def update(self, tenant: str, member: int, model: nn.Module) -> None:
         """Gives a member the weights of `model`, in every process. Raises InvalidInput, ModelError,
@@ -96,8 +96,14 @@ def hosted(isolation: str, device: Device, partitions: Sequence[Sequence[int]]) 
     if device.environments:
         anywhere = [device.dispatched_on(units) for units in partitions]
         opens = (device.within, device.kind)
-        variables, orderly = device.environments, device.before_kill
-        return Families(Lanes(anywhere, environments=variables, opens=opens, before_kill=orderly))
+        lanes = Lanes(
+            anywhere,
+            environments=device.environments,
+            host=device.host,
+            opens=opens,
+            before_kill=device.before_kill,
+        )
+        return Families(lanes)
     if isolation == "thread":
         return None
     if device.kind != "cores":

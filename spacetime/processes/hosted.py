@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput
 from spacetime.models.cpu.family import Family, family_of
-from spacetime.models.cpu.program import Outputs
-from spacetime.models.cpu.runner import Work
+from spacetime.models.flat import Outputs
+from spacetime.models.request import Work
 from spacetime.models.signature import Leaf, signature_of
 from spacetime.models.timing import on_cores
 from spacetime.processes.packed import unpack

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from spacetime.errors import LaneLost
-from spacetime.models.cpu.runner import Work
+from spacetime.models.request import Work
 from spacetime.models.timing import lane_threads
 from spacetime.processes.area import Area
 from spacetime.processes.keeper import Keeping, KeptLane, end_all, move, rest, wake
-from spacetime.processes.process import COMMAND, Answers, ChildProcess
+from spacetime.processes.process import COMMAND, ON_CORES, Answers, ChildProcess
 from spacetime.processes.roster import Packed
 from spacetime.units import SECOND
 
@@ -27,9 +27,9 @@ from spacetime.units import SECOND
 class Lanes:
     """A process for each partition. Raises LaneLost where one does not start: then there is none.
 
-    environments: variables each lane's process gets besides this one's, such as an MPS share.
-    opens: the device each opens, and its kind; None computes on the cores. before_kill: called with
-    the number of a process that must be killed, such as to end an MPS client's work first.
+    environments: the variables that each lane's process gets besides this one's, such as an MPS
+    share. host, opens: what each process loads and opens; see `ChildProcess`. before_kill: called
+    with the number of a process that must be killed, such as to end an MPS client's work first.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Lanes:
         partitions: Sequence[Sequence[int]],
         *,
         environments: Sequence[Mapping[str, str]] | None = None,
+        host: str = ON_CORES,
         opens: tuple[str, str] | None = None,
         before_kill: Callable[[int], None] | None = None,
         command: Sequence[str] = COMMAND,
@@ -44,8 +45,8 @@ class Lanes:
         def start(lane: int, cores: Sequence[int]) -> ChildProcess:
             variables = environments[lane] if environments else {}
             return ChildProcess(
-                lane, cores, environment=variables, opens=opens, before_kill=before_kill,
-                command=command,
+                lane, cores, environment=variables, host=host, opens=opens,
+                before_kill=before_kill, command=command,
             )  # fmt: skip
 
         self._keeping = Keeping(start)

@@ -17,18 +17,16 @@ from threading import Lock
 from typing import Any
 
 import spacetime
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.errors import InvalidInput, LaneLost, ModelError, SpacetimeError
-from spacetime.models.cpu.runner import Work
+from spacetime.models.request import Work
 from spacetime.processes.area import Area
 from spacetime.processes.child import MOST_BYTES
 from spacetime.processes.wire import NONSENSE, read_answers, write_batch
 
 Answers = Any  # list[list[Tensor]] once it has answered
 COMMAND = (sys.executable, "-m", "spacetime.processes.child")
-# Who holds the models there, by name: one that opens a device may use everything below sessions.
-ON_CORES = "spacetime.processes.hosted:Hosted"
-ON_A_DEVICE = "spacetime.isolation.hosted_device:HostedDevice"
+ON_CORES = "spacetime.processes.hosted:Hosted"  # the class that holds models on cores
 WITHIN = "SPACETIME_LANE"  # set in a lane's process, which opens no lanes in turn
 _GUARD = """put what the script runs below `if __name__ == "__main__":`"""
 LOOK_MS = 100  # between two looks at a process's heart
@@ -40,7 +38,9 @@ _LEAVING_S = 5.0
 class ChildProcess:
     """A process on `cores`, ready for models when made. Raises LaneLost where it does not start.
 
-    opens: the device it computes on, and its kind there; None is the cores themselves.
+    host: the class that holds the models in the process, written `module:Class`; the process loads
+    it. opens: the name and the kind of the device that the process opens for it; None: it gets the
+    cores instead.
 
     Thread safety: run() by whoever holds `busy`; tell() by any thread; the rest likewise.
     """
@@ -51,6 +51,7 @@ class ChildProcess:
         cores: Sequence[int],
         *,
         environment: Mapping[str, str] | None = None,
+        host: str = ON_CORES,
         opens: tuple[str, str] | None = None,
         before_kill: Callable[[int], None] | None = None,
         command: Sequence[str] = COMMAND,
@@ -70,7 +71,7 @@ class ChildProcess:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._held.enter_context(self._control)
             with theirs:
-                self._popen = self._started(theirs, dict(environment or {}), opens, command)
+                self._popen = self._started(theirs, dict(environment or {}), (host, opens), command)
             self.end_fd = os.pidfd_open(self._popen.pid)  # readable once it has ended
             self._held.callback(os.close, self.end_fd)
         except (OSError, RuntimeError) as why:  # of memory, of the system or of the mailbox
@@ -88,14 +89,15 @@ class ChildProcess:
         self,
         theirs: socket.socket,
         environment: dict[str, str],
-        opens: tuple[str, str] | None,
+        loads: tuple[str, tuple[str, str] | None],
         command: Sequence[str],
     ) -> subprocess.Popen[bytes]:
         fds = {"mailbox": self._page.fd, "inbox": self._inbox.fd, "outbox": self._outbox.fd}
+        host, opens = loads
         package = str(Path(spacetime.__file__).parent.parent)
         given = {
             "control": theirs.fileno(), **fds, "cores": self.cores, "parent": os.getpid(),
-            "host": ON_CORES if opens is None else ON_A_DEVICE, "open": opens,
+            "host": host, "open": opens,
             "path": [package, *(str(p) for p in sys.path)],
         }  # fmt: skip
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]

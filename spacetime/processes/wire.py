@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from spacetime.errors import text_of
-from spacetime.models.cpu.runner import Work
+from spacetime.models.request import Work
 from spacetime.models.signature import Leaf
 from spacetime.processes.area import Area, aligned
 

@@ -26,11 +26,12 @@ NUMBERS: dict[str, type] = {
 }  # fmt: skip
 
 
-def read_profiles(path: Path) -> Profiles:
+def read_profiles(path: str | Path) -> Profiles:
     """Read and check a profile file.
 
     Raises ProfileError, one line `file:line: field: what it must be`.
     """
+    path = Path(path)
     points: dict[Any, int] = {}
     found: list[Point] = []
     table = Table(path, ProfileError)

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from spacetime.models.cpu.family import Family
-from spacetime.models.cpu.runner import Runner, Work
+from spacetime.models.cpu.runner import Runner
 from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.reference import owned
+from spacetime.models.request import Work
 from spacetime.processes.family import ProcessFamily
 from spacetime.reports.counters import Counters
 from spacetime.reports.report import audited

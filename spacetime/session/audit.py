@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError
-from spacetime.models.cpu.runner import Answer, Entry
 from spacetime.models.reference import Judgement, Reference, owned, reference_of
+from spacetime.models.request import Answer, InFlight
 from spacetime.models.signature import Signature
 from spacetime.models.timing import lane_threads
 from spacetime.reports.report import AuditCounts
@@ -302,12 +302,12 @@ class Ended(Protocol):
     def lane(self) -> int | None: ...
 
 
-def note_launches(records: Sequence[Ended], entries: Mapping[int, Entry]) -> None:
+def note_launches(records: Sequence[Ended], in_flight: Mapping[int, InFlight]) -> None:
     """Writes into samples that are about to end on which lane they ran, and beside whom."""
     for record in records:
-        future = entries[record.token].future
+        future = in_flight[record.token].future
         if isinstance(future, Sampled) and record.launch is not None:
-            of = {entries[r.token].tenant for r in records if r.launch == record.launch}
+            of = {in_flight[r.token].tenant for r in records if r.launch == record.launch}
             future.lane = record.lane
             future.beside = tuple(sorted(of - {future.watch.tenant}))
 

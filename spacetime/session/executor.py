@@ -1,8 +1,8 @@
 """The threads between the native executor and Python: one for each lane, and one notifier.
 
-A lane's thread waits for launches with the GIL released, runs them, and leaves each answer in its
-request's entry; the notifier resolves the callers' futures, so a slow callback of one caller holds
-up no lane. Native code never calls into Python.
+A lane's thread waits for launches with the GIL released, runs them, and leaves each answer with
+its request; the notifier resolves the callers' futures, so a slow callback of one caller holds up
+no lane. Native code never calls into Python.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.errors import (
     ClosedError,
     DeadlineExceeded,
@@ -32,8 +32,8 @@ from spacetime.errors import (
     SpacetimeError,
 )
 from spacetime.models.compiled_error import as_raised
-from spacetime.models.cpu.runner import Entry, Work
 from spacetime.models.cuda.capture import Capturer
+from spacetime.models.request import InFlight, Work
 from spacetime.models.timing import lane_threads
 from spacetime.policy import Policy
 from spacetime.reports import recording
@@ -46,7 +46,7 @@ ENDED_POLL_S = 0.0005  # between two looks at a cancelled request that runs
 # What a sticky error leaves: the driver serves this process no more (docs/cuda.md).
 _FIX = "close the session and open one in a new process"
 
-Noted = Callable[[Sequence[_native.Completion], Mapping[int, Entry]], None]
+Noted = Callable[[Sequence[_native.Completion], Mapping[int, InFlight]], None]
 _DROPPED: dict[str, Callable[[str], SpacetimeError]] = {
     "deadline": lambda name: DeadlineExceeded(f"tenant {name}: dropped at its deadline, unstarted"),
     "removed": lambda name: ClosedError(f"tenant {name}: removed while the request waited"),
@@ -61,7 +61,7 @@ class Holder(Protocol):
 
 
 class Superseded(Exception):
-    """The entry's weights were replaced before it was accepted."""
+    """An update replaced the request's weights before the request was accepted."""
 
 
 class Executor:
@@ -84,11 +84,11 @@ class Executor:
         self._device = device
         self.lanes: list[_native.Lane] = []
         self._first_ns: int | None = None  # when the first request came
-        self._entries: dict[int, Entry] = {}
+        self._in_flight: dict[int, InFlight] = {}
         self._tokens = itertools.count(1)
         self._pid = os.getpid()
         self._closed = False
-        notify = (self.native, self._entries, device, noted)
+        notify = (self.native, self._in_flight, device, noted)
         self._threads = [_start("spacetime-notifier", _notify, *notify)]
         # An interpreter that exits with work in flight must not tear threads down in mid-launch.
         self._finalizer = weakref.finalize(self, _abandon, self.native, self._threads, self._pid)
@@ -109,7 +109,7 @@ class Executor:
         lane = self.native.add_lane(list(units), priority=priority, pool=pool)
         name = f"spacetime-lane-{len(self.lanes)}"
         self.lanes.append(lane)
-        self._threads.append(_start(name, _serve, lane, self._entries, around))
+        self._threads.append(_start(name, _serve, lane, self._in_flight, around))
 
     def sm_partitions(self) -> list[_native.SmPartition]:
         """The lanes' partitions, on a CUDA device."""
@@ -118,37 +118,39 @@ class Executor:
     def submit(
         self,
         number: int,
-        entry: Entry,
+        request: InFlight,
         deadline_ns: int | None,
         priority: int | None,
         holder: Holder | None = None,
     ) -> Future[Any]:
-        """A future of the entry's answer. Raises QueueFull or ClosedError, accepting nothing.
+        """A future of the request's answer. Raises QueueFull or ClosedError, accepting nothing.
 
-        holder: whose entry it is. Raises Superseded where it names another member by now, whose
-        weights may have gone: make the entry anew.
+        number: the tenant's number here. holder: the tenant. Raises Superseded where an update has
+        given the tenant another member since the request was made: the old member's weights may
+        have gone, so the request has to be made anew.
         """
         if self._device is not None and self._device.lost is not None:
             self.check_open()
         now_ns = time.monotonic_ns()
         if self._first_ns is None:
             self._first_ns = now_ns
-        entry.until_ns = None if deadline_ns is None else now_ns + deadline_ns
-        token = next(self._tokens) if entry.token is None else entry.token
-        self._entries[token] = entry  # whoever waits for a member's requests sees it from here on
-        if entry.token is not None and holder is not None and holder.member != entry.member:
-            del self._entries[token]
+        request.until_ns = None if deadline_ns is None else now_ns + deadline_ns
+        token = next(self._tokens) if request.token is None else request.token
+        # Before the look at the member: an update that comes now waits for this request, too.
+        self._in_flight[token] = request
+        if request.token is not None and holder is not None and holder.member != request.member:
+            del self._in_flight[token]
             raise Superseded
         try:
-            request = self.native.submit(
-                number, token, samples=entry.samples, deadline_ns=deadline_ns, priority=priority
+            accepted = self.native.submit(
+                number, token, samples=request.samples, deadline_ns=deadline_ns, priority=priority
             )
         except RuntimeError as refusal:
-            del self._entries[token]
+            del self._in_flight[token]
             self.check_open()
-            raise self._refused(entry.tenant, refusal) from None
-        entry.future.withdraw = partial(self.native.cancel, request)
-        return entry.future
+            raise self._refused(request.tenant, refusal) from None
+        request.future.withdraw = partial(self.native.cancel, accepted)
+        return request.future
 
     def remove(self, number: int, name: str, then: Callable[[], None]) -> None:
         """Takes a tenant out: what waits ends as removed, what runs finishes, `then` is called.
@@ -163,16 +165,16 @@ class Executor:
         unless that is None. It waits for them, but in a request's callback, where they could not
         end: there another thread does."""
         left = [
-            (token, entry)
-            for token, entry in self._entries.copy().items()
-            if entry.tenant == tenant and member in {None, entry.member}
+            (token, request)
+            for token, request in self._in_flight.copy().items()
+            if request.tenant == tenant and member in {None, request.member}
         ]
 
         def finish() -> None:
-            wait([entry.future for _, entry in left])
+            wait([request.future for _, request in left])
             pause = threading.Event()
             # A future that was cancelled is done while its request may still run.
-            while any(self._entries.get(token) is entry for token, entry in left):
+            while any(self._in_flight.get(token) is request for token, request in left):
                 pause.wait(ENDED_POLL_S)
             then()
 
@@ -243,7 +245,7 @@ def _abandon(native: _native.Executor, threads: list[threading.Thread], pid: int
 
 def _serve(
     lane: _native.Lane,
-    entries: dict[int, Entry],
+    in_flight: dict[int, InFlight],
     around: Callable[[_native.Lane], AbstractContextManager[None]],
 ) -> None:
     """Body of a lane's dispatcher thread: runs launches until the lane closes.
@@ -253,27 +255,27 @@ def _serve(
     with around(lane):
         lane.enter()
         while (launch := lane.take()) is not None:
-            batch = [entries[token] for token in launch.tokens]
+            batch = [in_flight[token] for token in launch.tokens]
             _run(batch)
-            lane.finish(launch, [int(entry.error is not None) for entry in batch])
+            lane.finish(launch, [int(request.error is not None) for request in batch])
         lane.leave()
 
 
 def _notify(
     native: _native.Executor,
-    entries: dict[int, Entry],
+    in_flight: dict[int, InFlight],
     device: _native.CudaDevice | None,
     noted: Noted | None,
 ) -> None:
     """Body of the notifier: resolves every request exactly once, until the executor is drained."""
     while (records := native.completions()) is not None:
         if noted is not None:
-            noted(records, entries)
+            noted(records, in_flight)
         for record in records:
-            entry = entries.pop(record.token)
-            if entry.token is not None and record.code and entry.error is None:
-                entry.error = _driver_error(entry.tenant, record.code, device)
-            _resolve(entry, record.outcome)
+            request = in_flight.pop(record.token)
+            if request.token is not None and record.code and request.error is None:
+                request.error = _driver_error(request.tenant, record.code, device)
+            _resolve(request, record.outcome)
 
 
 def _driver_error(
@@ -286,7 +288,7 @@ def _driver_error(
     return DriverError(call, result, f"tenant {tenant}: {call} failed with {result}{lost}")
 
 
-def _run(batch: list[Entry], *, again: bool = False) -> None:
+def _run(batch: list[InFlight], *, again: bool = False) -> None:
     """Answers or errors for a whole batch; when it raises, only the guilty requests fail.
 
     A request whose lane's process died is tried once more, alone, if its deadline allows.
@@ -296,42 +298,42 @@ def _run(batch: list[Entry], *, again: bool = False) -> None:
             [Work(e.member, e.leaves, e.samples, e.until_ns) for e in batch]
         )
     except LaneLost as lost:
-        for entry in batch:
-            if again or (entry.until_ns is not None and entry.until_ns < time.monotonic_ns()):
-                entry.error = lost
+        for request in batch:
+            if again or (request.until_ns is not None and request.until_ns < time.monotonic_ns()):
+                request.error = lost
             else:
-                _run([entry], again=True)
+                _run([request], again=True)
         return
     except BaseException as error:
         if len(batch) == 1:
             batch[0].error = ModelError(batch[0].tenant, as_raised(error))
             return
-        for entry in batch:
-            _run([entry], again=again)
+        for request in batch:
+            _run([request], again=again)
         return
-    for entry, answer in zip(batch, answers, strict=True):
-        entry.answer = answer
+    for request, answer in zip(batch, answers, strict=True):
+        request.answer = answer
 
 
-def _resolve_built(entry: Entry, build: Callable[[Sequence[Tensor]], Any]) -> None:
+def _resolve_built(request: InFlight, build: Callable[[Sequence[Tensor]], Any]) -> None:
     """The answer of what native code wrote, or the error that it stands for."""
     try:
-        answer = build(entry.outputs)
+        answer = build(request.outputs)
     except Exception as error:
-        entry.future.set_exception(ModelError(entry.tenant, error))
+        request.future.set_exception(ModelError(request.tenant, error))
     else:
-        entry.future.set_result(answer)
+        request.future.set_result(answer)
 
 
-def _resolve(entry: Entry, status: str) -> None:
-    future = entry.future
+def _resolve(request: InFlight, status: str) -> None:
+    future = request.future
     if not future.set_running_or_notify_cancel():
         return
     if status in _DROPPED:
-        future.set_exception(_DROPPED[status](entry.tenant))
-    elif entry.error is not None:
-        future.set_exception(entry.error)
-    elif entry.build is not None and entry.answer is None:  # not answered by a Python runner
-        _resolve_built(entry, entry.build)
+        future.set_exception(_DROPPED[status](request.tenant))
+    elif request.error is not None:
+        future.set_exception(request.error)
+    elif request.build is not None and request.answer is None:  # not answered by a Python runner
+        _resolve_built(request, request.build)
     else:
-        future.set_result(entry.answer)
+        future.set_result(request.answer)

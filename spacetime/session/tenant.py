@@ -72,11 +72,11 @@ class Tenant:
             raise ClosedError(f"tenant {self.name}: removed from the session")
         deadline_ns = None if limit is None else ns_from_ms(limit)
         while True:
-            entry = self.family.entry(self.name, self.member, leaves, samples)
+            request = self.family.request(self.name, self.member, leaves, samples)
             if self.watch is not None and (sampled := self.watch.sampled(leaves)) is not None:
-                entry.future = sampled
+                request.future = sampled
             try:
-                return self._executor.submit(self.number, entry, deadline_ns, priority, self)
+                return self._executor.submit(self.number, request, deadline_ns, priority, self)
             except Superseded:  # an update came between: once more, with the new weights
                 continue
 

@@ -15,10 +15,10 @@ from typing import Protocol
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
 from spacetime.plan.controller import Decision, Outcome, Planning, Seen
+from spacetime.plan.deployment import own_policy
 from spacetime.plan.moves import Move, move
 from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
-from spacetime.simulation.fixed_plan import own_policy
 from spacetime.simulation.staged_plan import StagedPlan
 from spacetime.units import SECOND, ns_from_ms
 from spacetime.workload.rate_trace import RateTrace

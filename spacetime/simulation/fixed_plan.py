@@ -10,13 +10,13 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations, product
 
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Plan
-from spacetime.plan.deployment import Deployment, Piece, PlanLane, deploy
+from spacetime.plan.deployment import Deployment, Piece, PlanLane, deploy, own_policy
 from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.simulator import (
@@ -144,20 +144,6 @@ class PlanRun:
 def _attainment(counts: Sequence[NativeTenant]) -> float:
     offered = sum(count.offered for count in counts)
     return sum(count.met for count in counts) / offered if offered else 1.0
-
-
-def own_policy(plan: Plan, workload: Workload) -> Policy:
-    """The policy a plan is made for: the one it names, else its routes, batches and cycles.
-
-    A request of PARIS is a batch already and runs by itself. Where some tenant's are of one input
-    (it has no `batch_mix`), those that wait share a launch instead, up to the planned batch.
-    """
-    if plan.policy is not None:
-        named = Policy.named(plan.policy)
-        single = named.batch == "one" and not all(each.batch_mix for each in workload.tenants)
-        return replace(named, batch="greedy") if single else named
-    cycles = any(assignment.duty_ms is not None for _, _, assignment in plan)
-    return Policy(route="weighted", order="duty" if cycles else "fifo", batch="greedy", lend=False)
 
 
 def simulate_plan(

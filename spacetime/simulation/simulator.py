@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.policy import Policy
 from spacetime.reports.recording import MOST_BYTES, Recording
 

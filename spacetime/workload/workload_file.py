@@ -48,11 +48,12 @@ FieldLines = dict[str, int]
 T = TypeVar("T")
 
 
-def read_workload(path: Path) -> Workload:
+def read_workload(path: str | Path) -> Workload:
     """Read and check a workload; a name ending in `.json` is JSON, any other is YAML.
 
     Raises WorkloadError, one line `file:line: field: what it must be`.
     """
+    path = Path(path)
     text = read_text(path)
     lines: FieldLines = {}
     try:

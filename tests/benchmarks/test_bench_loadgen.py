@@ -26,13 +26,13 @@ Result is : VALID
 
 
 def test_a_summary_is_read() -> None:
-    read = bench_loadgen.read(SUMMARY)
+    read = bench_loadgen.read_summary(SUMMARY)
     assert read == {
         "valid": True, "p50_us": pytest.approx(36087.909), "p99_us": pytest.approx(50035.849),
         "samples_rps": 43645.7,
     }  # fmt: skip
-    assert bench_loadgen.read(SUMMARY.replace(": VALID", ": INVALID"))["valid"] is False
-    assert bench_loadgen.read("")["p50_us"] is None
+    assert bench_loadgen.read_summary(SUMMARY.replace(": VALID", ": INVALID"))["valid"] is False
+    assert bench_loadgen.read_summary("")["p50_us"] is None
 
 
 def test_without_loadgen_it_is_one_line() -> None:
@@ -58,7 +58,7 @@ def test_the_example_is_asked_at_random_and_judged(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"Scenario : Server", done.stdout)
     assert re.search(r"Min queries satisfied : Yes", done.stdout)
-    assert bench_loadgen.read(done.stdout)["p50_us"] > 0
+    assert bench_loadgen.read_summary(done.stdout)["p50_us"] > 0
     assert (tmp_path / "out" / "mlperf_log_detail.txt").exists()
 
 

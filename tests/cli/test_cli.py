@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from spacetime.cli import bench, options, root
-from spacetime.demo import run as demo
+from spacetime.commands import demo
 from spacetime.errors import InvalidInput, SpacetimeError, UnsupportedError
 from spacetime.workload.workload import WorkloadError
 
@@ -27,6 +29,42 @@ def spacetime(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+# What a command's options become, where that is another class than the command's name says.
+# The option that chooses between two ways is no field of either.
+ASKED = {
+    "profile": (
+        ("profile", "MeasureCommand"),
+        ("profile", "PredictCommand"),
+        ("profile_import", "ImportCommand"),
+    ),
+    "simulate": (
+        ("simulate", "SimulateCommand"),
+        ("simulate_controlled", "SimulateControlledCommand"),
+    ),
+}
+CHOOSES = {
+    "simulate": {"controller"},
+    "verify": {"private_held", "private_p99", "shared_held", "shared_p99"},
+}  # these become its bounds
+
+
+@pytest.mark.parametrize("name", sorted(set(root.cli.commands) - {"bench", "mig"}))
+def test_a_commands_options_are_the_fields_of_what_it_is_asked(name: str) -> None:
+    command = root.cli.commands[name]
+    taken = {option.name for option in command.params} - CHOOSES.get(name, set())
+    fields = [
+        field
+        for module, kind in ASKED.get(name, ((name, f"{name.title()}Command"),))
+        for field in dataclasses.fields(
+            getattr(import_module(f"spacetime.commands.{module}"), kind)
+        )
+    ]
+    names = {field.name for field in fields}
+    assert taken <= names, taken - names
+    by_hand = {field.name for field in fields if field.default is not dataclasses.MISSING}
+    assert names - taken <= by_hand, names - taken
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom spacetime.cli.root import main\nsys.argv = ['spacetime', '--help']\n"
@@ -36,6 +74,17 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(word in done.stdout for word in ("demo", "bench", "doctor"))
+
+
+@pytest.mark.parametrize("name", sorted(root.cli.commands))
+def test_the_help_of_a_command_loads_no_command(name: str) -> None:
+    code = (
+        "import sys\nfrom spacetime.cli.root import cli\n"
+        f"cli.main([{name!r}, '--help'], standalone_mode=False)\n"
+        "assert not [module for module in sys.modules if module.startswith('spacetime.commands')]\n"
+        "assert not {'torch', 'numpy', 'rich', 'yaml'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +166,7 @@ def test_errors_become_one_line_and_a_status(
     error: BaseException,
     status: int,
 ) -> None:
-    def fail(**_: Any) -> None:
+    def fail(_: Any) -> None:
         raise error
 
     monkeypatch.setattr(demo, "run", fail)

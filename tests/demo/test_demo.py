@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacetime.demo import run as demo
+from spacetime.commands import demo
 from spacetime.demo import trial, verdict
 from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.workload.openloop import Sent
@@ -21,7 +21,10 @@ MS = 1_000_000
 def test_a_small_demo_ends_with_every_answer_checked_and_its_files_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo.run(tenants=2, seconds=0.5, load=1.0, out=tmp_path, as_json=True)
+    asked = demo.DemoCommand(
+        tenants=2, seconds=0.5, model="digits", load=1.0, seed=0, out=tmp_path, as_json=True
+    )
+    demo.run(asked)
     report = json.loads(capsys.readouterr().out)
     assert [row["policy"] for row in report["policies"]] == list(demo.POLICIES)
     assert report["answers_checked"] > 0
@@ -52,7 +55,7 @@ def judged(answer: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str
     exhibit = trial.Exhibit(entry, [pool], alone, slo_ms=20.0)
     sent = [Sent(0, 0, 0, 0, MS, answer), Sent(0, 0, MS, 0, dropped="deadline")]
     row = trial.row_of("space-time", [sent], [20.0], [])
-    return verdict.judge([exhibit], [trial.Run(row, sent, [], {}, "")], {})
+    return verdict.judge([exhibit], [trial.PolicyRun(row, sent, [], {}, "")], {})
 
 
 def test_rates_and_attainment_count_dropped_requests_as_missed() -> None:

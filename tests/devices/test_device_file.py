@@ -12,7 +12,7 @@ from spacetime.devices import device_file, mig
 from spacetime.devices import facts as devices
 from spacetime.devices.facts import DEVICES, device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import PlanOptions, check
+from spacetime.plan import PlanOptions, check_plan
 from spacetime.planners.registry import PLANNERS, planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.profiles.profile_file import write_profiles
@@ -65,12 +65,12 @@ def test_planners_keep_to_the_geometry_of_an_a30(name: str) -> None:
     except InfeasibleError as error:  # those of MPS percentages
         assert error.bound == "profile"  # noqa: PT017
         return
-    assert not check(plan, load, profiles, facts)
+    assert not check_plan(plan, load, profiles, facts)
     assert all(sum(part.units for part in gpu.partitions) <= 4 for gpu in plan.gpus)
 
 
 def test_a_file_is_taken_wherever_a_name_is(tmp_path: Path) -> None:
-    facts = device_file.named(str(EXAMPLE))
+    facts = device_file.device_named(str(EXAMPLE))
     assert facts.geometry == mig.WIDE
     assert device(facts.name) == facts
     write_profiles(tmp_path / "p.csv", profiled(facts.name, (1, 2, 3, 4, 7)))
@@ -112,8 +112,8 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path) -> No
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(UnsupportedError) as caught:
-        device_file.named(str(path))
+        device_file.device_named(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(UnsupportedError, match=r"absent\.json: cannot be read"):
-        device_file.named(str(tmp_path / "absent.json"))
+        device_file.device_named(str(tmp_path / "absent.json"))

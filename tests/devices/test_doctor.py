@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from spacetime.commands.doctor import print_facts
 from spacetime.devices import doctor
 from spacetime.devices.device import Device
 from spacetime.errors import DriverError, UnsupportedError
@@ -71,7 +72,7 @@ def test_an_mps_daemon_is_asked(
 def test_the_table_shows_every_mechanism(capsys: pytest.CaptureFixture[str]) -> None:
     told = doctor.facts()
     json.dumps(told)
-    doctor.show(told)
+    print_facts(told)
     shown = capsys.readouterr().out
     assert all(name in shown for name in PROBES)
     assert all(name in shown for name in told)

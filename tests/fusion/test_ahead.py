@@ -22,7 +22,7 @@ from spacetime.commands.prepare import kernels_for
 from spacetime.fusion import Tuner, placed
 from spacetime.fusion.ahead import META, kernels_of, without_data
 from spacetime.kernels.triton import ahead
-from spacetime.kernels.triton.cache import Choices
+from spacetime.kernels.triton.cache import StoredChoices
 from spacetime.kernels.triton.configs import Config
 from spacetime.kernels.triton.launch import Launch, noting
 from spacetime.kernels.triton.linear import linear_launches
@@ -121,7 +121,7 @@ def test_nothing_is_timed_that_was_not_listed(tmp_path: Path) -> None:
 
         module = placed(graph, torch.device("cpu"))
         with noting():  # what was chosen runs, too
-            choices = Choices(tmp_path / f"{ours}.json")
+            choices = StoredChoices(tmp_path / f"{ours}.json")
             Tuner(seconds, choices, sms=2, capability=90).tune(module, given)
         assert timed
         assert timed <= listed
@@ -143,7 +143,8 @@ def test_a_device_compiles_each_kernel_once_in_a_session(
     with Session("fake:h200") as session:
         native = session.device.native
         assert isinstance(native, _native.FakeCudaDevice)
-        capturer = TorchCuda(native, META, {}, Choices(tmp_path / "choices.json"))  # type: ignore
+        choices = StoredChoices(tmp_path / "choices.json")
+        capturer = TorchCuda(native, META, {}, choices)  # type: ignore
         kernels = {ahead.wanted(launch(3))}
         first, second = (capturer.compile(lambda: kernels) for _ in range(2))
     assert first.startswith("1 compiled ahead in ")

@@ -149,7 +149,7 @@ def test_a_captured_graph_raises_nothing_and_says_whose_index_was_beyond(
     except CannotFuse:
         return  # alone in a graph: the next test
     guards = guards_of(graph.lowered.module)
-    stacks = empty(graph.plain.entries).with_tenants([m.state_dict() for m in models])
+    stacks = empty(graph.plain.weights).with_tenants([m.state_dict() for m in models])
     apart = [torch.stack([*v, v[0]])[:-1] for v in stacks.values]
     index = torch.tensor(data.draw(st.permutations(range(3))))
     ids = data.draw(st.lists(st.sampled_from([*range(ROWS), *EXTREMES]), min_size=9, max_size=9))

@@ -56,7 +56,7 @@ def graph_of(tenants: list[nn.Module]) -> SlotGraph:
 def operands(
     graph: SlotGraph, tenants: list[nn.Module], x: Tensor, rows: list[int]
 ) -> list[Tensor]:
-    stacks = empty(graph.plain.entries).with_tenants([m.state_dict() for m in tenants])
+    stacks = empty(graph.plain.weights).with_tenants([m.state_dict() for m in tenants])
     return [torch.tensor(rows), NO_RUN, *stacks.values, x]
 
 
@@ -162,7 +162,7 @@ def test_half_precision_windows_are_offered_to_the_accelerator() -> None:
     x = torch.randn(2, 64, 8, 8).bfloat16()
     graph = slot_graph(layer, [layer.state_dict()], example_inputs=(x,))
     (operation,) = operations(placed(graph, torch.device("cpu")))
-    stacks = empty(graph.plain.entries).with_tenants([layer.state_dict()])
+    stacks = empty(graph.plain.weights).with_tenants([layer.state_dict()])
     args = (torch.tensor([0, 0]), NO_RUN, x, *stacks.values)
     for capability, count in ((90, 2), (80, 0)):
         offered = super_kernels(operation, args, sms=132, capability=capability)

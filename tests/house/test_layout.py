@@ -18,6 +18,10 @@ MAPPED = ("kernels", "benchmarks")  # they lie beside the package and are instal
 MOST_FILES = 18  # Python files of a folder; the menu of benchmarks aside
 BANNED = re.compile(r"(^|[_/])(utils?|common|helpers?|misc|manager|base)(\.|/|$)")
 SLEEP = "time" + ".sleep("
+TWICE = {"Tenant"}  # as a workload asks for it, and as a session serves it
+CITED = re.compile(r"(design|papers|cuda\.md) ?\xa7")
+UNFORMATTED = "# fmt" + ": skip"
+MOST_UNFORMATTED = 40
 
 
 def sources(*suffixes: str) -> list[Path]:
@@ -180,6 +184,28 @@ def test_a_face_holds_no_logic() -> None:
             assert isinstance(node, plain), f"{name_of(path)}, line {node.lineno}"
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in modules().values():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name_of(path))
+    double = {name: paths for name, paths in homes.items() if len(paths) > 1}
+    assert double.keys() <= TWICE, double
+
+
+def test_a_citation_leads_somewhere() -> None:
+    """A section of a file of ours by its number: our pages have headings, and no numbers."""
+    for path in sources(".py", ".pyi", ".h", ".cpp", ".cu", ".md"):
+        found = CITED.search(path.read_text())
+        assert found is None, f"{name_of(path)}: {found and found[0]!r}"
+
+
+def test_the_formatter_has_its_way() -> None:
+    count = sum(path.read_text().count(UNFORMATTED) for path in sources(".py", ".pyi"))
+    assert count < MOST_UNFORMATTED
+
+
 def test_every_folder_is_packaged() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     listed = re.search(r"^packages = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
@@ -295,6 +321,7 @@ def test_no_test_sleeps() -> None:
 
 
 def test_importing_is_light() -> None:
-    code = "import sys, spacetime; print({'torch', 'cupy'} & set(sys.modules))"
+    heavy = "{'torch', 'cupy', 'numpy', 'matplotlib', 'click', 'msgspec', 'yaml'}"
+    code = f"import sys, spacetime; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed: its choices are not checked")
 
-from spacetime.kernels.triton.cache import Choices, cache_folder, choices_of
+from spacetime.kernels.triton.cache import StoredChoices, cache_folder, choices_of
 from spacetime.kernels.triton.configs import Config, named
 
 
@@ -38,7 +38,7 @@ def test_a_spoilt_file_is_ignored_aloud_and_replaced(tmp_path: Path, text: str) 
     path = tmp_path / "choices.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.warns(UserWarning, match="ignored, measured anew"):
-        choices = Choices(path)
+        choices = StoredChoices(path)
     assert choices.get("conv") is None
     with pytest.warns(UserWarning, match="ignored"):
         choices.put("conv", "a")
@@ -48,7 +48,7 @@ def test_a_spoilt_file_is_ignored_aloud_and_replaced(tmp_path: Path, text: str) 
 def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="ignored"):
-        choices = Choices(tmp_path / "file" / "choices.json")
+        choices = StoredChoices(tmp_path / "file" / "choices.json")
     with pytest.warns(UserWarning, match="not written"):
         choices.put("conv", "a")
     assert choices.get("conv") == "a"

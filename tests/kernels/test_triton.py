@@ -28,7 +28,7 @@ from spacetime.kernels.triton.configs import (
     depthwise_candidates,
 )
 from spacetime.kernels.triton.convolution import convolution_launches
-from spacetime.kernels.triton.launch import Epilogue, Geometry, Launch
+from spacetime.kernels.triton.launch import ConvolutionGeometry, Epilogue, Launch
 from spacetime.kernels.triton.linear import linear_launches
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def convolution(
     w = empty(slots, outputs, window, window, channels // groups, dtype=dtype).movedim(4, 2)
     b, rows = empty(slots, outputs, dtype=dtype), empty(slots, dtype=torch.int64)
     pad = window // 2
-    geometry = Geometry((stride, stride), (pad, pad), (1, 1), groups)
+    geometry = ConvolutionGeometry((stride, stride), (pad, pad), (1, 1), groups)
     return convolution_launches(rows, x, w, b, geometry, activation="relu", sms=132, **options)[1]
 
 
@@ -165,7 +165,7 @@ def boxed_layer(side: int, channels: int, outputs: int, box: Box, **shape: Any) 
     x = empty(8, side, side, channels, dtype=half).permute(0, 3, 1, 2)
     w = empty(4, outputs, 3, 3, channels, dtype=half).movedim(4, 2)
     b, rows = empty(4, outputs, dtype=half), empty(4, dtype=torch.int64)
-    geometry = Geometry(**{"padding": (1, 1), **shape})
+    geometry = ConvolutionGeometry(**{"padding": (1, 1), **shape})
     return box_launch(rows, x, w, geometry, Epilogue(b, None, "relu"), box=box, sms=132)[1]
 
 
@@ -202,11 +202,12 @@ def test_what_boxes_do_not_take_is_named() -> None:
     with pytest.raises(ValueError, match="multiple of 64 channels"):
         boxed_layer(14, 32, 64, box)
     rows, w = empty(4, dtype=torch.int64), empty(4, 64, 3, 3, 64, dtype=half).movedim(4, 2)
+    x, plain = empty(4, 64, 8, 8, dtype=half), ConvolutionGeometry()
     with pytest.raises(ValueError, match="channels last"):
-        box_launch(rows, empty(4, 64, 8, 8, dtype=half), w, Geometry(), Epilogue(), box=box, sms=1)
+        box_launch(rows, x, w, plain, Epilogue(), box=box, sms=1)
     x = empty(4, 8, 8, 64, dtype=torch.float32).permute(0, 3, 1, 2)
     with pytest.raises(ValueError, match="half precision"):
-        box_launch(rows, x, w, Geometry(), Epilogue(), box=box, sms=1)
+        box_launch(rows, x, w, ConvolutionGeometry(), Epilogue(), box=box, sms=1)
 
 
 @pytest.mark.slow
@@ -301,16 +302,16 @@ def test_operands_that_do_not_fit_are_named() -> None:
         torch.ones(2, 4, 5, 5),
         torch.ones(1, 4, 4, 3, 3),
     )
-    wide = Geometry(dilation=(3, 3))
+    wide = ConvolutionGeometry(dilation=(3, 3))
     with pytest.raises(ValueError, match="fewer than the window"):
         convolution_launches(rows, x, w, None, wide, sms=1)
     with pytest.raises(ValueError, match="dtype"):
-        convolution_launches(rows, x.double(), w.double(), None, Geometry(), sms=1)
+        convolution_launches(rows, x.double(), w.double(), None, ConvolutionGeometry(), sms=1)
     with pytest.raises(ValueError, match="in 2 groups"):
-        convolution_launches(rows, x, w, None, Geometry(groups=2), sms=1)
+        convolution_launches(rows, x, w, None, ConvolutionGeometry(groups=2), sms=1)
     with pytest.raises(ValueError, match="rows"):
-        convolution_launches(rows.int(), x, w, None, Geometry(), sms=1)
+        convolution_launches(rows.int(), x, w, None, ConvolutionGeometry(), sms=1)
     with pytest.raises(ValueError, match="no multiple"):
-        convolution_launches(rows, x[:1], w, None, Geometry(), sms=1)
+        convolution_launches(rows, x[:1], w, None, ConvolutionGeometry(), sms=1)
     with pytest.raises(ValueError, match="does not fit 2 slots"):
         linear_launches(rows, torch.ones(2, 3), torch.ones(1, 4, 5), None, sms=1)

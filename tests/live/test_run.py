@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from spacetime import Recording, replay
-from spacetime.commands.run import from_options
+from spacetime.commands.run import RunCommand, run
 from spacetime.errors import InvalidInput, ModelError, PlanError
 from spacetime.units import SECOND
 from spacetime.workload.workload_file import read_workload
@@ -94,7 +94,7 @@ def test_a_workload_runs_and_every_request_is_accounted_for(
     workload: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = workload.parent / "out"
-    from_options(workload=workload, **OPTIONS | {"out": out})
+    run(RunCommand(workload=workload, **OPTIONS | {"out": out}))
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((out / "report.json").read_text())
     assert report["format"] == "spacetime.report/1"
@@ -112,7 +112,7 @@ def test_a_workload_runs_and_every_request_is_accounted_for(
 def test_profiles_alone_make_a_plan_that_is_run(
     workload: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from_options(workload=workload, **OPTIONS | {"profiles": profiles})
+    run(RunCommand(workload=workload, **OPTIONS | {"profiles": profiles}))
     report = json.loads(capsys.readouterr().out)
     reconciles(report)
     assert report["overall"]["completed"] == due(workload)
@@ -124,14 +124,14 @@ def test_lanes_of_cores_may_be_processes(
     workload: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     apart = OPTIONS | {"isolation": "process"}
-    from_options(workload=workload, **apart | {"profiles": profiles, "explain": True})
+    run(RunCommand(workload=workload, **apart | {"profiles": profiles, "explain": True}))
     told = capsys.readouterr()
     report = json.loads(told.out)
     reconciles(report)
     assert report["overall"]["completed"] == due(workload)
     assert "  in a process for each lane\n  runs as: " in told.err
     with pytest.raises(InvalidInput, match="isolation must be 'thread' for partitions of kind sm"):
-        from_options(workload=workload, **apart | {"device": "fake:h200"})
+        run(RunCommand(workload=workload, **apart | {"device": "fake:h200"}))
 
 
 def test_a_plan_is_read_checked_and_run(
@@ -150,7 +150,7 @@ def test_a_plan_is_read_checked_and_run(
     }  # fmt: skip
     plan.write_text(json.dumps(made))
     asked = OPTIONS | {"plan": plan, "profiles": profiles, "as_json": False, "explain": True}
-    from_options(workload=workload, **asked)
+    run(RunCommand(workload=workload, **asked))
     shown = capsys.readouterr().out
     assert "policy of the plan by by hand: route weighted, order duty" in shown
     count = due(workload)
@@ -158,18 +158,18 @@ def test_a_plan_is_read_checked_and_run(
     assignments[0]["rate_rps"] = 10
     plan.write_text(json.dumps(made))
     with pytest.raises(PlanError, match="by hand: a: rate"):
-        from_options(workload=workload, **asked)
+        run(RunCommand(workload=workload, **asked))
     with pytest.raises(PlanError, match="--plan: give --profiles too"):
-        from_options(workload=workload, **asked | {"profiles": None})
+        run(RunCommand(workload=workload, **asked | {"profiles": None}))
 
 
 def test_a_controller_watches_where_there_are_profiles(
     workload: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(PlanError, match="--controller: give --profiles too"):
-        from_options(workload=workload, **OPTIONS | {"controller": True})
+        run(RunCommand(workload=workload, **OPTIONS | {"controller": True}))
     asked = OPTIONS | {"controller": True, "period": 0.1, "profiles": profiles}
-    from_options(workload=workload, **asked)
+    run(RunCommand(workload=workload, **asked))
     report = json.loads(capsys.readouterr().out)
     reconciles(report)
     assert set(report["controller"]["rates"]) == {"a", "b"}
@@ -182,7 +182,7 @@ def test_a_model_that_raises_fails_its_own_requests_and_is_reported(
     place = text.index(":mlp", text.index("name: b"))
     workload.write_text(text[:place] + ":broken" + text[place + 4 :])
     with pytest.raises(ModelError, match="tenant b: the model raised ValueError: not this one"):
-        from_options(workload=workload, **OPTIONS)
+        run(RunCommand(workload=workload, **OPTIONS))
     report = json.loads(capsys.readouterr().out)
     reconciles(report)
     assert report["tenants"]["a"]["dropped"] == {}
@@ -219,7 +219,7 @@ def test_a_recording_is_replayed_to_several_tenants(
     (workload.parent / "recording.csv").write_text(text + "\n")
     arrivals = f"{{process: trace, file: recording.csv, form: {form}, time_scale: {time_scale}}}"
     workload.write_text(f"{workload.read_text()}arrivals: {arrivals}\n")
-    from_options(workload=workload, **OPTIONS | {"duration": 0.5})
+    run(RunCommand(workload=workload, **OPTIONS | {"duration": 0.5}))
     report = json.loads(capsys.readouterr().out)
     reconciles(report)
     assert report["run"]["arrivals"] == "trace"
@@ -258,10 +258,10 @@ def begun(workload: Path, *options: str) -> subprocess.Popen[str]:
 def test_a_run_that_is_ended_reports_what_was_accepted(
     workload: Path, number: signal.Signals, status: int
 ) -> None:
-    run = begun(workload)
-    run.send_signal(number)
-    out, err = run.communicate(timeout=60)
-    assert run.returncode == status, err
+    begun_run = begun(workload)
+    begun_run.send_signal(number)
+    out, err = begun_run.communicate(timeout=60)
+    assert begun_run.returncode == status, err
     assert "Traceback" not in err
     report = json.loads(out)
     assert report["run"]["interrupted"]

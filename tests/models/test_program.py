@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError
 from spacetime.fusion import Exported, export
-from spacetime.models.cpu.program import Program, program_of, spread
+from spacetime.models.cpu.program import Program, program_of
+from spacetime.models.flat import spread
 from spacetime.models.signature import signature_of
 from spacetime.models.trial import same_rows
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as some
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from spacetime.models.cpu.program import Outputs
-from spacetime.models.cpu.runner import Runner, Work
+from spacetime.models.cpu.runner import Runner
+from spacetime.models.flat import Outputs
+from spacetime.models.request import Work
 
 WEIGHTS = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
 BUCKETS = (1, 2, 4, 8)

@@ -19,7 +19,7 @@ from spacetime.plan import (
     Plan,
     PlanOptions,
     Reason,
-    check,
+    check_plan,
     require,
 )
 from spacetime.plan.plan_json import dumps, from_json, loads, to_json
@@ -69,7 +69,9 @@ SOUND = plan(part("p", 4, alone(), start=0))
 
 
 def words(found: Plan, load: Workload, options: PlanOptions = FULL) -> list[str]:
-    return [f"{each.where}: {each.bound}" for each in check(found, load, PROFILES, A100, options)]
+    return [
+        f"{each.where}: {each.bound}" for each in check_plan(found, load, PROFILES, A100, options)
+    ]
 
 
 def test_one_tenant_alone_is_sound() -> None:
@@ -115,9 +117,9 @@ def fused(batch: int, rate: float, names: str, units: int = 1, **more: Any) -> P
 def test_tenants_that_share_launches_fill_them_together() -> None:
     four = workload(a=40, b=40, c=40, d=40)
     # Alone at 40 req/s the eighth comes after 175 ms; together after 44, and 40 more answer it.
-    assert check(fused(8, 40, "abcd"), four, FUSED, A100, FULL) == ()
+    assert check_plan(fused(8, 40, "abcd"), four, FUSED, A100, FULL) == ()
     assert FUSED.at_fused("m", "mig", 1, 8, tenants=4) == FUSED.points[1]
-    broken = check(fused(8, 51, "abcd"), workload(a=50, b=50, c=50, d=50), FUSED, A100, FULL)
+    broken = check_plan(fused(8, 51, "abcd"), workload(a=50, b=50, c=50, d=50), FUSED, A100, FULL)
     assert [str(each) for each in broken] == [
         "p: utilisation: busy 1.02 of the time, the ceiling is 1"
     ]
@@ -141,14 +143,14 @@ def test_tenants_that_share_launches_fill_them_together() -> None:
 def test_what_is_wrong_with_shared_launches_is_named(found: Plan, expected: list[str]) -> None:
     names = sorted({each.tenant for _, _, each in found})
     load = workload(**dict.fromkeys(names, 10.0))
-    lines = [f"{each.where}: {each.bound}" for each in check(found, load, FUSED, A100, FULL)]
+    lines = [f"{each.where}: {each.bound}" for each in check_plan(found, load, FUSED, A100, FULL)]
     assert lines[: len(expected)] == expected
 
 
 def test_only_one_model_is_fused() -> None:
     two = Workload((*workload(a=40).tenants, replace(workload(b=40).tenants[0], model="n")))
     both = Profiles((*FUSED.points, *(replace(point, model="n") for point in FUSED.points)))
-    broken = check(fused(8, 40, "ab"), two, both, A100, FULL)
+    broken = check_plan(fused(8, 40, "ab"), two, both, A100, FULL)
     assert str(broken[0]) == "p: family: m and n do not share launches"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spacetime.devices.facts import cpu, device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import PlanOptions, check, require
+from spacetime.plan import PlanOptions, check_plan, require
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
@@ -73,7 +73,7 @@ def test_a_hosts_memory_bounds_no_plan() -> None:
 def test_more_cores_than_there_are_break_the_plan() -> None:
     load, points, options = tenants(("small", 60, 100)), profiles(of=4), PlanOptions()
     plan = planner("whole-gpu").plan(load, points, cpu(4), options)
-    broken = [str(each) for each in check(plan, load, points, cpu(2), options)]
+    broken = [str(each) for each in check_plan(plan, load, points, cpu(2), options)]
     assert "gpu 0: units: 4 of cores, the device has 2" in broken
 
 

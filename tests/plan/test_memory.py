@@ -11,7 +11,7 @@ from test_check import PROFILES, part, plan, workload
 from test_planners import A100, DEMANDS, OPTIONS, PERCENT, plan_or_refusal, profile_sets, tenant
 
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Assignment, Plan, PlanOptions, calm, check, require
+from spacetime.plan import Assignment, Plan, PlanOptions, calm, check_plan, require
 from spacetime.plan.plan import PartitionPlan
 from spacetime.plan.timing import alone_ms
 from spacetime.planners.registry import PLANNERS, planner
@@ -28,7 +28,7 @@ def heavy(mib: float, profiles: Profiles = PROFILES) -> Profiles:
 
 
 def lines(found: Plan, mib: float, **rates: float) -> list[str]:
-    broken = check(found, workload(**rates), heavy(mib), A100, FULL)
+    broken = check_plan(found, workload(**rates), heavy(mib), A100, FULL)
     return [str(each) for each in broken]
 
 
@@ -69,7 +69,7 @@ def test_tenants_that_share_launches_share_a_process() -> None:
         fused = [Assignment(name, 4, 160 / members, 100) for name in "abcdefgh"[:members]]
         found = plan(PartitionPlan("p", "mig", 1, tuple(fused), 0, fused=True))
         less = replace(found.gpus[0].partitions[0], memory_mib=needed - 1)
-        broken = check(plan(less), load, Profiles((shared, single)), A100, FULL)
+        broken = check_plan(plan(less), load, Profiles((shared, single)), A100, FULL)
         assert [str(each) for each in broken if each.bound == "promise"] == [
             f"p: promise: states {needed - 1:,} MiB, it needs {needed:,}"
         ]
@@ -137,5 +137,5 @@ def test_every_plan_keeps_to_the_memory_or_is_refused(
     )
     found = plan_or_refusal(name, load, options, profiles)
     if isinstance(found, Plan):
-        assert check(found, load, profiles, A100, options) == ()
-        assert check(calm(found, load, profiles, options), load, profiles, A100, options) == ()
+        assert check_plan(found, load, profiles, A100, options) == ()
+        assert check_plan(calm(found, load, profiles, options), load, profiles, A100, options) == ()

@@ -10,7 +10,15 @@ from test_igniter import CURVES, FULL, TURING, V100, example, points
 
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, PlanError
-from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check, require
+from spacetime.plan import (
+    Assignment,
+    GpuPlan,
+    PartitionPlan,
+    Plan,
+    PlanOptions,
+    check_plan,
+    require,
+)
 from spacetime.plan.neighbours import slower
 from spacetime.planners.igniter import Igniter
 from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use
@@ -36,11 +44,11 @@ LOAD = Workload((Tenant("a", "m", 100, 160), Tenant("b", "n", 100, 160)))
 def test_a_neighbour_lengthens_launches_and_lowers_rates() -> None:
     plan, profiles = hand("mps", (50, 50))
     # Filled in 43.75 ms, run in 40: 83.75, and a fifth longer 91.75; 160 of 200 and of 166.7 req/s.
-    assert check(plan, LOAD, profiles, TURING, FULL, interference=Constant(1.2)) == ()
+    assert check_plan(plan, LOAD, profiles, TURING, FULL, interference=Constant(1.2)) == ()
     less = PlanOptions(max_utilisation=0.9)
-    broken = check(plan, LOAD, profiles, TURING, less, interference=Constant(1.2))
+    broken = check_plan(plan, LOAD, profiles, TURING, less, interference=Constant(1.2))
     assert {(v.where, v.bound) for v in broken} == {("p0", "utilisation"), ("p1", "utilisation")}
-    broken = check(plan, LOAD, profiles, TURING, FULL, interference=Constant(1.5))
+    broken = check_plan(plan, LOAD, profiles, TURING, FULL, interference=Constant(1.5))
     assert {v.bound for v in broken} == {"fill", "promise", "utilisation"}
     with pytest.raises(PlanError, match=r"within 103\.8 ms, the objective is 100 ms"):
         require(plan, LOAD, profiles, TURING, FULL, interference=Constant(1.5))
@@ -49,7 +57,7 @@ def test_a_neighbour_lengthens_launches_and_lowers_rates() -> None:
 def test_instances_of_mig_slow_nobody_and_models_are_told_apart() -> None:
     a100 = device("a100-80gb")
     plan, profiles = hand("mig", (3, 3), "a100-80gb")
-    assert check(plan, LOAD, profiles, a100, FULL, interference=Constant(9)) == ()
+    assert check_plan(plan, LOAD, profiles, a100, FULL, interference=Constant(9)) == ()
     uses = {"m": Use(0.1, 0.1), "n": Use(0.6, 0.8)}
     cost = Interference(PUBLISHED["rtx-2080ti"], uses)
     (gpu,) = hand("mps", (50, 50))[0].gpus
@@ -62,10 +70,10 @@ def test_plans_that_count_interference_pass_where_others_do_not() -> None:
     known = Profiles(tuple(p for name, curve in CURVES.items() for p in points(name, curve)))
     load, cost = example("vgg19", "resnet50"), Constant(1.2)
     aware = Igniter(interference=cost).plan(load, known, V100, FULL)
-    assert check(aware, load, known, V100, FULL, interference=cost) == ()
+    assert check_plan(aware, load, known, V100, FULL, interference=cost) == ()
     blind = Igniter().plan(load, known, V100, FULL)
-    assert check(blind, load, known, V100, FULL) == ()
-    assert check(blind, load, known, V100, FULL, interference=cost) != ()
+    assert check_plan(blind, load, known, V100, FULL) == ()
+    assert check_plan(blind, load, known, V100, FULL, interference=cost) != ()
 
 
 @settings(max_examples=80, deadline=None)
@@ -78,4 +86,4 @@ def test_every_plan_of_igniter_keeps_what_its_neighbours_cost(
         plan = Igniter(interference=cost).plan(load, profiles, TURING, PlanOptions())
     except InfeasibleError:
         return
-    assert check(plan, load, profiles, TURING, interference=cost) == ()
+    assert check_plan(plan, load, profiles, TURING, interference=cost) == ()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_planners import A100, plan_or_refusal
 
 from spacetime.errors import PlanError
-from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check
+from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions, check_plan
 from spacetime.plan import require as sound
 from spacetime.plan.deployment import deploy
 from spacetime.planners.packing.fuse import fusions
@@ -102,7 +102,7 @@ def test_tenants_of_a_family_share_launches_in_simulation() -> None:
 def test_who_shares_launches_shares_all_of_them() -> None:
     alone = PartitionPlan("q", "mig", 7, (Assignment("t0", 1, 20, 10),), 0)
     plan = Plan("hand", A100.name, (GpuPlan(0, (FUSED,)), GpuPlan(1, (alone,))))
-    broken = check(plan, eight(), PROFILES, A100, OPTIONS)
+    broken = check_plan(plan, eight(), PROFILES, A100, OPTIONS)
     assert [f"{each.where}: {each.bound}" for each in broken] == ["t0: family"]
     with pytest.raises(PlanError, match="t0: shares launches with others in some partitions only"):
         deploy(plan, eight(), PROFILES)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from spacetime.cli.root import cli
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Plan, PlanOptions, check, plan_json
+from spacetime.plan import Plan, PlanOptions, check_plan, plan_json
 from spacetime.planners.gate import MOST_GPUS
 from spacetime.planners.registry import PLANNERS, planner
 from spacetime.profiles.profile import Point, Profiles
@@ -65,7 +65,7 @@ def test_an_idle_tenant_has_a_place_and_costs_no_device(name: str) -> None:
     with_idle = load(a=120, h=40, idle=0, h_idle=0)
     without, _ = planned(name, asking)
     plan, profiles = planned(name, with_idle)
-    assert not check(plan, with_idle, profiles, A100)
+    assert not check_plan(plan, with_idle, profiles, A100)
     assert len(plan.gpus) == len(without.gpus)
     assert {each.tenant: each.rate_rps for _, _, each in plan if each.idle} == {
         "idle": 0, "h_idle": 0,
@@ -83,7 +83,7 @@ def test_an_idle_tenant_has_a_place_and_costs_no_device(name: str) -> None:
 def test_who_are_all_idle_share_the_smallest_partition(name: str) -> None:
     nobody = load(a=0, h=0)
     plan, profiles = planned(name, nobody)
-    assert not check(plan, nobody, profiles, A100)
+    assert not check_plan(plan, nobody, profiles, A100)
     (gpu,) = plan.gpus
     (part,) = gpu.partitions
     assert (part.units, len(part.tenants), plan.headroom) == (1, 2, None)
@@ -91,13 +91,13 @@ def test_who_are_all_idle_share_the_smallest_partition(name: str) -> None:
 
 def test_an_idle_tenant_without_a_place_breaks_the_plan() -> None:
     plan, profiles = planned("parvagpu", load(a=120))
-    (broken,) = check(plan, load(a=120, b=0), profiles, A100)
+    (broken,) = check_plan(plan, load(a=120, b=0), profiles, A100)
     assert str(broken) == "b: place: is on no partition; at rate 0 it needs one too"
     (gpu,) = plan.gpus
     idle = replace(gpu.partitions[0].tenants[0], rate_rps=0.0)
     part = replace(gpu.partitions[0], tenants=(idle,))
     unserved = replace(plan, gpus=(replace(gpu, partitions=(part, *gpu.partitions[1:])),))
-    assert "rate" in {each.bound for each in check(unserved, load(a=120), profiles, A100)}
+    assert "rate" in {each.bound for each in check_plan(unserved, load(a=120), profiles, A100)}
 
 
 def test_idle_tenants_hold_memory_too() -> None:
@@ -105,7 +105,7 @@ def test_idle_tenants_hold_memory_too() -> None:
     workload = load(a=10, **{f"i{n}": 0 for n in range(20)})
     profiles = Profiles(points)
     plan = planner("mig-only").plan(workload, profiles, A100, PlanOptions())
-    assert not check(plan, workload, profiles, A100)
+    assert not check_plan(plan, workload, profiles, A100)
     assert len(plan.gpus) == 2  # 9.6 GiB a slice hold two processes: seven slices hold 14
     with pytest.raises(InfeasibleError, match="gpus: is idle, and none of the 1 devices"):
         planner("mig-only").plan(workload, profiles, A100, PlanOptions(gpus=1))

@@ -14,7 +14,7 @@ from published import data
 
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, check
+from spacetime.plan import Plan, PlanOptions, check_plan
 from spacetime.planners.gpulet import Gpulet, sizes_for
 from spacetime.planners.ideal import layouts
 from spacetime.planners.packing.board import Tables
@@ -245,7 +245,7 @@ def plan_or_none(
         if named in {(True, bound) for bound in ("profile", "latency", "gpus")}:
             return None
         raise
-    assert check(found, load, profiles, DEVICE, options) == ()
+    assert check_plan(found, load, profiles, DEVICE, options) == ()
     return found
 
 
@@ -321,7 +321,7 @@ def test_the_published_models() -> None:
     }  # fmt: skip
     aware = Gpulet(interference=Interference(PUBLISHED["rtx-2080ti"], uses))
     found = aware.plan(load, profiles, DEVICE, FULL)
-    assert check(found, load, profiles, DEVICE, FULL) == ()
+    assert check_plan(found, load, profiles, DEVICE, FULL) == ()
     assert len(found.gpus) >= counts["gpulet"]
 
 
@@ -334,4 +334,4 @@ def test_a_thousand_tenants_in_seconds(name: str) -> None:
     begin = time.process_time()
     found = planner(name).plan(load, profiles, DEVICE, FULL)
     assert time.process_time() - begin < 10
-    assert check(found, load, profiles, DEVICE, FULL) == ()
+    assert check_plan(found, load, profiles, DEVICE, FULL) == ()

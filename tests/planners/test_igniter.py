@@ -12,7 +12,7 @@ from test_gpulet import asked, profile, random_profiles, workloads
 
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, check, require
+from spacetime.plan import Plan, PlanOptions, check_plan, require
 from spacetime.planners.igniter import Igniter
 from spacetime.planners.packing.closed_form import Curve, fit
 from spacetime.planners.registry import planner
@@ -97,7 +97,7 @@ def test_neighbours_make_shares_grow_until_nobody_is_late() -> None:
             "vgg19": Use(0.3, 0.6, 29, 20000, 110)}  # fmt: skip
     model = Interference(IGniter(), uses)
     grown = Igniter(interference=model).plan(load, known, V100, FULL)
-    assert check(grown, load, known, V100, FULL) == ()
+    assert check_plan(grown, load, known, V100, FULL) == ()
     alone = shares(planner("igniter").plan(load, known, V100, FULL))
     assert sum(p.units for g in grown.gpus for p in g.partitions) > sum(
         units for each in alone.values() for units, _ in each
@@ -156,7 +156,7 @@ def test_every_plan_is_sound_or_refused(
         if not named or error.bound not in {"profile", "latency", "fill", "gpus"}:
             raise
         return
-    assert check(plan, load, profiles, TURING, options) == ()
+    assert check_plan(plan, load, profiles, TURING, options) == ()
 
 
 def test_a_thousand_tenants_in_seconds() -> None:
@@ -167,4 +167,4 @@ def test_a_thousand_tenants_in_seconds() -> None:
     begin = time.process_time()
     plan = Igniter(interference=1.1).plan(load, known, TURING, PlanOptions())
     assert time.process_time() - begin < 10
-    assert check(plan, load, known, TURING) == ()
+    assert check_plan(plan, load, known, TURING) == ()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from spacetime.devices import mig
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, check, require
+from spacetime.plan import Plan, PlanOptions, check_plan, require
 from spacetime.plan.plan_json import dumps, loads
 from spacetime.planners.paris import Paris, curves_of, knee_batch, segments
 from spacetime.planners.registry import planner
@@ -117,11 +117,11 @@ def test_requests_that_are_batches_need_not_fill_and_each_size_holds_its_own_who
     plan = Paris(knee=1.0).plan(load, profiles, A100, FULL)
     ((_, _, each),) = plan
     assert (each.batch, each.latency_ms) == (8, 10)  # at 2 inputs a second eight take 3.5 s to come
-    assert check(plan, load, profiles, A100, FULL) == ()
+    assert check_plan(plan, load, profiles, A100, FULL) == ()
     other = replace(plan, policy=None)
-    assert check(other, load, profiles, A100, FULL) == ()
+    assert check_plan(other, load, profiles, A100, FULL) == ()
     larger = replace(load.tenants[0], batch_mix=((9, 1.0),))
-    (broken,) = check(plan, Workload((larger,)), profiles, A100, FULL)
+    (broken,) = check_plan(plan, Workload((larger,)), profiles, A100, FULL)
     assert str(broken) == "t: request: holds up to 9 inputs, a batch 8"
 
 
@@ -229,7 +229,7 @@ def test_every_plan_is_sound_or_refused(
         if named and error.bound in bounds:
             return
         raise
-    assert check(plan, load, profiles, A100, options) == ()
+    assert check_plan(plan, load, profiles, A100, options) == ()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,4 +251,4 @@ def test_a_thousand_tenants_in_seconds(name: str) -> None:
     begin = time.process_time()
     plan = planner(name).plan(load, profiles, A100, PlanOptions())
     assert time.process_time() - begin < 10
-    assert check(plan, load, profiles, A100) == ()
+    assert check_plan(plan, load, profiles, A100) == ()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spacetime.devices.facts import device
 from spacetime.errors import InfeasibleError, UnsupportedError
-from spacetime.plan import Plan, PlanOptions, calm, check, require
+from spacetime.plan import Plan, PlanOptions, calm, check_plan, require
 from spacetime.plan.calmed import expected_ms
 from spacetime.plan.demand import copies, floor_rps, lower_bound, serves
 from spacetime.plan.plan_json import dumps, loads
@@ -134,8 +134,8 @@ def test_the_ceiling_leaves_room() -> None:
     plan = planner("parvagpu").plan(load, HAND, A100, PlanOptions(max_utilisation=0.8))
     assert plan.headroom is not None
     assert plan.headroom >= 0.25
-    assert check(plan, load, HAND, A100, PlanOptions(max_utilisation=0.8)) == ()
-    assert check(plan, load, HAND, A100, PlanOptions(max_utilisation=0.6)) != ()
+    assert check_plan(plan, load, HAND, A100, PlanOptions(max_utilisation=0.8)) == ()
+    assert check_plan(plan, load, HAND, A100, PlanOptions(max_utilisation=0.6)) != ()
 
 
 def test_processes_of_several_tenants_share_a_device_under_plain_mps() -> None:
@@ -223,7 +223,7 @@ def test_a_thousand_tenants_in_seconds(name: str) -> None:
     started = time.perf_counter()
     plan = planner(name).plan(load, HAND, A100, PlanOptions())
     assert time.perf_counter() - started < 10
-    assert check(plan, load, HAND, A100) == ()
+    assert check_plan(plan, load, HAND, A100) == ()
 
 
 DEMANDS = st.lists(
@@ -282,11 +282,11 @@ def test_every_plan_is_sound_or_refused(
     if isinstance(plan, InfeasibleError):
         assert plan.tenant in {tenant.name for tenant in load.tenants}
         return
-    assert check(plan, load, profiles, A100, options) == ()
+    assert check_plan(plan, load, profiles, A100, options) == ()
     assert lower_bound(load, profiles, A100, options) <= len(plan.gpus)
     assert plan.headroom is not None
     assert plan.headroom >= 1 / options.max_utilisation - 1 - 1e-6
     assert loads(dumps(plan)) == plan
     calmer = calm(plan, load, profiles, options)
-    assert check(calmer, load, profiles, A100, options) == ()
+    assert check_plan(calmer, load, profiles, A100, options) == ()
     assert (calmer.headroom or 0) >= 1 / options.max_utilisation - 1 - 1e-6

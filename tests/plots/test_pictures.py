@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from spacetime.plots import compare, verify
-from spacetime.plots.bench import plain_ticks
+from spacetime.plots.axes import plain_ticks
 
 
 def test_no_two_of_twenty_planners_look_alike() -> None:

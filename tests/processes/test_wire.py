@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spacetime import _native
 from spacetime.errors import InvalidInput
-from spacetime.models.cpu.runner import Work
+from spacetime.models.request import Work
 from spacetime.models.signature import Leaf
 from spacetime.processes.area import Area
 from spacetime.processes.packed import pack, unpack

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import spacetime as st
-from spacetime.models.cpu.runner import own
+from spacetime.models.flat import own
 
 DEVICES = [("cpu", "thread"), ("cpu", "process"), ("fake:h200", "thread")]
 

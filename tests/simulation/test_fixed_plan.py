@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
-from spacetime.plan.deployment import Deployment, Piece, deploy
+from spacetime.plan.deployment import Deployment, Piece, deploy, own_policy
 from spacetime.policy import PRESETS, Policy
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.simulation.fixed_plan import PlanRun, SimOptions, own_policy, simulate_plan
+from spacetime.simulation.fixed_plan import PlanRun, SimOptions, simulate_plan
 from spacetime.simulation.interval import interval
 from spacetime.simulation.plan_report import plan_report, plan_timeline
 from spacetime.simulation.simulator import Noise

@@ -11,7 +11,7 @@ from test_paris import A100, FULL, point
 
 from spacetime.cli.root import cli
 from spacetime.errors import InfeasibleError
-from spacetime.plan import PlanOptions, check, plan_json
+from spacetime.plan import PlanOptions, check_plan, plan_json
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_file import write_profiles
@@ -47,7 +47,7 @@ def test_one_size_everywhere_replaces_paris_where_size_gains_nothing() -> None:
     assert len(small.plan.gpus) < len(paris.plan.gpus)
     plan = made.plan(load, FLAT, A100, PlanOptions())
     assert plan.planner == "homogeneous"
-    assert check(plan, load, FLAT, A100, PlanOptions()) == ()
+    assert check_plan(plan, load, FLAT, A100, PlanOptions()) == ()
     assert f"simulated, {small}; beside it paris on {len(paris.plan.gpus)} devices" in (
         plan.explain()
     )

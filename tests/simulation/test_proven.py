@@ -10,7 +10,7 @@ from test_planners import A100
 from test_spacetime import line, small
 
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Plan, PlanOptions, check
+from spacetime.plan import Plan, PlanOptions, check_plan
 from spacetime.planners.registry import planner
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.proven import proven
@@ -50,7 +50,7 @@ def test_what_no_ceiling_keeps_names_the_tenant_and_how_far_it_is() -> None:
 def test_published_scenarios_keep_99_percent_at_poisson_arrivals(name: str) -> None:
     load, profiles = published.scenario(name), published.parvagpu()
     found = proven(planner("spacetime"), load, profiles, A100, OPTIONS, target=0.99)
-    assert not check(found.plan, load, profiles, A100, OPTIONS)
+    assert not check_plan(found.plan, load, profiles, A100, OPTIONS)
     other_draws = SimOptions(duration_ns=10 * 10**9, replications=2, seed=99)
     again = simulate_plan(found.plan, load, profiles, other_draws).attainments
     assert min(again.values()) >= 0.98

@@ -16,20 +16,19 @@ from rich.console import Console, RenderableType
 
 from spacetime.benchmarks import record
 from spacetime.commands import compare as scoreboard
-from spacetime.commands import mig, simulate
+from spacetime.commands import demo, doctor, mig, simulate, verify
 from spacetime.commands import plan as planning
-from spacetime.demo import verdict
-from spacetime.devices import doctor
 from spacetime.devices.facts import device
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.plan import PlanOptions
+from spacetime.planners.advise import advise
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.comparison import compare
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report
+from spacetime.terminal.report_tables import tenants_table
 from spacetime.terminal.tables import FittedTable
-from spacetime.verify import tables as verify_tables
 from spacetime.workload.workload import Tenant, Workload
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +115,7 @@ def simulated() -> Sequence[FittedTable]:
     report = plan_report(
         simulate_plan(plan, workload, points, SimOptions(duration_ns=10**9, replications=1))
     )
-    return simulate.tenants_table(report), simulate._partitions(report)
+    return tenants_table(report), simulate._partitions(report)
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -131,7 +130,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, width: int, print_it: Callable[[], ob
     monkeypatch.setenv("COLUMNS", str(width))
     console = Console(width=width)
     with console.capture() as said:
-        for module in (planning, doctor, mig, verify_tables):
+        for module in (planning, doctor, mig, verify):
             monkeypatch.setattr(module, "Console", lambda **_: console)
         print_it()
     return said.get()
@@ -143,14 +142,13 @@ def test_commands_that_print_by_themselves(monkeypatch: pytest.MonkeyPatch, widt
     facts = device("a100-80gb")
     plan = planner("parvagpu").plan(workload, points, facts, PlanOptions())
     certificate = json.loads(certified())
+    advice, _ = advise(workload, points, facts, PlanOptions(), planner("parvagpu"))
     for print_it in (
-        lambda: planning.show(plan, workload, points, facts),
-        lambda: planning._advise(
-            workload, points, facts, PlanOptions(), planner("parvagpu"), as_json=False
-        ),
-        lambda: doctor.show(dict(told())),
-        lambda: mig.show(FakeNvml("h200-141gb", 2), as_json=False),
-        lambda: verify_tables.show(certificate),
+        lambda: planning.print_plan(plan, workload, points, facts),
+        lambda: planning.print_advice(advice),
+        lambda: doctor.print_facts(told()),
+        lambda: mig.print_instances(FakeNvml("h200-141gb", 2), as_json=False),
+        lambda: verify.print_certificate(certificate),
     ):
         said = shown(monkeypatch, width, print_it)
         assert "…" not in said
@@ -196,7 +194,7 @@ def test_a_comparison(width: int) -> None:
     ]  # fmt: skip
     console = Console(width=width)
     with console.capture() as said:
-        scoreboard.show(verdicts, console)
+        scoreboard.print_comparison(verdicts, console)
     text = said.get()
     assert "…" not in text
     for each in verdicts:
@@ -219,9 +217,9 @@ def test_the_demos_tables(width: int) -> None:
         "goodput_rps": 123456.0, "attainment": 0.98765, "p50_ms": 12.345, "p99_ms": 1234.5,
         "tenants_per_launch": 12.3, "speed_up": None,
     }  # fmt: skip
-    holds(verdict._policy_table([row, row | {"policy": "time-only"}]), width)
+    holds(demo._policy_table([row, row | {"policy": "time-only"}]), width)
     tenants: list[dict[str, Any]] = [
         {"name": name, "accuracy_alone": 0.98765, "accuracy_shared": None, "pictures": 1297}
         for name in NAMES
     ]
-    holds(verdict._accuracy_table(tenants), width)
+    holds(demo._accuracy_table(tenants), width)

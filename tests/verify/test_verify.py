@@ -15,18 +15,18 @@ import torch
 from click.testing import CliRunner
 
 from spacetime.cli import root
+from spacetime.commands.verify import VerifyCommand, run
 from spacetime.devices.device import open_device
 from spacetime.errors import UnsupportedError
 from spacetime.kernels import stress_cpu
-from spacetime.verify import certificate as verify
 from spacetime.verify.bounds import Bounds, broken
-from spacetime.verify.certificate import NotIsolated
+from spacetime.verify.certificate import NotIsolated, certificate, complaint
 from spacetime.verify.cores import Cores
-from spacetime.verify.measure import Effort, Pair, Side
+from spacetime.verify.measure import ProbedPair, ProbeEffort, Side
 
 LITTLE = 2**20  # bytes of an operand
 SIDE = Side(100.0, 500.0, 510.0)
-GOOD = Pair(0, 1, "compute", "memory", SIDE, SIDE, 0.99, 1.0, 1.1, 0.98, 50, 0)
+GOOD = ProbedPair(0, 1, "compute", "memory", SIDE, SIDE, 0.99, 1.0, 1.1, 0.98, 50, 0)
 pytestmark = pytest.mark.alone  # it is about what other work does to the caches and to time
 ALLOWED = sorted(os.sched_getaffinity(0))
 two_cores = pytest.mark.skipif(len(ALLOWED) < 2, reason="isolation is between two cores")
@@ -65,10 +65,18 @@ def test_stressors_compute_what_they_claim() -> None:
 @two_cores
 def test_a_certificate_covers_every_ordered_pair_and_is_written(tmp_path: Path) -> None:
     wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9, busy=0)
-    record = verify.run(
-        device="cpu", rounds=1, launches=5, probe=("compute",), stressor=("cache", "memory"),
-        bounds=wide, out=tmp_path, as_json=True, memory_bytes=LITTLE,
-    )  # fmt: skip
+    asked = VerifyCommand(
+        device="cpu",
+        rounds=1,
+        launches=5,
+        probe=("compute",),
+        stressor=("cache", "memory"),
+        bounds=wide,
+        out=tmp_path,
+        as_json=True,
+        memory_bytes=LITTLE,
+    )
+    record = run(asked)
     written = json.loads((tmp_path / "verify.json").read_text())
     assert written == json.loads(json.dumps(record))
     assert written["format"] == "spacetime.verify/1"
@@ -100,9 +108,9 @@ def test_work_that_leaves_its_partition_is_a_leak(ground: Cores) -> None:
 @two_cores
 def test_a_certificate_is_told_pair_by_pair_and_passes_only_when_complete(ground: Cores) -> None:
     wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9, busy=0)
-    effort = Effort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
+    effort = ProbeEffort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
     seen: list[dict[str, Any]] = []
-    record = verify.certificate(ground, effort, wide, tell=seen.append)
+    record = certificate(ground, effort, wide, tell=seen.append)
     assert [len(each["rows"]) for each in seen] == [1, 2, 2]
     assert [each["passed"] for each in seen] == [False, False, True]
     assert seen[-1] == record
@@ -111,8 +119,8 @@ def test_a_certificate_is_told_pair_by_pair_and_passes_only_when_complete(ground
 @two_cores
 def test_two_partitions_on_one_core_break_the_bounds() -> None:
     with closing(Cores(open_device("cpu"), [ALLOWED[:1]] * 2, memory_bytes=LITTLE)) as ground:
-        effort = Effort(rounds=3, launches=60, probes=("compute",), stressors=("compute",))
-        record = verify.certificate(ground, effort, Bounds())
+        effort = ProbeEffort(rounds=3, launches=60, probes=("compute",), stressors=("compute",))
+        record = certificate(ground, effort, Bounds())
     assert not record["passed"]
     assert record["overlaps"] == [[0, 1]]
     assert all(row["held_frac"] < 0.8 for row in record["rows"])
@@ -121,12 +129,12 @@ def test_two_partitions_on_one_core_break_the_bounds() -> None:
 @two_cores
 def test_a_partition_that_runs_on_more_than_it_was_granted_fails(ground: Cores) -> None:
     wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9, busy=0)
-    effort = Effort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
+    effort = ProbeEffort(rounds=1, launches=5, probes=("compute",), stressors=("compute",))
     ground.partitions[0].granted = 0
-    record = verify.certificate(ground, effort, wide)
+    record = certificate(ground, effort, wide)
     assert [part["fits"] for part in record["partitions"]] == [False, True]
     assert not record["passed"]
-    assert "partition 0 runs on 1, granted 0" in verify._complaint(record)
+    assert "partition 0 runs on 1, granted 0" in complaint(record)
 
 
 @two_cores
@@ -160,25 +168,30 @@ def test_a_pair_is_judged_by_the_bounds_of_what_it_shares(
 
 def test_one_lane_cannot_be_isolated_from_nobody() -> None:
     with pytest.raises(UnsupportedError, match="at least 2"):
-        verify.run(device="cpu", lanes=1)
+        run(VerifyCommand(device="cpu", lanes=1))
     assert CliRunner().invoke(root.cli, ["verify", "--lanes", "1"]).exit_code == 2
 
 
 def test_a_fake_devices_isolation_is_not_certified() -> None:
     with pytest.raises(UnsupportedError, match="a fake device's is assumed"):
-        verify.run(device="fake:h200")
+        run(VerifyCommand(device="fake:h200"))
 
 
 @two_cores
 def test_a_broken_bound_ends_the_command_after_the_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    impossible = Bounds(private_held=1e9)
+    asked = VerifyCommand(
+        device="cpu",
+        rounds=1,
+        launches=5,
+        probe=("compute",),
+        stressor=("compute",),
+        bounds=Bounds(private_held=1e9),
+        memory_bytes=LITTLE,
+    )
     with pytest.raises(NotIsolated, match="2 of 2 pairs break their bounds"):
-        verify.run(
-            device="cpu", rounds=1, launches=5, probe=("compute",), stressor=("compute",),
-            bounds=impossible, memory_bytes=LITTLE,
-        )  # fmt: skip
+        run(asked)
     shown = capsys.readouterr().out
     assert "FAILED: 2 of 2 pairs" in shown
     assert "Not isolated: memory bandwidth" in shown

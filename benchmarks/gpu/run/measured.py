@@ -106,17 +106,17 @@ def partition(asked: StepSetting) -> int | None:
 
 def verify(asked: StepSetting) -> int | None:
     """The isolation certificate; rehearsed on two cores, where there are two."""
-    from spacetime.verify import certificate  # noqa: PLC0415
+    from spacetime.commands.verify import VerifyCommand, run  # noqa: PLC0415
+    from spacetime.verify.certificate import NotIsolated  # noqa: PLC0415
 
     few = {"rounds": 1, "launches": 5, "probe": ("compute",), "stressor": ("compute",)}
     options: dict[str, Any] = few if asked.rehearse else {"rounds": 2, "launches": 50}
     if asked.rehearse and len(os.sched_getaffinity(0)) < 2:
         raise NeedsDevice("needs a device: one core has no neighbour")
     try:
-        certificate.run(
-            device="cpu" if asked.rehearse else DEVICE, out=asked.out, picture=False, **options
-        )
-    except certificate.NotIsolated:
+        device = "cpu" if asked.rehearse else DEVICE
+        run(VerifyCommand(device=device, out=asked.out, picture=False, **options))
+    except NotIsolated:
         if not asked.rehearse:  # a rehearsal's cores are busy with other things
             raise
     return None

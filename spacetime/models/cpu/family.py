@@ -27,9 +27,11 @@ from spacetime.fusion import (
     fuse,
     ranges,
 )
-from spacetime.models.cpu.program import Flat, Program, program_of
-from spacetime.models.cpu.runner import Entry, Runner
+from spacetime.models.cpu.program import Program, program_of
+from spacetime.models.cpu.runner import Runner
 from spacetime.models.exports import exported_of
+from spacetime.models.flat import Flat
+from spacetime.models.request import InFlight
 from spacetime.models.signature import Signature
 from spacetime.models.timing import bucket_ns, elapsed_ns
 from spacetime.models.trial import keeps_what_is_no_number, same_rows, tried
@@ -122,9 +124,9 @@ class Family:
         """Wall time of a launch of that bucket, as measured; lanes of cores are alike."""
         return self.runner.predicted_ns(bucket)
 
-    def entry(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> Entry:
+    def request(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> InFlight:
         """A request as the executor takes it."""
-        return Entry(tenant, member, self.runner, leaves, samples)
+        return InFlight(tenant, member, self.runner, leaves, samples)
 
     def lines(self) -> list[str]:
         """For explain(): what runs it, why, and its measured times."""

@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
@@ -22,49 +21,20 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
-from spacetime.fusion import Exported, Ranges, doubt, looks_at_values, ranges, rows_of
+from spacetime.fusion import Exported, looks_at_values, ranges
 from spacetime.kernels import onednn
 from spacetime.kernels.tracing import tracing
+from spacetime.models.flat import Flat, FlatCall, Outputs, outputs_of, spread
 from spacetime.models.signature import Signature
 from spacetime.models.trial import (
-    FlatCall,
     alike,
     holds_to_the_ordinary,
     keeps_what_is_no_number,
     ordinary,
     taken_whole,
     tried,
+    why_alone,
 )
-
-PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, Enum)
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """How flat output tensors become what the model returns.
-
-    `why_not` is empty where structure and constants were the same for all inputs tried, and no
-    constant can be changed by who gets it. Else callers get what the model itself returned.
-    """
-
-    spec: pytree.TreeSpec
-    constants: tuple[tuple[int, Any], ...]  # position and value of leaves that are no tensors
-    single: bool
-    why_not: str = ""
-
-    def build(self, tensors: Sequence[Tensor]) -> Any:
-        """The model's own return structure around `tensors`."""
-        if self.single:
-            return tensors[0]
-        leaves: list[Any] = list(tensors)
-        for position, value in self.constants:
-            leaves.insert(position, value)
-        if len(leaves) != self.spec.num_leaves:
-            raise ValueError(
-                f"the output's structure differs from the example's: {len(tensors)} tensors where "
-                f"it had {self.spec.num_leaves - len(self.constants)}"
-            )
-        return pytree.tree_unflatten(leaves, self.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +50,6 @@ class Program:
     why: str  # why not something faster; empty when it is the fastest way known
     batches: bool  # rows are independent, so requests may share a call
     whole: bool = False
-
-
-class Flat(nn.Module):
-    """A model between flat tensors, whatever structure its inputs and outputs have."""
-
-    def __init__(self, model: nn.Module, signature: Signature) -> None:
-        super().__init__()
-        self.model = model
-        self._spec = signature.spec
-        self.training = False  # as the model is; eval() would be refused by an exported one
-
-    def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        args, kwargs = pytree.tree_unflatten(list(leaves), self._spec)
-        flat = pytree.tree_leaves(self.model(*args, **kwargs))
-        return tuple(x for x in flat if isinstance(x, Tensor))
 
 
 def program_of(
@@ -120,7 +75,7 @@ def program_of(
         if isinstance(exported, str) or outputs.why_not:
             why = f"not exported: {exported}" if isinstance(exported, str) else outputs.why_not
             return _whole(model, signature, outputs, why)
-        doubted, trial = apart(exported, batchable), None
+        doubted, trial = why_alone(exported, batchable), None
         if not doubted:
             trial = tried(flat, example, within, max(*buckets, 3))
             doubted = trial.fault(flat, buckets)
@@ -139,14 +94,6 @@ def program_of(
     tried_so = trial
     call, how = _fastest(flat, exported, lambda c: not tried_so.fault(c, buckets), inputs, buckets)
     return Program(call, outputs, how, "", batches=True)
-
-
-def apart(exported: Exported, batchable: bool | None) -> str:
-    """Why requests may not share a call, by the graph or the owner's word; empty if they may."""
-    if batchable is False:
-        return "its owner says batchable=False"
-    found = None if batchable else doubt(exported)
-    return f"not proven that samples are apart: {found}" if found is not None else ""
 
 
 def _whole(model: nn.Module, signature: Signature, outputs: Outputs, why: str) -> Program:
@@ -195,78 +142,6 @@ def _with_exact(fast: FlatCall, exact: FlatCall) -> FlatCall:
         return fast(*leaves) if ordinary(leaves) else exact(*leaves)
 
     return call
-
-
-def spread(example: Sequence[Tensor], rows: int) -> list[Tensor]:
-    """Inputs of `rows` distinct samples in the value range of the example's."""
-    generator = torch.Generator().manual_seed(rows)
-    return [_spread_leaf(x, rows, generator) for x in example]
-
-
-def _spread_leaf(x: Tensor, rows: int, generator: torch.Generator) -> Tensor:
-    repeated = x.repeat(-(-rows // len(x)), *[1] * (x.dim() - 1))[:rows].clone()
-    if x.is_floating_point():
-        return repeated * (1 + 0.1 * torch.randn(repeated.shape, generator=generator)).to(x.dtype)
-    if x.dtype is torch.bool or x.dim() < 2:
-        return repeated
-    order = [torch.randperm(x.shape[-1], generator=generator) for _ in range(rows)]
-    return torch.stack([row[..., perm] for row, perm in zip(repeated, order, strict=True)])
-
-
-def outputs_of(
-    model: nn.Module, signature: Signature, example: Sequence[Tensor], within: Ranges | None
-) -> Outputs:
-    """What the model returns for its example; InvalidInput where that is no batch of tensors.
-
-    One with a graph is asked three times more, with other inputs, to see whether the rest stays the
-    same; without (`within` is None) callers get what the model itself returns.
-    """
-    flat, spec, kind = _returned(model, signature, example)
-    constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
-    tensors = [x for x in flat if isinstance(x, Tensor)]
-    if not tensors or any(not x.dim() or x.shape[0] != len(example[0]) for x in tensors):
-        got = ", ".join(str(list(x.shape)) for x in tensors) or kind.__name__
-        expected = "tensors with the leading batch dimension of the inputs"
-        raise InvalidInput(signature.tenant, "outputs", expected, got)
-    strange = next((type(x).__name__ for _, x in constants if not isinstance(x, PLAIN)), None)
-    why_not = f"it returns a {strange}, which every caller gets as the model made it"
-    if strange is None:
-        why_not = ""
-    if strange is None and within is not None:
-        why_not = _changing(model, signature, example, within, (spec, constants))
-    return Outputs(spec, constants, issubclass(kind, Tensor), why_not)
-
-
-def _changing(
-    model: nn.Module,
-    signature: Signature,
-    example: Sequence[Tensor],
-    within: Ranges,
-    known: tuple[pytree.TreeSpec, tuple[tuple[int, Any], ...]],
-) -> str:
-    """What beside the tensors differs between calls; empty where nothing does."""
-    for seed, rows in ((1, 1), (2, 2), (3, 1)):
-        try:
-            flat, spec, _ = _returned(model, signature, rows_of(example, within, rows, seed))
-        except Exception:  # the values may not suit the model; others are tried
-            flat, spec, _ = _returned(model, signature, example)
-        if spec != known[0]:
-            return "the structure of what it returns depends on its input"
-        now = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
-        if repr(now) != repr(known[1]):
-            return "what it returns beside tensors differs from call to call"
-    return ""
-
-
-def _returned(
-    model: nn.Module, signature: Signature, leaves: Sequence[Tensor]
-) -> tuple[list[Any], pytree.TreeSpec, type]:
-    """The leaves of what the model returns, their structure, and the type of the whole."""
-    args, kwargs = pytree.tree_unflatten([x.clone() for x in leaves], signature.spec)
-    with torch.no_grad():
-        out = model(*args, **kwargs)
-    flat, spec = pytree.tree_flatten(out)
-    return flat, spec, type(out)
 
 
 def _candidates(flat: Flat, batch: Sequence[Tensor]) -> Iterator[tuple[str, FlatCall]]:

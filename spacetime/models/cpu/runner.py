@@ -12,70 +12,17 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from spacetime.models.cpu.program import Outputs
-from spacetime.models.trial import FlatCall
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One request inside a batch: the member that answers it and its flat inputs of n samples."""
-
-    member: int
-    leaves: Sequence[Tensor]
-    samples: int
-    until_ns: int | None = None  # monotonic: past it nothing starts, or starts anew
-
-
-class Runs(Protocol):
-    """What runs a batch on the calling lane's thread."""
-
-    def run(self, batch: Sequence[Work]) -> list[Any]:
-        """Answers in the order of `batch`, each in the model's own return structure."""
-
-
-class Answer(Future[Any]):
-    """A request's future. cancel() also withdraws the request if it still waits."""
-
-    withdraw: Callable[[], object] | None = None  # set once the request is accepted
-
-    def cancel(self) -> bool:
-        """Cancels unless resolved; a request that already runs finishes unseen."""
-        cancelled = super().cancel()
-        if cancelled and self.withdraw is not None:
-            self.withdraw()
-        return cancelled
-
-
-@dataclass(eq=False, slots=True)
-class Entry:
-    """An accepted request: its inputs until it has run, then its answer until it is fetched.
-
-    With a `token` native code runs it: what it writes lies in `outputs` when the request ends.
-    """
-
-    tenant: str
-    member: int
-    runner: Runs
-    leaves: Sequence[Tensor]
-    samples: int
-    token: int | None = None  # of its payload
-    outputs: Sequence[Tensor] = ()
-    build: Callable[[Sequence[Tensor]], Any] | None = None  # outputs to what the model returns
-    kept: object = None  # the payload, and what its addresses need alive
-    future: Answer = field(default_factory=Answer)
-    answer: Any = None
-    error: BaseException | None = None
-    until_ns: int | None = None  # its deadline, monotonic
+from spacetime.models.flat import FlatCall, Outputs, own
+from spacetime.models.request import Runs, Work
 
 
 @dataclass(slots=True)
@@ -197,28 +144,7 @@ class Runner:
         return [self.outputs.build(tensors) for tensors in parts]
 
 
-def own(out: Tensor) -> Tensor:
-    """`out` in memory that holds it alone and that nothing else holds; copied where it is not so.
-
-    What else could hold it: inputs, weights, a program's constants, buffers of launches, another
-    output, the model itself. All of them count as users of a storage.
-    """
-    if out.layout is not torch.strided or out.requires_grad:
-        return out.detach().clone()
-    storage = out.untyped_storage()
-    alone = torch._C._storage_Use_Count(storage._cdata) == _ONE_USER  # untyped in PyTorch
-    # Memory that PyTorch did not allocate, such as an array of NumPy, has owners it cannot count.
-    fresh = alone and storage.resizable() and storage.nbytes() == out.nbytes
-    return out if fresh else out.clone()
-
-
-def _users_of_new() -> int:
-    new = torch.empty(1)
-    return int(torch._C._storage_Use_Count(new.untyped_storage()._cdata))
-
-
 _rows_apart: Any = torch.split_with_sizes_copy  # typed as if it returned nothing
-_ONE_USER = _users_of_new()  # the tensor, and the object through which Python asks
 
 
 def _rows(batch: Sequence[Work]) -> int:

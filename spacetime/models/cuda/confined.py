@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from spacetime import _native
+import spacetime._native as _native
 
 Captured = TypeVar("Captured")
 

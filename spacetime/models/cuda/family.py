@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.errors import InvalidInput
 from spacetime.fusion import Guard, SlotGraph, ranges, within_bounds
-from spacetime.models.cpu.program import Flat, Outputs
-from spacetime.models.cpu.runner import Entry, Runs, Work, own
 from spacetime.models.cuda.capture import Capturer
 from spacetime.models.cuda.weights import Weights
+from spacetime.models.flat import Flat, Outputs, own
 from spacetime.models.modules import copied
+from spacetime.models.request import InFlight, Runs, Work
 from spacetime.models.signature import Signature
 from spacetime.models.trial import same_rows, tried
 from spacetime.units import ms_from_ns
@@ -173,17 +173,17 @@ class ResidentFamily:
         """Wall time of a launch of that bucket, as measured."""
         return self.latency_ns[lane, bucket]
 
-    def entry(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> Entry:
+    def request(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> InFlight:
         """A request as the executor takes it."""
         if not self.captured or self.instead is not None:
             if leaves[0].device.type == "cuda":  # run() is on another stream
                 torch.cuda.current_stream(leaves[0].device).synchronize()
-            return Entry(tenant, member, self, leaves, samples)
+            return InFlight(tenant, member, self, leaves, samples)
         # Native code reads bytes as they lie there, where a view may only be said to be negated.
         inputs = [x.resolve_conj().resolve_neg().contiguous() for x in leaves]
         payload, outputs, event = self.payload(member, inputs, samples)
         build, kept = self._built, (payload, event)
-        return Entry(tenant, member, self, inputs, samples, payload.token, outputs, build, kept)
+        return InFlight(tenant, member, self, inputs, samples, payload.token, outputs, build, kept)
 
     def _built(self, written: Sequence[Tensor]) -> Any:
         return self.outputs.build(self.answered(written))
@@ -257,7 +257,7 @@ class ResidentFamily:
     def _values(self, model: nn.Module) -> list[Tensor]:
         if self.graph is None:
             return [t.detach() for t in tensors_of(model)]
-        return [entry.compute(model.state_dict()) for entry in self.graph.plain.entries]
+        return [weight.compute(model.state_dict()) for weight in self.graph.plain.weights]
 
 
 def _returned(answer: Any, device: torch.device) -> Any:

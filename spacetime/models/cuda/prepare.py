@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.errors import (
     DriverError,
     InvalidInput,
@@ -38,16 +38,16 @@ from spacetime.fusion import (
     rows_of,
     slot_graph,
 )
-from spacetime.models.cpu.program import Flat, Outputs, apart, outputs_of
-from spacetime.models.cpu.runner import Work
 from spacetime.models.cuda.capture import view
 from spacetime.models.cuda.compiling import compile_ahead
 from spacetime.models.cuda.family import Place, ResidentFamily, bound, tensors_of
 from spacetime.models.cuda.weights import OUT_OF_MEMORY, Weights, slabs
+from spacetime.models.flat import Flat, Outputs, outputs_of
 from spacetime.models.modules import copied
+from spacetime.models.request import Work
 from spacetime.models.signature import Signature
 from spacetime.models.timing import elapsed_ns
-from spacetime.models.trial import same_rows, tried
+from spacetime.models.trial import same_rows, tried, why_alone
 
 NO_RUN = torch.tensor(-1)  # on the host: rows are never looked at there
 SPIN_NS = 50_000  # how long a lane looks for its launch's end before it sleeps
@@ -158,7 +158,7 @@ def _seen(
         )  # fmt: skip
         with torch.no_grad():
             sample = there(*example)
-        mixed = "" if graph is None else apart(graph, batchable)
+        mixed = "" if graph is None else why_alone(graph, batchable)
         if graph is not None and not mixed and not outputs.why_not:
             trial = tried(there, [x.cpu() for x in example], within, max(*buckets, 3))
             mixed = trial.fault(there, buckets)
@@ -239,7 +239,7 @@ def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights
     if graph is None:
         specs = [(tuple(t.shape), t.dtype, False) for t in tensors_of(model)]
     else:
-        specs = [(e.shape, e.dtype, e.channels_last) for e in graph.plain.entries]
+        specs = [(w.shape, w.dtype, w.channels_last) for w in graph.plain.weights]
     layout, row_bytes = slabs(specs)
     return Weights(place.native, place.capturer, layout, row_bytes)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spacetime import _native
+import spacetime._native as _native
 from spacetime.errors import DriverError, OutOfMemory, UnsupportedError
 from spacetime.models.cuda.capture import Capturer, view
 

@@ -29,7 +29,7 @@ Send = Callable[[body.Message], Awaitable[None]]
 
 
 class Application:
-    """Answers the protocol's paths from a repository."""
+    """Answers the protocol's paths from a repository. It is called in the loop's thread."""
 
     def __init__(
         self, repository: Repository, intake: Intake, tokens: Tokens, ports: Ports
@@ -40,7 +40,7 @@ class Application:
         self._ports = ports
 
     async def __call__(self, scope: body.Message, receive: body.Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
+        """Answers one request, as ASGI has it; whatever is no HTTP request is ignored."""
         if scope["type"] != "http":
             return
         call = HttpCall(scope["method"], scope["raw_path"].decode(), scope["headers"], receive)
@@ -53,15 +53,18 @@ class Application:
             return
         except Exception as error:
             answer = self._intake.excuse(call, error)
+        # Before the answer: the connection is closed after it, and must have nothing unread then.
         if answer[0] == RefusalKind.TOO_LARGE.status and body.CLOSE[0] in answer[1]:
             await body.discard(receive, call.headers)
         journal.answered(call, answer[0], start)
         await send_answer(send, *call.signed(answer))
 
     def exchange(self, method: bytes, path: bytes, headers: Headers) -> Exchange | None:
-        """For an inference request whose head is in order: what answers it without ASGI's tasks.
+        """Returns the exchange that answers an inference request without ASGI's tasks.
 
-        A listener asks for every head; what gets None, each refusal among it, takes the long way.
+        A listener asks for every request's head. None sends the request the long way, through
+        `__call__`: every path but `infer`, a body of no declared length, and every head that is to
+        be refused.
         """
         if method != b"POST" or not path.endswith(b"/infer"):
             return None
@@ -77,14 +80,14 @@ class Application:
             return None
 
     async def _answer(self, call: HttpCall) -> Answer:
-        found = _ROUTES.get(call.words)
-        if found is None:
+        route = _ROUTES.get(call.words)
+        if route is None:
             raise Refusal(RefusalKind.UNKNOWN, f"there is nothing at {call.path:.200}")
-        method, handler, is_open = found
+        method, handler, is_open = route
         if not is_open:
             self._tokens.check(call.headers.get(b"authorization"))
-        if (told := options(call.method, method)) is not None:
-            return told
+        if (other := answer_to_other_method(call.method, method)) is not None:
+            return other
         return await handler(self, call)
 
     async def _infer(self, call: HttpCall) -> Answer:
@@ -106,7 +109,7 @@ class Application:
 
     async def _read(self, call: HttpCall, into: body.Body) -> None:
         assert call.receive is not None  # this is the way of ASGI
-        await body.read(call.receive, into, seconds=self._intake.limits.read_seconds)
+        await body.read_body(call.receive, into, seconds=self._intake.limits.read_seconds)
 
     async def _body(self, call: HttpCall) -> body.Bytes:
         into = self._intake.body(call)
@@ -126,8 +129,8 @@ class Application:
         return 200, JSON, [encode(facts)]
 
     async def _page(self, call: HttpCall) -> Answer:
-        found = page.facts(self._repository, self._ports, call.headers.get(b"host", b""))
-        headers, text = page.answer(found, call.headers.get(b"accept", b""))
+        shown = page.page_facts(self._repository, self._ports, call.headers.get(b"host", b""))
+        headers, text = page.page_answer(shown, call.headers.get(b"accept", b""))
         return 200, headers, [text]
 
     async def _model(self, call: HttpCall) -> Answer:
@@ -187,22 +190,23 @@ _ROUTES: dict[tuple[str, ...], Route] = {
 }
 
 
-def options(asked: str, method: str) -> Answer | None:
-    """What a method other than a path's own gets, HEAD where GET is excepted.
+def answer_to_other_method(given: str, method: str) -> Answer | None:
+    """Returns the answer to OPTIONS; None where `given` is the path's own `method`.
 
-    The listener sends the headers of an answer to HEAD, and not its body. Raises Refusal.
+    HEAD counts as GET: the listener sends the headers of the answer and not its body. Raises
+    Refusal, with the header Allow, for every other method.
     """
-    if asked == method or (asked, method) == ("HEAD", "GET"):
+    if given == method or (given, method) == ("HEAD", "GET"):
         return None
     allowed = "GET, HEAD, OPTIONS" if method == "GET" else f"{method}, OPTIONS"
     allow = (b"allow", allowed.encode())
-    if asked == "OPTIONS":
+    if given == "OPTIONS":
         return 200, [allow], []
-    raise Refusal(RefusalKind.WRONG_METHOD, f"{asked:.20}: use {method} here", (allow,))
+    raise Refusal(RefusalKind.WRONG_METHOD, f"{given:.20}: use {method} here", (allow,))
 
 
 async def _disconnected(call: HttpCall, future: Ended) -> None:
-    """Withdraws the request of a client that goes away before the answer."""
+    """Waits until the client goes, and withdraws its request then."""
     assert call.receive is not None
     while (await call.receive())["type"] != "http.disconnect":
         pass
@@ -210,7 +214,7 @@ async def _disconnected(call: HttpCall, future: Ended) -> None:
 
 
 async def send_answer(send: Send, status: int, headers: Headers, pieces: Pieces) -> None:
-    """Sends an answer whole."""
+    """Sends a whole answer through ASGI, with its length."""
     length = sum(map(len, pieces))
     headers = [*headers, (b"content-length", str(length).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -15,11 +15,11 @@ from serving import settled
 from test_clients import raw
 from test_http import ONE, infer
 
-from spacetime.server.grpc.messages import METHODS, SERVICE, STREAM, message
+from spacetime.server.grpc.messages import METHODS, SERVICE, STREAM, message_class
 from spacetime.server.serve import Server
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-Request = message("ModelInferRequest")
+Request = message_class("ModelInferRequest")
 VALUES = struct.pack("<3f", 1, 2, 3)
 BLAMELESS = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 
@@ -60,7 +60,7 @@ class Wire:
 
     def stream(self, parts: Iterable[bytes]) -> Any:
         """The answers as they come."""
-        response = message("ModelStreamInferResponse").FromString
+        response = message_class("ModelStreamInferResponse").FromString
         method = self.channel.stream_stream(f"/{SERVICE}/{STREAM}", response_deserializer=response)
         return method(iter(parts), timeout=60)
 

@@ -11,7 +11,7 @@ import pytest
 from served_models import Gate
 from serving import serving, tenant
 
-from spacetime.server.grpc.messages import HEALTH, SERVICE, message
+from spacetime.server.grpc.messages import HEALTH, SERVICE, message_class
 from spacetime.server.serve import Server
 from spacetime.server.tokens import Tokens
 
@@ -77,7 +77,7 @@ def test_the_server_and_each_model_by_its_name(own: Server) -> None:
 def test_the_list_names_all(own: Server) -> None:
     own.repository.unload("two-b")
     with Probe(own) as probe:
-        answer = message("HealthListResponse", HEALTH).FromString(probe.call("List", b""))
+        answer = message_class("HealthListResponse", HEALTH).FromString(probe.call("List", b""))
     found = {name: one.status for name, one in answer.statuses.items()}
     assert found == {"": 1, NAMED: 1, "two-b": 2}
 

@@ -226,7 +226,7 @@ def test_our_messages_are_tritons_on_the_wire() -> None:
         if "." in name or name.startswith(" "):
             continue
         other = theirs[name] if name in theirs else configs[name]
-        for field in messages.message(name).DESCRIPTOR.fields:
+        for field in messages.message_class(name).DESCRIPTOR.fields:
             same = other.fields_by_name[field.name]
             assert (field.number, field.is_repeated) == (same.number, same.is_repeated), same
             if same.enum_type is None:
