@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from spacetime.benchmarks import bench_embed
-from spacetime.benchmarks.embed.client import Connection
+from spacetime.benchmarks.embed.client import StreamConnection
 from spacetime.benchmarks.embed.server import EXAMPLES, LIBRARIES, missing, post, serving, stop
 from spacetime.benchmarks.embed.server import four_models as read_models
 from spacetime.errors import InvalidInput, SpacetimeError
@@ -148,7 +148,7 @@ def test_the_client_reads_answers_of_known_and_unknown_length(body: bytes) -> No
             writer.close()
 
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            connection = await Connection.open(server.sockets[0].getsockname()[1])
+            connection = await StreamConnection.open(server.sockets[0].getsockname()[1])
             told = [await connection.post(b"{}") for _ in range(2)]
             connection.close()
             return told
