@@ -23,7 +23,7 @@ from spacetime.version import __version__
 
 ROOT = Path(__file__).parents[2]
 HEADER = ROOT / "csrc" / "capi" / "spacetime.h"
-EXAMPLE = ROOT / "examples" / "embed_c"
+EXAMPLE = ROOT / "examples" / "in_c"
 LIBRARY = Path(embed.__file__).parents[1] / "lib" / "libspacetime.so"
 CC = shutil.which("cc")
 

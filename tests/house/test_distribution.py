@@ -277,7 +277,7 @@ def test_auditwheel_finds_a_manylinux_that_the_wheel_runs_on(wheel: Path) -> Non
 def test_the_c_example_is_built_with_it(installed: Installed) -> None:
     flags = shlex.split(installed("spacetime", "--cflags", "--libs"))
     program = installed.folder / "embed"
-    run(CC or "", "-std=c99", "-O2", ROOT / "examples/embed_c/embed.c", *flags, "-o", program)
+    run(CC or "", "-std=c99", "-O2", ROOT / "examples/in_c/embed.c", *flags, "-o", program)
     assert re.search(r"200 requests on [12] lanes, 0 wrong", run(program, env={}))
     assert str(installed.environment) in run("ldd", program)
 
