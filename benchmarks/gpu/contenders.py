@@ -24,7 +24,7 @@ from spacetime.benchmarks.gpu.names import (
 from spacetime.benchmarks.gpu.rig import DeviceRig, Launch
 from spacetime.demo.zoo.exhibits import ZooModel, load
 from spacetime.errors import UnsupportedError
-from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.cuda.family import CudaFamily
 
 RESNET_50, TINY = "resnet-50", "tiny"
 SIDE = 224  # pixels of its images
@@ -116,9 +116,9 @@ def _compiled(models: Sequence[nn.Module], x: Tensor) -> Launch:
     return lambda: [compiled(state, x[i : i + 1]) for i, state in enumerate(states)]
 
 
-def _captured(tenant: Tenant) -> ResidentFamily:
+def _captured(tenant: Tenant) -> CudaFamily:
     family = tenant.family
-    if not isinstance(family, ResidentFamily) or not family.captured:
+    if not isinstance(family, CudaFamily) or not family.captured:
         raise UnsupportedError(f"a launch to time: the session runs the model {family.how()}")
     return family
 
