@@ -45,7 +45,7 @@ from spacetime.workload.workload import WorkloadError
 MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
 KINDS_OF_WORK = ("compute", "cache", "memory")
 EXTRAS = dict.fromkeys(
-    ("uvicorn", "httptools", "uvloop", "msgspec", "grpc", "google", "prometheus_client"), "serve"
+    ("uvicorn", "httptools", "uvloop", "grpc", "google", "prometheus_client"), "serve"
 )
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 BAD_INPUT = (
