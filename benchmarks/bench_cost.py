@@ -53,8 +53,8 @@ class Studied:
     def predicted_us(self, point: Point, constants: Constants) -> float:
         """One batch; the same arithmetic as `cost.latency_us` with `ahead`."""
         compute, bandwidth, launch_us = constants
-        alone, each = self.work[compute, bandwidth][point.units, point.batch]
-        return max(self.launches * launch_us, alone, point.procs * each)
+        alone, shared = self.work[compute, bandwidth][point.units, point.batch]
+        return max(self.launches * launch_us, alone, point.procs * shared)
 
     def error(self, constants: Constants) -> float:
         """Mean of |predicted / measured - 1|."""

@@ -102,8 +102,8 @@ def fit(rows: Sequence[Row]) -> list[float]:
             table.append([term / took_us for term in terms(mode, tenants)])
             ones.append([1.0])
     wide, target = torch.tensor(table, dtype=torch.float64), torch.tensor(ones, dtype=torch.float64)
-    found: list[float] = torch.linalg.lstsq(wide, target).solution[:, 0].tolist()
-    return found
+    solution: list[float] = torch.linalg.lstsq(wide, target).solution[:, 0].tolist()
+    return solution
 
 
 def gflops(mode: str, tenants: int, constants: Sequence[float]) -> float:

@@ -135,10 +135,10 @@ def _wait_until_ready(running: RunningExample) -> None:
 
 def _session_of(leader: int) -> dict[int, str]:
     """The processes of the session that `leader` began, without itself: command lines by id."""
-    found = {}
+    commands = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
             if command and os.getsid(pid := int(folder.name)) == leader != pid:
-                found[pid] = command
-    return found
+                commands[pid] = command
+    return commands

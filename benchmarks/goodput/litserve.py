@@ -51,8 +51,8 @@ class Models(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
         for tenant, group in groupby(order, key=lambda place: batch[place][0]):
             places = [*group]
             scores = self._models[tenant](torch.cat([batch[place][1] for place in places]))
-            for place, one in zip(places, scores, strict=True):
-                answers[place] = one
+            for place, row in zip(places, scores, strict=True):
+                answers[place] = row
         return answers
 
     def unbatch(self, output: list[Tensor]) -> list[Tensor]:

@@ -24,8 +24,8 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """A response for each request, in order."""
         rows = [
-            torch.from_numpy(pb.get_input_tensor_by_name(one, "input_0").as_numpy())
-            for one in requests
+            torch.from_numpy(pb.get_input_tensor_by_name(request, "input_0").as_numpy())
+            for request in requests
         ]
         scores = torch.split(self._model(torch.cat(rows)), [len(row) for row in rows])
-        return [pb.InferenceResponse([pb.Tensor("output_0", one.numpy())]) for one in scores]
+        return [pb.InferenceResponse([pb.Tensor("output_0", row.numpy())]) for row in scores]

@@ -97,10 +97,10 @@ def _mapped(models: Sequence[nn.Module], x: Tensor) -> Launch:
     parameters, buffers = functional.stack_module_state([*models])
     plain = copy.deepcopy(models[0]).to("meta")
 
-    def one(parameters: Any, buffers: Any, x: Tensor) -> Any:
+    def call(parameters: Any, buffers: Any, x: Tensor) -> Any:
         return functional.functional_call(plain, (parameters, buffers), (x,))
 
-    mapped = functional.vmap(one)
+    mapped = functional.vmap(call)
     return lambda: mapped(parameters, buffers, x[:, None])
 
 
@@ -109,10 +109,10 @@ def _compiled(models: Sequence[nn.Module], x: Tensor) -> Launch:
     functional: Any = torch.func
     states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
 
-    def one(state: Any, x: Tensor) -> Any:
+    def call(state: Any, x: Tensor) -> Any:
         return functional.functional_call(models[0], state, (x,))
 
-    compiled: Any = torch.compile(one)
+    compiled: Any = torch.compile(call)
     return lambda: [compiled(state, x[i : i + 1]) for i, state in enumerate(states)]
 
 
@@ -140,7 +140,7 @@ class Ours:
             self.tenants = [self.session.add(m, example_inputs=(x[:1],)) for m in models]
             family = self._family = _captured(self.tenants[0])
             rows = [x[i : i + 1].contiguous() for i in range(len(models))]
-            made = [
+            prepared = [
                 family.payload(tenant.member, [row], 1)
                 for tenant, row in zip(self.tenants, rows, strict=True)
             ]
@@ -148,8 +148,8 @@ class Ours:
             self.session.close()
             raise
         self._kept = rows
-        self._payloads = [payload for payload, _, _ in made]
-        self._answers = [outputs[0] for _, outputs, _ in made]
+        self._payloads = [payload for payload, _, _ in prepared]
+        self._answers = [outputs[0] for _, outputs, _ in prepared]
 
     @property
     def fused(self) -> bool:

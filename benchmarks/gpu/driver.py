@@ -118,14 +118,14 @@ class Cuda:
         self.call("cuGraphGetNodes", ctypes.c_void_p(graph), None, ctypes.byref(count))
         nodes = (ctypes.c_void_p * max(1, count.value))()
         self.call("cuGraphGetNodes", ctypes.c_void_p(graph), nodes, ctypes.byref(count))
-        found = []
+        contexts = []
         for node in nodes[: count.value]:
             if self.number("cuGraphNodeGetType", ctypes.c_void_p(node), first=False) == _KERNEL:
                 parameters = KernelNode()
                 entry = "cuGraphKernelNodeGetParams_v2"
                 self.call(entry, ctypes.c_void_p(node), ctypes.byref(parameters))
-                found.append(int(parameters.context or 0))
-        return found
+                contexts.append(int(parameters.context or 0))
+        return contexts
 
     def priorities(self) -> tuple[int, int]:
         """The least and the greatest priority a stream may have."""

@@ -31,12 +31,12 @@ def launches(case: DeviceCase) -> Iterator[tuple[str, Launch]]:
     if graph.plain.entries[0].channels_last:
         weight = weight.permute(0, 1, 3, 4, 2).contiguous().movedim(4, 2)
     args = (rows, NO_RUN, x, weight, None)
-    found = operation.implementations
+    kernels = operation.implementations
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
         capability = 10 * facts.major + facts.minor
-        found = ways(operation, args, sms=facts.multi_processor_count, capability=capability)
-    for name, kernel in found.items():
+        kernels = ways(operation, args, sms=facts.multi_processor_count, capability=capability)
+    for name, kernel in kernels.items():
         yield name, partial(kernel, *args)
 
 

@@ -62,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def status_of(answers: Mapping[str, Mapping[str, Any]]) -> int:
     """The exit status that tells of these answers."""
-    found = {answer["status"] for answer in answers.values()}
-    if "no device" in found:
+    statuses = {answer["status"] for answer in answers.values()}
+    if "no device" in statuses:
         return NO_DEVICE
-    return 0 if found == {"ok"} else 1
+    return 0 if statuses == {"ok"} else 1
 
 
 def ask_all(

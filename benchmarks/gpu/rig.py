@@ -132,10 +132,10 @@ class CudaRig:
             here = torch.cuda.current_stream()
             fork = here.record_event()
             answers = []
-            for stream, each in places:
+            for stream, launch_one in places:
                 stream.wait_event(fork)
                 with torch.cuda.stream(stream):
-                    answers.append(each())
+                    answers.append(launch_one())
             for stream, _ in places:
                 here.wait_event(stream.record_event())
             return answers
@@ -305,4 +305,4 @@ def flat(answers: Any) -> Tensor:
     """All answers of a launch, tenant after tenant, as one row of numbers in float32."""
     if isinstance(answers, Tensor):
         return answers.float().reshape(-1)
-    return torch.cat([flat(each) for each in answers])
+    return torch.cat([flat(answer) for answer in answers])

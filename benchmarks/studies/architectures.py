@@ -113,8 +113,8 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _counted(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    found = Counter(layers)
-    return tuple(replace(layer, count=times) for layer, times in found.items())
+    counts = Counter(layers)
+    return tuple(replace(layer, count=times) for layer, times in counts.items())
 
 
 def resnet(*depths: int) -> tuple[Layer, ...]:
@@ -244,8 +244,8 @@ def _block_c(x: Picture) -> None:
     branch = partial(x.at, x.channels)
     split, long = branch().unit(384, 1), branch().unit(448, 1).unit(384, 3, pad=1)
     halves = [
-        each.at(384).unit(384, kernel, pad=pad)
-        for each in (split, long)
+        part.at(384).unit(384, kernel, pad=pad)
+        for part in (split, long)
         for kernel, pad in (((1, 3), (0, 1)), ((3, 1), (1, 0)))
     ]
     x.joined(branch().unit(320, 1), *halves, branch().pool(3, 1, 1).unit(192, 1))

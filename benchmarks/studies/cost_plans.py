@@ -23,15 +23,15 @@ def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list
     Points exist where measured ones do, since nothing here predicts memory. `bounds`: the words of
     `plan/check` that break at full utilisation, by how many tenants or partitions.
     """
-    made = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
+    predicted = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
     rows = []
     for name, load in scenario_file.read(record.a100("scenarios.csv")).items():
         own, other = (
             planner(PLANNER).plan(load, points, A100_80, PlanOptions())
-            for points in (measured, made)
+            for points in (measured, predicted)
         )
         broken = check(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
-        words = [each.bound for each in broken]
+        words = [violation.bound for violation in broken]
         rows.append({
             "scenario": name,
             "tenants": len(load.tenants),

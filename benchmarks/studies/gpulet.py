@@ -123,12 +123,12 @@ Latencies = Mapping[tuple[str, int], list[tuple[int, float]]]  # of (model, perc
 
 
 def _read(path: Path) -> Latencies:
-    found: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    curves: dict[tuple[str, int], list[tuple[int, float]]] = {}
     with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            place = found.setdefault((row["model"], int(row["share_percent"])), [])
-            place.append((int(row["batch"]), float(row["latency_ms"])))
-    return found
+            curve = curves.setdefault((row["model"], int(row["share_percent"])), [])
+            curve.append((int(row["batch"]), float(row["latency_ms"])))
+    return curves
 
 
 def _points(model: str, study: GpuletStudy, latencies: Latencies) -> Iterator[Point]:
@@ -155,30 +155,30 @@ def _between(curve: list[tuple[int, float]], batch: int) -> float:
     raise ValueError(f"batch {batch} is outside the published ones")
 
 
-def admits(planner: Planner, load: Workload, known: Profiles, options: PlanOptions) -> bool:
+def admits(planner: Planner, load: Workload, profiles: Profiles, options: PlanOptions) -> bool:
     """Whether the planner finds a plan on the devices there are."""
     try:
-        planner.plan(load, known, DEVICE, options)
+        planner.plan(load, profiles, DEVICE, options)
     except InfeasibleError:
         return False
     return True
 
 
 def admitted(
-    study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], known: Profiles,
+    study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], profiles: Profiles,
     options: PlanOptions,
 ) -> dict[str, bool]:  # fmt: skip
     """Who admits one mix. `ideal` admits what `gpulet+int` does, and is asked only for the rest."""
     load = study.workload(rates_rps)
-    found: dict[str, bool] = {}
+    verdicts: dict[str, bool] = {}
     for name in names:
-        found[name] = (name == "ideal" and found.get("gpulet+int", False)) or admits(
-            PLANNERS[name], load, known, options
+        verdicts[name] = (name == "ideal" and verdicts.get("gpulet+int", False)) or admits(
+            PLANNERS[name], load, profiles, options
         )
-    return found
+    return verdicts
 
 
-def highest_rps(planner: Planner, mix: str, known: Profiles, options: PlanOptions) -> int:
+def highest_rps(planner: Planner, mix: str, profiles: Profiles, options: PlanOptions) -> int:
     """The highest total rate of a mix of equal rates that is admitted, in steps of 10 req/s."""
     models = MIXES[mix]
     low, high = 0, 1000  # in tens
@@ -186,7 +186,7 @@ def highest_rps(planner: Planner, mix: str, known: Profiles, options: PlanOption
     def fits(tens: int) -> bool:
         rates = {model: tens * 10 / len(models) for model in models}
         load = ATC.workload(tuple(rates.get(model, 0.0) for model in ATC.slo_ms))
-        return admits(planner, load, known, options)
+        return admits(planner, load, profiles, options)
 
     while high - low > 1:
         middle = (low + high) // 2

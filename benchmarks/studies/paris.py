@@ -98,7 +98,7 @@ def at_random(gpus: int, seed: int) -> tuple[int, ...]:
 def paris(setting: ParisSetting) -> tuple[int, ...]:
     """The instances of the planner, at the highest rate it finds room for on the devices."""
     options = PlanOptions(gpus=setting.gpus, max_utilisation=1, max_procs=1)
-    found: dict[float, tuple[int, ...]] = {}
+    layouts: dict[float, tuple[int, ...]] = {}
 
     def fits(scale: float) -> float:
         tenant = Tenant("t", setting.model, setting.slo_ms, 100 * scale, batch_mix=setting.mix)
@@ -106,10 +106,10 @@ def paris(setting: ParisSetting) -> tuple[int, ...]:
             plan = Paris().plan(Workload((tenant,)), setting.profiles, DEVICE, options)
         except InfeasibleError:
             return 0.0
-        found[scale] = tuple(sorted(part.units for _, part, _ in plan))
+        layouts[scale] = tuple(sorted(part.units for _, part, _ in plan))
         return 1.0
 
-    return found[highest_scale(fits, 1.0).scale]
+    return layouts[highest_scale(fits, 1.0).scale]
 
 
 def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) -> float:
@@ -120,7 +120,7 @@ def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) ->
     busy_s = [
         sum(weight * _of(takes[units], size) for size, weight in weights) / 1e9 for units in layout
     ]
-    most_rps = sum(1 / each for each in busy_s)
+    most_rps = sum(1 / seconds for seconds in busy_s)
 
     def attained(scale: float) -> float:
         result = native_run(

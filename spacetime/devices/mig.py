@@ -96,10 +96,10 @@ def geometry_of(profiles: tuple[MigProfile, ...]) -> MigGeometry:
         shape = least.get(profile.units)
         if shape is None or profile.shape.memory < shape.memory:
             least[profile.units] = profile.shape
-    found = (
+    geometry = (
         MigGeometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
     )
-    return next((known for known in (WIDE, NARROW) if known == found), found)
+    return next((usual for usual in (WIDE, NARROW) if usual == geometry), geometry)
 
 
 def mask_of(placement: Placement, geometry: MigGeometry = WIDE) -> int:

@@ -120,18 +120,20 @@ def _list(file: Path) -> Facts:
     written = import_module("spacetime.kernels.triton.ahead").written
     from spacetime.benchmarks.gpu.rig import precision  # noqa: PLC0415 - torch
 
-    found: set[str] = set()
+    kernels: set[str] = set()
     listed: dict[str, int] = {}
     for number, (name, model, x, most) in enumerate(_examples()):
         begin = time.monotonic()
         with precision(name) as dtype:
             example = model.to(dtype), (x.to(dtype),)
-            found |= listing.kernels_for([example], DEVICE, sizes=(SMS,), max_batch=most)
-        replace_text(file, written(found))  # a preparation that is ended has what came before
-        listed[f"{number + 1}: {type(model).__name__} {name}"] = len(found)
+            kernels |= listing.kernels_for([example], DEVICE, sizes=(SMS,), max_batch=most)
+        replace_text(file, written(kernels))  # a preparation that is ended has what came before
+        listed[f"{number + 1}: {type(model).__name__} {name}"] = len(kernels)
         seconds = time.monotonic() - begin
-        print(f"{len(found)} kernels listed; the last model took {seconds:.0f} s", file=sys.stderr)
-    return {"listed": len(found), "after each model": listed}
+        print(
+            f"{len(kernels)} kernels listed; the last model took {seconds:.0f} s", file=sys.stderr
+        )
+    return {"listed": len(kernels), "after each model": listed}
 
 
 def _examples() -> Iterator[tuple[str, Any, Any, int]]:
@@ -145,7 +147,7 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
 
     whole, layers = CASES["models"], CASES["flops"]
     for name in layers["dtypes"]:
-        for problem in (PROBLEMS[each] for each in layers["problems"]):
+        for problem in map(PROBLEMS.__getitem__, layers["problems"]):
             yield name, layer_of(problem), torch.randn(1, *problem.request), max(layers["tenants"])
     for name in whole["dtypes"]:
         for kind in whole["models"]:
@@ -153,8 +155,8 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
             yield name, first.model, first.pool[:1], max(whole["tenants"])
     for kind in TESTED["kinds"]:
         for name in TESTED["dtypes"]:
-            made = next(iter(zoo.load(kind, 1)))
-            yield name, made.model, made.pool[:1], TESTED["max_batch"]
+            exhibit = next(iter(zoo.load(kind, 1)))
+            yield name, exhibit.model, exhibit.pool[:1], TESTED["max_batch"]
 
 
 def _version(package: str) -> str | None:

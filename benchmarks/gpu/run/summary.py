@@ -21,13 +21,13 @@ StepTold = Mapping[str, Any]  # name, status, seconds and last: what it said las
 
 def read(folder: Path, folded: Mapping[str, Record]) -> dict[str, Record]:
     """Every record by its topic: files of the folder, and what run.json holds."""
-    found: dict[str, Record] = dict(folded)
+    by_topic: dict[str, Record] = dict(folded)
     for topic in ("partition", "verify", "device_flops", "device_models"):
         with suppress(OSError, ValueError):  # its step says why there is none
             record = json.loads((folder / f"{topic}.json").read_text(encoding="utf-8"))
             if isinstance(record, dict):
-                found[topic] = record
-    return found | {"tests": tests_of(folder / JUNIT)}
+                by_topic[topic] = record
+    return by_topic | {"tests": tests_of(folder / JUNIT)}
 
 
 def tests_of(file: Path) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def text(
     extra = [*_failures(records), *_figure(records.get("device_flops", {}))]
     room = MOST - sum(len(line) + 1 for line in (*head, *lines))
     kept: list[str] = []
-    for line in (each[:WIDTH] for each in extra):
+    for line in (detail[:WIDTH] for detail in extra):
         room -= len(line) + 1
         if room < 0:
             break

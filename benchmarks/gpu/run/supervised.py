@@ -112,8 +112,8 @@ def _end_orphans() -> None:
 
 
 def _children() -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for path in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
-            found += map(int, path.read_text(encoding="ascii").split())
-    return found
+            pids += map(int, path.read_text(encoding="ascii").split())
+    return pids
