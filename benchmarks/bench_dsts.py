@@ -107,7 +107,7 @@ def fit(rows: Sequence[Row]) -> list[float]:
 
 
 def gflops(mode: str, tenants: int, constants: Sequence[float]) -> float:
-    """The predicted rate."""
+    """Returns the predicted rate in GFLOP/s."""
     took_us = sum(a * b for a, b in zip(terms(mode, tenants), constants, strict=True))
     return tenants * FLOP / took_us / 1e3
 

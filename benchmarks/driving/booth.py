@@ -186,7 +186,7 @@ class Booth:
 
 
 def _keep(pipe: Connection, name: str, held: bytes, seed: int) -> None:
-    """Body of a booth's process, until the order to end or the end of the parent."""
+    """Runs a booth's process until it is told to end, or its parent ends."""
     torch.set_num_threads(1)  # this thread must not found a team: see above
     keeper = Keeper(name, torch.load(io.BytesIO(held), weights_only=False), seed)
     while (order := _next(pipe)) is not None:

@@ -98,7 +98,7 @@ class _Closed:
 def closed_loop(
     server: TenantServer, pools: Sequence[Tensor], *, outstanding: int, seconds: float
 ) -> LoadOutcome:
-    """Each tenant keeps `outstanding` requests under way; a fifth of `seconds` is warm-up.
+    """Keeps `outstanding` requests of each tenant under way; a fifth of `seconds` is warm-up.
 
     The window grows until there is an answer in it, however slow the machine is just now.
     """
@@ -128,7 +128,7 @@ def open_loop(
     seconds: float,
     seed: int,
 ) -> LoadOutcome:
-    """Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
+    """Sends Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
 
     Latency counts from the instant a request was due, so a late driver hides nothing. What has
     not started when the last request's objective is over is cancelled.

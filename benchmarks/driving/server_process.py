@@ -29,7 +29,7 @@ JSON_TYPE = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where a server answers, and what it is asked."""
+    """Where a server answers, which request it gets, and how a right answer ends."""
 
     port: int
     path: str
@@ -38,7 +38,7 @@ class Way:
     headers: Mapping[str, str] = field(default_factory=lambda: JSON_TYPE)
 
     def wire(self) -> bytes:
-        """The request as it is sent."""
+        """Returns the request's bytes."""
         heads = {"Host": "localhost", **self.headers, "Content-Length": str(len(self.body))}
         lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {text}" for name, text in heads.items())]
         return "\r\n".join([*lines, "", ""]).encode() + self.body

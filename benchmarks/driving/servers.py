@@ -28,7 +28,7 @@ class TenantServer(Protocol):
     """Answers requests `[1, ...]` to the tenants 0 to R - 1."""
 
     def submit(self, tenant: int, x: Tensor) -> Future[Tensor]:
-        """A future of the tenant's answer."""
+        """Returns a future of the tenant's answer."""
         ...
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ class StreamConnection:
 
     @classmethod
     async def open(cls, port: int) -> StreamConnection:
-        """Connects to this machine's `port`."""
+        """Returns a connection to this machine's `port`."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def post(self, body: bytes) -> bytes:

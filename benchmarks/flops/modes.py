@@ -40,15 +40,15 @@ class CpuCase:
 
     @property
     def tenants(self) -> int:
-        """R."""
+        """How many tenants there are: R."""
         return self.x.shape[0]
 
     def on_all_cores(self, launch: Callable[[int, int], Launch]) -> Round:
-        """One lane on every core runs `launch(begin, end)` for all tenants."""
+        """Returns one lane on every core that runs `launch(begin, end)` for all tenants."""
         return [(self.lanes.whole, launch(0, self.tenants))]
 
     def on_lanes(self, launch: Callable[[int, int], Launch]) -> Round:
-        """Each one-core lane runs `launch(begin, end)` for its part of the tenants, if any."""
+        """Returns one-core lanes that run `launch(begin, end)` for their part of the tenants."""
         count = len(self.lanes.single)
         edges = [round(i * self.tenants / count) for i in range(count + 1)]
         parts = zip(self.lanes.single, edges, edges[1:], strict=False)
@@ -88,7 +88,7 @@ def allowed(mode: str, choice: str) -> bool:
 
 
 def _fused(case: CpuCase, template: Exported) -> dict[str, Callable[[int, int], Launch]]:
-    """All tenants in one launch, and a few at a time, which may better fit a core's cache."""
+    """Returns all tenants in one launch, and a few at a time, which may suit a core's cache."""
     states = [{"weight": weight} for weight in case.weight]
     call = st.fuse(template, states).script()
 

@@ -55,7 +55,7 @@ def resnet() -> nn.Module:
 
 
 def saved(folder: Path, tenants: int, *, seed: int) -> list[GoodputTenant]:
-    """Makes so many models, half of each kind, and writes all that servers read to `folder`."""
+    """Makes `tenants` models, half of each kind, and writes what all servers read to `folder`."""
     kinds = [zoo.load(kind, tenants, seed=seed) for kind in KINDS]
     members = []
     for number, models in zip(range(tenants), itertools.cycle(kinds)):
@@ -98,7 +98,7 @@ class TenantProgram:
                     self._call(torch.zeros(size, *SHAPE))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores `[N, 100]` of pictures `[N, 3, 64, 64]`."""
+        """Returns the scores `[N, 100]` of pictures `[N, 3, 64, 64]`."""
         with torch.inference_mode():
             scores: Tensor = self._call(x)
         return scores

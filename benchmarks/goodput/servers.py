@@ -70,7 +70,7 @@ class RunningServer:
 
 @contextmanager
 def ours(folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
-    """`spacetime serve` as it is."""
+    """Runs `spacetime serve` as a user would."""
     command = [sys.executable, "-m", "spacetime", "serve", str(workload_path(folder)), "--json"]
     command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
     with process(command, output=True) as running:
@@ -86,7 +86,7 @@ def ours(folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServ
 
 @contextmanager
 def triton(wheel: Path, folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
-    """Triton with an instance for each tenant, dynamic batching and a bound on waiting."""
+    """Runs Triton with an instance for each tenant, dynamic batching and a bound on waiting."""
     with triton_server(wheel, partial(_repository, folder, members)) as (running, port):
         yield _checked(
             RunningServer([_oip(port, member) for member in members], running.pid), members
@@ -95,7 +95,7 @@ def triton(wheel: Path, folder: Path, members: Sequence[GoodputTenant]) -> Itera
 
 @contextmanager
 def litserve(folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
-    """LitServe with an API for all tenants, a worker a core, its batching, a bound on waiting."""
+    """Runs LitServe: an API for all tenants, a worker a core, batching, a bound on waiting."""
     port = free_port()
     command = [sys.executable, "-m", "spacetime.benchmarks.goodput.litserve", str(port)]
     command += [str(folder), str(WAIT_MS / 1000), *(member.name for member in members)]

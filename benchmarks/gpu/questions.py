@@ -36,7 +36,7 @@ class Ask(Protocol):
 
 
 def opened() -> Cuda:
-    """The device. Raises OSError without a driver, RuntimeError where that finds no device."""
+    """Opens the device. Raises OSError without a driver, RuntimeError where it finds no device."""
     return Cuda()
 
 

@@ -153,7 +153,7 @@ class Ladder:
 
 
 def _operations(name: str) -> dict[Kind, Callable[[], object]]:
-    """The kinds of work as torch operations; their operands are shared by all rungs."""
+    """Returns the kinds of work as torch operations; all rungs share their operands."""
     if not torch.cuda.is_available():
         raise UnsupportedError(f"device {name}: torch {torch.__version__} finds no CUDA device")
     on = torch.device(name)

@@ -39,7 +39,7 @@ class SocketConnection:
         self.socket.sendall(wire)
 
     def answered(self) -> bool:
-        """Reads what is there; whether the answer is complete."""
+        """Reads what is there; returns whether the answer is complete."""
         piece = self.socket.recv(1 << 16)
         if not piece:
             raise RuntimeError("the server closed a connection")

@@ -18,7 +18,7 @@ PLANNER = "parvagpu"
 
 
 def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list[dict[str, Any]]:
-    """Each scenario planned from both: devices, and what the predicted plan breaks when measured.
+    """Plans each scenario from both; returns devices, and what the predicted plan breaks.
 
     Points exist where measured ones do, since nothing here predicts memory. `bounds`: the words of
     `plan/check` that break at full utilisation, by how many tenants or partitions.

@@ -58,12 +58,12 @@ class GpuletStudy:
     paper: Mapping[str, int]
 
     def scenarios(self) -> list[tuple[int, ...]]:
-        """Every mix of rates but the one of nothing."""
+        """Returns every mix of rates but the one of nothing."""
         mixes = product(self.rates_rps, repeat=len(self.slo_ms))
         return [rates for rates in mixes if any(rates)]
 
     def workload(self, rates_rps: tuple[float, ...]) -> Workload:
-        """The tenants of one mix; one of rate 0 is left out."""
+        """Returns the tenants of one mix; one of rate 0 is left out."""
         return Workload(tuple(
             Tenant(name=model, model=model, slo_ms=slo, rate_rps=rate)
             for (model, slo), rate in zip(self.slo_ms.items(), rates_rps, strict=True)
@@ -112,7 +112,7 @@ PLANNERS: Mapping[str, Planner] = {
 
 
 def profiles(study: GpuletStudy) -> Profiles:
-    """Every model of a study at ten batches, straight lines between the published ones."""
+    """Returns every model of a study at ten batches, on straight lines between published ones."""
     latencies = _read(record.published(FILE))
     return Profiles(
         tuple(point for model in study.slo_ms for point in _points(model, study, latencies))
@@ -168,7 +168,7 @@ def admitted(
     study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], profiles: Profiles,
     options: PlanOptions,
 ) -> dict[str, bool]:  # fmt: skip
-    """Who admits one mix. `ideal` admits what `gpulet+int` does, and is asked only for the rest."""
+    """Returns which planners admit one mix. `ideal` is asked only where `gpulet+int` does not."""
     load = study.workload(rates_rps)
     verdicts: dict[str, bool] = {}
     for name in names:
@@ -179,7 +179,7 @@ def admitted(
 
 
 def highest_rps(planner: Planner, mix: str, profiles: Profiles, options: PlanOptions) -> int:
-    """The highest total rate of a mix of equal rates that is admitted, in steps of 10 req/s."""
+    """Returns the highest total rate of a mix of equal rates that is admitted, in steps of 10/s."""
     models = MIXES[mix]
     low, high = 0, 1000  # in tens
 

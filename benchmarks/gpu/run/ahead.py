@@ -39,12 +39,12 @@ CASES: Facts = {
 
 
 def versions() -> dict[str, str | None]:
-    """Of the packages that compiled kernels depend on."""
+    """Returns the versions of the packages that compiled kernels depend on."""
     return {name: _version(name) for name in PACKAGES}
 
 
 def prepare(folder: Path) -> Facts:
-    """Makes in `folder` what needs no device; what it made, as written to its manifest."""
+    """Makes in `folder` what needs no device; returns what it made, as its manifest says."""
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     facts: Facts = {"format": FORMAT, "versions": versions(), "device": DEVICE, "cases": CASES}
@@ -57,7 +57,7 @@ def prepare(folder: Path) -> Facts:
 
 
 def manifest(folder: Path) -> Facts:
-    """What a folder holds. Raises UnsupportedError naming what is wrong with it."""
+    """Returns what a folder holds. Raises UnsupportedError naming what is wrong with it."""
     path = folder / MANIFEST
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def compile_all(folder: Path | None) -> Facts:
 
 
 def seed_choices(folder: Path, cache: Path) -> int:
-    """Copies the tuner's choices of an earlier run to this one's cache; how many files."""
+    """Copies the tuner's choices of an earlier run to this one's cache; returns how many files."""
     files = sorted((folder / CHOICES).glob("*.json"))
     cache.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -92,7 +92,7 @@ def seed_choices(folder: Path, cache: Path) -> int:
 
 
 def _or_refused(verb: Callable[[Path], Facts], file: Path) -> Facts:
-    """What came of it, or why there is none."""
+    """Returns what came of `verb`, or why nothing could."""
     try:
         return verb(file)
     except ModuleNotFoundError as why:
@@ -137,7 +137,7 @@ def _list(file: Path) -> Facts:
 
 
 def _examples() -> Iterator[tuple[str, Any, Any, int]]:
-    """Precision, model, one request, and the most samples of a launch."""
+    """Yields precision, model, one request, and the most samples of a launch."""
     import torch  # noqa: PLC0415
 
     from spacetime.benchmarks.flops.problems import PROBLEMS  # noqa: PLC0415

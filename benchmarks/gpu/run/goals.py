@@ -53,7 +53,7 @@ class Goal:
 
 
 def factors(row: Row) -> dict[str, float]:
-    """How many times as fast as each baseline ours is: `{baseline: factor}`.
+    """Returns how many times as fast as each baseline ours is: `{baseline: factor}`.
 
     Baselines that pay their host are compared with ours from the call to the end, host included;
     captured ones by device time, on both sides.
@@ -68,7 +68,7 @@ def factors(row: Row) -> dict[str, float]:
 
 
 def speedups(row: Row) -> dict[str, float]:
-    """How many times the best of each kind of rival our way is, by device time."""
+    """Returns how many times as fast as the best of each kind of rival ours is, by device time."""
     us = row["us"]
     ours = us[OURS]
     rivals = [way for way in us if way not in {OURS, BOUND}]
@@ -82,13 +82,13 @@ def speedups(row: Row) -> dict[str, float]:
 
 
 def hardest(row: Row) -> str:
-    """The rival with the least time, the upper bound aside."""
+    """Returns the rival with the least time; the upper bound does not count."""
     us: dict[str, float] = row["us"]
     return min((way for way in us if way not in {OURS, BOUND}), key=us.__getitem__)
 
 
 def losses(row: Row) -> list[str]:
-    """The baselines that ours is slower than, the upper bound aside."""
+    """Returns the baselines that ours is slower than; the upper bound does not count."""
     return [way for way, factor in factors(row).items() if way != BOUND and factor < LOST]
 
 
@@ -115,7 +115,7 @@ def _of_figure(row: Row) -> bool:
 
 
 def _mean(rows: Sequence[Row], baseline: str, asked: float, words: str) -> Goal:
-    """The geometric mean of a factor over the R that were measured."""
+    """Returns the goal of the geometric mean of a factor over the R that were measured."""
     by_tenants = {
         row["tenants"]: factor
         for row in rows
@@ -210,7 +210,7 @@ def verify_goals(record: Row) -> list[Goal]:
 
 
 def tests_goals(tests: Row) -> list[Goal]:
-    """`tests` counts: passed, failed. None that ran is nothing measured."""
+    """Returns the goal of tests, by how many passed and failed; none that ran is not measured."""
     ran = tests.get("passed", 0) + tests.get("failed", 0)
     failed = float(tests["failed"]) if ran else None
     over = f"of {ran} that ran" if ran else ""
@@ -246,7 +246,7 @@ def _judged(judge: Callable[..., list[Goal]], *records: Any) -> list[Goal]:
 
 
 def told(goals: Iterable[Goal]) -> list[dict[str, Any]]:
-    """Goals for a record."""
+    """Returns goals as a record keeps them."""
     return [
         {"name": g.name, "asked": g.asked, "got": g.got, "met": g.met, "over": g.over}
         for g in goals
@@ -257,5 +257,5 @@ WORDS = {True: "met", False: "MISSED", None: "not measured"}
 
 
 def goal_cells(goals: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
-    """Rows of a table of what `told` recorded."""
+    """Returns the rows of a table of what `told` recorded."""
     return [(goal["name"], goal["asked"], goal["got"], WORDS[goal["met"]]) for goal in goals]
