@@ -136,7 +136,7 @@ def fits(placements: Iterable[Placement], geometry: MigGeometry = WIDE) -> bool:
 
 
 def every_placement(geometry: MigGeometry = WIDE) -> tuple[Placement, ...]:
-    """Each legal instance of an empty device."""
+    """Returns every legal instance of an empty device."""
     return tuple(
         Placement(shape.units, start) for shape in geometry.shapes for start in shape.starts
     )
@@ -144,7 +144,7 @@ def every_placement(geometry: MigGeometry = WIDE) -> tuple[Placement, ...]:
 
 @lru_cache(maxsize=8)
 def layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
-    """Every set of placements, not empty, that fits one device: 297 of them where it is wide."""
+    """Returns every set of placements that fits one device, but the empty one: 297 if it is `WIDE`."""
     return tuple(_extensions((), every_placement(geometry), geometry))
 
 
@@ -160,7 +160,7 @@ def _extensions(
 
 @lru_cache(maxsize=8)
 def maximal_layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
-    """The layouts nothing can be added to: the 19 "configurations" of an A100."""
+    """Returns the layouts that nothing can be added to: the 19 "configurations" of an A100."""
     every = every_placement(geometry)
     return tuple(
         layout
@@ -170,7 +170,7 @@ def maximal_layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...]
 
 
 def sizes_of(layout: Iterable[Placement]) -> tuple[int, ...]:
-    """The sizes of a layout, largest first: its multiset."""
+    """Returns the sizes of a layout, largest first."""
     return tuple(sorted((placement.units for placement in layout), reverse=True))
 
 

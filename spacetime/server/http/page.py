@@ -151,7 +151,7 @@ def _wants_json(accept: bytes) -> bool:
 
 
 def _quality(text: bytes) -> float:
-    """Returns a quality value, the parameter q of the header; 0, which is unwanted, if malformed."""
+    """Returns the value of the header's parameter q; 0, which means unwanted, if malformed."""
     try:
         return float(text)
     except ValueError:
