@@ -144,7 +144,7 @@ def every_placement(geometry: MigGeometry = WIDE) -> tuple[Placement, ...]:
 
 @lru_cache(maxsize=8)
 def layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
-    """Returns every set of placements that fits one device, but the empty one: 297 if it is `WIDE`."""
+    """Returns every set of placements that fits one device, but the empty one: 297 by `WIDE`."""
     return tuple(_extensions((), every_placement(geometry), geometry))
 
 
@@ -176,13 +176,13 @@ def sizes_of(layout: Iterable[Placement]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8)
 def multisets(geometry: MigGeometry = WIDE) -> frozenset[tuple[int, ...]]:
-    """The multisets of sizes that some layout has: 37 where the device is wide."""
+    """Returns the multisets of sizes that some layout has: 37 by `WIDE`."""
     return frozenset(sizes_of(layout) for layout in layouts(geometry))
 
 
 @lru_cache(maxsize=1)
 def maximal_multisets() -> tuple[tuple[int, ...], ...]:
-    """The 12 multisets no size can be added to, largest sizes first."""
+    """Returns the 12 multisets that no size can be added to, largest sizes first."""
     whole = multisets()
     return tuple(
         sorted(
