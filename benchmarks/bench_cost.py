@@ -52,13 +52,13 @@ class Studied:
     work: Mapping[tuple[float, float], Mapping[Place, tuple[float, float]]]
 
     def predicted_us(self, point: Point, constants: Constants) -> float:
-        """One batch; the same arithmetic as `cost.latency_us` with `ahead`."""
+        """Returns the time of a batch in us, as `cost.latency_us` with `ahead` calculates it."""
         compute, bandwidth, launch_us = constants
-        alone, each = self.work[compute, bandwidth][point.units, point.batch]
-        return max(self.launches * launch_us, alone, point.procs * each)
+        alone, shared = self.work[compute, bandwidth][point.units, point.batch]
+        return max(self.launches * launch_us, alone, point.procs * shared)
 
     def error(self, constants: Constants) -> float:
-        """Mean of |predicted / measured - 1|."""
+        """Returns the mean of |predicted / measured - 1| over all points."""
         return fmean(abs(self.predicted_us(p, constants) / measured_us(p) - 1) for p in self.points)
 
 

@@ -102,12 +102,12 @@ def fit(rows: Sequence[Row]) -> list[float]:
             table.append([term / took_us for term in terms(mode, tenants)])
             ones.append([1.0])
     wide, target = torch.tensor(table, dtype=torch.float64), torch.tensor(ones, dtype=torch.float64)
-    found: list[float] = torch.linalg.lstsq(wide, target).solution[:, 0].tolist()
-    return found
+    solution: list[float] = torch.linalg.lstsq(wide, target).solution[:, 0].tolist()
+    return solution
 
 
 def gflops(mode: str, tenants: int, constants: Sequence[float]) -> float:
-    """The predicted rate."""
+    """Returns the predicted rate in GFLOP/s."""
     took_us = sum(a * b for a, b in zip(terms(mode, tenants), constants, strict=True))
     return tenants * FLOP / took_us / 1e3
 

@@ -91,7 +91,7 @@ def _fits(problem: LayerProblem, tenants: int) -> bool:
 
 
 def _peak(lanes: PinnedLanes, side: int) -> dict[str, Any]:
-    """The machine's own best large product, in GFLOP/s, and which library did it."""
+    """Measures the machine's best large product in GFLOP/s, and says by which library."""
     flop = 2 * side**3
     rounds = {name: [(lanes.whole, launch)] for name, launch in peak_candidates(side).items()}
     gflops = {
@@ -103,7 +103,7 @@ def _peak(lanes: PinnedLanes, side: int) -> dict[str, Any]:
 
 
 def _row(case: CpuCase, repetitions: int, target_ns: int) -> dict[str, Any]:
-    """Every way's GFLOP/s, and how much faster space-time is than each, for one problem and R."""
+    """Measures one problem and R: the GFLOP/s of every way, and how much faster space-time is."""
     tried = choices(case)
     check(case, tried)
     calibration = interleaved(tried, repetitions=repetitions, target_ns=target_ns)
@@ -138,7 +138,7 @@ def _row(case: CpuCase, repetitions: int, target_ns: int) -> dict[str, Any]:
 
 
 def _summary(rows: list[dict[str, Any]], peak_gflops: float) -> list[dict[str, Any]]:
-    """Geometric means over R of what space-time gains, per problem and over all."""
+    """Returns geometric means over R of what space-time gains, by problem and over all."""
     names = [*dict.fromkeys(row["problem"] for row in rows)]
     groups = [(name, [row for row in rows if row["problem"] == name]) for name in names]
     return [_mean_row(name, part, peak_gflops) for name, part in [*groups, ("all", rows)]]

@@ -33,10 +33,10 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
     turns: str = "all",
 ) -> dict[str, Any]:  # fmt: skip
-    """Both studies, the highest rates and the knee's rules. Raises UnsupportedError without data.
+    """Plans both studies, the highest rates and the rules for the knee; prints and records them.
 
     quick: a few scenarios drawn by `seed` instead of all. turns: what a tenant waits for in a
-    cycle, `all` as in the released code or `own` as in Nexus.
+    cycle, `all` as in the released code or `own` as in Nexus. Raises UnsupportedError without data.
     """
     record.known("turns", [turns], ("all", "own"))
     options = PlanOptions(gpus=GPUS, max_utilisation=1, turns=turns)  # type: ignore[arg-type]

@@ -109,7 +109,7 @@ def run(
 
 @contextmanager
 def booths(names: Sequence[str], first: ZooModel, seed: int) -> Iterator[dict[str, Booth]]:
-    """A booth for each name, closed at the end."""
+    """Yields a booth for each name; they end with the block."""
     with ExitStack() as stack:
         opened = {}
         for name in names:
@@ -127,7 +127,7 @@ def rows_of(
     loads: Sequence[float],
     effort: LoopEffort,
 ) -> list[Row]:
-    """The closed loop's row of one model and R, the setting, and the open loop's at each load."""
+    """Measures one model and R: returns the closed loop's row, and the open loop's at each load."""
     tenants = setting["tenants"]
     grown = {
         server: booth.ask(partial(Keeper.grow, tenants=tenants)) for server, booth in opened.items()
@@ -154,7 +154,7 @@ def _closed(tenants: int, effort: LoopEffort) -> Callable[[Keeper], LoadOutcome]
 def _in_turn(
     opened: Mapping[str, Booth], repetitions: int, order: Callable[[Keeper], LoadOutcome]
 ) -> dict[str, list[LoadOutcome]]:
-    """Each server's outcomes, one a repetition; the order turns by one each time."""
+    """Returns each server's outcomes, one a repetition; the order turns by one each time."""
     outcomes: dict[str, list[LoadOutcome]] = {name: [] for name in opened}
     for repetition in range(repetitions):
         for name in turned([*opened], repetition):
@@ -180,7 +180,7 @@ def _throughputs(outcomes: Mapping[str, Sequence[LoadOutcome]]) -> Row:
 
 
 def _speedup(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median over repetitions; a server that answered nothing in one counts as one answer."""
+    """Returns the median factor over repetitions; no answer at all counts as one a second."""
     return median(a / max(b, 1.0) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -192,7 +192,7 @@ def _median(values: Iterator[float | None]) -> float | None:
 def _open(
     tenants: int, opened: Mapping[str, Booth], rates: Mapping[str, float], effort: LoopEffort
 ) -> Row:
-    """Goodput, attainment and p99 of every server at one rate."""
+    """Returns goodput, attainment and p99 of every server at one rate."""
     order = partial(
         Keeper.open_loop,
         tenants=tenants,
@@ -214,7 +214,7 @@ def _open(
 
 
 def _lanes_row(kind: str, first: ZooModel, effort: LoopEffort) -> Row:
-    """One one-core lane against one on every core: what space alone can give."""
+    """Measures one one-core lane beside one on every core: what space alone can give."""
     with booths(("one one-core lane", "space-only"), first, effort.seed) as opened:
         for booth in opened.values():
             booth.ask(partial(Keeper.grow, tenants=LANES_TENANTS))
@@ -233,7 +233,7 @@ def _lanes_row(kind: str, first: ZooModel, effort: LoopEffort) -> Row:
 
 
 def _slo_ms(first: ZooModel) -> float:
-    """The objective: some latencies of the model run alone on all cores, as TorchScript."""
+    """Returns the objective: some latencies of the model alone on all cores, as TorchScript."""
     x = first.pool[:1]
     call = scripted(first.model, x)
     with torch.no_grad():
@@ -288,7 +288,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
 
 
 def _measured(rows: Sequence[Row]) -> Sequence[str]:
-    """The servers of which there is something to show."""
+    """Returns the servers that some row has measured."""
     return [name for name in SERVERS if any(name in row["throughput_rps"] for row in rows)]
 
 

@@ -39,10 +39,11 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
     sla: float = 1.5, variance: float = 0.9, largest: int = 32,
 ) -> dict[str, Any]:  # fmt: skip
-    """Every server for five models. Raises UnsupportedError without the data.
+    """Simulates every server for five models; prints and records it.
 
     sla: the objective, in latencies of the largest request on a whole device. variance: of the
-    logarithm of a request's size. largest: the most inputs of a request.
+    logarithm of a request's size. largest: the most inputs of a request. Raises UnsupportedError
+    outside a checkout.
     """
     profiles = paris.profiles()
     result = record.header(

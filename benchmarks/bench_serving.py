@@ -91,7 +91,7 @@ def measured(ways: dict[str, Way], *, rounds: int, seconds: float) -> Iterator[d
             for name in turned([*ways], turn):
                 by_server[name].append(summary(asked(ways[name], connections, seconds), seconds))
         for name, summaries in by_server.items():
-            middle = {key: median(one[key] for one in summaries) for key in summaries[0]}
+            middle = {key: median(part[key] for part in summaries) for key in summaries[0]}
             yield {"server": name, "connections": connections, **middle, "rounds": summaries}
 
 

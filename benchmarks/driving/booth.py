@@ -71,7 +71,7 @@ MAKERS: dict[str, Make] = {
 
 
 class Keeper:
-    """Lives in the process: the server, and variations of one model that are its tenants."""
+    """Lives in a booth's process: the server, and variations of one model that are its tenants."""
 
     def __init__(self, name: str, first: ZooModel, seed: int) -> None:
         self._name = name
@@ -80,7 +80,7 @@ class Keeper:
         self._server: TenantServer | None = None
 
     def grow(self, tenants: int) -> str | None:
-        """Serves so many tenants from now on; why not, where PyTorch cannot in this way."""
+        """Serves so many tenants from now on. Returns why not, where PyTorch cannot in this way."""
         self._held += [self._variation(n) for n in range(len(self._held), tenants)]
         models = [held.model for held in self._held[:tenants]]
         x = self._held[0].pool[:1]
@@ -97,14 +97,14 @@ class Keeper:
         return None
 
     def closed_loop(self, *, tenants: int, outstanding: int, seconds: float) -> LoadOutcome:
-        """Keeps so many requests of each tenant under way."""
+        """Keeps `outstanding` requests of each tenant under way for `seconds`."""
         pools = [held.pool for held in self._held[:tenants]]
         return closed_loop(self._asked(None), pools, outstanding=outstanding, seconds=seconds)
 
     def open_loop(
         self, *, tenants: int, rate_rps: float, slo_ns: int, seconds: float, seed: int
     ) -> LoadOutcome:
-        """Poisson arrivals; sessions drop what has not started at the objective."""
+        """Sends Poisson arrivals; sessions drop requests that have not started at the objective."""
         return open_loop(
             self._asked(ms_from_ns(slo_ns)),
             [held.pool for held in self._held[:tenants]],
@@ -115,11 +115,11 @@ class Keeper:
         )
 
     def how(self) -> str:
-        """What a session says about its families; empty for other servers."""
+        """Returns what a session's explain() says; empty for other servers."""
         return self._server.session.explain() if isinstance(self._server, SessionServer) else ""
 
     def errors(self, tenants: int) -> float:
-        """The largest difference between the server's answers and the models' own, relative."""
+        """Returns the largest relative difference between the server's answers and the models'."""
         server, worst = self._asked(None), 0.0
         for tenant, held in enumerate(self._held[:tenants]):
             x = held.pool[tenant : tenant + 1]
@@ -141,7 +141,7 @@ class Keeper:
         return self._server
 
     def _variation(self, number: int) -> ZooModel:
-        """The first model with other weights: training each would measure nothing more."""
+        """Returns the first model with other weights: training each would measure nothing more."""
         draw = torch.Generator().manual_seed(1000 * self._seed + number)
         model = copy.deepcopy(self._held[0].model)
         for parameter in model.parameters():
@@ -163,7 +163,10 @@ class Booth:
         theirs.close()
 
     def ask(self, order: Callable[[Keeper], Answer]) -> Answer:
-        """What `order` returns there: a method of Keeper, with its arguments bound by partial."""
+        """Returns what `order` returns in the process. Raises RuntimeError with what it raised.
+
+        order: a method of Keeper, with its arguments bound by `partial`.
+        """
         self._pipe.send(order)
         answer, error = self._pipe.recv()
         if error is not None:
@@ -183,7 +186,7 @@ class Booth:
 
 
 def _keep(pipe: Connection, name: str, held: bytes, seed: int) -> None:
-    """Body of a booth's process, until the order to end or the end of the parent."""
+    """Runs a booth's process until it is told to end, or its parent ends."""
     torch.set_num_threads(1)  # this thread must not found a team: see above
     keeper = Keeper(name, torch.load(io.BytesIO(held), weights_only=False), seed)
     while (order := _next(pipe)) is not None:

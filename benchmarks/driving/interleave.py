@@ -17,7 +17,7 @@ Times = dict[str, list[float]]  # by way: nanoseconds of one round, one value a 
 
 
 def interleaved(rounds: Mapping[str, Round], *, repetitions: int, target_ns: int) -> Times:
-    """Nanoseconds of a round of each way; a measurement lasts about `target_ns`.
+    """Returns the ns of a round of each way; a measurement lasts about `target_ns`.
 
     The order turns by one way each repetition: every way follows every other equally often.
     """
@@ -38,7 +38,7 @@ def turned(names: Sequence[str], repetition: int) -> list[str]:
 
 
 def fastest(times: Times) -> str:
-    """The way with the least best time."""
+    """Returns the way with the least best time."""
     return min(times, key=lambda name: min(times[name]))
 
 

@@ -34,7 +34,7 @@ class Lane:
         self._launches.put((launch, rounds))
 
     def finish(self) -> int:
-        """Waits for the last start; the instant it finished, in ns. Raises what it raised."""
+        """Waits for the last start; returns when it finished, in ns. Raises what it raised."""
         finished = self._finished.get()
         if isinstance(finished, BaseException):
             raise finished
@@ -86,7 +86,7 @@ Round = Sequence[tuple[Lane, Launch]]  # what each lane runs once
 
 
 def elapsed_ns(round_: Round, rounds: int) -> int:
-    """From the release of every lane to the last one's finish, each running `rounds` times."""
+    """Returns the ns from the release of all lanes to the last one's finish, after `rounds`."""
     start = time.perf_counter_ns()
     for lane, launch in round_:
         lane.start(launch, rounds)

@@ -25,12 +25,12 @@ MOST_WAIT_NS = 60 * SECOND  # for the first answer
 
 @dataclass(frozen=True, slots=True)
 class LoadOutcome:
-    """What a load saw: answers in its window, their latencies, and how many came too late."""
+    """What a load saw of a server."""
 
-    seconds: float
-    latencies_ns: Sequence[int]
-    offered: int
-    slo_ns: int | None = None
+    seconds: float  # of its window
+    latencies_ns: Sequence[int]  # of the answers in the window
+    offered: int  # requests
+    slo_ns: int | None = None  # the objective; None where there was none
 
     @property
     def throughput_rps(self) -> float:
@@ -45,7 +45,7 @@ class LoadOutcome:
         return good / self.seconds
 
     def percentile_ms(self, percent: float) -> float | None:
-        """A percentile of latency; None when nothing was answered."""
+        """Returns a percentile of latency; None where nothing was answered."""
         if not self.latencies_ns:
             return None
         return ms_from_ns(float(np.percentile(self.latencies_ns, percent)))
@@ -98,7 +98,7 @@ class _Closed:
 def closed_loop(
     server: TenantServer, pools: Sequence[Tensor], *, outstanding: int, seconds: float
 ) -> LoadOutcome:
-    """Each tenant keeps `outstanding` requests under way; a fifth of `seconds` is warm-up.
+    """Keeps `outstanding` requests of each tenant under way; a fifth of `seconds` is warm-up.
 
     The window grows until there is an answer in it, however slow the machine is just now.
     """
@@ -128,7 +128,7 @@ def open_loop(
     seconds: float,
     seed: int,
 ) -> LoadOutcome:
-    """Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
+    """Sends Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
 
     Latency counts from the instant a request was due, so a late driver hides nothing. What has
     not started when the last request's objective is over is cancelled.
@@ -168,10 +168,10 @@ def open_loop(
 def schedule(
     tenants: int, rate_rps: float, slo_ns: int, seconds: float, seed: int
 ) -> Sequence[Arrival]:
-    """Poisson arrivals of so many tenants, `rate_rps` all together."""
-    each = [
+    """Returns Poisson arrivals of so many tenants, `rate_rps` all together, for `seconds`."""
+    declared = tuple(
         Tenant(f"tenant-{i}", "zoo", slo_ms=ms_from_ns(slo_ns), rate_rps=rate_rps / tenants)
         for i in range(tenants)
-    ]
-    workload = Workload(tenants=tuple(each), seed=seed)
+    )
+    workload = Workload(tenants=declared, seed=seed)
     return list(workload.schedule(duration_ns=round(seconds * SECOND)))

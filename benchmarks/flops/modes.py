@@ -40,23 +40,23 @@ class CpuCase:
 
     @property
     def tenants(self) -> int:
-        """R."""
+        """How many tenants there are: R."""
         return self.x.shape[0]
 
     def on_all_cores(self, launch: Callable[[int, int], Launch]) -> Round:
-        """One lane on every core runs `launch(begin, end)` for all tenants."""
+        """Returns one lane on every core that runs `launch(begin, end)` for all tenants."""
         return [(self.lanes.whole, launch(0, self.tenants))]
 
     def on_lanes(self, launch: Callable[[int, int], Launch]) -> Round:
-        """Each one-core lane runs `launch(begin, end)` for its share of the tenants, if any."""
+        """Returns one-core lanes that run `launch(begin, end)` for their part of the tenants."""
         count = len(self.lanes.single)
         edges = [round(i * self.tenants / count) for i in range(count + 1)]
-        shares = zip(self.lanes.single, edges, edges[1:], strict=False)
-        return [(lane, launch(a, b)) for lane, a, b in shares if a < b]
+        parts = zip(self.lanes.single, edges, edges[1:], strict=False)
+        return [(lane, launch(a, b)) for lane, a, b in parts if a < b]
 
 
 def case_of(problem: LayerProblem, tenants: int, lanes: PinnedLanes, seed: int) -> CpuCase:
-    """Requests and weights drawn from `seed`."""
+    """Returns a case with requests and weights drawn from `seed`."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(tenants, *problem.request, generator=draw)
     weight = torch.randn(tenants, *problem.weight, generator=draw)
@@ -64,7 +64,7 @@ def case_of(problem: LayerProblem, tenants: int, lanes: PinnedLanes, seed: int) 
 
 
 def choices(case: CpuCase) -> dict[str, Round]:
-    """What the modes choose from, named `<launches>, <lanes>`; each has run once."""
+    """Returns what the modes choose from, named `<launches>, <lanes>`; each has run once."""
     rounds: dict[str, Round] = {}
     template = export(case.problem.layer().eval(), (case.x[:1],))
     layouts = {"all cores": case.on_all_cores, "one-core lanes": case.on_lanes}
@@ -88,7 +88,7 @@ def allowed(mode: str, choice: str) -> bool:
 
 
 def _fused(case: CpuCase, template: Exported) -> dict[str, Callable[[int, int], Launch]]:
-    """All tenants in one launch, and a few at a time, which may better fit a core's cache."""
+    """Returns all tenants in one launch, and a few at a time, which may suit a core's cache."""
     states = [{"weight": weight} for weight in case.weight]
     call = st.fuse(template, states).script()
 
@@ -122,7 +122,7 @@ def _rows(case: CpuCase) -> list[Tensor]:
 
 @contextmanager
 def rivals(case: CpuCase) -> Iterator[dict[str, Round]]:
-    """The baselines and the upper bound; the pool's threads live meanwhile."""
+    """Yields the baselines and the upper bound; the pool's threads live for the block."""
     problem, x, weight = case.problem, case.x, case.weight
     parts = [*zip(_rows(case), weight, strict=True)]
     mapped: Any = torch.func.vmap(problem.one)
@@ -137,13 +137,13 @@ def rivals(case: CpuCase) -> Iterator[dict[str, Round]]:
 
 
 def check(case: CpuCase, rounds: Mapping[str, Round]) -> None:
-    """Raises RuntimeError when a way's answers differ from the tenants' own, one by one."""
+    """Raises RuntimeError where a way's answers differ from those of the tenants one by one."""
     own = zip(_rows(case), case.weight, strict=True)
     expected = torch.cat([case.problem.one(row, weight) for row, weight in own]).flatten()
     for name, round_ in rounds.items():
         answers = [launch() for _, launch in round_]
-        got = torch.cat([part.flatten() for answer in answers for part in _tensors(answer)])
-        if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        flat = torch.cat([part.flatten() for answer in answers for part in _tensors(answer)])
+        if not torch.allclose(flat, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             raise RuntimeError(f"{case.problem.name}, R={case.tenants}: {name} answers wrongly")
 
 

@@ -45,26 +45,26 @@ class GoodputTenant:
 
 
 def transformer() -> nn.Module:
-    """What the workload names; the weights are in a file."""
+    """Returns the model that the workload names; its weights are in a file."""
     return _architecture("transformer")
 
 
 def resnet() -> nn.Module:
-    """What the workload names; the weights are in a file."""
+    """Returns the model that the workload names; its weights are in a file."""
     return _architecture("resnet")
 
 
 def saved(folder: Path, tenants: int, *, seed: int) -> list[GoodputTenant]:
-    """Makes so many models, half of each kind, and writes all that servers read to `folder`."""
-    made = [zoo.load(kind, tenants, seed=seed) for kind in KINDS]
+    """Makes `tenants` models, half of each kind, and writes what all servers read to `folder`."""
+    kinds = [zoo.load(kind, tenants, seed=seed) for kind in KINDS]
     members = []
-    for number, models in zip(range(tenants), itertools.cycle(made)):
-        found = next(models)
-        picture = found.pool[number : number + 1].contiguous()
+    for number, models in zip(range(tenants), itertools.cycle(kinds)):
+        exhibit = next(models)
+        picture = exhibit.pool[number : number + 1].contiguous()
         with zoo.one_thread(), torch.no_grad():
-            scores = found.model(picture)
-        member = GoodputTenant(found.name, KINDS[number % len(KINDS)], picture, scores)
-        _write(folder, member, found.model)
+            scores = exhibit.model(picture)
+        member = GoodputTenant(exhibit.name, KINDS[number % len(KINDS)], picture, scores)
+        _write(folder, member, exhibit.model)
         members.append(member)
     workload = {"tenants": [*_tenants(members)], "seed": seed}
     workload_path(folder).write_text(json.dumps(workload))
@@ -72,12 +72,12 @@ def saved(folder: Path, tenants: int, *, seed: int) -> list[GoodputTenant]:
 
 
 def workload_path(folder: Path) -> Path:
-    """Where `saved` wrote the workload."""
+    """Returns where `saved` wrote the workload."""
     return folder / "work.json"
 
 
 def script_path(folder: Path, name: str) -> Path:
-    """Where `saved` wrote a tenant's TorchScript program."""
+    """Returns where `saved` wrote a tenant's TorchScript program."""
     return folder / f"{name}.pt"
 
 
@@ -98,7 +98,7 @@ class TenantProgram:
                     self._call(torch.zeros(size, *SHAPE))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores `[N, 100]` of pictures `[N, 3, 64, 64]`."""
+        """Returns the scores `[N, 100]` of pictures `[N, 3, 64, 64]`."""
         with torch.inference_mode():
             scores: Tensor = self._call(x)
         return scores

@@ -104,7 +104,7 @@ def _cases(
     *,
     quick: bool,
 ) -> list[tuple[str, int, str]]:
-    """What matters most first, as time may run out: precisions of one problem, then the next."""
+    """Returns the cases, what matters most first since time may run out, problem by problem."""
     names = problems or (NAMED[:2] if quick else NAMED)
     record.known("problems", names, PROBLEMS)
     record.known("dtypes", dtypes or (), DTYPES)
@@ -114,7 +114,7 @@ def _cases(
 
 
 def _row(case: DeviceCase, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool) -> Row:
-    """Every way's median microseconds, rate and error for one case; why a way is missing."""
+    """Measures one case: us, rate and error of every way, and why a way is missing."""
     exact = expected(case)
     launches: dict[str, Launch] = {}
     errors: dict[str, float] = {}
@@ -154,7 +154,7 @@ Held = tuple[dict[str, Launch], dict[str, float], dict[str, str]]
 
 
 def _admit(name: str, make: Any, case: DeviceCase, exact: Any, held: Held) -> None:
-    """Prepares a way and compares its answers; refused when it cannot, or answers wrongly."""
+    """Prepares a way and compares its answers; it is refused where it cannot or is wrong."""
     launches, errors, refused = held
     try:
         launch = make()
@@ -192,7 +192,7 @@ def _calibrated(
 
 
 def _error(launch: Launch, exact: Any) -> float:
-    """The largest difference from float64, as part of the largest answer."""
+    """Returns the largest difference from float64, as part of the largest answer."""
     answers = flat(launch()).double()
     return float((answers - exact).abs().max() / exact.abs().max())
 
@@ -219,7 +219,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
 
 
 def _baselines_table(result: dict[str, Any]) -> Any:
-    """Every baseline of every case by name: how many times its time ours takes less."""
+    """Returns a table of every case and baseline: by which factor ours is faster."""
     return record.table(
         "ours over each baseline; below 1 ours is slower (eager baselines: the host's time)",
         ("problem", "R", "dtype", "baseline", "factor"),

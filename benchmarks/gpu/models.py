@@ -128,7 +128,7 @@ def _measure_all(
     device: str,
     out: Path | None,
 ) -> None:
-    """Rows of all cases for which there is time, up to the first that loses the device."""
+    """Adds rows of all cases for which there is time, up to one that loses the device."""
 
     def tell() -> None:
         if out is not None:
@@ -231,7 +231,7 @@ def _ours_us(ours: Ours, rig: CudaRig | DryRig) -> float:
 
 
 def _laid(held: Any, dtype: torch.dtype) -> Any:
-    """A model or images in the layout that suits the precision, as in `ways`."""
+    """Returns a model or images in the layout that suits the precision, as in `ways`."""
     fits = dtype == torch.bfloat16 or torch.backends.cudnn.allow_tf32
     if not fits or (isinstance(held, Tensor) and held.dim() != 4):
         return held
@@ -243,12 +243,12 @@ def _error_of(launch: Callable[[], Any], exact: Tensor) -> float:
 
 
 def _error(answers: Any, exact: Tensor) -> float:
-    """The largest difference from fp32 on the CPU, as part of the largest answer."""
+    """Returns the largest difference from fp32 on the CPU, as part of the largest answer."""
     return float((flat(answers).cpu() - exact).abs().max() / exact.abs().max())
 
 
 def _launches(measures: dict[str, Measure], repetitions: int) -> Row:
-    """Median microseconds of every way, A B C A B C."""
+    """Returns the median us of every way, interleaved, and what follows from them."""
     times = interleaved(measures, repetitions)
     row: Row = {"us": {name: median(values) for name, values in times.items()}}
     if OURS in measures and len({*measures} - {OURS, BOUND}) > 0:
@@ -258,7 +258,7 @@ def _launches(measures: dict[str, Measure], repetitions: int) -> Row:
 
 
 def _load(ours: Ours, x: Tensor, effort: DeviceEffort) -> Row:
-    """The session's answers a second in a closed loop, and its tail at a part of that."""
+    """Returns the session's answers a second in a closed loop, and its tail at a part of that."""
     pools = [x[i : i + 1] for i in range(len(x))]
     wall_us, device_us = (
         median(t) for t in zip(*(ours.launch_us() for _ in range(9)), strict=True)

@@ -19,7 +19,7 @@ NO_RUN = torch.tensor(-1)  # as in a session: nothing is known of the rows befor
 
 
 def launches(case: DeviceCase) -> Iterator[tuple[str, Launch]]:
-    """Launches by their names; each tenant's weight is the row of its number, as in an arena."""
+    """Yields launches with their names; a tenant's weight is the row of its number."""
     device = case.x.device
     graph = _graph(case.problem, case.x.dtype)
     (operation,) = (
@@ -31,17 +31,17 @@ def launches(case: DeviceCase) -> Iterator[tuple[str, Launch]]:
     if graph.plain.weights[0].channels_last:
         weight = weight.permute(0, 1, 3, 4, 2).contiguous().movedim(4, 2)
     args = (rows, NO_RUN, x, weight, None)
-    found = operation.implementations
+    kernels = operation.implementations
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
         capability = 10 * facts.major + facts.minor
-        found = ways(operation, args, sms=facts.multi_processor_count, capability=capability)
-    for name, kernel in found.items():
+        kernels = ways(operation, args, sms=facts.multi_processor_count, capability=capability)
+    for name, kernel in kernels.items():
         yield name, partial(kernel, *args)
 
 
 def layer_of(problem: LayerProblem) -> nn.Module:
-    """A model of this layer and nothing else."""
+    """Returns a model of this layer and nothing else."""
     if problem.convolves:
         outputs, _, window, _ = problem.weight
         return nn.Conv2d(
@@ -54,7 +54,7 @@ def layer_of(problem: LayerProblem) -> nn.Module:
 
 @cache
 def _graph(problem: LayerProblem, dtype: torch.dtype) -> SlotGraph:
-    """The layer as a session takes a model of nothing else."""
+    """Returns the layer as a session takes in a model of nothing else."""
     layer = layer_of(problem).to(dtype)
     x = torch.randn(2, *problem.request).to(dtype)
     return slot_graph(layer, [layer.state_dict()], example_inputs=(x,))

@@ -44,16 +44,16 @@ class DeviceCase:
 
     @property
     def tenants(self) -> int:
-        """R."""
+        """How many tenants there are: R."""
         return len(self.weight)
 
     @property
     def channels_last(self) -> bool:
-        """Tensor cores read pixels with their channels together; fp32 units do not mind."""
+        """Whether pixels have their channels together, as tensor cores read them."""
         return self.problem.convolves and self.precision != "fp32"
 
     def laid(self, tensor: Tensor) -> Tensor:
-        """A 4-d operand in the layout that suits the precision; others as they are."""
+        """Returns a 4-d operand in the layout that suits the precision; others as they are."""
         if tensor.dim() == 4 and self.channels_last:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor.contiguous()
@@ -68,7 +68,7 @@ def case_of(
     *,
     seed: int,
 ) -> DeviceCase:
-    """Operands drawn from `seed`, scaled so that answers are about 1 in size."""
+    """Returns operands drawn from `seed`, scaled so that answers are about 1 in size."""
     draw = torch.Generator(rig.device).manual_seed(seed)
     x = torch.randn(tenants, *problem.request, generator=draw, device=rig.device)
     weight = torch.randn(tenants, *problem.weight, generator=draw, device=rig.device)
@@ -94,7 +94,7 @@ def baselines(case: DeviceCase, *, compiled: bool) -> Iterator[tuple[str, Callab
 
 
 def _singles(case: DeviceCase) -> list[Launch]:
-    """A launch for each tenant: `[1, ...]` with its weight."""
+    """Returns a launch for each tenant: `[1, ...]` with its weight."""
     pairs = [
         (case.laid(case.x[i : i + 1].clone()), case.laid(case.weight[i].clone()))
         for i in range(case.tenants)
@@ -107,7 +107,7 @@ def _run_all(launches: list[Launch]) -> list[Any]:
 
 
 def _batched(case: DeviceCase) -> Launch:
-    """One strided batched product; a convolution k x k unfolds its input first."""
+    """Returns one strided batched product; a convolution k x k unfolds its input first."""
     problem, weight = case.problem, case.weight
     if not problem.convolves:
         transposed = weight.transpose(1, 2)
@@ -127,7 +127,7 @@ def _batched(case: DeviceCase) -> Launch:
 
 
 def _grouped(case: DeviceCase) -> Launch:
-    """One convolution with the tenants as groups; its operands are laid out beforehand."""
+    """Returns one convolution with the tenants as groups, its operands laid out beforehand."""
     problem = case.problem
     if not problem.convolves:
         raise ValueError("a linear layer is no grouped convolution")
@@ -148,7 +148,7 @@ def _mapped(case: DeviceCase) -> Launch:
 
 
 def _compiled(case: DeviceCase) -> Launch:
-    """The loop through torch.compile, compiled for this R."""
+    """Returns the loop through torch.compile, compiled for this R."""
     problem = case.problem
     xs = [case.laid(case.x[i : i + 1].clone()) for i in range(case.tenants)]
     weights = [case.laid(case.weight[i].clone()) for i in range(case.tenants)]
@@ -161,12 +161,12 @@ def _compiled(case: DeviceCase) -> Launch:
 
 
 def _one_batch(case: DeviceCase) -> Launch:
-    """The upper bound: R requests to one model, whose weight is read once."""
+    """Returns the upper bound: R requests to one model, whose weight is read once."""
     x, weight = case.laid(case.x.clone()), case.laid(case.weight[0].clone())
     return lambda: case.problem.one(x, weight)
 
 
 def expected(case: DeviceCase) -> Tensor:
-    """Every tenant's own answer in float64, flattened tenant after tenant."""
+    """Returns every tenant's own answer in float64, flattened tenant after tenant."""
     pairs = zip(case.x.double(), case.weight.double(), strict=True)
     return torch.cat([case.problem.one(x[None], weight).reshape(-1) for x, weight in pairs])

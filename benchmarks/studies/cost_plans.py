@@ -18,20 +18,20 @@ PLANNER = "parvagpu"
 
 
 def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list[dict[str, Any]]:
-    """Each scenario planned from both: devices, and what the predicted plan breaks when measured.
+    """Plans each scenario from both; returns devices, and what the predicted plan breaks.
 
     Points exist where measured ones do, since nothing here predicts memory. `bounds`: the words of
     `plan/check` that break at full utilisation, by how many tenants or partitions.
     """
-    made = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
+    predicted = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
     rows = []
     for name, load in read_scenarios(record.a100("scenarios.csv")).items():
         own, other = (
             planner(PLANNER).plan(load, points, A100_80, PlanOptions())
-            for points in (measured, made)
+            for points in (measured, predicted)
         )
         broken = check_plan(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
-        words = [each.bound for each in broken]
+        words = [violation.bound for violation in broken]
         rows.append({
             "scenario": name,
             "tenants": len(load.tenants),

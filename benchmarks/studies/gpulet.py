@@ -58,12 +58,12 @@ class GpuletStudy:
     paper: Mapping[str, int]
 
     def scenarios(self) -> list[tuple[int, ...]]:
-        """Every mix of rates but the one of nothing."""
+        """Returns every mix of rates but the one of nothing."""
         mixes = product(self.rates_rps, repeat=len(self.slo_ms))
         return [rates for rates in mixes if any(rates)]
 
     def workload(self, rates_rps: tuple[float, ...]) -> Workload:
-        """The tenants of one mix; one of rate 0 is left out."""
+        """Returns the tenants of one mix; one of rate 0 is left out."""
         return Workload(tuple(
             Tenant(name=model, model=model, slo_ms=slo, rate_rps=rate)
             for (model, slo), rate in zip(self.slo_ms.items(), rates_rps, strict=True)
@@ -112,7 +112,7 @@ PLANNERS: Mapping[str, Planner] = {
 
 
 def profiles(study: GpuletStudy) -> Profiles:
-    """Every model of a study at ten batches, straight lines between the published ones."""
+    """Returns every model of a study at ten batches, on straight lines between published ones."""
     latencies = _read(record.published(FILE))
     return Profiles(
         tuple(point for model in study.slo_ms for point in _points(model, study, latencies))
@@ -123,12 +123,12 @@ Latencies = Mapping[tuple[str, int], list[tuple[int, float]]]  # of (model, perc
 
 
 def _read(path: Path) -> Latencies:
-    found: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    curves: dict[tuple[str, int], list[tuple[int, float]]] = {}
     with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            place = found.setdefault((row["model"], int(row["share_percent"])), [])
-            place.append((int(row["batch"]), float(row["latency_ms"])))
-    return found
+            curve = curves.setdefault((row["model"], int(row["share_percent"])), [])
+            curve.append((int(row["batch"]), float(row["latency_ms"])))
+    return curves
 
 
 def _points(model: str, study: GpuletStudy, latencies: Latencies) -> Iterator[Point]:
@@ -155,38 +155,38 @@ def _between(curve: list[tuple[int, float]], batch: int) -> float:
     raise ValueError(f"batch {batch} is outside the published ones")
 
 
-def admits(planner: Planner, load: Workload, known: Profiles, options: PlanOptions) -> bool:
+def admits(planner: Planner, load: Workload, profiles: Profiles, options: PlanOptions) -> bool:
     """Whether the planner finds a plan on the devices there are."""
     try:
-        planner.plan(load, known, DEVICE, options)
+        planner.plan(load, profiles, DEVICE, options)
     except InfeasibleError:
         return False
     return True
 
 
 def admitted(
-    study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], known: Profiles,
+    study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], profiles: Profiles,
     options: PlanOptions,
 ) -> dict[str, bool]:  # fmt: skip
-    """Who admits one mix. `ideal` admits what `gpulet+int` does, and is asked only for the rest."""
+    """Returns which planners admit one mix. `ideal` is asked only where `gpulet+int` does not."""
     load = study.workload(rates_rps)
-    found: dict[str, bool] = {}
+    verdicts: dict[str, bool] = {}
     for name in names:
-        found[name] = (name == "ideal" and found.get("gpulet+int", False)) or admits(
-            PLANNERS[name], load, known, options
+        verdicts[name] = (name == "ideal" and verdicts.get("gpulet+int", False)) or admits(
+            PLANNERS[name], load, profiles, options
         )
-    return found
+    return verdicts
 
 
-def highest_rps(planner: Planner, mix: str, known: Profiles, options: PlanOptions) -> int:
-    """The highest total rate of a mix of equal rates that is admitted, in steps of 10 req/s."""
+def highest_rps(planner: Planner, mix: str, profiles: Profiles, options: PlanOptions) -> int:
+    """Returns the highest total rate of a mix of equal rates that is admitted, in steps of 10/s."""
     models = MIXES[mix]
     low, high = 0, 1000  # in tens
 
     def fits(tens: int) -> bool:
         rates = {model: tens * 10 / len(models) for model in models}
         load = ATC.workload(tuple(rates.get(model, 0.0) for model in ATC.slo_ms))
-        return admits(planner, load, known, options)
+        return admits(planner, load, profiles, options)
 
     while high - low > 1:
         middle = (low + high) // 2

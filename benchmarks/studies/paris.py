@@ -59,7 +59,7 @@ class ParisSetting:
 
     @property
     def slo_ms(self) -> float:
-        """The objective."""
+        """The objective in ms."""
         whole = self.profiles.at(self.model, "mig", 7, self.largest, 1)
         if whole is None:
             raise UnsupportedError(f"largest: {self.model} has no batch of {self.largest}")
@@ -67,38 +67,38 @@ class ParisSetting:
 
     @property
     def mix(self) -> tuple[tuple[int, float], ...]:
-        """How large requests are."""
+        """The sizes of requests, with the probability of each."""
         return log_normal(self.largest, self.variance)
 
     def latency_ns(self, units: int) -> dict[int, int]:
-        """What an instance takes for each batch up to the largest."""
+        """Returns the time an instance takes for each batch up to the largest."""
         points = self.profiles.batches(self.model, "mig", units)
         enough = next((p.batch for p in points if p.batch >= self.largest), points[-1].batch)
         return {p.batch: ns_from_ms(p.latency_ms) for p in points if p.batch <= enough}
 
 
 def profiles() -> Profiles:
-    """The public profiles. Raises UnsupportedError outside a checkout."""
+    """Returns the public profiles. Raises UnsupportedError outside a checkout."""
     return read_profiles(record.a100("profiles.csv"))
 
 
 def homogeneous(units: int, gpus: int) -> tuple[int, ...]:
-    """As many instances of one size as the devices hold."""
+    """Returns as many instances of one size as the devices hold."""
     most = max(n for n in range(1, 8) if mig.arrange((units,) * n) is not None)
     return (units,) * most * gpus
 
 
 def at_random(gpus: int, seed: int) -> tuple[int, ...]:
-    """Layouts of full devices, drawn."""
+    """Returns the instances of full layouts drawn for the devices."""
     draw = random.Random(f"layouts/{seed}")
     layouts = [draw.choice(mig.maximal_layouts()) for _ in range(gpus)]
     return tuple(sorted(placement.units for layout in layouts for placement in layout))
 
 
 def paris(setting: ParisSetting) -> tuple[int, ...]:
-    """The instances of the planner, at the highest rate it finds room for on the devices."""
+    """Returns the planner's instances, at the highest rate it finds room for on the devices."""
     options = PlanOptions(gpus=setting.gpus, max_utilisation=1, max_procs=1)
-    found: dict[float, tuple[int, ...]] = {}
+    layouts: dict[float, tuple[int, ...]] = {}
 
     def fits(scale: float) -> float:
         tenant = Tenant("t", setting.model, setting.slo_ms, 100 * scale, batch_mix=setting.mix)
@@ -106,21 +106,21 @@ def paris(setting: ParisSetting) -> tuple[int, ...]:
             plan = Paris().plan(Workload((tenant,)), setting.profiles, DEVICE, options)
         except InfeasibleError:
             return 0.0
-        found[scale] = tuple(sorted(part.units for _, part, _ in plan))
+        layouts[scale] = tuple(sorted(part.units for _, part, _ in plan))
         return 1.0
 
-    return found[highest_scale(fits, 1.0).scale]
+    return layouts[highest_scale(fits, 1.0).scale]
 
 
 def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) -> float:
-    """Latency-bounded throughput in requests a second; 0 where every rate misses the objective."""
+    """Returns the latency-bounded throughput in requests/s; 0 where every rate misses."""
     takes = {units: setting.latency_ns(units) for units in set(layout)}
     weights = setting.mix
     # What the instances would do if none ever idled: where the search begins.
     busy_s = [
         sum(weight * _of(takes[units], size) for size, weight in weights) / 1e9 for units in layout
     ]
-    most_rps = sum(1 / each for each in busy_s)
+    most_rps = sum(1 / seconds for seconds in busy_s)
 
     def attained(scale: float) -> float:
         result = native_run(

@@ -41,7 +41,7 @@ from spacetime.version import __version__
 from spacetime.workload.workload import WorkloadError
 
 EXTRAS = dict.fromkeys(
-    ("uvicorn", "httptools", "uvloop", "msgspec", "grpc", "google", "prometheus_client"), "serve"
+    ("uvicorn", "httptools", "uvloop", "grpc", "google", "prometheus_client"), "serve"
 ) | {"scipy": "plan", "safetensors": "live", "pynvml": "mig", "triton": "cuda", "cupy": "cuda"}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 COMMANDS = (

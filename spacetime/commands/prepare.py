@@ -24,6 +24,7 @@ from spacetime.demo.zoo import exhibits as zoo
 from spacetime.errors import SpacetimeError, UnsupportedError
 from spacetime.kernels import triton
 from spacetime.kernels.triton.ahead import written
+from spacetime.models.cuda.backend import CudaBackend
 from spacetime.models.cuda.capture import TorchFake
 from spacetime.models.loading import live_models
 from spacetime.session.session import Session
@@ -56,11 +57,11 @@ def kernels_for(
     if not triton.available:
         raise UnsupportedError("listing kernels needs Triton: pip install 'spacetime[cuda]'")
     with Session(f"fake:{device}", sizes=[*sizes] or None, max_batch=max_batch) as session:
-        place = session._registry.place
-        assert place is not None
-        assert isinstance(place.capturer, TorchFake)
-        listing = Listing(place.capturer.native, place.capturer.device)
-        session._registry.place = replace(place, capturer=listing)
+        backend = session.backend
+        assert isinstance(backend, CudaBackend)
+        assert isinstance(backend.lanes.capturer, TorchFake)
+        listing = Listing(backend.lanes.capturer.native, backend.lanes.capturer.device)
+        backend.lanes = replace(backend.lanes, capturer=listing)
         for model, example in models:
             session.remove(session.add(model, example_inputs=example))
     return listing.kernels

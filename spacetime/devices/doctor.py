@@ -221,14 +221,14 @@ def _cupy() -> str:
 
 
 def _nvcc() -> str:
-    found = shutil.which("nvcc") or next((str(path) for path in _NVCC if path.exists()), None)
-    if found is None:
+    nvcc = shutil.which("nvcc") or next((str(path) for path in _NVCC if path.exists()), None)
+    if nvcc is None:
         raise UnsupportedError("not on PATH and not in /usr/local/cuda/bin")
     done = subprocess.run(
-        [found, "--version"], capture_output=True, text=True, timeout=30, check=True
+        [nvcc, "--version"], capture_output=True, text=True, timeout=30, check=True
     )
     release = re.search(r"release ([\d.]+)", done.stdout)
-    return f"{found}, release {release[1] if release else 'unknown'}"
+    return f"{nvcc}, release {release[1] if release else 'unknown'}"
 
 
 def _for_the_demo() -> dict[str, str]:

@@ -96,10 +96,10 @@ def geometry_of(profiles: tuple[MigProfile, ...]) -> MigGeometry:
         shape = least.get(profile.units)
         if shape is None or profile.shape.memory < shape.memory:
             least[profile.units] = profile.shape
-    found = (
+    geometry = (
         MigGeometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
     )
-    return next((known for known in (WIDE, NARROW) if known == found), found)
+    return next((usual for usual in (WIDE, NARROW) if usual == geometry), geometry)
 
 
 def mask_of(placement: Placement, geometry: MigGeometry = WIDE) -> int:
@@ -136,7 +136,7 @@ def fits(placements: Iterable[Placement], geometry: MigGeometry = WIDE) -> bool:
 
 
 def every_placement(geometry: MigGeometry = WIDE) -> tuple[Placement, ...]:
-    """Each legal instance of an empty device."""
+    """Returns every legal instance of an empty device."""
     return tuple(
         Placement(shape.units, start) for shape in geometry.shapes for start in shape.starts
     )
@@ -144,7 +144,7 @@ def every_placement(geometry: MigGeometry = WIDE) -> tuple[Placement, ...]:
 
 @lru_cache(maxsize=8)
 def layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
-    """Every set of placements, not empty, that fits one device: 297 of them where it is wide."""
+    """Returns every set of placements that fits one device, but the empty one: 297 by `WIDE`."""
     return tuple(_extensions((), every_placement(geometry), geometry))
 
 
@@ -160,7 +160,7 @@ def _extensions(
 
 @lru_cache(maxsize=8)
 def maximal_layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
-    """The layouts nothing can be added to: the 19 "configurations" of an A100."""
+    """Returns the layouts that nothing can be added to: the 19 "configurations" of an A100."""
     every = every_placement(geometry)
     return tuple(
         layout
@@ -170,19 +170,19 @@ def maximal_layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...]
 
 
 def sizes_of(layout: Iterable[Placement]) -> tuple[int, ...]:
-    """The sizes of a layout, largest first: its multiset."""
+    """Returns the sizes of a layout, largest first."""
     return tuple(sorted((placement.units for placement in layout), reverse=True))
 
 
 @lru_cache(maxsize=8)
 def multisets(geometry: MigGeometry = WIDE) -> frozenset[tuple[int, ...]]:
-    """The multisets of sizes that some layout has: 37 where the device is wide."""
+    """Returns the multisets of sizes that some layout has: 37 by `WIDE`."""
     return frozenset(sizes_of(layout) for layout in layouts(geometry))
 
 
 @lru_cache(maxsize=1)
 def maximal_multisets() -> tuple[tuple[int, ...], ...]:
-    """The 12 multisets no size can be added to, largest sizes first."""
+    """Returns the 12 multisets that no size can be added to, largest sizes first."""
     whole = multisets()
     return tuple(
         sorted(

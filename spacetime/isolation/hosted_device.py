@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from spacetime.errors import MpsError, UnsupportedError
 from spacetime.isolation import mps_probe
-from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.request import Work
-from spacetime.models.signature import Leaf
-from spacetime.processes.hosted import check_alike, outputs_json, tensors_of
+from spacetime.models.signature import Leaf, signature_of
+from spacetime.processes.hosted import outputs_json
 from spacetime.processes.packed import unpack
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
@@ -38,7 +38,10 @@ class HostedDevice:
             raise MpsError("the process runs without MPS: it found no daemon")
         self._session = Session(device, lanes=1)
         self.granted = sum(self._session.device.sizes)
+        if self._session.device.kind == "cores":
+            raise UnsupportedError(f"device {device}: is for lanes of cores")
         self._tenants: dict[int, Tenant] = {}
+        self._leaves: dict[int, Sequence[Leaf]] = {}
         # Held by a launch, or by new weights: rows of weights change between launches only.
         self._running = threading.Lock()
 
@@ -67,10 +70,9 @@ class HostedDevice:
             slo_ms=slo_ms, batchable=batchable,
         )  # fmt: skip
         family = added.family
-        if not isinstance(family, ResidentFamily):
-            raise UnsupportedError(f"device {self._session.device.name}: is for lanes of cores")
         kin = next((t for t, other in self._tenants.items() if other.family is family), None)
         self._tenants[tenant] = added
+        self._leaves[tenant] = signature_of(name, args, kwargs).leaves
         fitting = [b for b in family.buckets if fuse or b == 1]
         return {
             "kin": kin if fuse else None, "buckets": fitting,
@@ -91,6 +93,7 @@ class HostedDevice:
     def leave(self, *, tenant: int) -> dict[str, Any]:
         """Removes a tenant and its weights; an unknown one is no error. Returns nothing to tell."""
         if (left := self._tenants.pop(tenant, None)) is not None:
+            del self._leaves[tenant]
             self._session.remove(left)
         return {}
 
@@ -103,7 +106,7 @@ class HostedDevice:
 
         The name is its number and not its row of weights, for the row changes with its weights.
         """
-        return tenant, self._family(tenant).signature.leaves
+        return tenant, self._leaves[tenant]
 
     def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
         """Runs a batch in one launch; returns the flat output tensors of each request.
@@ -111,22 +114,6 @@ class HostedDevice:
         tenant: any tenant of the batch's family.
         """
         with self._running:
-            family = self._family(tenant)
-            if not family.captured:
-                with family.place.capturer.lane(family.place.partitions[0]):
-                    answers = family.run(batch)
-                for answer in answers:
-                    check_alike(family.outputs, answer)
-                return [tensors_of(answer) for answer in answers]
             rows = [self._tenants[work.member].member for work in batch]
-            payloads = [
-                family.payload(row, work.leaves, work.samples)
-                for row, work in zip(rows, batch, strict=True)
-            ]
-            family.runners[0].time([payload for payload, _, _ in payloads])
-            return [list(family.answered(written)) for _, written, _ in payloads]
-
-    def _family(self, tenant: int) -> ResidentFamily:
-        family = self._tenants[tenant].family
-        assert isinstance(family, ResidentFamily)
-        return family
+            works = [replace(work, member=row) for work, row in zip(batch, rows, strict=True)]
+            return self._session.backend.run(self._tenants[tenant].family, 0, works)

@@ -11,11 +11,9 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -23,10 +21,7 @@ from spacetime.devices import facts
 from spacetime.devices.device import Device, open_device
 from spacetime.errors import InvalidInput, PlanError
 from spacetime.live.placement import LaneKey, Placement, buckets_of, largest_batch, place
-from spacetime.models.cpu.family import Family
-from spacetime.models.cuda.family import Place
-from spacetime.models.flat import spread
-from spacetime.models.timing import on_cores
+from spacetime.models.backend import Family
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.deployment import Served, own_policy
 from spacetime.policy import Policy
@@ -34,7 +29,7 @@ from spacetime.profiles.profile import Profiles
 from spacetime.reports.counters import Counters
 from spacetime.session.apart import alone_of
 from spacetime.session.session import Session
-from spacetime.session.tenant import AnyFamily, Tenant
+from spacetime.session.tenant import Tenant
 from spacetime.units import MS
 from spacetime.workload.workload import Workload
 
@@ -111,12 +106,8 @@ class PlannedSession(Session):
         self._buckets = buckets_of([self.placement, *rungs], most)
         self._numbers: dict[LaneKey, int] = {}  # of every open lane
         self._told: set[tuple[int, int]] = set()  # (family, lane) that know latencies
-        self._warm: set[tuple[int, int, int]] = set()  # (family, cores, bucket) that have run
         for placement in (self.placement, *rungs):
             self._open(placement.keys)
-        if (there := self._registry.place) is not None:
-            partitions = self._executor.sm_partitions()
-            self._registry.place = Place(there.native, there.capturer, partitions)
 
     def add(
         self, model: nn.Module | ExportedProgram, *, example_inputs: Sequence[Any],
@@ -238,21 +229,20 @@ class PlannedSession(Session):
     def _open(self, keys: Sequence[LaneKey]) -> None:
         """Opens the lanes that are not open yet, and wakes those that rest."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._numbers]
-        if self._hosted is not None:
-            self._hosted.lanes.wake(self._numbers[key] for key in keys if key in self._numbers)
-            self._hosted.lanes.open([key.units for key in missing])
+        self.backend.wake(self._numbers[key] for key in keys if key in self._numbers)
+        self.backend.open([key.units for key in missing])
         for key in missing:
             number = len(self.partitions)
             first = self._numbers.get(key._replace(process=0), number)
             pool = first if key.pooled > 1 else None
-            self._executor.add_lane(key.units, self._around, pool=pool)
+            self._executor.add_lane(key.units, self.backend.around, pool=pool)
             self.partitions.append(key.units)
             self._numbers[key] = number
 
     def _bound_ns(self, slo_ms: float | None) -> int | None:
         return None  # the plan has bounded the batches
 
-    def _routed(self, name: str, family: AnyFamily) -> tuple[int, list[float]]:
+    def _routed(self, name: str, family: Family) -> tuple[int, list[float]]:
         self._batch(name, family, self.placement)  # before anything is told
         members = [(t.name, t.family) for t in self.tenants.values()]
         self._tell([*members, (name, family)], self.placement)
@@ -265,12 +255,12 @@ class PlannedSession(Session):
             shares[self._numbers[placement.keys[lane]]] += rate
         return shares.index(max(shares)), shares
 
-    def _lanes_of(self, family: AnyFamily) -> Iterable[int]:
+    def _lanes_of(self, family: Family) -> Iterable[int]:
         placement, members = self.placement, [*self.tenants.copy().values()]
         served = [placement.served[t.name] for t in members if t.family is family]
         return {self._numbers[placement.keys[lane]] for lanes in served for lane in lanes}
 
-    def _batch(self, name: str, family: AnyFamily, placement: Placement) -> None:
+    def _batch(self, name: str, family: Family, placement: Placement) -> None:
         most = max(on.batch for on in placement.served[name].values())
         if self.fuses and family.buckets[-1] < most:
             raise PlanError(
@@ -278,7 +268,7 @@ class PlannedSession(Session):
                 f"at most {family.buckets[-1]}; give max_batch, or batch_sizes to the planner"
             )
 
-    def _tell(self, members: Iterable[tuple[str, AnyFamily]], placement: Placement) -> None:
+    def _tell(self, members: Iterable[tuple[str, Family]], placement: Placement) -> None:
         """What launches of each family take on each lane, and the largest that was planned."""
         native = self._executor.native
         limits: dict[tuple[int, int], int] = {}
@@ -287,8 +277,8 @@ class PlannedSession(Session):
                 number = self._numbers[placement.keys[lane]]
                 for bucket in family.buckets:
                     ns = _latency_ns(served, bucket)
-                    native.set_latency(family.native, number, bucket, ns)
-                key = (family.native, number)
+                    native.set_latency(family.number, number, bucket, ns)
+                key = (family.number, number)
                 most = 1 if alone_of(family) else _limit(family.buckets, served.batch)
                 limits[key] = max(limits.get(key, 0), most)
         for (number, lane), limit in limits.items():
@@ -320,28 +310,20 @@ class PlannedSession(Session):
                 )
             self._batch(tenant.name, tenant.family, new)
         missing = [key for key in new.keys if key not in self._numbers]
-        if self._registry.place is not None and missing:
-            raise PlanError(
-                f"lanes: no graph was captured on units {list(missing[0].units)} of "
-                f"{self.device.name}; open the session with this plan in its ladder"
-            )
+        for key in missing:
+            if why := self.backend.why_no_lane(key.units):
+                raise PlanError(
+                    f"lanes: {why} of {self.device.name}; open the session with this plan in its "
+                    "ladder"
+                )
 
     def _warm_up(self, new: Placement) -> None:
         """Runs every family once at each size it will have, on threads as its lanes have them."""
         for tenant in self.tenants.values():
             family = tenant.family
-            if not isinstance(family, Family):
-                continue
             for lane, served in new.served[tenant.name].items():
-                limit = _limit(family.buckets, served.batch)
-                units = new.units[lane]
-                cold = [
-                    bucket for bucket in family.buckets
-                    if bucket <= limit and (family.native, len(units), bucket) not in self._warm
-                ]  # fmt: skip
-                if cold:
-                    on_cores(units, partial(_run_once, family, tenant.member, cold))
-                self._warm |= {(family.native, len(units), bucket) for bucket in cold}
+                largest = _limit(family.buckets, served.batch)
+                self.backend.warm_up(family, tenant.member, new.units[lane], largest)
 
     def _switch(self, new: Placement) -> None:
         """Routes every tenant by the new plan; what waits goes along."""
@@ -360,23 +342,13 @@ class PlannedSession(Session):
         for lane in lanes:
             while self._executor.native.load(lane):
                 pause.wait(DRAIN_POLL_S)
-            if self._hosted is not None:
-                self._hosted.lanes.rest(lane)
+            self.backend.rest(lane)
 
 
 def _policy(plan: Plan, workload: Workload) -> Policy:
     """The plan's own; by turns in any case, so that the next plan may have cycles."""
     own = own_policy(plan, workload)
     return replace(own, order="duty") if plan.policy is None else own
-
-
-def _run_once(family: Family, member: int, buckets: Sequence[int]) -> None:
-    runner = family.runner
-    for bucket in buckets:
-        inputs = spread(family.example, bucket)
-        runner.alone[member](*inputs)
-        if runner.fused is not None:
-            runner.fused(torch.full((bucket,), member), *inputs)
 
 
 def _limit(buckets: Sequence[int], batch: int) -> int:

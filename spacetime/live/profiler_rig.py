@@ -22,11 +22,8 @@ from torch.utils import _pytree as pytree
 
 from spacetime.devices.device import Device
 from spacetime.devices.facts import DEVICES, MIB_PER_GIB, cpu
-from spacetime.models.cpu.family import Family
-from spacetime.models.cuda.family import ResidentFamily
 from spacetime.models.flat import spread
 from spacetime.models.request import Work
-from spacetime.models.timing import elapsed_ns, on_cores
 from spacetime.session.session import Session
 from spacetime.units import MS
 
@@ -128,32 +125,8 @@ class Rig:
         self.close()
 
     def _on_lane(self, lane: int, batch: int, ready: Callable[[], object]) -> list[int]:
-        if not isinstance(self._family, ResidentFamily):
-            body = partial(_repeated, partial(elapsed_ns, self._run, [self._works(batch)]), ready)
-            taken: list[int] = on_cores(self._units, body)
-            return taken
-        return self._on_device(self._family, lane, batch, ready)
-
-    def _on_device(
-        self, family: ResidentFamily, lane: int, batch: int, ready: Callable[[], object]
-    ) -> list[int]:
-        if not family.captured:
-            partition = family.place.partitions[lane]
-            with family.place.capturer.lane(partition):
-                one = partial(elapsed_ns, family.run, [self._works(batch)])
-                return _repeated(one, ready)
-        payloads = [
-            family.payload(work.member, [x.contiguous() for x in work.leaves], work.samples)
-            for work in self._works(batch)
-        ]
-        requests = [payload for payload, _, _ in payloads]
-        # A fake device's launches take virtual time; what they take here means nothing.
-        wall_or_device = 1 if self._device.fake else 0
-        return _repeated(lambda: family.runners[lane].time(requests)[wall_or_device], ready)
-
-    def _run(self, batch: Sequence[Work]) -> object:
-        assert isinstance(self._family, Family)
-        return self._family.runner.run(batch)
+        repeat = partial(_repeated, ready=ready)
+        return self._session.backend.time(self._family, lane, self._works(batch), repeat)
 
     def _works(self, batch: int) -> list[Work]:
         """A batch's requests: one a tenant, of as nearly equal samples as it divides into."""

@@ -51,6 +51,24 @@ class Outputs:
         return pytree.tree_unflatten(leaves, self.spec)
 
 
+def check_structure(outputs: Outputs, answer: Any) -> None:
+    """Raises ValueError where an answer is not built as the example's: only its tensors travel."""
+    flat, spec = pytree.tree_flatten(answer)
+    constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
+    if spec != outputs.spec or constants != outputs.constants:
+        raise ValueError(
+            "the structure of this output, or a value in it that is no tensor, differs from the "
+            "example's, which a lane in another process cannot pass on; use isolation='thread'"
+        )
+
+
+def flat_tensors(answer: Any) -> list[Tensor]:
+    """The tensors of what a model returned, flat."""
+    if isinstance(answer, Tensor):
+        return [answer]
+    return [x for x in pytree.tree_leaves(answer) if isinstance(x, Tensor)]
+
+
 class Flat(nn.Module):
     """A model between flat tensors, whatever structure its inputs and outputs have."""
 

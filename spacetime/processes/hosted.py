@@ -7,37 +7,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import InvalidInput
-from spacetime.models.cpu.family import Family, family_of
+from spacetime.models.backend import FamilyOptions
+from spacetime.models.cpu.backend import CpuBackend
+from spacetime.models.cpu.family import CpuFamily
 from spacetime.models.flat import Outputs
 from spacetime.models.request import Work
 from spacetime.models.signature import Leaf, signature_of
-from spacetime.models.timing import on_cores
 from spacetime.processes.packed import unpack
 from spacetime.processes.wire import DTYPES
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    family: Family
+class _Member(NamedTuple):
+    backend: CpuBackend
+    family: CpuFamily
     number: int
+    leaves: Sequence[Leaf]
 
 
 class Hosted:
     """Takes models in, runs mixtures of them."""
 
     def __init__(self, cores: Sequence[int]) -> None:
-        self._cores = cores
         self.granted = len(cores)
         self._members: dict[int, _Member] = {}
-        self._known: dict[str, Family] = {}
+        self._together = CpuBackend([cores], fuses=True)
+        self._alone = CpuBackend([cores], fuses=False)
 
     def add(
         self,
@@ -53,22 +53,19 @@ class Hosted:
         """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
         model, (args, kwargs) = unpack(fd, name)
         signature = signature_of(name, args, kwargs)
-        family, print_ = family_of(
-            model,
-            signature,
-            pytree.tree_leaves((args, kwargs)),
-            self._known if fuse else {},
-            buckets=buckets,
-            slo_ns=slo_ns,
-            on_lane=partial(on_cores, self._cores),
-            batchable=batchable,
+        example = pytree.tree_leaves((args, kwargs))
+        backend = self._together if fuse else self._alone
+        # The model itself, not a snapshot of it: its weights stay mapped, as in every process.
+        family, number = backend.hold(
+            model, signature, example, FamilyOptions(buckets, slo_ns, batchable)
         )
-        outputs = outputs_json(name, family.runner.outputs)
+        try:
+            outputs = outputs_json(name, family.outputs)
+        except InvalidInput:
+            backend.leave(family, number)
+            raise
         kin = next((t for t, m in self._members.items() if m.family is family), None)
-        alone = print_ is None or not fuse
-        self._members[tenant] = _Member(family, family.join(model, alone=alone))
-        if print_ is not None and fuse:
-            self._known[print_] = family
+        self._members[tenant] = _Member(backend, family, number, signature.leaves)
         ns = {bucket: family.predicted_ns(0, bucket) for bucket in family.buckets}
         return {
             "kin": kin, "buckets": [*family.buckets], "ns": ns, "outputs": outputs,
@@ -79,16 +76,13 @@ class Hosted:
         """Gives a tenant the weights of the model packed in `fd`."""
         model, _ = unpack(fd)
         member = self._members[tenant]
-        member.family.update(name, member.number, model)
+        member.backend.update(member.family, member.number, name, model, None)
         return {}
 
     def leave(self, *, tenant: int) -> dict[str, Any]:
         """Forgets a tenant; its weights go."""
-        member = self._members.pop(tenant, None)
-        if member is not None:
-            member.family.leave(member.number)
-            if not member.family.members:
-                self._known = {k: f for k, f in self._known.items() if f is not member.family}
+        if (member := self._members.pop(tenant, None)) is not None:
+            member.backend.leave(member.family, member.number)
         return {}
 
     def lines(self, *, tenant: int) -> dict[str, Any]:
@@ -98,34 +92,12 @@ class Hosted:
     def known_as(self, tenant: int) -> tuple[int, Sequence[Leaf]]:
         """Its number in its family, and the tensors of one of its requests."""
         member = self._members[tenant]
-        return member.number, member.family.signature.leaves
+        return member.number, member.leaves
 
     def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
         """Flat output tensors of each request; `tenant` is one of the family's."""
-        runner = self._members[tenant].family.runner
-        answers = runner.run(batch)
-        if runner.whole:
-            for answer in answers:
-                check_alike(runner.outputs, answer)
-        return [tensors_of(answer) for answer in answers]
-
-
-def check_alike(outputs: Outputs, answer: Any) -> None:
-    """Raises ValueError where an answer is not built as the example's: only its tensors travel."""
-    flat, spec = pytree.tree_flatten(answer)
-    constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
-    if spec != outputs.spec or constants != outputs.constants:
-        raise ValueError(
-            "the structure of this output, or a value in it that is no tensor, differs from the "
-            "example's, which a lane in another process cannot pass on; use isolation='thread'"
-        )
-
-
-def tensors_of(answer: Any) -> list[Tensor]:
-    """The tensors of what a model returned, flat."""
-    if isinstance(answer, Tensor):
-        return [answer]
-    return [x for x in pytree.tree_leaves(answer) if isinstance(x, Tensor)]
+        member = self._members[tenant]
+        return member.backend.run(member.family, 0, batch)
 
 
 def outputs_json(tenant: str, outputs: Outputs) -> dict[str, Any]:

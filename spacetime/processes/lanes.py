@@ -25,7 +25,7 @@ from spacetime.units import SECOND
 
 
 class Lanes:
-    """A process for each partition. Raises LaneLost where one does not start: then there is none.
+    """A process for each lane. Raises LaneLost where one does not start, and then there is none.
 
     environments: the variables that each lane's process gets besides this one's, such as an MPS
     share. host, opens: what each process loads and opens; see `ChildProcess`. before_kill: called
@@ -34,7 +34,7 @@ class Lanes:
 
     def __init__(
         self,
-        partitions: Sequence[Sequence[int]],
+        partitions: Sequence[Sequence[int]] = (),
         *,
         environments: Sequence[Mapping[str, str]] | None = None,
         host: str = ON_CORES,
@@ -93,9 +93,9 @@ class Lanes:
         return sum(lane.restarts for lane in self._keeping.lanes)
 
     @contextmanager
-    def serving(self, lane: Any) -> Iterator[None]:
-        """What a lane's dispatcher thread runs inside: its launches are this lane's."""
-        self._here.lane = lane.id
+    def serving(self, lane: int) -> Iterator[None]:
+        """What a lane's dispatcher thread runs inside: the thread's launches are this lane's."""
+        self._here.lane = lane
         with lane_threads(1):  # it copies; the cores are its process's
             yield
 

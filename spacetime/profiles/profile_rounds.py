@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from spacetime.errors import ProfileError
 from spacetime.profiles.monotone import smoothed
@@ -48,8 +47,6 @@ class Round:
 
 
 HEADER = [each.name for each in fields(Round)]
-TEXTS = {"model", "device", "kind", "source"}
-WHOLE = {"units", "batch", "procs", "tenants", "launches"}
 
 
 @dataclass
@@ -139,13 +136,7 @@ def read_rounds(path: Path) -> list[Round]:
     found = []
     table = Table(path, ProfileError)
     for row, values in table.rows(HEADER):
-        entries: dict[str, Any] = {
-            name: text
-            if name in TEXTS
-            else (table.whole if name in WHOLE else table.number)(row, name, text)
-            for name, text in values.items()
-        }
-        one = Round(**entries)
+        one = Round(**table.typed(row, values, Round))
         try:
             _point([one])
         except ProfileError as error:

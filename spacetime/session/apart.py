@@ -15,17 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from spacetime.models.cpu.family import Family
-from spacetime.models.cpu.runner import Runner
-from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.backend import Family
 from spacetime.models.reference import owned
 from spacetime.models.request import Work
-from spacetime.processes.family import ProcessFamily
 from spacetime.reports.counters import Counters
 from spacetime.reports.report import audited
 from spacetime.session.audit import Watch
 from spacetime.session.executor import Executor
-from spacetime.session.tenant import AnyFamily, Tenant
+from spacetime.session.tenant import Tenant
 
 log = logging.getLogger("spacetime.audit")
 
@@ -57,19 +54,19 @@ class Alone:
         return moved
 
 
-def alone_of(family: AnyFamily) -> Alone | None:
+def alone_of(family: Family) -> Alone | None:
     """What runs a family that was taken apart; None where it was not."""
-    found = _runs(family).instead
-    return found if isinstance(found, Alone) else None
+    return family.instead if isinstance(family.instead, Alone) else None
 
 
-def take_apart(family: AnyFamily, alone: Alone, executor: Executor, lanes: Iterable[int]) -> None:
+def take_apart(family: Family, alone: Alone, executor: Executor, lanes: Iterable[int]) -> None:
     """From now on `alone` answers, also what waits already; one request a launch on `lanes`."""
-    _runs(family).instead = alone  # first: what native code leaves then finds it
+    functions = family.functions
+    family.instead = alone  # first: what native code leaves to Python from then on finds it
     for lane in lanes:
-        executor.native.set_batch(family.native, lane, 1)
-        if isinstance(family, ResidentFamily) and family.captured:
-            executor.native.set_native(family.native, None, lane=lane)
+        executor.native.set_batch(family.number, lane, 1)
+    for lane in range(len(functions)):  # also where a later plan will send the family
+        executor.native.set_native(family.number, None, lane=lane)
     names = [watch.tenant for watch in alone.watches.values()]
     fields = {"family": names, "why": alone.why}
     extra = {"event": "apart", "fields": fields}
@@ -93,13 +90,9 @@ def add_audits(report: Mapping[str, Any], tenants: Mapping[str, Tenant]) -> None
             row.update(audited(watch.counts))
 
 
-def lines_of(family: AnyFamily) -> list[str]:
+def lines_of(family: Family) -> list[str]:
     """For explain(): that a family was taken apart, and why; nothing where it was not."""
     alone = alone_of(family)
     if alone is None:
         return []
     return [f"  taken apart: each request runs alone, by the module itself, eagerly: {alone.why}"]
-
-
-def _runs(family: AnyFamily) -> Runner | ResidentFamily | ProcessFamily:
-    return family.runner if isinstance(family, Family) else family

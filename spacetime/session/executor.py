@@ -32,9 +32,7 @@ from spacetime.errors import (
     SpacetimeError,
 )
 from spacetime.models.compiled_error import as_raised
-from spacetime.models.cuda.capture import Capturer
 from spacetime.models.request import InFlight, Work
-from spacetime.models.timing import lane_threads
 from spacetime.policy import Policy
 from spacetime.reports import recording
 from spacetime.reports.report import Observed, ended, total
@@ -101,7 +99,8 @@ class Executor:
         priority: int = 0,
         pool: int | None = None,
     ) -> None:
-        """Opens a lane on a partition of `units` and starts its dispatcher thread inside `around`.
+        """Opens a lane on a partition of `units` and starts its dispatcher thread, which runs
+        inside what `around` returns for the lane.
 
         priority: of its streams over those of lanes that share units with it; CUDA devices only.
         pool: lanes of one number share what waits on any of them.
@@ -109,11 +108,7 @@ class Executor:
         lane = self.native.add_lane(list(units), priority=priority, pool=pool)
         name = f"spacetime-lane-{len(self.lanes)}"
         self.lanes.append(lane)
-        self._threads.append(_start(name, _serve, lane, self._in_flight, around))
-
-    def sm_partitions(self) -> list[_native.SmPartition]:
-        """The lanes' partitions, on a CUDA device."""
-        return [_native.partition_of(lane) for lane in self.lanes]
+        self._threads.append(_start(name, _serve, lane, self._in_flight, around(lane)))
 
     def submit(
         self,
@@ -222,14 +217,6 @@ class Executor:
                 thread.join()
 
 
-def serving(capturer: Capturer | None, lane: _native.Lane) -> AbstractContextManager[None]:
-    """What a lane's dispatcher thread runs inside: its threads on cores, or its stream."""
-    if capturer is None:
-        threads: AbstractContextManager[None] = lane_threads(lane.size)
-        return threads
-    return capturer.lane(_native.partition_of(lane))
-
-
 def _start(name: str, body: Callable[..., None], *args: object) -> threading.Thread:
     thread = threading.Thread(target=body, args=args, name=name, daemon=True)
     thread.start()
@@ -246,13 +233,13 @@ def _abandon(native: _native.Executor, threads: list[threading.Thread], pid: int
 def _serve(
     lane: _native.Lane,
     in_flight: dict[int, InFlight],
-    around: Callable[[_native.Lane], AbstractContextManager[None]],
+    around: AbstractContextManager[None],
 ) -> None:
     """Body of a lane's dispatcher thread: runs launches until the lane closes.
 
     Launches of native functions run inside take(), without the GIL.
     """
-    with around(lane):
+    with around:
         lane.enter()
         while (launch := lane.take()) is not None:
             batch = [in_flight[token] for token in launch.tokens]

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from spacetime.devices.device import Device
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.fusion.choice.by_pointer import in_words
-from spacetime.models.cpu.family import Family
-from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.backend import Family
 from spacetime.policy import Policy
-from spacetime.processes.family import ProcessFamily
 from spacetime.session.apart import lines_of
 from spacetime.session.tenant import Tenant
 
@@ -23,7 +21,7 @@ def explain(
     name: str,
     policy: Policy,
     lanes: Iterable[tuple[Sequence[int], int]],
-    families: Iterable[Family | ResidentFamily | ProcessFamily],
+    families: Iterable[Family],
     tenants: Sequence[Tenant],
     audit: Sequence[str] = (),
 ) -> str:

@@ -16,14 +16,11 @@ from torch.utils import _pytree as pytree
 from spacetime.devices.device import Device, chosen, laid_out, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.kernels.tracing import undisturbed
-from spacetime.models.cuda.capture import capturer_of
-from spacetime.models.cuda.family import Place
-from spacetime.models.difference import coarse_on_device
+from spacetime.models.backend import Family, FamilyOptions
 from spacetime.models.modules import served
 from spacetime.models.signature import signature_of
 from spacetime.models.snapshot import Mould, copied
 from spacetime.policy import Policy
-from spacetime.processes.family import Asked, hosted
 from spacetime.reports.counters import Counters, counters
 from spacetime.reports.recording import Recording
 from spacetime.reports.report import session_report
@@ -39,10 +36,11 @@ from spacetime.session.arguments import (
     tenant_options,
     whole,
 )
-from spacetime.session.executor import Executor, serving
+from spacetime.session.backends import backend_of
+from spacetime.session.executor import Executor
 from spacetime.session.explain import explain
 from spacetime.session.registry import Registry
-from spacetime.session.tenant import AnyFamily, Tenant
+from spacetime.session.tenant import Tenant
 from spacetime.session.update import Updates
 from spacetime.units import ns_from_ms
 
@@ -62,7 +60,7 @@ class Session:
     audit: the part of each tenant's answers, from 0 to 1, that are compared with its module run
     alone; a copy of every module is held for it. audit_stop: a difference takes its family apart:
     from then on the modules themselves answer, one request a launch (docs/serving.md).
-    Any thread may call any method.
+    Any thread may call any method. `backend` is what holds the models and runs them.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -94,29 +92,26 @@ class Session:
         self._changing = threading.RLock()  # tenants and families
         self._buckets = [b for b in _BUCKETS if b <= max_batch]
         native = self.device.native
-        capturer = capturer_of(native, self.device.name) if native is not None else None
+        most = 0 if native is None else native.priorities
+        given = priorities_of(priorities, len(self.partitions), most)
         self.auditor = audits.opened(audit, stop=audit_stop, differed=self._take_apart)
         # Before the executor, so that without a close() the processes end after its last launch.
-        self._hosted = hosted(isolation, self.device, self.partitions)
+        self.backend = backend_of(isolation, self.device, self.partitions, fuses=self.fuses)
+        self.backend.open(self.partitions)
         self._executor = Executor(
             self.policy, timeline=timeline, record=record, device=native,
             noted=audits.note_launches if self.auditor is not None else None,
         )  # fmt: skip
-        self._registry = Registry(
-            self._executor, self._hosted, fuses=self.fuses, lanes=self.partitions
+        self._registry = Registry(self._executor, self.backend)
+        self._updates = Updates(
+            self._changing, self._executor, self.backend, self._registry, self.tenants
         )
-        self._updates = Updates(self._changing, self._executor, self.tenants)
-        self._around = self._hosted.lanes.serving if self._hosted else partial(serving, capturer)
-        most = 0 if native is None else native.priorities
-        given = priorities_of(priorities, len(self.partitions), most)
         for units, priority in zip(self.partitions, given, strict=True):
             on = self.device.dispatched_on(units)
-            self._executor.add_lane(on, self._around, priority=priority)
-        if native is not None and capturer is not None:
-            self._registry.place = Place(native, capturer, self._executor.sm_partitions())
+            self._executor.add_lane(on, self.backend.around, priority=priority)
 
     @property
-    def families(self) -> list[AnyFamily]:
+    def families(self) -> list[Family]:
         """Tenants that may share launches, each family once."""
         return self._registry.families
 
@@ -128,7 +123,7 @@ class Session:
     @property
     def lane_pids(self) -> list[int | None]:
         """The process of each lane, None while it is down; none at all where lanes are threads."""
-        return self._hosted.lanes.pids if self._hosted is not None else []
+        return self.backend.pids
 
     def add(
         self,
@@ -190,11 +185,9 @@ class Session:
         """Moves a lane in a process to other cores: a new process takes its models beside the old
         one, then its launches, then the old one ends. Raises InvalidInput, LaneLost."""
         moved = chosen(self.device, [cores])[0]
-        if self._hosted is None or self.device.environments:
-            raise InvalidInput("-", "lane", "of cores, in a process of its own", f"lane {lane}")
         if not 0 <= lane < len(self.partitions):
             raise InvalidInput("-", "lane", f"below {len(self.partitions)}", str(lane))
-        self._hosted.lanes.replace(lane, moved)
+        self.backend.move(lane, moved)
         self.partitions[lane] = moved
 
     def report(self) -> dict[str, Any]:
@@ -227,10 +220,7 @@ class Session:
 
     def explain(self) -> str:
         """Partitions, lanes, families, buckets and runners as text, and why they are so."""
-        granted = [lane.size for lane in self._executor.lanes]
-        if self.device.environments and self._hosted is not None:
-            granted = self._hosted.lanes.granted
-        lanes = zip(self.partitions, granted, strict=True)
+        lanes = zip(self.partitions, self.backend.granted(self._executor.lanes), strict=True)
         return explain(
             device=self.device,
             name=self.policy_name,
@@ -247,8 +237,7 @@ class Session:
         Running launches always finish; afterwards every future is resolved. Idempotent.
         """
         self._executor.close(drain=drain)
-        if self._hosted is not None:
-            self._hosted.lanes.close()
+        self.backend.close()
         if self.auditor is not None:
             self.auditor.close(drain=drain)
 
@@ -259,22 +248,21 @@ class Session:
         example_inputs: Sequence[Any],
         example_kwargs: Mapping[str, Any],
     ) -> Tenant:
-        name, module, place = options.name, served(options.name, model), self._registry.place
-        also = place.inputs if place is not None else ()
-        signature = signature_of(name, example_inputs, example_kwargs, also=also)
+        name, module = options.name, served(options.name, model)
+        signature = signature_of(name, example_inputs, example_kwargs, also=self.backend.inputs)
         example: list[Tensor] = pytree.tree_leaves(copied((example_inputs, example_kwargs)))
         mould, buckets = Mould(name, module), self._buckets if self.fuses else [1]
         bound = self._bound_ns(options.slo_ms)
-        asked = Asked(buckets, bound, options.batchable, options.limit)
+        kept = FamilyOptions(buckets, bound, options.batchable, options.limit)
         with undisturbed(), _in_a_line(name):
-            family, member = self._registry.join(module, signature, example, asked)
+            family, member = self._registry.join(module, signature, example, kept)
         try:
             lane, shares = self._routed(name, family)
         except SpacetimeError:
-            family.leave(member)
+            self._registry.leave(family, member)
             raise
         number = self._executor.native.add_tenant(
-            family=family.native,
+            family=family.number,
             priority=options.priority,
             weight=options.weight,
             queue_limit=options.queue_limit,
@@ -299,10 +287,9 @@ class Session:
     def _audit(self, tenant: Tenant, model: nn.Module, example: Sequence[Tensor]) -> None:
         if self.auditor is None:
             return
-        real = self.device.kind != "cores" and not self.device.fake
         watch = self.auditor.watch(
             model, tenant._signature, example, family=tenant.family, member=tenant.member,
-            least=coarse_on_device() if real else 0.0,
+            least=self.backend.tolerance,
         )  # fmt: skip
         tenant.watch = watch
         if (alone := alone_of(tenant.family)) is not None:
@@ -316,7 +303,7 @@ class Session:
             take_apart(family, alone, self._executor, self._lanes_of(family))
             alone.watches.update(self.auditor.members(family))  # and who came meanwhile
 
-    def _lanes_of(self, family: AnyFamily) -> Iterable[int]:
+    def _lanes_of(self, family: Family) -> Iterable[int]:
         """The lanes that run a family's launches."""
         return range(len(self.partitions))
 
@@ -324,14 +311,14 @@ class Session:
         """The objective that bounds a family's batches."""
         return None if slo_ms is None else ns_from_ms(slo_ms)
 
-    def _routed(self, name: str, family: AnyFamily) -> tuple[int, list[float]]:
+    def _routed(self, name: str, family: Family) -> tuple[int, list[float]]:
         """A new tenant's own lane, and its share of each lane where routes are weighted.
 
         Tells the scheduler what was measured, for every lane and bucket.
         """
         for lane, bucket in itertools.product(range(len(self.partitions)), family.buckets):
             ns = family.predicted_ns(lane, bucket)
-            self._executor.native.set_latency(family.native, lane, bucket, ns)
+            self._executor.native.set_latency(family.number, lane, bucket, ns)
         load = [0.0] * len(self.partitions)
         for tenant in self.tenants.values():
             load[tenant.lane] += tenant.rate_rps

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacetime.errors import ClosedError
-from spacetime.models.cpu.family import Family
-from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.backend import Family
 from spacetime.models.signature import Signature
 from spacetime.models.snapshot import Mould
-from spacetime.processes.family import ProcessFamily
 from spacetime.reports.report import audited, tenant_report
 from spacetime.session.arguments import MOST_MS, positive, priority_of
 from spacetime.session.audit import Watch
 from spacetime.session.executor import Executor, Superseded
 from spacetime.units import ns_from_ms
-
-AnyFamily = Family | ResidentFamily | ProcessFamily
 
 
 @dataclass(eq=False)
@@ -30,7 +26,7 @@ class Tenant:
     name: str
     slo_ms: float | None
     rate_rps: float
-    family: AnyFamily
+    family: Family
     member: int  # its number in the family
     number: int  # its number in the executor
     lane: int  # where a pinned route queues it

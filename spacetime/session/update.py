@@ -14,15 +14,14 @@ from typing import Any
 
 from torch import nn
 
-from spacetime.errors import ClosedError, InvalidInput, UnsupportedError
+from spacetime.errors import ClosedError, InvalidInput
 from spacetime.kernels.tracing import undisturbed
-from spacetime.models.cuda.family import ResidentFamily
-from spacetime.models.cuda.prepare import resident_family
-from spacetime.models.exports import exported_of
+from spacetime.models.backend import Backend
 from spacetime.session.apart import alone_of
 from spacetime.session.audit import updating
 from spacetime.session.executor import Executor
-from spacetime.session.tenant import AnyFamily, Tenant
+from spacetime.session.registry import Registry
+from spacetime.session.tenant import Tenant
 
 Listener = Callable[[Tenant, nn.Module], None]  # the tenant, and its model with the new weights
 
@@ -30,12 +29,21 @@ Listener = Callable[[Tenant, nn.Module], None]  # the tenant, and its model with
 class Updates:
     """Gives tenants of one session new weights, one at a time.
 
-    changing: the session's lock over its tenants and families. listeners: called, under it, for
-    each tenant whose new weights are in force.
+    changing: the session's lock over its tenants and families. tenants: the session's, by name.
+    listeners: called, under the lock, for each tenant whose new weights are in force.
     """
 
-    def __init__(self, changing: RLock, executor: Executor, tenants: Mapping[str, Tenant]) -> None:
+    def __init__(
+        self,
+        changing: RLock,
+        executor: Executor,
+        backend: Backend[Any],
+        registry: Registry,
+        tenants: Mapping[str, Tenant],
+    ) -> None:
         self.listeners: list[Listener] = []
+        self._backend = backend
+        self._registry = registry
         self._changing = changing
         self._executor = executor
         self._tenants = tenants
@@ -50,54 +58,30 @@ class Updates:
                 raise InvalidInput(tenant.name, "tenant", "one of this session's", "a stranger")
             model = tenant.mould.cast(state_dict)
             with updating(tenant.watch, model.state_dict()):
-                family, old = self._put(tenant, model)
+                old = tenant.member
+                release = self._put(tenant, model)
             for listener in self.listeners:
                 listener(tenant, model)
         # Without the lock: the requests it waits for may have callbacks that want it.
-        if isinstance(family, ResidentFamily):
-            self._executor.after(tenant.name, old, partial(self._leave, family, old))
+        if release is not None:
+            self._executor.after(tenant.name, old, partial(self._release, release))
 
-    def _put(self, tenant: Tenant, model: nn.Module) -> tuple[AnyFamily, int]:
-        """Puts the new weights into force; which family and member held the old ones."""
-        family, old = tenant.family, tenant.member
-        if not isinstance(family, ResidentFamily):
-            family.update(tenant.name, old, model)
-        elif family.captured and family.graph is None:
-            family = self._recaptured(tenant, family, model)
-        else:
-            tenant.member = family.update(tenant.name, model, tenant.memory_limit)
+    def _put(self, tenant: Tenant, model: nn.Module) -> Callable[[], None] | None:
+        """Puts the new weights into force; what gives the old ones' memory back, if anything has
+        to once the requests that name them have ended."""
+        family = tenant.family
+        updated = self._backend.update(
+            family, tenant.member, tenant.name, model, tenant.memory_limit
+        )
+        tenant.member = updated.member
+        if updated.functions_changed:
+            self._registry.bind(family)
         if tenant.watch is not None:
             tenant.watch.member = tenant.member
-            if (alone := alone_of(tenant.family)) is not None:
+            if (alone := alone_of(family)) is not None:
                 alone.watches[tenant.member] = tenant.watch
-        return family, old
+        return updated.release
 
-    def _recaptured(
-        self, tenant: Tenant, family: ResidentFamily, model: nn.Module
-    ) -> ResidentFamily:
-        """Puts graphs over the new weights in the place of those that name the old ones. What the
-        family was until now, whose memory has to be given back."""
-        new = resident_family(
-            model,
-            family.signature,
-            family.example,
-            family.place,
-            exported_of(model, family.signature, family.example),
-            buckets=family.buckets,
-            share=False,
-            limit=tenant.memory_limit,
-        )
-        if not new.captured:
-            new.leave(0)
-            raise UnsupportedError(
-                f"tenant {tenant.name}: no graph holds the model with these weights "
-                f"({new.why}); remove the tenant and add it anew"
-            )
-        old = family.become(new)
-        for lane, runner in enumerate(new.runners):
-            self._executor.native.set_native(family.native, runner.function, lane=lane)
-        return old
-
-    def _leave(self, family: ResidentFamily, row: int) -> None:
+    def _release(self, release: Callable[[], None]) -> None:
         with self._changing:
-            family.leave(row)
+            release()

@@ -229,7 +229,7 @@ def test_a_record_that_cannot_be_read_is_not_measured(tmp_path: Path, text: str)
     for topic in ("partition", "verify", "device_flops", "device_models"):
         (tmp_path / f"{topic}.json").write_text(text)
     (tmp_path / "junit.xml").write_text("<testsuites><")
-    records = summary.read(tmp_path, {})
+    records = summary.read_records(tmp_path, {})
     said = summary.text(
         [{"name": "verify", "status": "FAILED", "seconds": 1, "last": "why"}], records
     )

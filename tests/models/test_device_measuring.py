@@ -15,8 +15,9 @@ from torch import Tensor, fx
 from spacetime import Session, _native
 from spacetime.devices.device import on_device
 from spacetime.errors import OutOfMemory
+from spacetime.models.cuda.backend import CudaBackend
 from spacetime.models.cuda.capture import TorchFake
-from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.cuda.family import CudaFamily
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,17 @@ class Watching(TorchFake):
 
 
 def watched(session: Session) -> Watching:
-    place = session._registry.place
-    assert place is not None
-    capturer = Watching(place.native, place.capturer.device)  # type: ignore[arg-type]
-    session._registry.place = replace(place, capturer=capturer)
+    backend = session.backend
+    assert isinstance(backend, CudaBackend)
+    lanes = backend.lanes
+    capturer = Watching(lanes.native, lanes.capturer.device)  # type: ignore[arg-type]
+    backend.lanes = replace(lanes, capturer=capturer)
     return capturer
 
 
 def family_of(session: Session) -> Any:
     family = session.families[0]
-    assert isinstance(family, ResidentFamily)
+    assert isinstance(family, CudaFamily)
     return family
 
 

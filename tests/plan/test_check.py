@@ -243,6 +243,11 @@ def test_json_is_equal_after_a_round_trip() -> None:
         (["gpus", 0, "partitions", 0, "tenants", 0, "rate_rps"], float("nan"), "rate_rps: must be"),
         (["gpus", 0, "partitions", 0, "fused"], 1, "fused: must be true or false, got 1"),
         (["gpus", 0, "partitions", 0, "memory_mib"], -1, "memory_mib: must be a number from 0"),
+        (["gpus", 0, "partitions", 0, "start"], None, "start: must be a whole number from 0, got"),
+        (["gpus", 0, "partitions", 0, "procs"], 2**31, "procs: must be a whole number from 1, got"),
+        (["gpus", 0, "partitions", 0, "id"], "", "id: must be a text that is not empty, got ''"),
+        (["headroom"], float("inf"), "headroom: must be a number from 0, got inf"),
+        (["policy"], "elsa\n", "policy: must be one of time-only"),
         (["gpus", 0, "partitions", 0, "wide"], 1, "wide: is not a field here; there are id, kind"),
     ],
 )

@@ -86,7 +86,7 @@ SCRIPT = """
     from proc_models import Troubled
     session = st.Session("cpu", isolation="process", lanes=1)
     tenant = session.add(Troubled().eval(), example_inputs=(X,))
-    print(session._hosted.lanes.pids[0], flush=True)
+    print(session.backend.lanes.pids[0], flush=True)
 """
 
 

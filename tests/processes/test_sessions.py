@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.errors import LaneLost
+from spacetime.processes.backend import ProcessBackend
 from spacetime.processes.lanes import Lanes
 
 IDS = torch.zeros(1, 5, dtype=torch.long)
@@ -32,8 +33,8 @@ def same(got: Tensor, want: Tensor) -> None:
 
 
 def lanes_of(session: st.Session) -> Lanes:
-    assert session._hosted is not None
-    return session._hosted.lanes
+    assert isinstance(session.backend, ProcessBackend)
+    return session.backend.lanes
 
 
 def until_back(session: st.Session) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.errors import InvalidInput, ModelError
-from spacetime.models.cpu.family import Family
-from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.cpu.family import CpuFamily
+from spacetime.models.cuda.family import CudaFamily
 from spacetime.models.reference import Reference
 from spacetime.reports.report import AuditCounts
 from spacetime.session import audit
@@ -53,11 +53,11 @@ def counts(session: st.Session, tenant: Tenant) -> AuditCounts:
 def spoil(session: st.Session, tenant: Tenant) -> None:
     """Zeroes, in the memory they are computed from, the weights of this tenant's family."""
     family = tenant.family
-    if isinstance(family, ResidentFamily):
+    if isinstance(family, CudaFamily):
         for row in family.members:  # no memory stands behind the others
             for weight in family.weights.of(row):
                 weight.zero_()
-    elif isinstance(family, Family):
+    elif isinstance(family, CpuFamily):
         if family.fused is not None:
             for stack in family.fused.stacks.values:
                 stack.zero_()
@@ -185,7 +185,7 @@ def test_an_error_where_the_module_answers_is_a_difference_and_its_own_is_none()
         with pytest.raises(ModelError):
             tenant(ids + 99)
         assert counts(session, tenant) == AuditCounts(checked=1)
-        assert isinstance(tenant.family, Family)
+        assert isinstance(tenant.family, CpuFamily)
         tenant.family.runner.alone.clear()  # a fault of the runner, not of the model
         with pytest.raises(ModelError):
             tenant(ids)
@@ -214,7 +214,7 @@ def test_an_update_voids_what_was_sampled_before_it() -> None:
     with st.Session("cpu", audit=1.0) as session:
         tenant = add(session, 1)[0]
         assert tenant.watch is not None
-        assert isinstance(tenant.family, Family)
+        assert isinstance(tenant.family, CpuFamily)
         before = tenant.watch.sampled([X + 1])
         assert before is not None
         other = mlp(5)

@@ -14,6 +14,8 @@ from chaos import Books, Every, bursts, cancel_storm, open_session, trouble
 from models import X
 from proc_models import Troubled
 
+from spacetime.processes.backend import ProcessBackend
+
 
 @pytest.mark.parametrize(
     "seconds",
@@ -29,8 +31,8 @@ def test_every_accepted_request_is_answered_once_whatever_dies(seconds: float) -
         limited = session.add(**add, name="limited", queue_limit=4)
         fickle = session.add(**add, name="fickle")
         poison = session.add(**add, name="poison")
-        assert session._hosted is not None
-        lanes = session._hosted.lanes
+        assert isinstance(session.backend, ProcessBackend)
+        lanes = session.backend.lanes
         threads = [
             Every(40, bursts(books, [plain, hurried, limited]), seed=1),
             Every(5, cancel_storm(books, fickle), seed=2),
@@ -113,8 +115,8 @@ with st.Session("cpu", isolation=sys.argv[2], lanes=1) as session:
     hold.result(60)
     for future in [hurried, *(small.submit(X) for _ in range(200))]:
         assert future.result(60).shape == (1, 3)
-    if session._hosted is not None:
-        assert session._hosted.lanes.restarts == 0
+    if isinstance(session.backend, ProcessBackend):
+        assert session.backend.lanes.restarts == 0
     report = session.report()
 assert 0.3 < report["seconds"] < time.monotonic() - began
 assert report["tenants"][small.name]["attainment"] > 0.9

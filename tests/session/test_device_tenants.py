@@ -14,6 +14,7 @@ from spacetime import Session, _native
 from spacetime.devices.device import on_device
 from spacetime.errors import ClosedError, UnsupportedError
 from spacetime.models.cuda import weights
+from spacetime.models.cuda.backend import CudaBackend
 from spacetime.models.cuda.capture import TorchFake
 
 
@@ -68,9 +69,10 @@ def test_only_the_last_member_and_want_of_memory_give_pytorchs_cache_back() -> N
     driver = _native.FakeDriver("h200")
     native = _native.FakeCudaDevice(driver)
     with Session(on_device("fake", native), lanes=1, max_batch=2) as session:
-        place = session._registry.place
-        assert place is not None
-        session._registry.place = replace(place, capturer=Counting(native, torch.device("cpu")))
+        backend = session.backend
+        assert isinstance(backend, CudaBackend)
+        counting = Counting(native, torch.device("cpu"))
+        backend.lanes = replace(backend.lanes, capturer=counting)
         first, second = (session.add(net(seed), example_inputs=(X,)) for seed in range(2))
         session.remove(first)
         assert released == []  # others serve: it would wait for their launches

@@ -157,7 +157,7 @@ def test_requests_that_are_batches(tmp_path: Path) -> None:
         "[8]": "batch_mix: must map inputs to weights",
         "{}": "batch_mix: must map inputs to weights",
         "{0: 1}": "batch_mix: must be a whole number from 1",
-        "{two: 1}": "batch_mix: must be a whole number from 1",
+        "{two: 1}": "batch_mix: must be a whole number, got 'two'",
         "{2: -1}": "batch_mix: must be a number above 0",
         "{2: .nan}": "batch_mix: must be a number above 0",
         "{2: 1, '2': 1}": "is given twice",
@@ -179,7 +179,7 @@ BROKEN = {
         YAML.replace("1e2", "-3"),
     "load.yaml:2: tenants[0].rate_rps: must be a number from 0 to 1e+09, got inf":
         YAML.replace("1e2", "1e999"),
-    "load.yaml:5: tenants[1].slo_ms: must be a number above 0 and at most 1e+12, got 'fast'":
+    "load.yaml:5: tenants[1].slo_ms: must be a number, got 'fast'":
         YAML.replace("20.5", "fast"),
     "load.yaml:3: tenants[1].slo_ms: is missing; add it": YAML.replace("    slo_ms: 20.5\n", ""),
     "load.yaml:7: tenants[1].wieght: is not a field here; there are name, model, slo_ms,":
@@ -197,7 +197,28 @@ BROKEN = {
         YAML.replace("cv: 2", "cv: 0"),
     "load.yaml:9: arrivals.file: belongs to process trace, and trace needs it":
         YAML.replace("gamma", "trace"),
-    "load.yaml:10: seed: must be a whole number from 0": YAML.replace("seed: 3", "seed: x"),
+    "load.yaml:10: seed: must be a whole number, got 'x'": YAML.replace("seed: 3", "seed: x"),
+    "load.yaml:10: seed: must be a whole number from 0 to 9223372036854775807, got -1":
+        YAML.replace("seed: 3", "seed: -1"),
+    "load.yaml:5: tenants[1].slo_ms: must be a number, got True": YAML.replace("20.5", "true"),
+    "load.yaml:5: tenants[1].slo_ms: must be a number, got None": YAML.replace("20.5", "null"),
+    "load.yaml:5: tenants[1].slo_ms: must be a number above 0 and at most 1e+12, got nan":
+        YAML.replace("20.5", ".nan"),
+    "load.yaml:5: tenants[1].slo_ms: must be a number of fewer digits, got 9999999999":
+        YAML.replace("20.5", "9" * 400),
+    "load.yaml:2: tenants[0]: must be fields and values, got 7":
+        YAML.replace("{name: eye, model: resnet, slo_ms: 50, rate_rps: 1e2, batch_sizes: [1, 2]}",
+                     "7"),
+    "load.yaml:2: tenants[0].batch_sizes[1]: must be a whole number, got 2.5":
+        YAML.replace("[1, 2]", "[1, 2.5]"),
+    "load.yaml:8: tenants[1].example_inputs[0].range: must be a list of 2, got 5":
+        YAML.replace("FP32", "FP32, range: 5"),
+    "load.yaml:8: tenants[1].example_inputs[0].range: must be a list of 2, got [1]":
+        YAML.replace("FP32", "FP32, range: [1]"),
+    "load.yaml:8: tenants[1].example_inputs[0].range[1]: must be a number, got 'x'":
+        YAML.replace("FP32", "FP32, range: [1, x]"),
+    "load.yaml:8: tenants[1].example_inputs[0].range: must be a whole number from 0 to 255":
+        YAML.replace("FP32", "UINT8, range: [0, 256]"),
     "load.yaml:1: workload: is not YAML or JSON: ": "tenants: [",
     "load.yaml:2: tenants[0].name: must be a text that is not empty, got datetime.date":
         YAML.replace("eye", "2020-01-02"),

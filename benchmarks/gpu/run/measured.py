@@ -89,12 +89,12 @@ def compile_ahead(asked: StepSetting) -> int | None:
 
 
 def probes(asked: StepSetting) -> int | None:
-    """Rehearsed only: they ask the driver itself."""
+    """Raises NeedsDevice: rehearsed only, since the questions go to the driver itself."""
     raise NeedsDevice("needs a device: the questions are the driver's own")
 
 
 def partition(asked: StepSetting) -> int | None:
-    """The ladder: switching, making, rates."""
+    """Measures the ladder: switching, making, rates."""
     from spacetime.benchmarks import bench_partition  # noqa: PLC0415
 
     device = "fake:h200" if asked.rehearse else DEVICE
@@ -105,7 +105,7 @@ def partition(asked: StepSetting) -> int | None:
 
 
 def verify(asked: StepSetting) -> int | None:
-    """The isolation certificate; rehearsed on two cores, where there are two."""
+    """Makes the isolation certificate; rehearsed on two cores, where there are two."""
     from spacetime.commands.verify import VerifyCommand, run  # noqa: PLC0415
     from spacetime.verify.certificate import NotIsolated  # noqa: PLC0415
 
@@ -123,7 +123,7 @@ def verify(asked: StepSetting) -> int | None:
 
 
 def flops(asked: StepSetting) -> int | None:
-    """The paper's figure: conv2_2 in fp32 for every R, then in bf16."""
+    """Measures the paper's figure: conv2_2 in fp32 for every R, then in bf16."""
     from spacetime.benchmarks.gpu import flops as device_flops  # noqa: PLC0415
     from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 
@@ -138,7 +138,7 @@ def flops(asked: StepSetting) -> int | None:
 
 
 def models(asked: StepSetting) -> int | None:
-    """ResNet-50 in bf16, 16 tenants, one bucket."""
+    """Measures ResNet-50 in bf16, 16 tenants, one bucket."""
     from spacetime.benchmarks.gpu import models as device_models  # noqa: PLC0415
     from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 

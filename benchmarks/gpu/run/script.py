@@ -118,7 +118,7 @@ class DeviceRun:
         self._stopped = number
 
     def _start(self, steps: Sequence[RunStep], *, fresh: bool) -> None:
-        """Nothing that an earlier run left may pass for this one's."""
+        """Removes what an earlier run left, but for steps that are not run again."""
         out = self.setting.out
         gone = FILES if fresh else [name for step in steps for name in step.writes]
         for name in gone:
@@ -141,7 +141,7 @@ class DeviceRun:
             return  # there was none
 
     def _run(self, step: RunStep, end: float) -> None:
-        """One step until `end`, its place in the schedule; what became of it is told at once."""
+        """Runs one step until `end`, its place in the schedule; tells at once what became of it."""
         left = min(end, self.begin + self.seconds * (1 - RESERVE_S / WHOLE_S)) - time.monotonic()
         if self._stopped:
             self._tell(step, "not run", 0, "the run was ended")
@@ -164,7 +164,7 @@ class DeviceRun:
         )  # fmt: skip
 
     def _environment(self, step: RunStep, left: float) -> dict[str, str]:
-        """Read by the driver when it is initialised, so set before anything touches it."""
+        """Returns a step's environment, which the driver reads when it is initialised."""
         path = os.pathsep.join((os.environ.get("PATH", ""), *PROGRAMS))
         added = {
             "PATH": path,
@@ -232,14 +232,14 @@ class DeviceRun:
         return False
 
     def _write(self) -> None:
-        records = summary.read(self.setting.out, self.folded)
+        records = summary.read_records(self.setting.out, self.folded)
         record = {"format": FORMAT, "rehearsed": self.setting.rehearse, "steps": self.told}
         record |= {"goals": goals.told(goals.every({} if self.setting.rehearse else records))}
         record |= {"seconds": round(time.monotonic() - self.begin, 1), "parts": self.folded}
         replace_text(self.setting.out / "run.json", json.dumps(record, indent=1) + "\n")
 
     def _close(self) -> int:
-        records = summary.read(self.setting.out, self.folded)
+        records = summary.read_records(self.setting.out, self.folded)
         text = summary.text(self.told, records, rehearsed=self.setting.rehearse)
         replace_text(self.setting.out / "summary.txt", text + "\n")
         print(f"\n{text}", flush=True)

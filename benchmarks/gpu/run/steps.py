@@ -32,7 +32,7 @@ class RunSetting:
     rehearse: bool = False
 
     def measured(self, step: str) -> list[str]:
-        """The command of a step that is a function of `measured`."""
+        """Returns the command of a step that is a function of `measured`."""
         command = ["-m", f"{GPU}.run.measured", step, "--out", str(self.out)]
         command += ["--scratch", str(self.scratch)]
         return command + ["--rehearse"] * self.rehearse
@@ -109,7 +109,7 @@ FILES = (
 
 
 def chosen(only: Iterable[str]) -> list[RunStep]:
-    """The steps that are asked for, all if none is; `tests` stands for every group of tests.
+    """Returns the steps that are asked for, all if none is; `tests` stands for every group.
 
     The first, which builds, always belongs to them: a machine may be fresh, or sources mended.
     Raises ValueError naming what is no step.

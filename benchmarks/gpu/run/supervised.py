@@ -30,7 +30,7 @@ class CommandEnd:
 
 
 def adopt_orphans() -> None:
-    """What a command leaves behind becomes this process's child, so that it can be ended."""
+    """Makes this process the parent of what a command leaves behind, so that it can be ended."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
@@ -67,7 +67,7 @@ def run(
 
 
 def last_line(log: Path, at: int = 0) -> str:
-    """The last line with a letter or digit in it, from the byte `at` on."""
+    """Returns the last line with a letter or digit in it, from the byte `at` on."""
     with log.open("rb") as text:
         text.seek(max(at, text.seek(0, os.SEEK_END) - 20_000))
         lines = text.read().decode(errors="replace").splitlines()
@@ -80,7 +80,7 @@ def _awaited(
     stop: Callable[[], bool],
     look: Callable[[], None],
 ) -> int | None:
-    """Its status, or None once it has to be ended."""
+    """Returns a process's status, or None once it has to be ended."""
     while not stop() and time.monotonic() < end:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(_LOOK_S)
@@ -112,8 +112,8 @@ def _end_orphans() -> None:
 
 
 def _children() -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for path in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
-            found += map(int, path.read_text(encoding="ascii").split())
-    return found
+            pids += map(int, path.read_text(encoding="ascii").split())
+    return pids

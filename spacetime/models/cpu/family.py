@@ -1,4 +1,4 @@
-"""Tenants that may share a launch: who they are, and by which programs they are run.
+"""Tenants on cores that may share a launch: who they are, and by which programs they are run.
 
 A family starts with one member and that member's own program. When a second tenant of the same
 fingerprint joins, the family measures both ways of holding the weights — one stack for all with
@@ -18,22 +18,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+import spacetime._native as _native
 from spacetime.errors import InvalidInput
 from spacetime.fusion import (
     CannotFuse,
     Exported,
     Fused,
-    fingerprint,
     fuse,
     ranges,
 )
 from spacetime.models.cpu.program import Program, program_of
 from spacetime.models.cpu.runner import Runner
-from spacetime.models.exports import exported_of
-from spacetime.models.flat import Flat
-from spacetime.models.request import InFlight
+from spacetime.models.flat import Flat, Outputs
+from spacetime.models.request import InFlight, Runs
 from spacetime.models.signature import Signature
-from spacetime.models.timing import bucket_ns, elapsed_ns
+from spacetime.models.timing import bucket_ns
 from spacetime.models.trial import keeps_what_is_no_number, same_rows, tried
 from spacetime.units import ms_from_ns
 
@@ -41,20 +40,27 @@ Measured = Callable[[Callable[[], Any]], Any]  # runs a measurement on a lane's 
 
 
 @dataclass(slots=True, eq=False)
-class Family:
-    """Members of one architecture and the runner that serves any mixture of them."""
+class CpuFamily:
+    """Members of one architecture and the runner that serves any mixture of them.
+
+    exported: the architecture's graph, or why torch.export did not take the model. on_lane: runs a
+    measurement on the cores of a lane. batchable: the owners' word. first: member 0's model, until
+    it is stacked, the member leaves, or a second one joins. runs_as: what runs a member's model
+    alone, in words. not_faster: why nothing faster does; empty where nothing faster is known.
+    """
 
     signature: Signature
     example: Sequence[Tensor]
-    program: Program
     runner: Runner
-    exported: Exported | str  # the graph, or why torch.export did not take the model
+    exported: Exported | str
     on_lane: Measured
-    batchable: bool | None  # its owners' word
-    first: nn.Module | None  # member 0's, until it is stacked, leaves or a second one joins
+    batchable: bool | None
+    first: nn.Module | None
+    runs_as: str
+    not_faster: str
     fused: Fused | None = None
     why: str = "one member"  # why it is fused or not
-    native: int = -1  # its number in the executor
+    number: int = -1
     next_member: int = 0
     members: set[int] = field(default_factory=set)
 
@@ -79,7 +85,8 @@ class Family:
             if not program.batches:
                 self.runner.shares = False
             self.runner.alone[number] = program.call
-            self.program = self.program if number else program
+            if not number:
+                self.runs_as, self.not_faster = program.how, program.why
         if alone:
             self.first = None
         return self._admit(number)
@@ -103,7 +110,7 @@ class Family:
         if self.fused is not None:
             self.runner.apart |= {number}
         if self.first is not None:
-            self.first, self.program = model, program
+            self.first, self.runs_as, self.not_faster = model, program.how, program.why
 
     def leave(self, number: int) -> None:
         """Forgets a member; its weights are released."""
@@ -117,11 +124,30 @@ class Family:
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """Batch sizes it is prepared for."""
+        """The batch sizes it is prepared for, ascending."""
         return self.runner.buckets
 
+    @property
+    def outputs(self) -> Outputs:
+        """How its flat output tensors become what the model returns."""
+        return self.runner.outputs
+
+    @property
+    def functions(self) -> Sequence[_native.NativeFunction]:
+        """None: Python runs its launches."""
+        return ()
+
+    @property
+    def instead(self) -> Runs | None:
+        """What answers all requests once the family was taken apart."""
+        return self.runner.instead
+
+    @instead.setter
+    def instead(self, runs: Runs | None) -> None:
+        self.runner.instead = runs
+
     def predicted_ns(self, lane: int, bucket: int) -> int:
-        """Wall time of a launch of that bucket, as measured; lanes of cores are alike."""
+        """Wall time of a launch of `bucket` samples, in nanoseconds; lanes of cores are alike."""
         return self.runner.predicted_ns(bucket)
 
     def request(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> InFlight:
@@ -145,12 +171,13 @@ class Family:
 
     def how(self) -> str:
         """What runs the family, in words."""
-        alone = "the stack's views" if self.fused is not None else self.program.how
-        return f"super-kernel over slots, or {alone}" if self.fused is not None else alone
+        if self.fused is not None:
+            return "super-kernel over slots, or the stack's views"
+        return self.runs_as
 
     def reasons(self) -> list[str]:
         """Why it runs so: what was measured, and what stood in the way of something faster."""
-        return [reason for reason in (self.program.why, self.why) if reason]
+        return [reason for reason in (self.not_faster, self.why) if reason]
 
     def _programmed(self, model: nn.Module, tenant: str) -> Program:
         signature = replace(self.signature, tenant=tenant)
@@ -249,41 +276,3 @@ class Family:
         runner.alone_ns, runner.fused_ns = stacked, mixed
         runner.alone = {i: fused.alone(i) for i in range(2)}
         runner.fused = fused.script()
-
-
-def family_of(
-    model: nn.Module,
-    signature: Signature,
-    example: Sequence[Tensor],
-    known: dict[str, Family],
-    *,
-    buckets: Sequence[int],
-    slo_ns: int | None,
-    on_lane: Measured,
-    batchable: bool | None = None,
-) -> tuple[Family, str | None]:
-    """The known family that `model` belongs to, or a new one, and its key if others may join it."""
-    exported = exported_of(model, signature, example)
-    key = None if isinstance(exported, str) else f"{fingerprint(exported)} {batchable}"
-    if key is not None and key in known:
-        return known[key], key
-    made = partial(program_of, model, signature, example, exported)
-    program = on_lane(partial(made, batchable=batchable, buckets=buckets))
-    usable = tuple(buckets) if program.batches else (1,)
-    measured = on_lane(partial(_measured, program, example, usable))
-    fitting = tuple(b for b in usable if b == 1 or slo_ns is None or 2 * measured[b] <= slo_ns)
-    runner = Runner(
-        program.outputs, fitting, {0: program.call}, shares=program.batches, whole=program.whole
-    )
-    runner.alone_ns = {b: measured[b] for b in fitting}
-    family = Family(signature, example, program, runner, exported, on_lane, batchable, model)
-    return family, key if program.batches else None
-
-
-def _measured(
-    program: Program, example: Sequence[Tensor], buckets: Sequence[int]
-) -> dict[int, int]:
-    if program.batches:
-        return bucket_ns(program.call, example, buckets)
-    # It may take no batch but its example's.
-    return {1: min(elapsed_ns(program.call, example) for _ in range(3))}

@@ -9,29 +9,29 @@ from torch import Tensor
 
 from spacetime.fusion import placed
 from spacetime.fusion.ahead import META, kernels_of, without_data
-from spacetime.models.cuda.family import ResidentFamily
+from spacetime.models.cuda.family import CudaFamily
 
 
-def compile_ahead(family: ResidentFamily, buckets: Sequence[int]) -> None:
+def compile_ahead(family: CudaFamily, buckets: Sequence[int]) -> None:
     """Compiles what tuning will launch on any lane; says in `family.kernels` what came of it."""
-    family.kernels = family.place.capturer.compile(lambda: _kernels(family, buckets))
+    family.kernels = family.lanes.capturer.compile(lambda: _kernels(family, buckets))
 
 
-def _kernels(family: ResidentFamily, buckets: Sequence[int]) -> set[str]:
+def _kernels(family: CudaFamily, buckets: Sequence[int]) -> set[str]:
     if family.graph is None:
         return set()
     module = placed(family.graph, META)
     stacks = [without_data(stack) for stack in family.weights.stacks]
-    major, minor = family.place.native.capability
+    major, minor = family.lanes.native.capability
     found: set[str] = set()
-    for sms in {partition.sms for partition in family.place.partitions}:
+    for sms in {partition.sms for partition in family.lanes.partitions}:
         for bucket in buckets:
             operands = _operands(family, bucket, stacks)
             found |= kernels_of(module, operands, sms=sms, capability=10 * major + minor)
     return found
 
 
-def _operands(family: ResidentFamily, bucket: int, stacks: Sequence[Tensor]) -> list[Tensor]:
+def _operands(family: CudaFamily, bucket: int, stacks: Sequence[Tensor]) -> list[Tensor]:
     rows = torch.empty(bucket, dtype=torch.int64, device=META)
     given = [
         torch.empty((bucket, *leaf.tail), dtype=leaf.dtype, device=META)

@@ -31,7 +31,7 @@ from spacetime.units import ms_from_ns
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CudaLanes:
     """Where families live: a device, how PyTorch reaches it, and the lanes' partitions."""
 
     native: _native.CudaDevice
@@ -50,10 +50,10 @@ class Place:
 
 
 @dataclass(slots=True, eq=False)
-class ResidentFamily:
+class CudaFamily:
     """Members of one architecture on a device; `runners` are empty where it runs eagerly."""
 
-    place: Place
+    lanes: CudaLanes
     signature: Signature
     outputs: Outputs
     tails: tuple[tuple[torch.Size, torch.dtype], ...]  # of each output, without the batch
@@ -67,8 +67,8 @@ class ResidentFamily:
     latency_ns: dict[tuple[int, int], int] = field(default_factory=dict)  # by lane and bucket
     device_ns: dict[tuple[int, int], int] = field(default_factory=dict)
     members: set[int] = field(default_factory=set)
-    native: int = -1  # its number in the executor
-    instead: Runs | None = None  # answers everything, once the family was taken apart
+    number: int = -1
+    instead: Runs | None = None
     measured_rows: int = 1  # tenants with weights of their own, that mixtures were timed with
     kernels: str = ""  # what came of compiling them ahead
     notes: tuple[str, ...] = ()  # what of its graphs is otherwise than asked, and why
@@ -97,6 +97,11 @@ class ResidentFamily:
         return sum(made) or 2 * sum(
             torch.Size(leaf.tail).numel() * leaf.dtype.itemsize for leaf in self.signature.leaves
         )
+
+    @property
+    def functions(self) -> Sequence[_native.NativeFunction]:
+        """What runs its launches without Python, by lane: the runners of its graphs."""
+        return () if self.instead is not None else [runner.function for runner in self.runners]
 
     @property
     def captured(self) -> bool:
@@ -141,7 +146,7 @@ class ResidentFamily:
         fix = "of the family's constants on this device (else remove the tenant and add it anew)"
         raise InvalidInput(tenant, "state_dict", fix, why)
 
-    def become(self, other: ResidentFamily) -> ResidentFamily:
+    def become(self, other: CudaFamily) -> CudaFamily:
         """Takes the weights and graphs of another one of the same model, and what was measured of
         them; its number stays. What it was until now."""
         before = replace(self, runners=self.runners, members=set(self.members))
@@ -160,11 +165,11 @@ class ResidentFamily:
             self.module = None
         self.weights.remove(row)
         if not self.members:  # PyTorch holds what graphs used; giving it back waits for all lanes
-            self.place.capturer.release()
+            self.lanes.capturer.release()
 
     def keep_within(self, slo_ns: int | None) -> None:
         """Forgets batch sizes of which two in a row would not meet the objective on any lane."""
-        lanes = range(len(self.place.partitions))
+        lanes = range(len(self.lanes.partitions))
         fastest = {b: min(self.latency_ns[lane, b] for lane in lanes) for b in self.buckets}
         fits = [b for b in self.buckets if slo_ns is None or 2 * fastest[b] <= slo_ns]
         self.buckets = tuple(fits) or self.buckets[:1]
@@ -210,7 +215,7 @@ class ResidentFamily:
         """Eagerly, each request as it was submitted, on the calling lane's stream."""
         if self.instead is not None:
             return self.instead.run(batch)
-        module, device = self.module, self.place.capturer.device
+        module, device = self.module, self.lanes.capturer.device
         assert module is not None
         answers = []
         for work in batch:
@@ -220,7 +225,7 @@ class ResidentFamily:
             # The model's own answer, whatever stands in it beside tensors.
             there = _within(device, partial(module.model, *args, **kwargs))
             answers.append(_returned(there, work.leaves[0].device))
-        self.place.capturer.settle()  # whoever gets an answer may be on another stream
+        self.lanes.capturer.settle()  # whoever gets an answer may be on another stream
         return answers
 
     def how(self) -> str:

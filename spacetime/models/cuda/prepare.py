@@ -40,7 +40,7 @@ from spacetime.fusion import (
 )
 from spacetime.models.cuda.capture import view
 from spacetime.models.cuda.compiling import compile_ahead
-from spacetime.models.cuda.family import Place, ResidentFamily, bound, tensors_of
+from spacetime.models.cuda.family import CudaFamily, CudaLanes, bound, tensors_of
 from spacetime.models.cuda.weights import OUT_OF_MEMORY, Weights, slabs
 from spacetime.models.flat import Flat, Outputs, outputs_of
 from spacetime.models.modules import copied
@@ -61,25 +61,25 @@ class CannotCapture(Exception):
     """A captured graph did not work out for a model; the message says why. Runs it another way."""
 
 
-def resident_family(
+def prepare(
     model: nn.Module,
     signature: Signature,
     example: Sequence[Tensor],
-    place: Place,
+    lanes: CudaLanes,
     exported: Exported | str,
     *,
     buckets: Sequence[int],
     share: bool,
     limit: int | None,
     batchable: bool | None = None,
-) -> ResidentFamily:
+) -> CudaFamily:
     """A family with `model` as its first member, captured and measured on every lane.
 
     `exported` is what `exported_of` gave. Tried in turn: super-kernels over slots, the model alone
     in a graph, eagerly; explain() says why not the one before. Raises ModelError, InvalidInput,
     UnsupportedError, OutOfMemory (nothing stays behind), DriverError.
     """
-    reference = _on_device(model, signature, place)
+    reference = _on_device(model, signature, lanes)
     seen = _seen(reference, signature, example, exported, buckets=buckets, batchable=batchable)
     graph, captured, why = _graph_of(model, exported, share=share)
     if captured and (seen.mixed or seen.outputs.why_not):
@@ -88,9 +88,9 @@ def resident_family(
     if captured and graph is not None:
         ways.insert(0, (graph, True))
     for over_slots, in_graph in [*ways, (None, False)]:
-        weights = _weights(place, model, over_slots)
-        family = ResidentFamily(
-            place, signature, seen.outputs, seen.tails, over_slots, weights, example, None, why
+        weights = _weights(lanes, model, over_slots)
+        family = CudaFamily(
+            lanes, signature, seen.outputs, seen.tails, over_slots, weights, example, None, why
         )
         member = Member(model, reference, example, seen.within, limit, exported)
         try:
@@ -100,13 +100,13 @@ def resident_family(
     raise AssertionError("the last way raises what prevents it")
 
 
-def _on_device(model: nn.Module, signature: Signature, place: Place) -> Flat:
+def _on_device(model: nn.Module, signature: Signature, lanes: CudaLanes) -> Flat:
     """A copy of the model where its graphs will run; OutOfMemory where it does not fit."""
     try:
-        return Flat(copied(signature.tenant, model), signature).to(place.capturer.device)
+        return Flat(copied(signature.tenant, model), signature).to(lanes.capturer.device)
     except torch.OutOfMemoryError as error:
         needed = sum(tensor.nbytes for tensor in tensors_of(model))
-        free, _ = place.native.memory()
+        free, _ = lanes.native.memory()
         raise OutOfMemory(signature.tenant, needed, free, "the device") from error
 
 
@@ -171,7 +171,7 @@ def _seen(
     return Seen(outputs, tuple((y.shape[1:], y.dtype) for y in sample), mixed, within)
 
 
-def _admitted(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> ResidentFamily:
+def _admitted(family: CudaFamily, member: Member, buckets: Sequence[int]) -> CudaFamily:
     """The family with its first member; without buckets it runs eagerly."""
     family.join(family.signature.tenant, member.model, member.limit)
     try:
@@ -191,9 +191,9 @@ def _admitted(family: ResidentFamily, member: Member, buckets: Sequence[int]) ->
     return family
 
 
-def _named(error: BaseException, family: ResidentFamily, *, captured: bool) -> BaseException:
+def _named(error: BaseException, family: CudaFamily, *, captured: bool) -> BaseException:
     """What a caller can act on, or what makes the next way be tried."""
-    tenant, sizes = family.signature.tenant, [p.sms for p in family.place.partitions]
+    tenant, sizes = family.signature.tenant, [p.sms for p in family.lanes.partitions]
     code = error.code if isinstance(error, DriverError) else None
     if code == INVALID_CLUSTER_SIZE or "invalid cluster" in str(error).lower():
         return UnsupportedError(
@@ -201,14 +201,14 @@ def _named(error: BaseException, family: ResidentFamily, *, captured: bool) -> B
             f"{min(sizes)} SMs cannot hold; give its lanes more SMs"
         )
     if code == OUT_OF_MEMORY or isinstance(error, torch.OutOfMemoryError):
-        free, _ = family.place.native.memory()
+        free, _ = family.lanes.native.memory()
         needed = family.weights.row_bytes + family.block_bytes
         return OutOfMemory(tenant, needed, free, "its graphs' buffers aside the device")
     named = isinstance(error, (SpacetimeError, CannotCapture)) and not isinstance(error, CannotFuse)
     if named or not isinstance(error, Exception):
         return error
     try:
-        family.place.native.synchronize()  # PyTorch's error may be the device's
+        family.lanes.native.synchronize()  # PyTorch's error may be the device's
     except DriverError as lost:
         return lost
     if not captured:
@@ -234,26 +234,26 @@ def _graph_of(
         return None, True, f"not fused: {reason}"
 
 
-def _weights(place: Place, model: nn.Module, graph: SlotGraph | None) -> Weights:
+def _weights(lanes: CudaLanes, model: nn.Module, graph: SlotGraph | None) -> Weights:
     specs: list[tuple[tuple[int, ...], torch.dtype, bool]]
     if graph is None:
         specs = [(tuple(t.shape), t.dtype, False) for t in tensors_of(model)]
     else:
         specs = [(w.shape, w.dtype, w.channels_last) for w in graph.plain.weights]
     layout, row_bytes = slabs(specs)
-    return Weights(place.native, place.capturer, layout, row_bytes)
+    return Weights(lanes.native, lanes.capturer, layout, row_bytes)
 
 
 def _program_of(
-    family: ResidentFamily, partition: _native.SmPartition, alone: Program | None
+    family: CudaFamily, partition: _native.SmPartition, alone: Program | None
 ) -> tuple[Program, Callable[..., None]]:
     """What a launch computes, and what has to be called before it is captured."""
     if alone is not None:
         return alone, (lambda *operands: None)
     assert family.graph is not None
-    slots = placed(family.graph, family.place.capturer.device)
+    slots = placed(family.graph, family.lanes.capturer.device)
     stacks = family.weights.stacks
-    tune = family.place.capturer.tune
+    tune = family.lanes.capturer.tune
 
     def run(rows: Tensor, *inputs: Tensor) -> Sequence[Tensor]:
         outputs: Sequence[Tensor] = slots.forward(rows, NO_RUN, *stacks, *inputs)
@@ -265,7 +265,7 @@ def _program_of(
     return run, prepare
 
 
-def _guarded(family: ResidentFamily, exported: Exported | str) -> Program | None:
+def _guarded(family: CudaFamily, exported: Exported | str) -> Program | None:
     """What runs a family of one, None over slots; and the family's guards, from its graph.
 
     A model that indexes runs as its exported graph, where no index leaves its bounds.
@@ -276,7 +276,7 @@ def _guarded(family: ResidentFamily, exported: Exported | str) -> Program | None
     module = family.module
     assert isinstance(module, Flat)
     assert isinstance(exported, Exported)
-    graph, family.guards = placed_alone(exported, family.place.capturer.device)
+    graph, family.guards = placed_alone(exported, family.lanes.capturer.device)
     if not family.guards:
         return lambda rows, *inputs: module(*inputs)
     held = {
@@ -287,22 +287,22 @@ def _guarded(family: ResidentFamily, exported: Exported | str) -> Program | None
     return lambda rows, *inputs: graph.forward(rows, *weights, *inputs)
 
 
-def _capture(family: ResidentFamily, member: Member, buckets: Sequence[int]) -> None:
+def _capture(family: CudaFamily, member: Member, buckets: Sequence[int]) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
     family.buckets = tuple(buckets)
-    family.place.capturer.notes.clear()  # of a way that did not work out
+    family.lanes.capturer.notes.clear()  # of a way that did not work out
     alone = _guarded(family, member.exported)
     compile_ahead(family, buckets)
     with family.weights.distinct(1 if family.graph is None else max(buckets)) as rows:
-        for lane, partition in enumerate(family.place.partitions):
+        for lane, partition in enumerate(family.lanes.partitions):
             program = _program_of(family, partition, alone)
             _capture_lane(family, member, (lane, partition), program, rows)
     family.measured_rows = len(rows)
-    family.notes = tuple(dict.fromkeys(family.place.capturer.notes))
+    family.notes = tuple(dict.fromkeys(family.lanes.capturer.notes))
 
 
 def _capture_lane(
-    family: ResidentFamily,
+    family: CudaFamily,
     member: Member,
     on: tuple[int, _native.SmPartition],
     steps: tuple[Program, Callable[..., None]],
@@ -312,7 +312,7 @@ def _capture_lane(
     (lane, partition), (program, prepare) = on, steps
     inputs = [(x.shape[1:], x.dtype) for x in member.example]
     runner = _native.Runner(
-        family.place.native,
+        family.lanes.native,
         partition,
         inputs=[_bytes(*spec) for spec in inputs],
         outputs=[_bytes(*spec) for spec in family.written],
@@ -327,12 +327,12 @@ def _capture_lane(
         for source, value in zip(sources, [torch.tensor(mixture), *samples], strict=True):
             source.copy_(value)
         prepare(*sources)
-        runner.add(bucket, family.place.capturer.capture(partition, bound))
+        runner.add(bucket, family.lanes.capturer.capture(partition, bound))
         _check_and_time(family, member, (lane, bucket), mixture, samples)
 
 
 def _over_blocks(
-    family: ResidentFamily,
+    family: CudaFamily,
     runner: _native.Runner,
     program: Program,
     bucket: int,
@@ -342,7 +342,7 @@ def _over_blocks(
     specs: list[tuple[Sequence[int], torch.dtype]] = [((), torch.int64), *inputs]
 
     def views(block: _native.Memory, offsets: Sequence[int], of: Sequence[Any]) -> list[Tensor]:
-        made = partial(view, block, host=family.place.host_memory)
+        made = partial(view, block, host=family.lanes.host_memory)
         return [made(at, (bucket, *t), dtype) for at, (t, dtype) in zip(offsets, of, strict=True)]
 
     sources = views(runner.input_block, runner.input_offsets(bucket), specs)
@@ -356,7 +356,7 @@ def _over_blocks(
 
 
 def _check_and_time(
-    family: ResidentFamily,
+    family: CudaFamily,
     member: Member,
     at: tuple[int, int],
     mixture: Sequence[int],
@@ -367,11 +367,11 @@ def _check_and_time(
     one_each = [[x[slot : slot + 1] for x in samples] for slot in range(bucket)]
     asked = [family.payload(row, x, 1) for row, x in zip(mixture, one_each, strict=True)]
     for _ in range(_TIMINGS):
-        family.place.capturer.flush(family.place.partitions[lane])
+        family.lanes.capturer.flush(family.lanes.partitions[lane])
         times.append(family.runners[lane].time([payload for payload, _, _ in asked]))
     family.latency_ns[at] = min(wall for wall, _ in times)
     family.device_ns[at] = min(device for _, device in times)
-    device = family.place.capturer.device
+    device = family.lanes.capturer.device
     with torch.no_grad():
         # The device's own arithmetic is what a graph has to repeat, not the CPU's.
         expected = [y.cpu() for y in member.reference(*[x.to(device) for x in samples])]
@@ -388,10 +388,10 @@ def _tolerance(expected: Sequence[Tensor]) -> float:
     return 5e-2
 
 
-def _time_eagerly(family: ResidentFamily, example: Sequence[Tensor]) -> None:
+def _time_eagerly(family: CudaFamily, example: Sequence[Tensor]) -> None:
     work = Work(0, list(example), len(example[0]))
-    for lane, partition in enumerate(family.place.partitions):
-        with family.place.capturer.lane(partition):
+    for lane, partition in enumerate(family.lanes.partitions):
+        with family.lanes.capturer.lane(partition):
             times = [elapsed_ns(family.run, [[work]]) for _ in range(_TIMINGS)]
         family.latency_ns[lane, 1] = min(times)
 

@@ -39,9 +39,9 @@ class Protocol(HttpToolsProtocol):
     limits = Limits()
     direct: Direct = staticmethod(lambda _method, _path, _headers: None)
     _exchange: Exchange | None = None  # that is under way
-    _patience: asyncio.TimerHandle | None = None  # ends where a request has not arrived in time
-    _unread: asyncio.TimerHandle | None = None  # ends where the client does not read its answer
-    _lingers: asyncio.TimerHandle | None = None  # ends a connection that was refused
+    _patience: asyncio.TimerHandle | None = None  # fires where a request has not arrived in time
+    _unread: asyncio.TimerHandle | None = None  # fires where the client does not read its answer
+    _lingers: asyncio.TimerHandle | None = None  # closes a connection that was refused
     _head_bytes = 0  # of a head that is not complete
     lingering: set[Protocol]  # refused, and not closed by their clients yet
 

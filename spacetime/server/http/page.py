@@ -145,12 +145,13 @@ def _wants_json(accept: bytes) -> bool:
     for part in accept.lower().split(b","):
         kind, *parameters = (piece.strip() for piece in part.split(b";"))
         if kind in wanted:
-            weights = [p[2:] for p in parameters if p.startswith(b"q=")]
-            wanted[kind] = _weight(weights[0]) if weights else 1.0
+            qualities = [p[2:] for p in parameters if p.startswith(b"q=")]
+            wanted[kind] = _quality(qualities[0]) if qualities else 1.0
     return wanted[b"application/json"] > wanted[b"text/html"]
 
 
-def _weight(text: bytes) -> float:
+def _quality(text: bytes) -> float:
+    """Returns the value of the header's parameter q; 0, which means unwanted, if malformed."""
     try:
         return float(text)
     except ValueError:

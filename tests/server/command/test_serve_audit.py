@@ -14,7 +14,7 @@ from test_journal import read
 from test_metrics import values
 from test_tritonclient import client, row
 
-from spacetime.models.cpu.family import Family
+from spacetime.models.cpu.family import CpuFamily
 from spacetime.server.serve import Server
 from spacetime.session.session import Session
 
@@ -27,7 +27,7 @@ TENANT = (
 def spoil(server: Server, name: str) -> None:
     """The program of this tenant answers 0 from now on."""
     family = server.repository.session.tenants[name].family
-    assert isinstance(family, Family)
+    assert isinstance(family, CpuFamily)
     family.runner.alone[0] = lambda x: (torch.zeros_like(x),)
 
 
