@@ -19,7 +19,7 @@ from spacetime.plan import GpuPlan, PartitionPlan, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MoveStep:
     """One thing to do, in order: `open`, `route`, `drain` or `close`.
 
     `subject` is a partition's id, or for `route` a tenant. A partition is opened once its lanes are
@@ -53,13 +53,13 @@ class Move:
         return tuple(tenant for tenant in after if before.get(tenant) != after[tenant])
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[MoveStep, ...]:
         """Shadow partitions first, then the routes, then what is left drains and closes."""
         return (
-            *(Step("open", each) for each in self.opens),
-            *(Step("route", each) for each in self.routes),
-            *(Step("drain", each) for each in self.closes),
-            *(Step("close", each) for each in self.closes),
+            *(MoveStep("open", each) for each in self.opens),
+            *(MoveStep("route", each) for each in self.routes),
+            *(MoveStep("drain", each) for each in self.closes),
+            *(MoveStep("close", each) for each in self.closes),
         )
 
 

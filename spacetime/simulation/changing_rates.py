@@ -14,7 +14,7 @@ from typing import Protocol
 
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
-from spacetime.plan.controller import Decision, Outcome, Planning, Seen
+from spacetime.plan.controller import Decision, Outcome, PeriodCounts, Planning
 from spacetime.plan.moves import Move, move
 from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
@@ -30,7 +30,7 @@ POLL_NS = SECOND // 10  # how often draining partitions are looked at
 class Decider(Protocol):
     """What looks at a plan once a period: a `controller.Controller`, or one of those below."""
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
         """What to do at the end of a period."""
         ...
 
@@ -42,7 +42,7 @@ class Decider(Protocol):
 class Keep:
     """Keeps the plan, whatever happens."""
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
         """Stay."""
         return Decision(Outcome.STAY, "the plan is kept")
 
@@ -62,7 +62,7 @@ class Oracle:
         self._plan, self._workload, self._planning = plan, workload, planning
         self._trace, self._period_ns = trace, period_ns
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
         """The plan for the highest rates of the period to come."""
         rates = self._trace.highest(now_ns, now_ns + self._period_ns)
         try:
@@ -252,7 +252,7 @@ class _Loop:
     def look(self) -> None:
         counts = self.staged.run.counts()
         seen = [
-            Seen(new[0] - old[0], sum(new[1::2]) - sum(old[1::2]), new[2] - old[2])
+            PeriodCounts(new[0] - old[0], sum(new[1::2]) - sum(old[1::2]), new[2] - old[2])
             for new, old in zip(counts, self.counts, strict=True)
         ]
         self.counts = counts
