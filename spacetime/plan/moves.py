@@ -4,8 +4,8 @@ A move never takes from a tenant what serves it before its new lanes are ready: 
 are opened beside the old ones, tenants are routed to them, and only then the old ones drain and
 close. Partitions of kinds `sm`, `mps` and `cores` may overlap for that while on one device. MIG
 instances may not: what does not fit beside the device's old instances is opened on another device,
-which counts as in use from then on. (ParvaGPU reconfigures by shadow processes on spare devices
-too; gpulet hides the 10-15 s a process needs the same way. papers §2, §4.)
+which counts as in use from then on. ParvaGPU (SC'24) reconfigures by shadow processes on spare
+devices too; gpulet (ATC'22) hides the 10 to 15 s that a process needs the same way.
 """
 
 from __future__ import annotations
