@@ -28,12 +28,12 @@ from spacetime.policy import PRESETS
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
     NativeResult,
-    Noise,
-    TenantSpec,
+    SimArrivals,
+    SimNoise,
+    SimTenant,
     merged,
     native_run,
 )
@@ -175,13 +175,13 @@ def simulated(
             for number, family in enumerate(session.families)
         ],
         tenants=[
-            TenantSpec(
+            SimTenant(
                 family=session.families.index(tenant.family), lane=tenant.lane, slo_ns=slo_ns,
-                arrivals=Arrivals.trace(*times),
+                arrivals=SimArrivals.trace(*times),
             )
             for tenant, times in zip(tenants, arrived, strict=True)
         ],
-        noise=Noise(kind="recorded", factors=profile.factors),
+        noise=SimNoise(kind="recorded", factors=profile.factors),
         seed=len(sent),
     )  # fmt: skip
 

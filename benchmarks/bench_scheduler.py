@@ -14,7 +14,7 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.policy import PRESETS
-from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, simulate
+from spacetime.simulation.simulator import FamilySpec, LaneSpec, SimArrivals, SimTenant, simulate
 
 LATENCY_NS = {1: 1_000_000, 2: 1_300_000, 4: 1_900_000, 8: 3_100_000, 16: 5_500_000}
 TENANTS, LANES = 8, 4
@@ -50,11 +50,11 @@ def measure(policy: str, load: float, requests: int, seed: int) -> dict[str, obj
     """
     rate_rps = load * CAPACITY_RPS[PRESETS[policy].batch != "one"]
     tenants = [
-        TenantSpec(
+        SimTenant(
             lane=tenant % LANES,
             lane_weights=(1.0,) * LANES,
             slo_ns=30_000_000,
-            arrivals=Arrivals(rate_rps=rate_rps / TENANTS),
+            arrivals=SimArrivals(rate_rps=rate_rps / TENANTS),
         )
         for tenant in range(TENANTS)
     ]

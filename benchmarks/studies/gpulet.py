@@ -22,7 +22,7 @@ from spacetime.planners.greedy import Greedy
 from spacetime.planners.ideal import Ideal
 from spacetime.planners.sbp import Sbp
 from spacetime.planners.self_tuning import SelfTuning
-from spacetime.profiles.interference import PUBLISHED, Interference, Use
+from spacetime.profiles.interference import PUBLISHED, MeasuredInterference, Use
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 
@@ -37,7 +37,7 @@ UTILISATION = {
     "be": (18, 35), "den": (26, 60), "goo": (25, 56), "le": (7, 25), "nas": (22, 58),
     "mob": (24, 62), "res": (28, 62), "ssd": (28, 61), "vgg": (30, 61),
 }  # fmt: skip
-INTERFERENCE = Interference(
+INTERFERENCE = MeasuredInterference(
     PUBLISHED["rtx-2080ti"],
     {model: Use(l2 / 100, dram / 100) for model, (l2, dram) in UTILISATION.items()},
 )

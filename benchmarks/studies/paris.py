@@ -23,7 +23,7 @@ from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.rate_search import highest_scale
-from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
+from spacetime.simulation.simulator import FamilySpec, LaneSpec, SimArrivals, SimTenant, native_run
 from spacetime.units import ns_from_ms
 from spacetime.workload.workload import Tenant, Workload, log_normal
 
@@ -127,8 +127,8 @@ def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) ->
             policy=policy,
             lanes=[LaneSpec(units=units, pool=0 if policy is FIFS else None) for units in layout],
             families=[FamilySpec(latency_ns={n: takes[units] for n, units in enumerate(layout)})],
-            tenants=[TenantSpec(
-                arrivals=Arrivals(rate_rps=most_rps * scale), sizes=weights,
+            tenants=[SimTenant(
+                arrivals=SimArrivals(rate_rps=most_rps * scale), sizes=weights,
                 slo_ns=ns_from_ms(setting.slo_ms), lane=0, queue_limit=2**31 - 1,
             )],
             requests=setting.requests, seed=setting.seed,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from spacetime.devices import device_file
 from spacetime.plan import Plan, PlanOptions, require
-from spacetime.plan.controller import Controller, ControllerOptions, Decision, Seen
+from spacetime.plan.controller import Controller, ControllerOptions, Decision, PeriodCounts
 from spacetime.plan.plan_json import read_plan
 from spacetime.planners.registry import planner
 from spacetime.policy import Policy
@@ -92,7 +92,7 @@ class _Shown:
     decider: Decider
     done: Callable[[float], None]
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
         self.done(now_ns)
         return self.decider.observe(now_ns, seen)
 

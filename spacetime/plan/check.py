@@ -97,7 +97,10 @@ def require(
 def _factors(
     plan: Plan, tenants: dict[str, Tenant], interference: Crowd | None
 ) -> dict[str, dict[str, float]]:
-    """By partition and tenant how much slower it is than alone; unknown tenants are said later."""
+    """How much slower each tenant is than alone, by partition; empty where a tenant is unknown.
+
+    Unknown tenants are a violation of their own, see `_partition`.
+    """
     models = {name: tenant.model for name, tenant in tenants.items()}
     if interference is None or any(each.tenant not in models for _, _, each in plan):
         return {}
@@ -284,13 +287,17 @@ def _sharing(partition: PartitionPlan) -> Iterator[Violation]:
 def _assignment(
     partition: PartitionPlan, each: Assignment, load: Load, tenant: Tenant
 ) -> Iterator[Violation]:
+    """What one tenant's part of a partition breaks: its rate, batch, objective and promise."""
     where = f"{each.tenant} on {partition.id}"
+    # NaN is above nothing, so it is refused here; rate 0 is only for a tenant nobody asks.
     if not each.rate_rps > 0 and not (each.idle and tenant.rate_rps == 0):
         yield Violation(where, "rate", f"must be above 0, is {each.rate_rps:g}")
     if tenant.batch_sizes and each.batch not in tenant.batch_sizes:
         yield Violation(
             where, "batch", f"{each.batch} is none of {', '.join(map(str, tenant.batch_sizes))}"
         )
+    # `latency` names a launch that is too slow by itself, which no smaller rate would mend; `fill`
+    # one that waits too long for its batch to fill, or for the turns of others.
     if not each.idle and _above(load.worst_ms, tenant.slo_ms):
         bound = "latency" if load.point.latency_ms > tenant.slo_ms else "fill"
         yield Violation(
@@ -298,10 +305,12 @@ def _assignment(
             f"batches of {each.batch} at {each.rate_rps:.4g} req/s are answered within "
             f"{load.worst_ms:.4g} ms, the objective is {tenant.slo_ms:g} ms",
         )  # fmt: skip
+    # An idle tenant has a promise, too: what its launch takes, without any waiting.
     if _above(load.worst_ms, each.latency_ms):
         yield Violation(
             where, "promise", f"promises {each.latency_ms:.4g} ms, it is {load.worst_ms:.4g} ms"
         )
+    # One turn a cycle bounds a tenant's rate, however fast its launches are.
     if each.duty_ms is not None and _above(each.rate_rps * each.duty_ms / 1000, each.batch):
         yield Violation(
             where, "rate",

@@ -29,7 +29,7 @@ WORDS: dict[type[types.Type], str] = {
 }
 
 
-class Part(NamedTuple):
+class FieldValue(NamedTuple):
     """A value of a file, where it stands, and the type that the dataclasses give it."""
 
     path: str
@@ -46,16 +46,16 @@ def converted(
     `data` is said of `whole`. Without `nulls` a field that may be left out may not be null either.
     An error that a dataclass raises has to state `field` and `problem`.
     """
-    root = Part("", data, types.type_info(kind))
-    for part in _parts(root):
-        if part.value is None and not nulls:
-            raise refusal(part.path or whole, f"must be {_noun(part.type)}, got null")
-        if isinstance(part.type, types.DataclassType) and isinstance(part.value, dict):
-            known = [field.name for field in part.type.fields]
-            for name in part.value:
+    root = FieldValue("", data, types.type_info(kind))
+    for given in _values(root):
+        if given.value is None and not nulls:
+            raise refusal(given.path or whole, f"must be {_noun(given.type)}, got null")
+        if isinstance(given.type, types.DataclassType) and isinstance(given.value, dict):
+            known = [field.name for field in given.type.fields]
+            for name in given.value:
                 if name not in known:
                     problem = f"is not a field here; there are {', '.join(known)}"
-                    raise refusal(_joined(part.path, str(name)), problem)
+                    raise refusal(_joined(given.path, str(name)), problem)
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -63,7 +63,7 @@ def converted(
         raise refusal(field or whole, problem) from error
 
 
-def _told(error: msgspec.ValidationError, root: Part) -> tuple[str, str]:
+def _told(error: msgspec.ValidationError, root: FieldValue) -> tuple[str, str]:
     """The field that an error of msgspec is about, and what is wrong with it."""
     said, at, path = str(error).rpartition(" - at `$")
     said, path = (said, path.strip(".`")) if at else (path, "")
@@ -71,29 +71,29 @@ def _told(error: msgspec.ValidationError, root: Part) -> tuple[str, str]:
         return _joined(path, own.field), own.problem  # type: ignore[attr-defined]
     if missing := MISSING.fullmatch(said):
         return _joined(path, missing[1]), "is missing; add it"
-    part = next(part for part in _parts(root) if part.path == path)
-    noun = "a number of fewer digits" if "out of range" in said else _noun(part.type)
-    return path, f"must be {noun}, got {shown(part.value)}"
+    given = next(given for given in _values(root) if given.path == path)
+    noun = "a number of fewer digits" if "out of range" in said else _noun(given.type)
+    return path, f"must be {noun}, got {shown(given.value)}"
 
 
-def _parts(part: Part) -> Iterator[Part]:
+def _values(given: FieldValue) -> Iterator[FieldValue]:
     """A value and all that are in it, as far as their types are known."""
-    kind = _bare(part.type)
-    yield part._replace(type=kind)
-    if isinstance(kind, types.DataclassType) and isinstance(part.value, dict):
+    kind = _bare(given.type)
+    yield given._replace(type=kind)
+    if isinstance(kind, types.DataclassType) and isinstance(given.value, dict):
         for field in kind.fields:
-            if field.name in part.value:
-                inner = part.value[field.name]
-                yield from _parts(Part(_joined(part.path, field.name), inner, field.type))
-    elif isinstance(kind, types.TupleType | types.VarTupleType) and isinstance(part.value, list):
-        for number, item in enumerate(part.value):
+            if field.name in given.value:
+                inner = given.value[field.name]
+                yield from _values(FieldValue(_joined(given.path, field.name), inner, field.type))
+    elif isinstance(kind, types.TupleType | types.VarTupleType) and isinstance(given.value, list):
+        for number, item in enumerate(given.value):
             if isinstance(kind, types.VarTupleType):
                 inside = kind.item_type
             elif number < len(kind.item_types):
                 inside = kind.item_types[number]
             else:
                 return  # a list that is too long is refused as a whole
-            yield from _parts(Part(f"{part.path}[{number}]", item, inside))
+            yield from _values(FieldValue(f"{given.path}[{number}]", item, inside))
 
 
 def _bare(kind: types.Type) -> types.Type:

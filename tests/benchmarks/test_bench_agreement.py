@@ -7,7 +7,7 @@ from torch import nn
 
 from spacetime.benchmarks import bench_agreement
 from spacetime.demo.zoo.exhibits import ZooModel
-from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
+from spacetime.simulation.simulator import FamilySpec, LaneSpec, SimArrivals, SimTenant, native_run
 from spacetime.workload.openloop import Sent
 
 
@@ -30,7 +30,7 @@ def test_two_sides_that_did_the_same_agree() -> None:
         policy="time-only",
         lanes=[LaneSpec()],
         families=[FamilySpec(latency_ns={0: {1: 3 * ms}})],
-        tenants=[TenantSpec(lane=0, arrivals=Arrivals.trace(*times))],
+        tenants=[SimTenant(lane=0, arrivals=SimArrivals.trace(*times))],
     )
     live = [Sent(0, 0, due_ns=t, late_ns=0, latency_ns=3 * ms) for t in times]
     assert bench_agreement.compared([live], [foretold])["agrees"]

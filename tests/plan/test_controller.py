@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
-from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
+from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, PeriodCounts
 from spacetime.units import SECOND
 from spacetime.workload.workload import Tenant, Workload
 
@@ -58,7 +58,7 @@ class Watched:
         self.now += PERIOD
         counts = [round(rate * 5) for rate in (a, b)]
         return self.controller.observe(
-            self.now, [Seen(count, count, round(count * met)) for count in counts]
+            self.now, [PeriodCounts(count, count, round(count * met)) for count in counts]
         )
 
     def finish(self) -> None:
@@ -103,8 +103,8 @@ def test_a_small_tenants_noise_is_no_rise() -> None:
     load = Workload((Tenant("a", "resnet50", 100.0, 2.0),))
     planner = Planner()
     controller = Controller(planner(load.with_rates([2.5])), load, planner)
-    assert controller.observe(PERIOD, [Seen(20, 20, 20)]).outcome is Outcome.STAY
-    assert controller.observe(2 * PERIOD, [Seen(2, 2, 2)]).outcome is Outcome.STAY
+    assert controller.observe(PERIOD, [PeriodCounts(20, 20, 20)]).outcome is Outcome.STAY
+    assert controller.observe(2 * PERIOD, [PeriodCounts(2, 2, 2)]).outcome is Outcome.STAY
 
 
 def test_a_fall_counts_only_after_calm_and_only_for_fewer_devices() -> None:
@@ -166,7 +166,7 @@ def test_a_move_that_needs_more_devices_than_there_are_is_refused() -> None:
 
 def test_time_must_pass_and_every_tenant_be_counted() -> None:
     controller = Watched().controller
-    for now, seen in ((0, [Seen(1)] * 2), (PERIOD, [Seen(1)])):
+    for now, seen in ((0, [PeriodCounts(1)] * 2), (PERIOD, [PeriodCounts(1)])):
         with pytest.raises(ValueError, match="time must pass, and every tenant be counted"):
             controller.observe(now, seen)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spacetime.devices import mig
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
-from spacetime.plan.moves import Move, Step, move
+from spacetime.plan.moves import Move, MoveStep, move
 
 
 def part(name: str, units: int, *tenants: str, start: int | None = None, kind: str = "mps",
@@ -36,15 +36,16 @@ def test_the_same_plan_needs_no_step() -> None:
 
 def test_another_rate_or_batch_changes_routes_only() -> None:
     found = move(plan((part("a", 50, "x"),)), plan((part("z", 50, "x", batch=8),)))
-    assert found.steps == (Step("route", "x"),)
+    assert found.steps == (MoveStep("route", "x"),)
     assert [each.id for each in found.new.gpus[0].partitions] == ["a"]
 
 
 def test_shadows_open_first_then_routes_then_the_old_drains_and_closes() -> None:
     old, new = plan((part("a", 40, "x"), part("b", 60, "y"))), plan((part("a", 70, "x"),))
     assert move(old, new).steps == (
-        Step("open", "a+1"), Step("route", "x"), Step("drain", "a"), Step("drain", "b"),
-        Step("close", "a"), Step("close", "b"),
+        MoveStep("open", "a+1"), MoveStep("route", "x"),
+        MoveStep("drain", "a"), MoveStep("drain", "b"),
+        MoveStep("close", "a"), MoveStep("close", "b"),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from spacetime.plan import (
 )
 from spacetime.plan.neighbours import slower
 from spacetime.planners.igniter import Igniter
-from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use
+from spacetime.profiles.interference import PUBLISHED, Constant, MeasuredInterference, Use
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 
@@ -59,7 +59,7 @@ def test_instances_of_mig_slow_nobody_and_models_are_told_apart() -> None:
     plan, profiles = hand("mig", (3, 3), "a100-80gb")
     assert check_plan(plan, LOAD, profiles, a100, FULL, interference=Constant(9)) == ()
     uses = {"m": Use(0.1, 0.1), "n": Use(0.6, 0.8)}
-    cost = Interference(PUBLISHED["rtx-2080ti"], uses)
+    cost = MeasuredInterference(PUBLISHED["rtx-2080ti"], uses)
     (gpu,) = hand("mps", (50, 50))[0].gpus
     factors = slower(gpu, {"a": "m", "b": "n"}, cost)
     assert factors["p0"]["a"] == cost.factor("m", 50, "n", 50) > 1

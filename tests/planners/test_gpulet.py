@@ -23,7 +23,7 @@ from spacetime.planners.packing.knee import knee_of
 from spacetime.planners.registry import planner
 from spacetime.planners.self_tuning import max_min_fair, tuned_percent
 from spacetime.profiles import profile_import
-from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Use
+from spacetime.profiles.interference import PUBLISHED, Constant, MeasuredInterference, Use
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 
@@ -319,7 +319,7 @@ def test_the_published_models() -> None:
         "googlenet": Use(0.25, 0.56), "resnet50": Use(0.28, 0.62),
         "ssd_mobilenet_v1": Use(0.28, 0.61), "vgg16": Use(0.30, 0.61),
     }  # fmt: skip
-    aware = Gpulet(interference=Interference(PUBLISHED["rtx-2080ti"], uses))
+    aware = Gpulet(interference=MeasuredInterference(PUBLISHED["rtx-2080ti"], uses))
     found = aware.plan(load, profiles, DEVICE, FULL)
     assert check_plan(found, load, profiles, DEVICE, FULL) == ()
     assert len(found.gpus) >= counts["gpulet"]

@@ -16,7 +16,7 @@ from spacetime.plan import Plan, PlanOptions, check_plan, require
 from spacetime.planners.igniter import Igniter
 from spacetime.planners.packing.closed_form import Curve, fit
 from spacetime.planners.registry import planner
-from spacetime.profiles.interference import IGniter, Interference, Use
+from spacetime.profiles.interference import IGniter, MeasuredInterference, Use
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 
@@ -95,7 +95,7 @@ def test_neighbours_make_shares_grow_until_nobody_is_late() -> None:
     load = example(*EXAMPLE)
     uses = {"alexnet": Use(0.2, 0.3, 20, 1000, 40), "resnet50": Use(0.3, 0.5, 80, 8000, 90),
             "vgg19": Use(0.3, 0.6, 29, 20000, 110)}  # fmt: skip
-    model = Interference(IGniter(), uses)
+    model = MeasuredInterference(IGniter(), uses)
     grown = Igniter(interference=model).plan(load, known, V100, FULL)
     assert check_plan(grown, load, known, V100, FULL) == ()
     alone = shares(planner("igniter").plan(load, known, V100, FULL))

@@ -11,12 +11,12 @@ from spacetime.profiles.interference import (
     PUBLISHED,
     Constant,
     IGniter,
-    Interference,
     Linear,
-    Pair,
-    Slowdown,
+    MeasuredInterference,
+    MeasuredPair,
+    SlowdownModel,
     Use,
-    compare,
+    cross_validated,
     fit_constant,
     fit_igniter,
     fit_linear,
@@ -28,14 +28,14 @@ VGG, RESNET = Use(0.30, 0.61), Use(0.28, 0.62)
 
 def test_the_published_example() -> None:
     # VGG-16 beside ResNet-50, batch 32 both, on halves of a 2080 Ti.
-    found = Interference(PUBLISHED["rtx-2080ti"], {"vgg": VGG, "resnet": RESNET})
+    found = MeasuredInterference(PUBLISHED["rtx-2080ti"], {"vgg": VGG, "resnet": RESNET})
     assert found.factor("vgg", 50, "resnet", 50) == pytest.approx(1.149, abs=0.002)
     with pytest.raises(ProfileError, match="uses: bert has none; measure its L2"):
         found.factor("vgg", 50, "bert", 50)
 
 
 @pytest.mark.parametrize("model", [*PUBLISHED.values(), Constant(0.5), Constant(1.3), IGniter()])
-def test_alone_costs_nothing_and_company_never_helps(model: Slowdown) -> None:
+def test_alone_costs_nothing_and_company_never_helps(model: SlowdownModel) -> None:
     assert model(VGG, ()) == 1
     assert model(Use(0, 0), (Use(0, 0),)) >= 1
     assert model(VGG, (RESNET,)) >= 1
@@ -61,7 +61,7 @@ def test_terms_of_igniter() -> None:
     assert device(own, (hot,)) == pytest.approx(expected)
 
 
-def drawn(truth: Slowdown, *, noise: float = 0.0, count: int = 300) -> list[Pair]:
+def drawn(truth: SlowdownModel, *, noise: float = 0.0, count: int = 300) -> list[MeasuredPair]:
     draw = random.Random(1)
 
     def use() -> Use:
@@ -72,7 +72,7 @@ def drawn(truth: Slowdown, *, noise: float = 0.0, count: int = 300) -> list[Pair
     for number in range(count):
         own, other = use(), use()
         slowdown = truth(own, (other,)) * (1 + draw.gauss(0, noise))
-        pairs.append(Pair(f"m{number % 4}", own, (other,), slowdown))
+        pairs.append(MeasuredPair(f"m{number % 4}", own, (other,), slowdown))
     return pairs
 
 
@@ -88,7 +88,7 @@ def test_fits_recover_what_made_the_data() -> None:
 @pytest.mark.parametrize("by_model", [False, True])
 def test_the_model_that_made_the_data_wins_on_held_out_pairs(by_model: bool) -> None:
     for name, truth in (("linear", Linear(0.1, 1.5, 0.4, 0.5, 1.0)), ("igniter", IGniter(0.01))):
-        best, *others = compare(drawn(truth, noise=0.01), by_model=by_model)
+        best, *others = cross_validated(drawn(truth, noise=0.01), by_model=by_model)
         assert best.name == name
         assert {each.name for each in others} == {"constant", "linear", "igniter"} - {name}
         assert best.mean < 0.02 < others[-1].p90
@@ -97,7 +97,7 @@ def test_the_model_that_made_the_data_wins_on_held_out_pairs(by_model: bool) -> 
 
 
 def test_the_constant_is_never_left_out_and_wins_where_nothing_explains() -> None:
-    best, *others = compare(drawn(Constant(1.3), noise=0.1))
+    best, *others = cross_validated(drawn(Constant(1.3), noise=0.1))
     assert best.name == "constant"
     # The linear form has four coefficients to fit noise with.
     assert next(each for each in others if each.name == "linear").mean >= best.mean
@@ -105,17 +105,17 @@ def test_the_constant_is_never_left_out_and_wins_where_nothing_explains() -> Non
 
 def test_held_out_pairs_do_not_shape_the_fit() -> None:
     pairs = drawn(Linear(0.1, 1.5, 0.4, 0.5, 1.0))
-    spoiled = [*pairs, *[Pair("odd", pair.own, pair.others, 3.0) for pair in pairs[:100]]]
-    errors = {each.name: each.mean for each in compare(spoiled, by_model=True)}
+    spoiled = [*pairs, *[MeasuredPair("odd", pair.own, pair.others, 3.0) for pair in pairs[:100]]]
+    errors = {each.name: each.mean for each in cross_validated(spoiled, by_model=True)}
     assert min(errors.values()) > 0.05
 
 
 def test_too_little_to_hold_out_is_refused() -> None:
     few = drawn(Constant(1.2), count=3)
     with pytest.raises(ProfileError, match="pairs: must be at least 4"):
-        compare(few)
+        cross_validated(few)
     with pytest.raises(ProfileError, match="at least 2 models"):
-        compare(drawn(Constant(1.2), count=1), by_model=True)
+        cross_validated(drawn(Constant(1.2), count=1), by_model=True)
     for fit in (fit_constant, fit_linear, fit_igniter):
         with pytest.raises(ProfileError, match="at least one measurement"):
             fit([])

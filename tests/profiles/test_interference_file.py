@@ -14,7 +14,7 @@ from test_igniter import CURVES, points
 from spacetime.cli.root import cli
 from spacetime.errors import ProfileError
 from spacetime.plan import plan_json
-from spacetime.profiles.interference import PUBLISHED, Constant, Interference, Linear, Use
+from spacetime.profiles.interference import PUBLISHED, Constant, Linear, MeasuredInterference, Use
 from spacetime.profiles.interference_file import read_interference
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_file import write_profiles
@@ -26,7 +26,9 @@ USES = {"vgg19": {"l2": 0.3, "dram": 0.61}, "resnet50": {"l2": 0.28, "dram": 0.6
 def measured(count: int = 60) -> dict[str, Any]:
     """Pairs as the published coefficients of a 2080 Ti would have them."""
     draw = random.Random(5)
-    truth = Interference(PUBLISHED["rtx-2080ti"], {m: Use(**use) for m, use in USES.items()})
+    truth = MeasuredInterference(
+        PUBLISHED["rtx-2080ti"], {m: Use(**use) for m, use in USES.items()}
+    )
     rows = []
     for _ in range(count):
         own, other = draw.sample(sorted(USES), 2)
@@ -49,7 +51,9 @@ def test_the_model_of_least_held_out_error_is_taken(tmp_path: Path) -> None:
     assert isinstance(fits[0].slowdown, Linear)
     assert [fit.mean for fit in fits] == sorted(fit.mean for fit in fits)
     assert {fit.name for fit in fits} == {"constant", "linear", "igniter"}
-    truth = Interference(PUBLISHED["rtx-2080ti"], {m: Use(**use) for m, use in USES.items()})
+    truth = MeasuredInterference(
+        PUBLISHED["rtx-2080ti"], {m: Use(**use) for m, use in USES.items()}
+    )
     expected = truth.factor("vgg19", 50, "resnet50", 50)
     assert model.factor("vgg19", 50, "resnet50", 50) == pytest.approx(expected, rel=0.05)
 

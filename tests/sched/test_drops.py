@@ -5,7 +5,7 @@ from __future__ import annotations
 from hand import LATENCY, drops, scheduler, serve_out, starts
 
 from spacetime.policy import Policy
-from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, simulate
+from spacetime.simulation.simulator import FamilySpec, LaneSpec, SimArrivals, SimTenant, simulate
 
 PINNED = {"route": "pinned", "order": "fifo", "batch": "one", "lend": False}
 
@@ -110,7 +110,7 @@ class TestShed:
 
     def test_keeps_the_goodput_of_an_overloaded_lane(self) -> None:
         def goodput(shed: bool) -> float:
-            tenant = TenantSpec(arrivals=Arrivals(rate_rps=5e6), slo_ns=20_000)
+            tenant = SimTenant(arrivals=SimArrivals(rate_rps=5e6), slo_ns=20_000)
             run = simulate(
                 policy=Policy(shed=shed),
                 lanes=[LaneSpec()],

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from spacetime.policy import Policy
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
-    Noise,
+    SimArrivals,
+    SimNoise,
     SimResult,
-    TenantSpec,
+    SimTenant,
     simulate,
 )
 
@@ -64,15 +64,15 @@ class Case:
             lanes=[LaneSpec()] * self.lanes,
             families=[FamilySpec.uniform(self.lanes, latency)] * self.families,
             tenants=[
-                TenantSpec(
+                SimTenant(
                     family=number % self.families,
-                    arrivals=Arrivals(rate_rps=load * self.capacity_rps / tenants),
+                    arrivals=SimArrivals(rate_rps=load * self.capacity_rps / tenants),
                     slo_ns=round(self.rounds * self.families * latency[self.largest]),
                     queue_limit=self.queue_limit,
                 )
                 for number in range(tenants)
             ],
-            noise=Noise(kind="lognormal", cv=self.noise_cv),
+            noise=SimNoise(kind="lognormal", cv=self.noise_cv),
             horizon_ns=horizon,
         )
         met = sum(tenant.met for tenant in run.tenants)
@@ -114,15 +114,15 @@ def test_who_matters_waits_for_one_launch_of_a_flood(
 ) -> None:
     latency = case.latency_ns
     most = latency[1] + latency[case.largest]
-    flood = Arrivals(rate_rps=5 * case.capacity_rps)
-    matters = Arrivals(process="constant", rate_rps=0.99e9 / most)  # one at a time
+    flood = SimArrivals(rate_rps=5 * case.capacity_rps)
+    matters = SimArrivals(process="constant", rate_rps=0.99e9 / most)  # one at a time
     run = simulate(
         policy=Policy(shed=shed, order="priority", batch=case.batch, lend=lend),
         lanes=[LaneSpec()] * case.lanes,
         families=[FamilySpec.uniform(case.lanes, latency)] * 2,
         tenants=[
-            TenantSpec(family=int(own_family), arrivals=matters, slo_ns=3 * most, priority=1),
-            TenantSpec(arrivals=flood, slo_ns=3 * most, queue_limit=case.queue_limit),
+            SimTenant(family=int(own_family), arrivals=matters, slo_ns=3 * most, priority=1),
+            SimTenant(arrivals=flood, slo_ns=3 * most, queue_limit=case.queue_limit),
         ],
         horizon_ns=LAUNCHES * latency[case.largest],
     )

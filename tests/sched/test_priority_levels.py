@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from spacetime import _native
 from spacetime.policy import PRESETS, Policy
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
+    SimArrivals,
     SimResult,
-    TenantSpec,
+    SimTenant,
     simulate,
 )
 
@@ -60,14 +60,14 @@ def test_the_highest_level_starts_first_under_every_named_policy(policy: str) ->
         policy=policy,
         lanes=[LaneSpec()],
         families=[FamilySpec.uniform(1, {1: 1_000_000})] * 4,
-        tenants=[TenantSpec(lane=0, lane_weights=(1.0,), arrivals=Arrivals.trace(0))]
+        tenants=[SimTenant(lane=0, lane_weights=(1.0,), arrivals=SimArrivals.trace(0))]
         + [
-            TenantSpec(
+            SimTenant(
                 family=1 + number,
                 lane=0,
                 lane_weights=(1.0,),
                 priority=level,
-                arrivals=Arrivals.trace(10 + number),
+                arrivals=SimArrivals.trace(10 + number),
             )
             for number, level in enumerate(levels.values())
         ],
@@ -298,8 +298,8 @@ def overloaded(policy: Policy | str, load: float, level: int) -> SimResult:
         lanes=[LaneSpec()],
         families=[FamilySpec.uniform(1, {1: 1_000_000})] * 2,
         tenants=[
-            TenantSpec(family=n, slo_ns=50_000_000, priority=n * level,
-                       arrivals=Arrivals(rate_rps=rate))
+            SimTenant(family=n, slo_ns=50_000_000, priority=n * level,
+                       arrivals=SimArrivals(rate_rps=rate))
             for n in range(2)
         ],
         horizon_ns=2_000_000_000,

@@ -21,11 +21,11 @@ from spacetime.cli import root
 from spacetime.errors import InvalidInput, RecordingError, ReplayError
 from spacetime.policy import PRESETS
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
-    Noise,
-    TenantSpec,
+    SimArrivals,
+    SimNoise,
+    SimTenant,
     simulate,
 )
 
@@ -47,9 +47,9 @@ def simulated(policy: str, seed: int = 0, requests: int = 400) -> Recording:
         lanes=[LaneSpec(units=1), LaneSpec(units=2)],
         families=[FamilySpec.uniform(2, {1: 2 * MS, 2: 3 * MS, 4: 4 * MS})] * 2,
         tenants=[
-            TenantSpec(
+            SimTenant(
                 family=i % 2,
-                arrivals=Arrivals(rate_rps=300.0),
+                arrivals=SimArrivals(rate_rps=300.0),
                 slo_ns=12 * MS,
                 queue_limit=4,
                 lane=i % 2,
@@ -58,7 +58,7 @@ def simulated(policy: str, seed: int = 0, requests: int = 400) -> Recording:
             for i in range(4)
         ],
         duty={0: [(0, 2), (2, 1)]} if PRESETS[policy].order == "duty" else None,
-        noise=Noise(kind="exponential"),
+        noise=SimNoise(kind="exponential"),
         requests=requests,
         seed=seed,
         record=True,

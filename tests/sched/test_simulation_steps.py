@@ -12,10 +12,10 @@ from spacetime import _native
 from spacetime.policy import Policy
 from spacetime.reports.recording import Recording, replay
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
-    TenantSpec,
+    SimArrivals,
+    SimTenant,
     native_spec,
     simulate,
 )
@@ -25,7 +25,7 @@ PLAIN = Policy(route="weighted", order="fifo", batch="greedy", lend=False)
 BATCHED = {1: 1000, 2: 1200, 4: 1600}
 
 
-def stepped(*, lanes: int = 2, tenants: list[TenantSpec], **options) -> _native.Simulation:
+def stepped(*, lanes: int = 2, tenants: list[SimTenant], **options) -> _native.Simulation:
     return _native.Simulation(
         native_spec(
             **{"policy": PLAIN, "timeline": True, **options},
@@ -36,8 +36,8 @@ def stepped(*, lanes: int = 2, tenants: list[TenantSpec], **options) -> _native.
     )
 
 
-def on_lane_0(*times: int, slo_ns: int | None = None) -> TenantSpec:
-    return TenantSpec(lane=0, slo_ns=slo_ns, arrivals=Arrivals.trace(*times))
+def on_lane_0(*times: int, slo_ns: int | None = None) -> SimTenant:
+    return SimTenant(lane=0, slo_ns=slo_ns, arrivals=SimArrivals.trace(*times))
 
 
 def test_a_re_route_under_load_loses_nothing() -> None:
@@ -84,7 +84,7 @@ def test_a_lane_added_under_way_serves_and_closes_again() -> None:
 
 def test_stopping_often_changes_nothing() -> None:
     tenants = [
-        TenantSpec(lane=lane, slo_ns=4000, family=lane, arrivals=Arrivals(rate_rps=900_000.0))
+        SimTenant(lane=lane, slo_ns=4000, family=lane, arrivals=SimArrivals(rate_rps=900_000.0))
         for lane in range(2)
     ]
     spec = {"lanes": [LaneSpec()] * 2, "families": [FamilySpec.uniform(2, BATCHED)] * 2,
@@ -99,7 +99,7 @@ def test_stopping_often_changes_nothing() -> None:
 
 
 def test_constant_arrivals_keep_their_phase_when_the_rate_changes() -> None:
-    one = TenantSpec(lane=0, arrivals=Arrivals(process="constant", rate_rps=1e6))
+    one = SimTenant(lane=0, arrivals=SimArrivals(process="constant", rate_rps=1e6))
     run = stepped(tenants=[one], horizon_ns=12_000)
     run.run_until(2500)  # 0, 1000, 2000; the next is half a gap away
     run.set_rate(0, 0.5e6)
@@ -116,7 +116,7 @@ def test_a_random_process_is_seen_through_its_integrated_rate() -> None:
     """Twice the rate in half the time: the same draws, at half the distance."""
     times = {}
     for rate in (1000.0, 2000.0):
-        one = TenantSpec(lane=0, slo_ns=1, arrivals=Arrivals(rate_rps=1000.0))
+        one = SimTenant(lane=0, slo_ns=1, arrivals=SimArrivals(rate_rps=1000.0))
         run = stepped(tenants=[one], horizon_ns=SECOND, seed=3)
         run.run_until(SECOND // 10)
         run.set_rate(0, rate)
@@ -137,7 +137,7 @@ def test_changes_that_are_none_are_refused() -> None:
         run.set_rate(0, 5.0)
     with pytest.raises(ValueError, match=r"set_rate\.tenant"):
         run.set_rate(3, 5.0)
-    endless = stepped(tenants=[TenantSpec(lane=0, arrivals=Arrivals(rate_rps=1.0))])
+    endless = stepped(tenants=[SimTenant(lane=0, arrivals=SimArrivals(rate_rps=1.0))])
     with pytest.raises(ValueError, match="horizon_ns"):
         endless.run_until()
     with pytest.raises(ValueError, match=r"arrivals\.rate"):
@@ -159,8 +159,8 @@ def test_every_request_leaves_once_whatever_is_changed(
     policy = Policy(route=route, order=order, batch=batch, lend=lend, timeout_ns=700,
                     straggler_multiple=1.5)  # fmt: skip
     tenants = [
-        TenantSpec(family=n, lane=n % 2, slo_ns=rng.choice([None, 3000, 9000]),
-                   arrivals=Arrivals(rate_rps=1e6))
+        SimTenant(family=n, lane=n % 2, slo_ns=rng.choice([None, 3000, 9000]),
+                   arrivals=SimArrivals(rate_rps=1e6))
         for n in range(3)
     ]  # fmt: skip
     run = stepped(tenants=tenants, policy=policy, seed=seed, horizon_ns=60_000, record=True)

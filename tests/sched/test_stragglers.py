@@ -8,12 +8,12 @@ from hand import LATENCY, drops, scheduler, starts
 from spacetime import _native
 from spacetime.policy import Policy
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
+    SimArrivals,
     SimResult,
-    Slowdown,
-    TenantSpec,
+    SimSlowdown,
+    SimTenant,
     simulate,
 )
 
@@ -217,10 +217,10 @@ def test_a_removed_straggler_leaves_no_trace() -> None:
 
 def slow_run(policy: Policy) -> SimResult:
     """Tenant 0 is four times too slow from 0.5 s to 1.5 s of 3 s."""
-    slow = Slowdown(from_ns=500_000_000, until_ns=1_500_000_000, factor=4.0)
+    slow = SimSlowdown(from_ns=500_000_000, until_ns=1_500_000_000, factor=4.0)
     tenants = [
-        TenantSpec(
-            arrivals=Arrivals(rate_rps=700),
+        SimTenant(
+            arrivals=SimArrivals(rate_rps=700),
             slo_ns=20_000_000,
             slowdowns=(slow,) if tenant == 0 else (),
         )

@@ -6,19 +6,19 @@ import pytest
 
 from spacetime.policy import PRESETS, Policy
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
+    SimArrivals,
     SimResult,
-    TenantSpec,
+    SimTenant,
     simulate,
 )
 
 # L(1) = 1000, L(2) = 1200, L(4) = 1600: together is cheaper than apart.
 FAMILY = FamilySpec.uniform(2, {1: 1000, 2: 1200, 4: 1600})
 # Six requests of two tenants; numbered in order of arrival.
-A = Arrivals.trace(0, 100, 200)  # requests 0, 2, 4
-B = Arrivals.trace(50, 150, 250)  # requests 1, 3, 5
+A = SimArrivals.trace(0, 100, 200)  # requests 0, 2, 4
+B = SimArrivals.trace(50, 150, 250)  # requests 1, 3, 5
 
 
 def launches(run: SimResult) -> list[tuple[int, int, int, tuple[int, ...]]]:
@@ -28,7 +28,7 @@ def launches(run: SimResult) -> list[tuple[int, int, int, tuple[int, ...]]]:
 
 def run_preset(name: str, *, lanes: int = 2, pinned: tuple[int, int] = (0, 1)) -> SimResult:
     tenants = [
-        TenantSpec(arrivals=a, lane=lane, lane_weights=(1.0, 1.0)[:lanes])
+        SimTenant(arrivals=a, lane=lane, lane_weights=(1.0, 1.0)[:lanes])
         for a, lane in zip((A, B), pinned, strict=True)
     ]
     family = FAMILY if lanes == 2 else FamilySpec.uniform(1, FAMILY.latency_ns[0])
@@ -124,7 +124,7 @@ def test_gpulet_gives_every_tenant_its_turn() -> None:
         policy="gpulet",
         lanes=[LaneSpec()],
         families=[FamilySpec.uniform(1, FAMILY.latency_ns[0])],
-        tenants=[TenantSpec(arrivals=A, lane=0), TenantSpec(arrivals=B, lane=0)],
+        tenants=[SimTenant(arrivals=A, lane=0), SimTenant(arrivals=B, lane=0)],
         duty={0: [(0, 2), (1, 1)]},
         timeline=True,
     )
@@ -148,17 +148,17 @@ def test_nexus_duty_cycle_of_the_paper() -> None:
     ms = 1_000_000
     period_a, period_b = 15_625_000, 31_250_000
     tenants = [
-        TenantSpec(
+        SimTenant(
             family=0,
             lane=0,
             slo_ns=200 * ms,
-            arrivals=Arrivals.trace(*(i * period_a for i in range(640))),
+            arrivals=SimArrivals.trace(*(i * period_a for i in range(640))),
         ),
-        TenantSpec(
+        SimTenant(
             family=1,
             lane=0,
             slo_ns=250 * ms,
-            arrivals=Arrivals.trace(*(i * period_b for i in range(320))),
+            arrivals=SimArrivals.trace(*(i * period_b for i in range(320))),
         ),
     ]
     families = [
@@ -183,8 +183,8 @@ def test_nexus_duty_cycle_of_the_paper() -> None:
 def test_same_seed_same_timeline_and_another_seed_another() -> None:
     def run(seed: int) -> SimResult:
         tenants = [
-            TenantSpec(arrivals=Arrivals(rate_rps=2e5), slo_ns=20_000),
-            TenantSpec(arrivals=Arrivals(process="gamma", rate_rps=3e5, cv=2.0)),
+            SimTenant(arrivals=SimArrivals(rate_rps=2e5), slo_ns=20_000),
+            SimTenant(arrivals=SimArrivals(process="gamma", rate_rps=3e5, cv=2.0)),
         ]
         return simulate(
             policy=Policy.named("space-time"),

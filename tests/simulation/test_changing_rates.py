@@ -16,7 +16,7 @@ from spacetime.benchmarks import bench_controller
 from spacetime.cli import root
 from spacetime.errors import UnsupportedError
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, plan_json
-from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, Seen
+from spacetime.plan.controller import Controller, ControllerOptions, Decision, Outcome, PeriodCounts
 from spacetime.plan.moves import move
 from spacetime.policy import Policy
 from spacetime.profiles.profile import Point, Profiles
@@ -77,9 +77,9 @@ class Script:
     at: Plan
     then: dict[int, Plan]
     moved_at: list[int] = field(default_factory=list)
-    seen: list[tuple[Seen, ...]] = field(default_factory=list)
+    seen: list[tuple[PeriodCounts, ...]] = field(default_factory=list)
 
-    def observe(self, now_ns: int, seen: list[Seen]) -> Decision:
+    def observe(self, now_ns: int, seen: list[PeriodCounts]) -> Decision:
         self.seen.append(tuple(seen))
         new = self.then.get(now_ns // SECOND)
         if new is None:

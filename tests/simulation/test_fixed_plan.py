@@ -19,7 +19,7 @@ from spacetime.profiles.profile import Point, Profiles
 from spacetime.simulation.fixed_plan import PlanRun, SimOptions, simulate_plan
 from spacetime.simulation.interval import interval
 from spacetime.simulation.plan_report import plan_report, plan_timeline
-from spacetime.simulation.simulator import Noise
+from spacetime.simulation.simulator import SimNoise
 from spacetime.workload.workload import Arrival, Arrivals, Tenant, Workload
 
 SECOND = 10**9
@@ -91,7 +91,7 @@ def test_mean_wait_of_m_d_1_through_a_plan(load: float) -> None:
 
 def test_tail_of_m_m_1_through_a_plan() -> None:
     tenant = replace(A, slo_ms=100_000)
-    options = SimOptions(duration_ns=4000 * SECOND, noise=Noise(kind="exponential"))
+    options = SimOptions(duration_ns=4000 * SECOND, noise=SimNoise(kind="exponential"))
     run = simulate_plan(plan_of(part("p", 1, on("a"))), workload(tenant), PROFILES, options)
     p99 = interval([each.latency_ns(0.99) for each in run.replications])
     # The time in the system is exponential with mean 1 / (mu - lambda).

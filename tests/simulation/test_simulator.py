@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from spacetime import _native
 from spacetime.policy import PRESETS, Policy
+from spacetime.simulation import simulator
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
-    Noise,
+    SimArrivals,
+    SimNoise,
     SimResult,
-    Slowdown,
-    TenantSpec,
+    SimSlowdown,
+    SimTenant,
     native_run,
     simulate,
 )
@@ -26,12 +27,12 @@ MS = 1_000_000
 ONE_MS = FamilySpec.uniform(1, {1: MS})
 
 
-def queue_of_one(rate_rps: float, noise: Noise, **arrivals: object) -> SimResult:
+def queue_of_one(rate_rps: float, noise: SimNoise, **arrivals: object) -> SimResult:
     """A single server with a mean service time of 1 ms and an endless queue."""
-    tenant = TenantSpec(
+    tenant = SimTenant(
         lane=0,
         queue_limit=2**31,
-        arrivals=Arrivals(rate_rps=rate_rps, **arrivals),  # type: ignore[arg-type]
+        arrivals=SimArrivals(rate_rps=rate_rps, **arrivals),  # type: ignore[arg-type]
     )
     return simulate(
         policy="time-only",
@@ -46,7 +47,7 @@ def queue_of_one(rate_rps: float, noise: Noise, **arrivals: object) -> SimResult
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])
 def test_mean_wait_of_m_d_1(load: float) -> None:
-    run = queue_of_one(1000 * load, Noise())
+    run = queue_of_one(1000 * load, SimNoise())
     expected = load / (2 * (1 - load)) * MS  # Pollaczek and Khinchine, no variance
     assert run.tenants[0].mean_wait_ns == pytest.approx(expected, rel=0.02)
     assert run.lanes[0].utilisation == pytest.approx(load, rel=0.01)
@@ -54,7 +55,7 @@ def test_mean_wait_of_m_d_1(load: float) -> None:
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])
 def test_mean_wait_of_m_g_1_with_recorded_service_times(load: float) -> None:
-    run = queue_of_one(1000 * load, Noise(kind="recorded", factors=(1.0, 3.0)))  # a mean of 2
+    run = queue_of_one(1000 * load, SimNoise(kind="recorded", factors=(1.0, 3.0)))  # a mean of 2
     second_moment = (0.5**2 + 1.5**2) / 2
     expected = load * second_moment / (2 * (1 - load)) * MS  # Pollaczek and Khinchine
     assert run.tenants[0].mean_wait_ns == pytest.approx(expected, rel=0.02)
@@ -63,7 +64,7 @@ def test_mean_wait_of_m_g_1_with_recorded_service_times(load: float) -> None:
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7])
 def test_mean_wait_and_tail_of_m_m_1(load: float) -> None:
-    run = queue_of_one(1000 * load, Noise(kind="exponential"))
+    run = queue_of_one(1000 * load, SimNoise(kind="exponential"))
     tenant = run.tenants[0]
     assert tenant.mean_wait_ns == pytest.approx(load / (1 - load) * MS, rel=0.02)
     # The time in the system is exponential with mean 1 / (mu - lambda).
@@ -73,14 +74,14 @@ def test_mean_wait_and_tail_of_m_m_1(load: float) -> None:
 
 def test_mean_wait_of_m_g_1_with_lognormal_service() -> None:
     cv, load = 0.8, 0.5
-    run = queue_of_one(1000 * load, Noise(kind="lognormal", cv=cv))
+    run = queue_of_one(1000 * load, SimNoise(kind="lognormal", cv=cv))
     expected = load / (1 - load) * (1 + cv * cv) / 2 * MS
     assert run.tenants[0].mean_wait_ns == pytest.approx(expected, rel=0.03)
 
 
 def test_gamma_arrivals_with_cv_1_are_poisson_and_smoother_ones_wait_less() -> None:
     def wait(cv: float) -> float:
-        return queue_of_one(500, Noise(), process="gamma", cv=cv).tenants[0].mean_wait_ns
+        return queue_of_one(500, SimNoise(), process="gamma", cv=cv).tenants[0].mean_wait_ns
 
     assert wait(1.0) == pytest.approx(0.5 * MS, rel=0.02)
     assert wait(0.3) < 0.1 * MS
@@ -92,7 +93,7 @@ def test_constant_arrivals_do_not_drift() -> None:
         policy="time-only",
         lanes=[LaneSpec()],
         families=[ONE_MS],
-        tenants=[TenantSpec(lane=0, arrivals=Arrivals(process="constant", rate_rps=300))],
+        tenants=[SimTenant(lane=0, arrivals=SimArrivals(process="constant", rate_rps=300))],
         horizon_ns=10**10,
         timeline=True,
     )
@@ -102,7 +103,7 @@ def test_constant_arrivals_do_not_drift() -> None:
 
 
 def test_an_empty_system_takes_just_the_latency() -> None:
-    run = queue_of_one(0.001, Noise())
+    run = queue_of_one(0.001, SimNoise())
     assert run.tenants[0].max_ns <= 2 * MS  # a chance meeting of two
     assert run.tenants[0].p50_ns == pytest.approx(MS, rel=0.01)
 
@@ -115,9 +116,9 @@ def test_finish_then_arrivals_then_wake_at_one_instant() -> None:
         lanes=[LaneSpec()],
         families=[FamilySpec.uniform(1, {1: 1000, 2: 1200})],
         tenants=[
-            TenantSpec(lane=0, arrivals=Arrivals.trace(0, 1000)),
-            TenantSpec(lane=0, arrivals=Arrivals.trace(1000)),
-            TenantSpec(lane=0, arrivals=Arrivals.trace(10), slo_ns=990),
+            SimTenant(lane=0, arrivals=SimArrivals.trace(0, 1000)),
+            SimTenant(lane=0, arrivals=SimArrivals.trace(1000)),
+            SimTenant(lane=0, arrivals=SimArrivals.trace(10), slo_ns=990),
         ],
         timeline=True,
     )
@@ -136,7 +137,7 @@ def test_finish_then_arrivals_then_wake_at_one_instant() -> None:
 
 def test_late_answers_count_as_late_and_soft_objectives_drop_nothing() -> None:
     def run(drops: bool) -> SimResult:
-        tenant = TenantSpec(lane=0, slo_ns=2500, drops=drops, arrivals=Arrivals.trace(*[0] * 5))
+        tenant = SimTenant(lane=0, slo_ns=2500, drops=drops, arrivals=SimArrivals.trace(*[0] * 5))
         return simulate(
             policy="time-only",
             lanes=[LaneSpec()],
@@ -151,12 +152,12 @@ def test_late_answers_count_as_late_and_soft_objectives_drop_nothing() -> None:
 
 
 def test_a_slowdown_lasts_its_window() -> None:
-    slow = Slowdown(from_ns=1500, until_ns=6000, factor=3.0)
+    slow = SimSlowdown(from_ns=1500, until_ns=6000, factor=3.0)
     run = simulate(
         policy="time-only",
         lanes=[LaneSpec()],
         families=[FamilySpec.uniform(1, {1: 1000})],
-        tenants=[TenantSpec(lane=0, arrivals=Arrivals.trace(*[0] * 5), slowdowns=(slow,))],
+        tenants=[SimTenant(lane=0, arrivals=SimArrivals.trace(*[0] * 5), slowdowns=(slow,))],
         timeline=True,
     )
     assert [e[0] for e in run.timeline if e[1] == "finish"] == [1000, 2000, 5000, 8000, 9000]
@@ -173,13 +174,13 @@ def test_the_account_of_every_preset_balances(
     name: str, lanes: int, seed: int, rate: float
 ) -> None:
     tenants = [
-        TenantSpec(
+        SimTenant(
             family=n % 2,
             lane=n % lanes,
             samples=1 + n % 3,
             slo_ns=(None, 5_000, 20_000)[n % 3],
             queue_limit=20,
-            arrivals=Arrivals(rate_rps=rate),
+            arrivals=SimArrivals(rate_rps=rate),
             lane_weights=(1.0,) * lanes,
         )
         for n in range(4)
@@ -192,7 +193,7 @@ def test_the_account_of_every_preset_balances(
         tenants=tenants,
         requests=300,
         seed=seed,
-        noise=Noise(kind="lognormal", cv=0.3),
+        noise=SimNoise(kind="lognormal", cv=0.3),
         timeline=True,
     )
     assert sum(t.offered for t in run.tenants) == 300
@@ -212,21 +213,23 @@ def test_the_account_of_every_preset_balances(
     ("change", "message"),
     [
         ({"requests": None}, "name a horizon_ns or a number of requests"),
-        ({"tenants": [TenantSpec(lane=0, samples=0)]}, "samples: must be at least 1"),
-        ({"tenants": [TenantSpec(lane=0, slo_ns=0)]}, "slo_ns: must be positive"),
-        ({"noise": Noise(kind="pink")}, "noise: 'pink' is not one of none, exponential"),
-        ({"noise": Noise(kind="lognormal")}, "noise_cv: must be positive"),
-        ({"noise": Noise(kind="recorded")}, "noise_factors: must be positive, at least one"),
-        ({"noise": Noise(kind="recorded", factors=(1.0, -1.0))}, "noise_factors: must be positive"),
+        ({"tenants": [SimTenant(lane=0, samples=0)]}, "samples: must be at least 1"),
+        ({"tenants": [SimTenant(lane=0, slo_ns=0)]}, "slo_ns: must be positive"),
+        ({"noise": SimNoise(kind="pink")}, "noise: 'pink' is not one of none, exponential"),
+        ({"noise": SimNoise(kind="lognormal")}, "noise_cv: must be positive"),
+        ({"noise": SimNoise(kind="recorded")}, "noise_factors: must be positive, at least one"),
+        ({"noise": SimNoise(kind="recorded", factors=(1.0, -1.0))},
+         "noise_factors: must be positive"),
         ({"policy": "best"}, "policy: 'best' is not one of"),
-        ({"tenants": [TenantSpec(lane=0, arrivals=Arrivals(rate_rps=-1))]}, "arrivals.rate"),
+        ({"tenants": [SimTenant(lane=0, arrivals=SimArrivals(rate_rps=-1))]}, "arrivals.rate"),
         (
-            {"tenants": [TenantSpec(lane=0, arrivals=Arrivals(process="gamma", cv=0))]},
+            {"tenants": [SimTenant(lane=0, arrivals=SimArrivals(process="gamma", cv=0))]},
             "arrivals.cv",
         ),
-        ({"tenants": [TenantSpec(lane=0, arrivals=Arrivals.trace(5, 4))]}, "arrivals.times"),
-        ({"tenants": [TenantSpec(lane=0, arrivals=Arrivals(process="storm"))]}, "process: 'storm'"),
-        ({"lanes": [LaneSpec()] * 2, "tenants": [TenantSpec(lane=1, arrivals=Arrivals.trace(0))]},
+        ({"tenants": [SimTenant(lane=0, arrivals=SimArrivals.trace(5, 4))]}, "arrivals.times"),
+        ({"tenants": [SimTenant(lane=0, arrivals=SimArrivals(process="storm"))]},
+         "process: 'storm'"),
+        ({"lanes": [LaneSpec()] * 2, "tenants": [SimTenant(lane=1, arrivals=SimArrivals.trace(0))]},
          "latencies: none for family 0 on lane 1"),
     ],
 )  # fmt: skip
@@ -235,7 +238,7 @@ def test_a_specification_that_is_none(change: dict[str, object], message: str) -
         "policy": "time-only",
         "lanes": [LaneSpec()],
         "families": [ONE_MS],
-        "tenants": [TenantSpec(lane=0, arrivals=Arrivals(rate_rps=10))],
+        "tenants": [SimTenant(lane=0, arrivals=SimArrivals(rate_rps=10))],
         "requests": 10,
     }
     with pytest.raises(ValueError, match=message):
@@ -255,7 +258,7 @@ def test_a_lane_runs_no_batch_above_its_own_largest(batch: str) -> None:
         policy=Policy(route="weighted", order="fifo", batch=batch, lend=False),
         lanes=[LaneSpec()] * 2,
         families=[FamilySpec(latency_ns={0: {1: 1000, 2: 1200}, 1: {1: 900, 2: 1000, 4: 1500}})],
-        tenants=[TenantSpec(lane_weights=(1.0, 1.0), arrivals=Arrivals.trace(*[0] * 16))],
+        tenants=[SimTenant(lane_weights=(1.0, 1.0), arrivals=SimArrivals.trace(*[0] * 16))],
         timeline=True,
     )
     sizes: dict[object, list[int]] = {0: [], 1: []}
@@ -266,14 +269,14 @@ def test_a_lane_runs_no_batch_above_its_own_largest(batch: str) -> None:
 
 
 def test_a_stream_draws_the_same_arrivals_wherever_its_tenant_stands() -> None:
-    hundred = Arrivals(rate_rps=100)
+    hundred = SimArrivals(rate_rps=100)
 
     def arrived(*streams: int | None) -> dict[int, list[object]]:
         run = simulate(
             policy="time-only",
             lanes=[LaneSpec()],
             families=[ONE_MS],
-            tenants=[TenantSpec(lane=0, stream=s, arrivals=hundred) for s in streams],
+            tenants=[SimTenant(lane=0, stream=s, arrivals=hundred) for s in streams],
             horizon_ns=10**9,
             timeline=True,
         )
@@ -313,7 +316,9 @@ def test_merged_histograms_are_the_histogram_of_both() -> None:
 
 def test_sizes_are_drawn_by_weight_and_leave_the_arrivals_alone() -> None:
     def run(*sizes: tuple[int, float]) -> list[tuple[object, ...]]:
-        tenant = TenantSpec(lane=0, arrivals=Arrivals(rate_rps=100), sizes=sizes, queue_limit=10**6)
+        tenant = SimTenant(
+            lane=0, arrivals=SimArrivals(rate_rps=100), sizes=sizes, queue_limit=10**6
+        )
         return simulate(
             policy="elsa", lanes=[LaneSpec()], families=[FamilySpec(latency_ns={0: {1: 5, 4: 9}})],
             tenants=[tenant], requests=4000, seed=5, timeline=True,
@@ -335,6 +340,14 @@ def test_tenants_count_the_samples_that_were_drawn() -> None:
         policy="time-only",
         lanes=[LaneSpec()],
         families=[FamilySpec(latency_ns={0: {1: 1000, 4: 2000}})],
-        tenants=[TenantSpec(lane=0, sizes=((3, 1.0),), arrivals=Arrivals.trace(0, 10))],
+        tenants=[SimTenant(lane=0, sizes=((3, 1.0),), arrivals=SimArrivals.trace(0, 10))],
     )
     assert found.tenants[0].samples == found.lanes[0].samples == 6
+
+
+def test_the_names_of_old_scripts_stay() -> None:
+    pairs = {
+        "Arrivals": SimArrivals, "TenantSpec": SimTenant, "Slowdown": simulator.SimSlowdown,
+        "Noise": SimNoise, "Interference": simulator.SimInterference,
+    }  # fmt: skip
+    assert all(getattr(simulator, name) is kind for name, kind in pairs.items())
