@@ -101,8 +101,8 @@ def _operation(name: str, operation: SlotOperation, device: torch.device) -> Slo
 
 
 def _moved(implementation: Implementation, device: torch.device) -> Implementation:
-    """An implementation for `device`: the generic rule's holds a graph whose constants have to
-    move.
+    """An implementation for `device`. One of the generic rule holds a graph, whose constants
+    have to move.
     """
     owner = getattr(implementation, "__self__", None)
     if not isinstance(owner, PerSlot):

@@ -127,7 +127,8 @@ def _rewrite_batch_norm(
 ) -> None:
     """Write a batch-norm as scale and shift, computed from the statistics that the model keeps.
 
-    A batch-norm whose statistics depend on slots, or whose own statistics are used, stays as it is.
+    It stays as it is where the statistics depend on slots, or where a result other than the first
+    is used.
     """
     kind = kinds(graph, weights)
     args = bind(node)

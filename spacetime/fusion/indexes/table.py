@@ -103,8 +103,8 @@ def _single(name: str, args: Mapping[str, Any], valued: Valued) -> IndexBound | 
     if name in WRAPS and "dim" in args:
         shape = valued(args["self"]).shape or (1,)
         dim = args["dim"] % len(shape)
-        told = None if name == "index_select" else dim
-        return _bound("index", shape[dim], wraps=WRAPS[name], dim=told)
+        in_error = None if name == "index_select" else dim
+        return _bound("index", shape[dim], wraps=WRAPS[name], dim=in_error)
     if name in FLAT:
         return _bound("index", prod(valued(args["self"]).shape), wraps=True)
     return _counted(name, args, valued)
