@@ -23,7 +23,7 @@ from spacetime.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class LaneLayout:
     """One device of a plan as lanes: the units of each, what it serves, and its turns.
 
     `served[tenant][lane]` and `duty[lane]` are those of the deployment, by the tenants' names.
@@ -60,9 +60,9 @@ class LaneKey(NamedTuple):
     pooled: int
 
 
-def place(
+def laid_on(
     plan: Plan, workload: Workload, profiles: Profiles, device: Device, gpu: int | None = None
-) -> Placement:
+) -> LaneLayout:
     """Device `gpu` of the plan on an opened device; None where the plan has one.
 
     Raises PlanError naming the partition for what no session can drive, and UnsupportedError where
@@ -79,7 +79,7 @@ def place(
     here = tuple(tenant for tenant in workload.tenants if tenant.name in names)
     found = deploy(replace(plan, gpus=(chosen,)), Workload(here), profiles)
     granted, notes = _granted(chosen.partitions, device)
-    return Placement(
+    return LaneLayout(
         gpu=chosen.id,
         lanes=found.lanes,
         units=tuple(granted[lane.partition.id] for lane in found.lanes),
@@ -164,12 +164,12 @@ def _named(found: Deployment, names: Sequence[str]) -> dict[int, tuple[tuple[str
     }
 
 
-def largest_batch(placement: Placement) -> int:
+def largest_batch(placement: LaneLayout) -> int:
     """Of any tenant on any lane."""
     return max(on.batch for lanes in placement.served.values() for on in lanes.values())
 
 
-def buckets_of(placements: Iterable[Placement], largest: int) -> list[int]:
+def buckets_of(placements: Iterable[LaneLayout], largest: int) -> list[int]:
     """Powers of two that hold every batch, and whatever the profiles measured below."""
     powers = [2**n for n in range((largest - 1).bit_length() + 1)]
     measured = {

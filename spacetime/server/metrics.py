@@ -187,7 +187,7 @@ def routes(session: Session, tenant: Tenant) -> Mapping[int, float]:
     """The lanes that run a tenant, with its part on each; 0 where each request chooses anew."""
     route = session.policy.route
     if route == "weighted" and isinstance(session, PlannedSession):
-        _, shares = session.shares(tenant.name, session.placement)
+        shares = session.shares(tenant.name)
         return {lane: share / sum(shares) for lane, share in enumerate(shares) if share}
     if route in {"weighted", "pinned"}:
         return {tenant.lane: 1.0}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from spacetime.devices.device import Device, chosen, laid_out, open_device
+from spacetime.devices.device import Device, Units, chosen, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.kernels.tracing import undisturbed
 from spacetime.models.backend import Family, FamilyOptions
@@ -29,22 +28,18 @@ from spacetime.session import audit as audits
 from spacetime.session.apart import Alone, add_audits, alone_of, take_apart, with_audits
 from spacetime.session.arguments import (
     TenantOptions,
-    check_layout,
     free_name,
     policy_of,
-    priorities_of,
     tenant_options,
-    whole,
 )
 from spacetime.session.backends import backend_of
 from spacetime.session.executor import Executor
 from spacetime.session.explain import explain
+from spacetime.session.lanes import OpenLanes
+from spacetime.session.layout import FreeLayout, Layout
 from spacetime.session.registry import Registry
 from spacetime.session.tenant import Tenant
 from spacetime.session.update import Updates
-from spacetime.units import ns_from_ms
-
-_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class Session:
@@ -60,7 +55,9 @@ class Session:
     audit: the part of each tenant's answers, from 0 to 1, that are compared with its module run
     alone; a copy of every module is held for it. audit_stop: a difference takes its family apart:
     from then on the modules themselves answer, one request a launch (docs/serving.md).
-    Any thread may call any method. `backend` is what holds the models and runs them.
+    layout: decides lanes, routes and batch sizes instead of lanes, sizes, priorities, max_batch;
+    None is `FreeLayout`, which these describe. `backend` is what holds the models and runs them.
+    Any thread may call any method.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -81,34 +78,37 @@ class Session:
         isolation: str = "thread",
         audit: float = 0.0,
         audit_stop: bool = False,
+        layout: Layout | None = None,
     ) -> None:
-        max_batch = whole("-", "max_batch", max_batch, 1, _BUCKETS[-1])
-        check_layout(lanes, sizes, priorities)
         self.policy = policy_of(policy)
         self.policy_name = policy if isinstance(policy, str) else "custom"
         self.device = device if isinstance(device, Device) else open_device(device)
-        self.partitions = laid_out(self.device, lanes, sizes, one=self.policy_name == "time-only")
+        self.layout = layout or FreeLayout(
+            self.device,
+            lanes=lanes,
+            sizes=sizes,
+            priorities=priorities,
+            max_batch=max_batch,
+            one=self.policy_name == "time-only",
+        )
+        self.partitions: list[Units] = []  # of the lanes, by their numbers
         self.tenants: dict[str, Tenant] = {}
-        self._changing = threading.RLock()  # tenants and families
-        self._buckets = [b for b in _BUCKETS if b <= max_batch]
-        native = self.device.native
-        most = 0 if native is None else native.priorities
-        given = priorities_of(priorities, len(self.partitions), most)
+        self._changing = threading.RLock()  # tenants, families and lanes
         self.auditor = audits.opened(audit, stop=audit_stop, differed=self._take_apart)
         # Before the executor, so that without a close() the processes end after its last launch.
         self.backend = backend_of(isolation, self.device, self.partitions, fuses=self.fuses)
-        self.backend.open(self.partitions)
         self._executor = Executor(
-            self.policy, timeline=timeline, record=record, device=native,
+            self.policy,
+            timeline=timeline,
+            record=record,
+            device=self.device.native,
             noted=audits.note_launches if self.auditor is not None else None,
-        )  # fmt: skip
+        )
         self._registry = Registry(self._executor, self.backend)
         self._updates = Updates(
             self._changing, self._executor, self.backend, self._registry, self.tenants
         )
-        for units, priority in zip(self.partitions, given, strict=True):
-            on = self.device.dispatched_on(units)
-            self._executor.add_lane(on, self.backend.around, priority=priority)
+        self._open_lanes()
 
     @property
     def families(self) -> list[Family]:
@@ -241,6 +241,21 @@ class Session:
         if self.auditor is not None:
             self.auditor.close(drain=drain)
 
+    def _open_lanes(self) -> None:
+        lanes = OpenLanes(
+            self.device,
+            self._executor,
+            self.backend,
+            lock=self._changing,
+            partitions=self.partitions,
+            tenants=self.tenants,
+        )
+        try:
+            self.layout.open(lanes)
+        except BaseException:
+            self.close(drain=False)
+            raise
+
     def _admitted(
         self,
         model: nn.Module | ExportedProgram,
@@ -251,13 +266,17 @@ class Session:
         name, module = options.name, served(options.name, model)
         signature = signature_of(name, example_inputs, example_kwargs, also=self.backend.inputs)
         example: list[Tensor] = pytree.tree_leaves(copied((example_inputs, example_kwargs)))
-        mould, buckets = Mould(name, module), self._buckets if self.fuses else [1]
-        bound = self._bound_ns(options.slo_ms)
-        kept = FamilyOptions(buckets, bound, options.batchable, options.limit)
+        mould = Mould(name, module)
+        kept = FamilyOptions(
+            buckets=self.layout.buckets if self.fuses else [1],
+            slo_ns=self.layout.bound_ns(options.slo_ms),
+            batchable=options.batchable,
+            memory_limit=options.limit,
+        )
         with undisturbed(), _in_a_line(name):
             family, member = self._registry.join(module, signature, example, kept)
         try:
-            lane, shares = self._routed(name, family)
+            lane, shares = self.layout.route(name, family)
         except SpacetimeError:
             self._registry.leave(family, member)
             raise
@@ -275,6 +294,7 @@ class Session:
         )  # fmt: skip
         self._audit(tenant, module, example)
         self.tenants[name] = tenant
+        self.layout.joined()
         return tenant
 
     def _leave(self, tenant: Tenant) -> None:
@@ -300,29 +320,8 @@ class Session:
         family = next((f for f in [*self.families] if f is watch.family), None)
         if family is not None and self.auditor is not None and alone_of(family) is None:
             alone = Alone(f"tenant {watch.tenant}: {why}", self.auditor.members(family))
-            take_apart(family, alone, self._executor, self._lanes_of(family))
+            take_apart(family, alone, self._executor, self.layout.lanes_of(family))
             alone.watches.update(self.auditor.members(family))  # and who came meanwhile
-
-    def _lanes_of(self, family: Family) -> Iterable[int]:
-        """The lanes that run a family's launches."""
-        return range(len(self.partitions))
-
-    def _bound_ns(self, slo_ms: float | None) -> int | None:
-        """The objective that bounds a family's batches."""
-        return None if slo_ms is None else ns_from_ms(slo_ms)
-
-    def _routed(self, name: str, family: Family) -> tuple[int, list[float]]:
-        """A new tenant's own lane, and its share of each lane where routes are weighted.
-
-        Tells the scheduler what was measured, for every lane and bucket.
-        """
-        for lane, bucket in itertools.product(range(len(self.partitions)), family.buckets):
-            ns = family.predicted_ns(lane, bucket)
-            self._executor.native.set_latency(family.number, lane, bucket, ns)
-        load = [0.0] * len(self.partitions)
-        for tenant in self.tenants.values():
-            load[tenant.lane] += tenant.rate_rps
-        return load.index(min(load)), []
 
     def __enter__(self) -> Session:
         return self
