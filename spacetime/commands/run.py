@@ -13,7 +13,7 @@ from rich.console import Console
 from spacetime.commands.tables import percent, tenants_table
 from spacetime.live.from_files import admit, opened, share_of, watching
 from spacetime.live.run import LiveRun, run_live
-from spacetime.models.loading import live_models
+from spacetime.models.loading import load_models
 from spacetime.plan import PlanOptions
 from spacetime.session.session import Session
 from spacetime.workload import workload_file
@@ -45,7 +45,7 @@ def from_options(
     """
     console = Console(stderr=as_json)
     load = workload_file.read(workload)
-    models = live_models(load, workload.parent)
+    models = load_models(load, workload.parent)
     options = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
     with opened(
         load,

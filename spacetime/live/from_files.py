@@ -14,7 +14,7 @@ from spacetime.devices import facts
 from spacetime.errors import PlanError
 from spacetime.live.controller_thread import LiveController
 from spacetime.live.planned_session import LEAST_BATCH, PlannedSession
-from spacetime.models.loading import LiveModel, tried
+from spacetime.models.loading import LoadedModel, tried
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.plan_json import read_plan
 from spacetime.planners.registry import planner
@@ -105,7 +105,7 @@ def share_of(load: Workload, session: Session) -> Workload:
     ))  # fmt: skip
 
 
-def admit(session: Session, load: Workload, models: Mapping[str, LiveModel]) -> None:
+def admit(session: Session, load: Workload, models: Mapping[str, LoadedModel]) -> None:
     """Makes every tenant of the workload a tenant of the session."""
     for each in load.tenants:
         with tried(each):

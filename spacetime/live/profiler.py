@@ -16,8 +16,8 @@ from statistics import fmean, median, quantiles
 
 from spacetime.devices.device import Device, Units, sized
 from spacetime.errors import OutOfMemory, UnsupportedError
-from spacetime.live.profiler_rig import Rig
-from spacetime.models.loading import LiveModel, live_model
+from spacetime.live.profiler_rig import ProfilerRig
+from spacetime.models.loading import LoadedModel, load_model
 from spacetime.profiles.profile import Key
 from spacetime.profiles.profile_rounds import Round, Rounds
 from spacetime.units import ms_from_ns
@@ -37,11 +37,11 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RigSetting:
     """What one rig serves: a model on one partition, with so many tenants; and its points."""
 
     model: str
-    live: LiveModel
+    live: LoadedModel
     units: Units
     tenants: int
     points: tuple[tuple[int, int], ...]  # batch and procs
@@ -52,15 +52,15 @@ class Setting:
         return (self.model, device.kind, units, batch, procs, self.tenants)
 
 
-def models_of(workload: Workload, folder: Path) -> dict[str, tuple[Tenant, LiveModel]]:
+def models_of(workload: Workload, folder: Path) -> dict[str, tuple[Tenant, LoadedModel]]:
     """Each model once, with the first tenant that names it.
 
-    Raises WorkloadError where tenants of one model take other inputs, and what `live_model` raises.
+    Raises WorkloadError where tenants of one model take other inputs, and what `load_model` raises.
     """
-    found: dict[str, tuple[Tenant, LiveModel]] = {}
+    found: dict[str, tuple[Tenant, LoadedModel]] = {}
     for number, tenant in enumerate(workload.tenants):
         if tenant.model not in found:
-            found[tenant.model] = (tenant, live_model(tenant, folder, seed=workload.seed + number))
+            found[tenant.model] = (tenant, load_model(tenant, folder, seed=workload.seed + number))
             continue
         first = found[tenant.model][0]
         if _tails(tenant) != _tails(first):
@@ -78,8 +78,8 @@ def batches_of(tenant: Tenant, extent: Extent) -> tuple[int, ...]:
 
 
 def settings(
-    models: Mapping[str, tuple[Tenant, LiveModel]], device: Device, extent: Extent
-) -> list[Setting]:
+    models: Mapping[str, tuple[Tenant, LoadedModel]], device: Device, extent: Extent
+) -> list[RigSetting]:
     """Every rig there has to be. Raises UnsupportedError for units the device does not have.
 
     Sizes are rounded up to whole units of the device; those that become alike are measured once.
@@ -92,7 +92,7 @@ def settings(
         batches = [batch for batch in batches_of(tenant, extent) if batch >= tenants]
         if batches:
             points = tuple(itertools.product(batches, extent.procs))
-            found.append(Setting(model, live, part, tenants, points))
+            found.append(RigSetting(model, live, part, tenants, points))
     return found
 
 
@@ -117,7 +117,7 @@ def _tails(tenant: Tenant) -> list[tuple[tuple[int, ...], str]]:
 
 
 def measure(
-    wanted: Sequence[Setting], device: Device, rounds: Rounds, *, seen: Callable[[Round], None]
+    wanted: Sequence[RigSetting], device: Device, rounds: Rounds, *, seen: Callable[[Round], None]
 ) -> list[str]:
     """Measures what is missing, one rig after another; returns what could not be, and why.
 
@@ -150,21 +150,21 @@ def _interleaved(missing: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, 
         yield from (point for point, rounds in missing.items() if turn < rounds)
 
 
-def missing_rounds(wanted: Sequence[Setting], device: Device, rounds: Rounds) -> int:
+def missing_rounds(wanted: Sequence[RigSetting], device: Device, rounds: Rounds) -> int:
     """How many rounds are still to do."""
     points = ((setting, point) for setting in wanted for point in setting.points)
     return sum(rounds.missing(setting.key(device, *point)) for setting, point in points)
 
 
-def _rig(setting: Setting, device: Device) -> Rig:
-    return Rig(
+def _rig(setting: RigSetting, device: Device) -> ProfilerRig:
+    return ProfilerRig(
         device, setting.units, setting.live.module, setting.live.example_inputs,
         tenants=setting.tenants, procs=max(procs for _, procs in setting.points),
         largest=max(batch for batch, _ in setting.points),
     )  # fmt: skip
 
 
-def _round(setting: Setting, rounds: Rounds, rig: Rig, point: tuple[int, int]) -> Round:
+def _round(setting: RigSetting, rounds: Rounds, rig: ProfilerRig, point: tuple[int, int]) -> Round:
     batch, procs = point
     took = [ms_from_ns(ns) for ns in rig.time(batch, procs)]
     deciles = quantiles(took, n=10, method="inclusive")

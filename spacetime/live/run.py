@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from spacetime.interruption import Interruption
 from spacetime.live.controller_thread import LiveController, summary
-from spacetime.models.loading import LiveModel
+from spacetime.models.loading import LoadedModel
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
@@ -44,7 +44,7 @@ class LiveRun:
 def run_live(
     session: Session,
     load: Workload,
-    models: Mapping[str, LiveModel],
+    models: Mapping[str, LoadedModel],
     *,
     seconds: float,
     console: Console | None = None,
@@ -86,7 +86,7 @@ def run_live(
     return LiveRun(report, session.timeline(), stop.number, error)
 
 
-def target(tenant: Tenant, model: LiveModel) -> Target:
+def target(tenant: Tenant, model: LoadedModel) -> Target:
     """A tenant's side of an open loop, its requests in turn."""
     return Target(lambda request: tenant.submit(*request), model.requests)
 

@@ -24,7 +24,7 @@ from spacetime.processes.roster import Packed
 from spacetime.units import SECOND
 
 
-class Lanes:
+class LaneProcesses:
     """A process for each lane. Raises LaneLost where one does not start, and then there is none.
 
     environments: the variables that each lane's process gets besides this one's, such as an MPS

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.errors import SpacetimeError
-from spacetime.models.loading import LiveModel, live_model, tried
+from spacetime.models.loading import LoadedModel, load_model, tried
 from spacetime.server.model import VERSION, ServedModel, served, unknown
 from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
@@ -167,8 +167,8 @@ class Repository:
         with self._ended:
             return self._ended.wait_for(lambda: not self._accepted, timeout_s)
 
-    def _made(self, declared: workload.Tenant) -> LiveModel:
-        return live_model(declared, self._folder, seed=self._seeds[declared.name])
+    def _made(self, declared: workload.Tenant) -> LoadedModel:
+        return load_model(declared, self._folder, seed=self._seeds[declared.name])
 
     def _add(self, declared: workload.Tenant) -> ServedModel:
         live = self._made(declared)
