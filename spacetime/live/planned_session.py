@@ -1,8 +1,8 @@
-"""A session laid out by a plan: its partitions are lanes, its rates the routes, its cycles turns.
+"""A session that runs a plan: the plan's partitions are its lanes, the plan's rates its routes, and
+the plan's cycles the turns of its tenants.
 
-The scheduler is told what the plan was judged by: the profile's latencies, so that what was
-simulated is what runs. It corrects them by what launches then take. A running session moves to
-another plan: see apply().
+What follows from the plan is decided by `plan_layout.py`. A running session moves to another plan:
+see apply().
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from spacetime.session.tenant import Tenant
 from spacetime.units import MS
 from spacetime.workload.workload import Workload
 
-LEAST_BATCH = 16  # batches prepared for, also where the plan has smaller ones: plans change
+LEAST_BATCH = 16  # models are prepared for it even if the plan's batches are smaller: plans change
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +120,15 @@ class PlannedSession(Session):
         """Makes `model` the workload's tenant `name`; objective, rate, priority and weight are
         the workload's unless given. See Session.add.
         """
-        asked = next((each for each in self.workload.tenants if each.name == name), None)
-        if asked is None or name not in self.placement.served:
+        declared = next((t for t in self.workload.tenants if t.name == name), None)
+        if declared is None or name not in self.placement.served:
             expected = f"a tenant the plan serves here: {', '.join(self.placement.served)}"
             raise InvalidInput(str(name), "name", expected, repr(name))
-        given = {
-            "slo_ms": asked.slo_ms, "rate_rps": asked.rate_rps,
-            "priority": asked.priority, "weight": asked.weight, "batchable": asked.batchable,
-        }  # fmt: skip
-        return super().add(model, example_inputs=example_inputs, name=name, **(given | options))
+        defaults = {
+            field: getattr(declared, field)
+            for field in ("slo_ms", "rate_rps", "priority", "weight", "batchable")
+        }
+        return super().add(model, example_inputs=example_inputs, name=name, **(defaults | options))
 
     def move_lane(self, lane: int, cores: Sequence[int]) -> None:
         """Not here, where the plan says which cores a lane has: raises PlanError."""
@@ -176,26 +176,25 @@ class PlannedSession(Session):
         )
 
     def counts(self) -> dict[str, tuple[int, int, int]]:
-        """By tenant since it was added: requests that came, ended, were answered in time.
-
-        Those refused by a full queue came and ended.
-        """
+        """Of each tenant since it was added, by its name: how many requests came, how many have
+        ended, and how many were answered in time. A request that a full queue refused counts as
+        one that came and has ended."""
         tenants = [*self.tenants.copy().values()]  # before the counts, which then know them all
         stats = self.layout.lanes.native.stats()
-        found = {}
+        counts = {}
         for tenant in tenants:
             count, refused = stats.tenants[tenant.number], stats.refused[tenant.number]
             ended = count.completed + sum(count.dropped.values()) + refused
-            found[tenant.name] = (count.offered + refused, ended, count.met)
-        return found
+            counts[tenant.name] = (count.offered + refused, ended, count.met)
+        return counts
 
     def counters(self) -> Counters:
         """Session.counters(); a lane that the plan in force does not use is granted nothing."""
-        found = super().counters()
+        sums = super().counters()
         here = {*self.layout.numbers(self.placement)}
-        return replace(found, lanes=tuple(
+        return replace(sums, lanes=tuple(
             lane if number in here else replace(lane, granted=0)
-            for number, lane in enumerate(found.lanes)
+            for number, lane in enumerate(sums.lanes)
         ))  # fmt: skip
 
     @property
@@ -205,13 +204,13 @@ class PlannedSession(Session):
 
     def report(self) -> dict[str, Any]:
         """Session.report(), with the plan's names of the partitions."""
-        found = super().report()
+        report = super().report()
         here = dict(self._lanes())
-        for number, row in enumerate(found["partitions"]):
+        for number, row in enumerate(report["partitions"]):
             row["kind"] = self.device.kind
             if number in here:
                 row |= {"id": here[number].partition.id, "process": here[number].process}
-        return found | {"plan": {"planner": self.plan.planner, "gpu": self.placement.gpu}}
+        return report | {"plan": {"planner": self.plan.planner, "gpu": self.placement.gpu}}
 
     def explain(self) -> str:
         """Session.explain(), with where the plan lies and what was rounded."""

@@ -91,7 +91,7 @@ class ProfilerRig:
     @property
     def fuses(self) -> bool:
         """Whether all tenants became one family, so that a launch can hold them all."""
-        return all(each.family is self._family for each in self._members)
+        return all(tenant.family is self._family for tenant in self._members)
 
     def time(self, batch: int, procs: int) -> list[int]:
         """Nanoseconds of each launch of a batch, `procs` lanes making them side by side."""
