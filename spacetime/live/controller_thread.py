@@ -184,7 +184,8 @@ class LiveController:
         return seen, counts
 
     def _counts(self) -> list[tuple[int, int, int]]:
-        """PlannedSession.counts() in the workload's order of tenants; zeros for one that is away."""
+        """PlannedSession.counts() in the workload's order of tenants; zeros for one that is
+        away."""
         by_name = self._session.counts()
         return [by_name.get(tenant.name, (0, 0, 0)) for tenant in self._session.workload.tenants]
 

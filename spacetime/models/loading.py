@@ -53,7 +53,8 @@ def load_models(workload: Workload, folder: Path = Path()) -> dict[str, LoadedMo
 
 
 def load_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> LoadedModel:
-    """One tenant's model; see `load_models`."""
+    """One tenant's model; folder and errors as in `load_models`. seed: of the weights that the
+    factory draws, and of the requests."""
     if not tenant.example_inputs:
         raise _wrong(
             tenant, "example_inputs", "is missing; a live run needs [{shape, datatype}], such as "
@@ -85,11 +86,10 @@ def _factory(tenant: Tenant, folder: Path) -> Callable[[], Any]:
         ) from error  # fmt: skip
     except Exception as error:
         raise ModelError(tenant.name, error) from error
-    found = getattr(module, name, None)
-    if not callable(found):
+    factory: Callable[[], Any] | None = getattr(module, name, None)
+    if not callable(factory):
         raise _wrong(tenant, "model", f"{tenant.model}: {place} has no function {name}")
-    made: Callable[[], Any] = found
-    return made
+    return factory
 
 
 @contextmanager

@@ -23,7 +23,11 @@ _SMALL = 0.02  # a row far below the others counts as that much of their median
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Samples that differ, and the model's answer to each of them alone, by output."""
+    """Samples that differ, and the model's answer to each of them alone.
+
+    inputs: one tensor `[count, ...]` for each input. answers: one tensor `[count, ...]` for each
+    output.
+    """
 
     inputs: tuple[Tensor, ...]
     answers: tuple[Tensor, ...]

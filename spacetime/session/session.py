@@ -46,18 +46,18 @@ class Session:
     """Owns a device's lanes and the tenants that share them. Use it with `with`, or close() it.
 
     device: "cpu", "cuda:0", "fake:h200" (simulated), "auto", or what device.open_device returned.
-    policy: a preset's name (design §5) or a core.Policy. lanes: how many disjoint partitions; or
-    the unit ids of each (they may overlap); None is the policy's own layout. sizes: instead of
+    policy: a preset's name, such as "space-time", or a Policy. lanes: how many disjoint partitions;
+    or the unit ids of each (they may overlap); None is the policy's own layout. sizes: instead of
     lanes, the cores or SMs of each partition, rounded up to whole units. priorities: of each lane's
     streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
     one launch may hold. timeline, record: keep what happened, for timeline() and recording().
-    isolation: "process" gives each lane of cores a process of its own (docs/isolation.md).
-    audit: the part of each tenant's answers, from 0 to 1, that are compared with its module run
-    alone; a copy of every module is held for it. audit_stop: a difference takes its family apart:
-    from then on the modules themselves answer, one request a launch (docs/serving.md).
-    layout: decides lanes, routes and batch sizes instead of lanes, sizes, priorities, max_batch;
-    None is `FreeLayout`, which these describe. `backend` is what holds the models and runs them.
-    Any thread may call any method.
+    isolation: "process" gives each lane of cores a process of its own (docs/isolation.md). audit:
+    the part of each tenant's answers, from 0 to 1, that are compared with its module run alone; a
+    copy of every module is held for it. audit_stop: a difference takes its family apart: from then
+    on the modules themselves answer, one request a launch (docs/serving.md). layout: decides lanes,
+    routes and batch sizes instead of lanes, sizes, priorities, max_batch; None is `FreeLayout`,
+    which these describe. `backend` is what holds the models and runs them. Any thread may call any
+    method.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -191,7 +191,7 @@ class Session:
         self.partitions[lane] = moved
 
     def report(self) -> dict[str, Any]:
-        """What happened since the session opened (design §9, format spacetime.report/1)."""
+        """What happened since the session opened, in the format spacetime.report/1."""
         tenants = self.tenants.copy()
         numbers = {name: tenant.number for name, tenant in tenants.items()}
         report = session_report(self._executor.observed(), numbers, self.partitions)

@@ -1,7 +1,7 @@
 """How PyTorch reaches memory, streams and graphs of a CUDA device, or of a fake one.
 
 On a real device a program is captured by `torch.cuda.graph` on a stream of the lane's partition,
-which fixes the SMs of its kernels (cuda.md §3.1). On a fake device memory is the host's, and a
+which fixes the SMs of its kernels. On a fake device memory is the host's, and a
 captured program is one kernel that takes the program's predicted time, then the program itself on
 the CPU: the same answers through the same native path.
 """
@@ -118,7 +118,7 @@ class TorchCuda:
         self, partition: _native.SmPartition, program: Callable[[], None]
     ) -> torch.cuda.CUDAGraph:
         # Warmed up on a stream of its own: the lane may be serving, and cuBLAS keeps a workspace
-        # for each stream, which the graphs captured on the capture stream use (cuda.md §3.3).
+        # for each stream, which the graphs captured on the capture stream go on using.
         warm = _stream(partition.warm_stream, self.device)
         warm.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warm):
