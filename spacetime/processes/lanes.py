@@ -112,10 +112,10 @@ class LaneProcesses:
                     return child.run(batch)
 
     def add(self, tenant: int, packed: Packed, slo_ns: int | None) -> dict[int, dict[str, Any]]:
-        """Sends a model to every process; what each found out, by lane.
+        """Sends a model to every process. What each process found out about it, by lane.
 
-        One is alone in trying it: a model that ends its process ends one. Raises InvalidInput,
-        ModelError, LaneLost.
+        One process tries it first, alone: a model that ends its process ends only that one. Raises
+        InvalidInput, ModelError, LaneLost.
         """
         roster = self._keeping.roster
         while True:
@@ -140,8 +140,8 @@ class LaneProcesses:
 
     def lines(self, tenant: int) -> list[str]:
         """What runs a tenant's family, for explain()."""
-        told = self._choose(0, None).tell("lines", tenant=tenant)
-        return [str(line) for line in told["lines"]]
+        reply = self._choose(0, None).tell("lines", tenant=tenant)
+        return [str(line) for line in reply["lines"]]
 
     def replace(self, lane: int, cores: Sequence[int]) -> None:
         """Moves a lane to other cores: its new process takes every model beside the old one, then

@@ -46,18 +46,22 @@ class Session:
     """Owns a device's lanes and the tenants that share them. Use it with `with`, or close() it.
 
     device: "cpu", "cuda:0", "fake:h200" (simulated), "auto", or what device.open_device returned.
-    policy: a preset's name, such as "space-time", or a Policy. lanes: how many disjoint partitions;
-    or the unit ids of each (they may overlap); None is the policy's own layout. sizes: instead of
-    lanes, the cores or SMs of each partition, rounded up to whole units. priorities: of each lane's
-    streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
-    one launch may hold. timeline, record: keep what happened, for timeline() and recording().
-    isolation: "process" gives each lane of cores a process of its own (docs/isolation.md). audit:
-    the part of each tenant's answers, from 0 to 1, that are compared with its module run alone; a
-    copy of every module is held for it. audit_stop: a difference takes its family apart: from then
-    on the modules themselves answer, one request a launch (docs/serving.md). layout: decides lanes,
-    routes and batch sizes instead of lanes, sizes, priorities, max_batch; None is `FreeLayout`,
-    which these describe. `backend` is what holds the models and runs them. Any thread may call any
-    method.
+    policy: a preset's name, such as "space-time", or a Policy.
+    lanes: how many disjoint partitions; or the unit ids of each, which may overlap; None is the
+    policy's own layout.
+    sizes: instead of lanes, the cores or SMs of each partition, rounded up to whole units.
+    priorities: of each lane's streams on a CUDA device, larger first where lanes overlap.
+    max_batch: the largest number of samples that one launch may hold.
+    timeline, record: keep what happened, for timeline() and recording().
+    isolation: "process" gives each lane of cores a process of its own (docs/isolation.md).
+    audit: the part of each tenant's answers, from 0 to 1, that are compared with its module run
+    alone; a copy of every module is held for it.
+    audit_stop: a difference takes its family apart: from then on the modules themselves answer, one
+    request a launch (docs/serving.md).
+    layout: decides lanes, routes and batch sizes instead of lanes, sizes, priorities and max_batch;
+    None is the `FreeLayout` that these describe.
+    `backend` is what holds the models and runs them. Any thread may call any method.
+    Raises InvalidInput, UnsupportedError, DriverError, LaneLost.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -145,11 +149,15 @@ class Session:
         The tenant is a snapshot: weights, buffers and attributes are copied as they are now, and
         what is done to the module later changes no answer. `update` gives it other weights.
 
-        example_inputs: one call's positional inputs: tensors, or tuples, lists and dicts of them,
-        with a leading batch dimension. slo_ms: latency objective; a request that has not started
-        by then is dropped, None never drops. rate_rps: expected rate, for placing. priority:
-        larger goes first (a request's own wins). weight: share under order `fair` and inside a
-        fused batch. queue_limit: waiting requests; the next submit raises QueueFull.
+        example_inputs: one call's positional inputs: tensors `[n, ...]`, or tuples, lists and dicts
+        of them, with a leading batch dimension.
+        example_kwargs: the call's keywords, likewise.
+        slo_ms: latency objective in ms; a request that has not started by then is dropped; None
+        never drops.
+        rate_rps: expected requests a second, for placing.
+        priority: larger goes first (a request's own wins).
+        weight: share under order `fair` and inside a fused batch.
+        queue_limit: how many requests may wait; the next submit raises QueueFull.
         memory_limit_mib: of device memory for its weights, on a device with memory of its own.
         batchable: whether its requests may share a launch, with each other and with its family's:
         None leaves it to the proof of docs/answers.md, False never, True on its owner's word.
@@ -182,8 +190,9 @@ class Session:
         self._updates.update(tenant, state_dict)
 
     def move_lane(self, lane: int, cores: Sequence[int]) -> None:
-        """Moves a lane in a process to other cores: a new process takes its models beside the old
-        one, then its launches, then the old one ends. Raises InvalidInput, LaneLost."""
+        """Moves a lane that has a process of its own to other cores. A new process takes the models
+        beside the old one, then the lane's launches, then the old one ends. Raises InvalidInput for
+        a lane without such a process, and LaneLost."""
         moved = chosen(self.device, [cores])[0]
         if not 0 <= lane < len(self.partitions):
             raise InvalidInput("-", "lane", f"below {len(self.partitions)}", str(lane))
@@ -199,7 +208,7 @@ class Session:
         return report
 
     def counters(self) -> Counters:
-        """The sums behind report(), which only grow: for metrics."""
+        """The sums behind report(), which only grow."""
         tenants = self.tenants.copy()
         numbers = {name: tenant.number for name, tenant in tenants.items()}
         sizes = [lane.size for lane in self._executor.lanes]
@@ -271,7 +280,7 @@ class Session:
             buckets=self.layout.buckets if self.fuses else [1],
             slo_ns=self.layout.bound_ns(options.slo_ms),
             batchable=options.batchable,
-            memory_limit=options.limit,
+            memory_limit=options.memory_limit,
         )
         with undisturbed(), _in_a_line(name):
             family, member = self._registry.join(module, signature, example, kept)
@@ -290,7 +299,7 @@ class Session:
         )
         tenant = Tenant(
             name, options.slo_ms, options.rate_rps, family, member, number, lane, signature,
-            self._executor, mould, options.limit, self._updates.update, options.priority,
+            self._executor, mould, options.memory_limit, self._updates.update, options.priority,
         )  # fmt: skip
         self._audit(tenant, module, example)
         self.tenants[name] = tenant
@@ -298,7 +307,7 @@ class Session:
         return tenant
 
     def _leave(self, tenant: Tenant) -> None:
-        """After the last launch of a removed tenant: its memory goes."""
+        """Gives a removed tenant's memory back; called after its last launch."""
         with self._changing:
             self._registry.leave(tenant.family, tenant.member)
             if self.auditor is not None and tenant.watch is not None:
@@ -316,7 +325,7 @@ class Session:
             alone.watches[tenant.member] = watch
 
     def _take_apart(self, watch: audits.Watch, why: str) -> None:
-        """What audit_stop does with the family of a tenant whose answer was wrong."""
+        """What `audit_stop` does with the family of a tenant that was answered wrongly."""
         family = next((f for f in [*self.families] if f is watch.family), None)
         if family is not None and self.auditor is not None and alone_of(family) is None:
             alone = Alone(f"tenant {watch.tenant}: {why}", self.auditor.members(family))
