@@ -120,18 +120,21 @@ def _changing(
     signature: Signature,
     example: Sequence[Tensor],
     within: Ranges,
-    known: tuple[pytree.TreeSpec, tuple[tuple[int, Any], ...]],
+    first: tuple[pytree.TreeSpec, tuple[tuple[int, Any], ...]],
 ) -> str:
-    """What beside the tensors differs between calls; empty where nothing does."""
+    """What beside the tensors differs between calls; empty where nothing does.
+
+    first: the structure and the constants that the first call returned.
+    """
     for seed, rows in ((1, 1), (2, 2), (3, 1)):
         try:
             flat, spec, _ = _returned(model, signature, rows_of(example, within, rows, seed))
         except Exception:  # the values may not suit the model; others are tried
             flat, spec, _ = _returned(model, signature, example)
-        if spec != known[0]:
+        if spec != first[0]:
             return "the structure of what it returns depends on its input"
         now = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
-        if repr(now) != repr(known[1]):
+        if repr(now) != repr(first[1]):
             return "what it returns beside tensors differs from call to call"
     return ""
 

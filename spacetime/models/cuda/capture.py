@@ -149,18 +149,19 @@ class TorchCuda:
         return graph
 
     def _home(self, partition: _native.SmPartition) -> int:
-        """The context that a kernel on the partition's streams is told to be in; 0: cannot tell."""
+        """The context that the driver names for a kernel on the partition's streams; 0 where it
+        names another one, or none."""
         key = partition.capture_stream, partition.context
         if key not in self._homes:
-            one = torch.zeros(1, device=self.device)
+            probe = torch.zeros(1, device=self.device)
             torch.cuda.current_stream(self.device).synchronize()
             graph = torch.cuda.CUDAGraph(keep_graph=True)
             with torch.cuda.stream(_stream(partition.capture_stream, self.device)):
                 graph.capture_begin(capture_error_mode="thread_local")
-                one.add_(1)
+                probe.add_(1)
                 graph.capture_end()
-            told = set(_native.kernel_contexts(self.native, graph.raw_cuda_graph()))
-            known = told == {partition.context} and partition.bounded
+            contexts = set(_native.kernel_contexts(self.native, graph.raw_cuda_graph()))
+            known = contexts == {partition.context} and partition.bounded
             self._homes[key] = partition.context if known else 0
             if partition.bounded and not known:
                 self.notes.append("the driver does not tell whether kernels leave their partition")
@@ -296,8 +297,8 @@ def _versions(native: _native.CudaDevice) -> str:
 
 
 def _stream(handle: int, device: torch.device) -> torch.cuda.Stream:
-    made: Callable[..., torch.cuda.Stream] = torch.cuda.ExternalStream
-    return made(handle, device)
+    external: Callable[..., torch.cuda.Stream] = torch.cuda.ExternalStream
+    return external(handle, device)
 
 
 def _without_grad(program: Callable[[], None]) -> Callable[[], None]:

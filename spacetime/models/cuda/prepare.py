@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -285,8 +284,11 @@ def _over_blocks(
     specs: list[tuple[Sequence[int], torch.dtype]] = [((), torch.int64), *inputs]
 
     def views(block: _native.Memory, offsets: Sequence[int], of: Sequence[Any]) -> list[Tensor]:
-        made = partial(view, block, host=family.lanes.host_memory)
-        return [made(at, (bucket, *t), dtype) for at, (t, dtype) in zip(offsets, of, strict=True)]
+        host = family.lanes.host_memory
+        return [
+            view(block, at, (bucket, *tail), dtype, host=host)
+            for at, (tail, dtype) in zip(offsets, of, strict=True)
+        ]
 
     sources = views(runner.input_block, runner.input_offsets(bucket), specs)
     results = views(runner.output_block, runner.output_offsets(bucket), family.written)
