@@ -31,7 +31,7 @@ from spacetime.live.controller_thread import Event, LiveController, planning_on_
 from spacetime.live.planned_session import PlannedSession
 from spacetime.live.profiler_rig import facts_name
 from spacetime.live.run import target
-from spacetime.models.loading import LiveModel
+from spacetime.models.loading import LoadedModel
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.controller import ControllerOptions
 from spacetime.planners.registry import planner
@@ -81,11 +81,11 @@ def run(
     return result
 
 
-def _model(seed: int) -> LiveModel:
+def _model(seed: int) -> LoadedModel:
     torch.manual_seed(seed)
     layers = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)]
     net = nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return LiveModel(net.eval(), tuple((torch.randn(1, 3, SIDE, SIDE),) for _ in range(4)))
+    return LoadedModel(net.eval(), tuple((torch.randn(1, 3, SIDE, SIDE),) for _ in range(4)))
 
 
 def _tenant(name: str, rate_rps: float = 1.0, slo_ms: float = 1000.0) -> Tenant:
@@ -93,7 +93,7 @@ def _tenant(name: str, rate_rps: float = 1.0, slo_ms: float = 1000.0) -> Tenant:
     return Tenant(name, "convolutions", slo_ms, rate_rps, example_inputs=inputs)
 
 
-def _profiles(live: LiveModel, *, rounds: int) -> Profiles:
+def _profiles(live: LoadedModel, *, rounds: int) -> Profiles:
     device = open_device("cpu")
     cores = len(device.units)
     extent = profiler.Extent(units=tuple(sorted({1, cores})), batches=BATCHES)
@@ -106,7 +106,7 @@ def _profiles(live: LiveModel, *, rounds: int) -> Profiles:
 
 
 def _load(
-    points: Profiles, live: LiveModel, *, step_s: float, cycles: int
+    points: Profiles, live: LoadedModel, *, step_s: float, cycles: int
 ) -> tuple[Workload, RateTrace]:
     """Returns the workload at its mean rates, and how the rates change."""
     on_one_core = points.batches("convolutions", "cores", 1)
@@ -155,7 +155,7 @@ class MovesStage:
 
     load: Workload
     points: Profiles
-    models: dict[str, LiveModel]
+    models: dict[str, LoadedModel]
     trace: RateTrace
     arrivals: Sequence[Arrival]
 

@@ -25,6 +25,7 @@ from spacetime.benchmarks.gpu.rig import DeviceRig, Launch
 from spacetime.demo.zoo.exhibits import ZooModel, load
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.family import CudaFamily
+from spacetime.session.layout import FreeLayout
 
 RESNET_50, TINY = "resnet-50", "tiny"
 SIDE = 224  # pixels of its images
@@ -135,7 +136,8 @@ class Ours:
         one_launch = 1 << (len(models) - 1).bit_length()  # buckets are powers of two
         self.session = Session(device, lanes=1, max_batch=one_launch)
         if one_bucket:  # where a minute is all there is: fewer launches are padded to it
-            self.session._buckets = [one_launch]
+            assert isinstance(self.session.layout, FreeLayout)
+            self.session.layout.buckets = [one_launch]
         try:
             self.tenants = [self.session.add(m, example_inputs=(x[:1],)) for m in models]
             family = self._family = _captured(self.tenants[0])

@@ -26,7 +26,7 @@ from spacetime.kernels import triton
 from spacetime.kernels.triton.ahead import written
 from spacetime.models.cuda.backend import CudaBackend
 from spacetime.models.cuda.capture import TorchFake
-from spacetime.models.loading import live_models
+from spacetime.models.loading import load_models
 from spacetime.session.session import Session
 from spacetime.workload.workload_file import read_workload
 
@@ -83,7 +83,7 @@ def _precision(name: str | None) -> Iterator[torch.dtype | None]:
 def _examples(given: argparse.Namespace, dtype: torch.dtype | None) -> Iterator[Example]:
     examples: list[Example] = []
     if given.workload is not None:
-        models = live_models(read_workload(given.workload), given.workload.parent).values()
+        models = load_models(read_workload(given.workload), given.workload.parent).values()
         examples += [(live.module, live.example_inputs) for live in models]
     for kind in given.zoo:
         examples += [(entry.model, (entry.pool[:1],)) for entry in zoo.load(kind, 1)]

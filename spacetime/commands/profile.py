@@ -20,7 +20,7 @@ from spacetime.fusion import CannotExport
 from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name
 from spacetime.models.layers import layers_of
-from spacetime.models.loading import LiveModel
+from spacetime.models.loading import LoadedModel
 from spacetime.profiles import cost
 from spacetime.profiles.monotone import slower_with_units
 from spacetime.profiles.profile import Point, Profiles
@@ -147,7 +147,7 @@ def predict(asked: PredictCommand) -> None:
 
 
 def _predicted(
-    model: str, tenant: Tenant, live: LiveModel, facts: DeviceFacts, kind: str, **points: Any
+    model: str, tenant: Tenant, live: LoadedModel, facts: DeviceFacts, kind: str, **points: Any
 ) -> list[Point]:
     try:
         layers = layers_of(live.module, live.example_inputs)
@@ -169,7 +169,7 @@ def _sizes(facts: DeviceFacts, kind: str) -> tuple[int, ...]:
     return tuple(sorted({max(1, whole * step // STEPS) for step in range(1, STEPS + 1)}))
 
 
-def _dtype(live: LiveModel) -> str:
+def _dtype(live: LoadedModel) -> str:
     """The dtype of most of a model's weights; fp32 where it has none that a device rates."""
     sizes: dict[str, int] = {}
     for tensor in live.module.parameters():

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from spacetime.live.from_files import admit, opened, share_of, watching
 from spacetime.live.run import LiveRun, run_live
-from spacetime.models.loading import live_models
+from spacetime.models.loading import load_models
 from spacetime.plan import PlanOptions
 from spacetime.session.session import Session
 from spacetime.terminal.report_tables import percent, tenants_table
@@ -68,7 +68,7 @@ def run(asked: RunCommand) -> None:
 def _sent(asked: RunCommand, console: Console) -> tuple[LiveRun, Session]:
     """The run once all its requests have ended, and the session that served them, closed."""
     load = read_workload(asked.workload)
-    models = live_models(load, asked.workload.parent)
+    models = load_models(load, asked.workload.parent)
     options = PlanOptions(gpus=1, max_procs=asked.max_procs, max_utilisation=asked.max_utilisation)
     with opened(
         load,

@@ -1,7 +1,7 @@
 """The controller beside a running session: a thread that counts, asks it, and applies its moves.
 
-All judgement is the controller's, which is pure and the same in virtual time; here are the clock,
-the counters and the session. What it decided and what came of it is kept, in order.
+The pure controller decides, as it does in virtual time; here are the clock, the counters and the
+session. What was decided and what came of each decision is kept, in order.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from spacetime.errors import ClosedError, SpacetimeError, UnsupportedError
 from spacetime.live.planned_session import Moved, PlannedSession
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.controller import Cause, Controller, ControllerOptions, Outcome, PeriodCounts
-from spacetime.planners.registry import planner as make
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.units import SECOND
 from spacetime.workload.workload import Workload
 
-PLANNING_NODES = 100  # that `exact` may search: the load does not wait
-LANES = ("opened", "kept", "drained")  # of Moved
-STEPS = ("prepare", "switch", "drain")
-MOST_EVENTS = 1000  # that are kept, the latest
+PLANNING_NODES = 100  # of the search tree that a plan may take: the load does not wait for it
+LANES = ("opened", "kept", "drained")  # fields of Moved
+STEPS = ("prepare", "switch", "drain")  # fields of Moved, without `_ms`
+MOST_EVENTS = 1000  # the latest are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class Tally:
 class LiveController:
     """Moves a session to the plan its load needs; use it with `with`, or start() and stop().
 
-    period_s: how often the session is asked what arrived. planning: makes the plan for a workload
-    at the rates seen; None is the planner `spacetime` on one device. tell: is given every event.
-    Tenants may leave the session and come back meanwhile: while away, nothing arrives for them.
-    Raises UnsupportedError for a period that is none.
+    period_s: how often the session is asked what arrived, in seconds. planning: makes the plan for
+    a workload at the rates seen; None is the planner `spacetime` on one device. tell: is called
+    with every event. Tenants may leave the session and come back meanwhile: while one is away,
+    nothing arrives for it. Raises UnsupportedError for a period below 0.01 or above 3600 seconds.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class LiveController:
         return self._session.planned_units
 
     def start(self) -> None:
-        """Begins to watch; what came before is in no period."""
+        """Starts the thread. Requests that came before belong to no period."""
         self._last = self._counts()
         self._controller.begin(time.monotonic_ns())
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it, after the move that is under way. Raises what it failed with."""
+        """Ends the thread, after the move that is under way. Raises what the thread failed with."""
         self._stop.set()
         self._thread.join()
         if self.failure is not None:
@@ -128,7 +128,8 @@ class LiveController:
             self._note(Event(time.monotonic_ns(), "failed", why, 0.0))
 
     def step(self, now_ns: int) -> None:
-        """One period ends: counts, decides, and moves the session where that is decided."""
+        """Ends a period: counts what came, asks the controller, and moves the session where the
+        controller says so."""
         seen, self._last = self._seen()
         began = time.monotonic_ns()
         decision = self._controller.observe(now_ns, seen)
@@ -173,7 +174,7 @@ class LiveController:
         self._tell(event)
 
     def _seen(self) -> tuple[list[PeriodCounts], list[tuple[int, int, int]]]:
-        """What became of each tenant since it was last asked, and the counts it follows from."""
+        """What became of each tenant's requests since the last period, and the counts until now."""
         counts = self._counts()
         seen = []
         for before, after in zip(self._last, counts, strict=True):
@@ -183,9 +184,10 @@ class LiveController:
         return seen, counts
 
     def _counts(self) -> list[tuple[int, int, int]]:
-        """By tenant since it was added: came (the refused too), ended, answered in time."""
+        """PlannedSession.counts() in the workload's order of tenants; zeros for one that is
+        away."""
         by_name = self._session.counts()
-        return [by_name.get(each.name, (0, 0, 0)) for each in self._session.workload.tenants]
+        return [by_name.get(tenant.name, (0, 0, 0)) for tenant in self._session.workload.tenants]
 
     def __enter__(self) -> LiveController:
         self.start()
@@ -199,16 +201,16 @@ def planning_on_one(
     profiles: Profiles, device: str, options: PlanOptions
 ) -> Callable[[Workload], Plan]:
     """The planner `spacetime` on one device of this name, quick enough to run beside a load."""
-    maker = make("spacetime", nodes=PLANNING_NODES)
+    maker = planner("spacetime", nodes=PLANNING_NODES)
     facts, limits = devices.device(device), replace(options, gpus=1)
     return lambda workload: maker.plan(workload, profiles, facts, limits)
 
 
 def _rates(plan: Plan, workload: Workload) -> list[float]:
-    """What the plan serves of each tenant."""
+    """Inputs a second of each tenant that the plan serves, in the order of the workload."""
     served = dict.fromkeys((tenant.name for tenant in workload.tenants), 0.0)
-    for _, _, each in plan:
-        served[each.tenant] += each.rate_rps
+    for _, _, assignment in plan:
+        served[assignment.tenant] += assignment.rate_rps
     return [*served.values()]
 
 

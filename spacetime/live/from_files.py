@@ -14,7 +14,7 @@ from spacetime.devices import facts
 from spacetime.errors import PlanError
 from spacetime.live.controller_thread import LiveController
 from spacetime.live.planned_session import LEAST_BATCH, PlannedSession
-from spacetime.models.loading import LiveModel, tried
+from spacetime.models.loading import LoadedModel, tried
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.plan_json import read_plan
 from spacetime.planners.registry import planner
@@ -27,7 +27,7 @@ MOST_BATCH = 256  # the largest batch that a session prepares its tenants for
 
 
 def watching(session: Session, **options: Any) -> LiveController:
-    """A controller of a session that has a plan; see LiveController. Raises PlanError."""
+    """A controller of a session that has a plan; options: LiveController's. Raises PlanError."""
     if not isinstance(session, PlannedSession):
         raise PlanError("--controller: give --profiles too: it makes plans from them")
     return LiveController(session, **options)
@@ -48,8 +48,13 @@ def opened(
     record: bool = False,
     **audit: Any,
 ) -> Session:
-    """A session of the plan; of one made now, where there are only profiles; of a policy, where
-    there is neither. audit: Session's options of that name."""
+    """A session for a workload.
+
+    With `plan` and `profiles` it runs that plan; with `profiles` alone, a plan that is made now;
+    with neither, a policy without a plan. options: those the plan is made and checked under. audit:
+    Session's options `audit` and `audit_stop`. The others are those of Session and PlannedSession.
+    Raises PlanError naming the option, InfeasibleError, and what the session raises.
+    """
     if profiles is None:
         if plan is not None:
             raise PlanError("--plan: give --profiles too: the plan is checked against them")
@@ -65,19 +70,29 @@ def opened(
             **audit,
         )
     points = read_profiles(profiles)
-    made = read_plan(plan) if plan is not None else planned(load, points, options)
+    in_force = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
-        made, load, points, device=device, gpu=gpu, policy=policy,
-        options=replace(options, gpus=None), max_batch=max_batch or _largest(points, load, made),
-        timeline=timeline, record=record, isolation=isolation, **audit,
-    )  # fmt: skip
+        in_force,
+        load,
+        points,
+        device=device,
+        gpu=gpu,
+        policy=policy,
+        options=replace(options, gpus=None),  # the plan may have fewer devices than were allowed
+        max_batch=max_batch or _largest(points, load, in_force),
+        timeline=timeline,
+        record=record,
+        isolation=isolation,
+        **audit,
+    )
 
 
-def _largest(points: Profiles, load: Workload, made: Plan) -> int:
+def _largest(points: Profiles, load: Workload, plan: Plan) -> int:
     """The largest batch that this plan, or one made later from the same points, may have."""
-    models = {each.model for each in load.tenants}
-    measured = max((p.batch for p in points if p.model in models), default=1)
-    return max(min(measured, MOST_BATCH), *(each.batch for _, _, each in made), LEAST_BATCH)
+    models = {tenant.model for tenant in load.tenants}
+    measured = max((point.batch for point in points if point.model in models), default=1)
+    planned_batches = (assignment.batch for _, _, assignment in plan)
+    return max(min(measured, MOST_BATCH), *planned_batches, LEAST_BATCH)
 
 
 def planned(load: Workload, points: Profiles, options: PlanOptions) -> Plan:
@@ -94,28 +109,34 @@ def share_of(load: Workload, session: Session) -> Workload:
         return load
     if load.arrivals.process == "trace":
         raise PlanError("arrivals: a trace is of all devices; plan for one device with --gpus 1")
-    here = session.placement.served
-    on = {each.id for gpu in session.plan.gpus if gpu.id == session.placement.gpu
-          for each in gpu.partitions}  # fmt: skip
+    here = {
+        partition.id
+        for gpu in session.plan.gpus
+        if gpu.id == session.placement.gpu
+        for partition in gpu.partitions
+    }
+
+    def share(tenant: str) -> float:
+        routes = session.plan.routes(tenant)
+        return sum(part for partition, part in routes.items() if partition in here)
+
+    tenants = [tenant for tenant in load.tenants if tenant.name in session.placement.served]
     return replace(load, tenants=tuple(
-        replace(each, rate_rps=each.rate_rps * sum(
-            part for place, part in session.plan.routes(each.name).items() if place in on
-        ))
-        for each in load.tenants if each.name in here
+        replace(tenant, rate_rps=tenant.rate_rps * share(tenant.name)) for tenant in tenants
     ))  # fmt: skip
 
 
-def admit(session: Session, load: Workload, models: Mapping[str, LiveModel]) -> None:
+def admit(session: Session, load: Workload, models: Mapping[str, LoadedModel]) -> None:
     """Makes every tenant of the workload a tenant of the session."""
-    for each in load.tenants:
-        with tried(each):
+    for tenant in load.tenants:
+        with tried(tenant):
             session.add(
-                models[each.name].module,
-                example_inputs=models[each.name].example_inputs,
-                name=each.name,
-                slo_ms=each.slo_ms,
-                rate_rps=each.rate_rps,
-                priority=each.priority,
-                weight=each.weight,
-                batchable=each.batchable,
+                models[tenant.name].module,
+                example_inputs=models[tenant.name].example_inputs,
+                name=tenant.name,
+                slo_ms=tenant.slo_ms,
+                rate_rps=tenant.rate_rps,
+                priority=tenant.priority,
+                weight=tenant.weight,
+                batchable=tenant.batchable,
             )

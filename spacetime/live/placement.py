@@ -1,4 +1,4 @@
-"""Where a plan lies on an opened device: the units of every lane, routes, turns. Decides, does not.
+"""Where a plan lies on an opened device: each lane's units, its routes and its turns. Pure.
 
 A planned core is a core of the device and a planned SM an SM of it, up to whole units; a percentage
 of MPS is that part of the SMs. Instances of MIG are devices of their own to a process: no session
@@ -23,11 +23,11 @@ from spacetime.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """One device of a plan as lanes: the units of each, what it serves, and its turns.
+class LaneLayout:
+    """One device of a plan as lanes: each lane's units, the tenants that it serves, and its turns.
 
-    `served[tenant][lane]` and `duty[lane]` are those of the deployment, by the tenants' names.
-    `notes` say what was rounded.
+    gpu: the device's number in the plan. `served[tenant][lane]` and `duty[lane]` are those of the
+    deployment, by the tenants' names. notes: what was not granted as planned, and by how much.
     """
 
     gpu: int
@@ -38,13 +38,16 @@ class Placement:
     notes: tuple[str, ...]
 
     def shares(self, tenant: str) -> dict[int, float]:
-        """A tenant's planned rate by lane, where it is routed; a pool's is that of its first."""
+        """The planned rate of a tenant, in requests a second, on each lane that it is routed to.
+
+        Lanes of a pool serve one queue: the rate stands at the first of them.
+        """
         served = self.served[tenant]
         return {lane: on.rate_rps for lane, on in served.items() if on.rate_rps > 0}
 
     @property
     def keys(self) -> tuple[LaneKey, ...]:
-        """What makes each lane the same as one of another placement."""
+        """Of each lane: what a lane of another plan has to have in common to be the same."""
         processes = Counter(lane.pool for lane in self.lanes if lane.pool is not None)
         return tuple(
             LaneKey(units, lane.process, processes[lane.pool] if lane.pool is not None else 1)
@@ -53,17 +56,18 @@ class Placement:
 
 
 class LaneKey(NamedTuple):
-    """A lane by its units, its process on them, and how many processes serve its queue."""
+    """A lane by its units, the number of its process on them, and how many processes serve its
+    queue."""
 
     units: Units
     process: int
     pooled: int
 
 
-def place(
+def laid_on(
     plan: Plan, workload: Workload, profiles: Profiles, device: Device, gpu: int | None = None
-) -> Placement:
-    """Device `gpu` of the plan on an opened device; None where the plan has one.
+) -> LaneLayout:
+    """Device `gpu` of the plan on an opened device; None for the only device of a plan of one.
 
     Raises PlanError naming the partition for what no session can drive, and UnsupportedError where
     the device has too few units.
@@ -75,30 +79,30 @@ def place(
         )
     for partition in chosen.partitions:
         _drivable(partition, device)
-    names = {each.tenant for partition in chosen.partitions for each in partition.tenants}
+    names = {on.tenant for partition in chosen.partitions for on in partition.tenants}
     here = tuple(tenant for tenant in workload.tenants if tenant.name in names)
-    found = deploy(replace(plan, gpus=(chosen,)), Workload(here), profiles)
+    deployed = deploy(replace(plan, gpus=(chosen,)), Workload(here), profiles)
     granted, notes = _granted(chosen.partitions, device)
-    return Placement(
+    return LaneLayout(
         gpu=chosen.id,
-        lanes=found.lanes,
-        units=tuple(granted[lane.partition.id] for lane in found.lanes),
-        served={t.name: on for t, on in zip(here, found.served, strict=True)},
-        duty=_named(found, [tenant.name for tenant in here]),
+        lanes=deployed.lanes,
+        units=tuple(granted[lane.partition.id] for lane in deployed.lanes),
+        served={t.name: on for t, on in zip(here, deployed.served, strict=True)},
+        duty=_turns(deployed, [tenant.name for tenant in here]),
         notes=tuple(notes),
     )
 
 
 def _chosen(plan: Plan, gpu: int | None) -> GpuPlan:
-    numbers = [each.id for each in plan.gpus]
+    numbers = [gpu_plan.id for gpu_plan in plan.gpus]
     if gpu is None and len(numbers) > 1:
         raise PlanError(
             f"gpu: the plan has devices {', '.join(map(str, numbers))}; a session is one of them, "
             "say which"
         )
-    for each in plan.gpus:
-        if gpu is None or each.id == gpu:
-            return each
+    for gpu_plan in plan.gpus:
+        if gpu is None or gpu_plan.id == gpu:
+            return gpu_plan
     raise PlanError(f"gpu: {gpu} is none of the plan's: {', '.join(map(str, numbers))}")
 
 
@@ -126,18 +130,18 @@ def _granted(
     ]
     wanted = [max(1, round(share)) for share in shares]
     try:
-        found = sized(device, wanted)
+        granted = sized(device, wanted)
     except UnsupportedError:  # shares that fit do not where each is rounded up by itself
         if device.kind == "cores" or math.fsum(shares) > total * (1 + 1e-9):
             raise
-        found = _apportioned(device, shares)
+        granted = _apportioned(device, shares)
     notes = [
         f"partition {part.id}: {part.units} {'percent' if part.kind == 'mps' else 'SMs'} planned, "
         f"{device.size(units)} of {total} SMs granted"
-        for part, units, size in zip(partitions, found, wanted, strict=True)
+        for part, units, size in zip(partitions, granted, wanted, strict=True)
         if part.kind == "mps" or device.size(units) != size
     ]
-    return {part.id: units for part, units in zip(partitions, found, strict=True)}, notes
+    return {part.id: units for part, units in zip(partitions, granted, strict=True)}, notes
 
 
 def _apportioned(device: Device, wanted: Sequence[float]) -> list[Units]:
@@ -157,20 +161,22 @@ def _apportioned(device: Device, wanted: Sequence[float]) -> list[Units]:
     return [tuple(units[a:b]) for a, b in pairwise(edges)]
 
 
-def _named(found: Deployment, names: Sequence[str]) -> dict[int, tuple[tuple[str, int], ...]]:
+def _turns(deployed: Deployment, names: Sequence[str]) -> dict[int, tuple[tuple[str, int], ...]]:
+    """The turns of each lane's cycle, by the tenants' names: `(tenant, batch)`."""
     return {
         lane: tuple((names[tenant], batch) for tenant, batch in turns)
-        for lane, turns in found.duty.items()
+        for lane, turns in deployed.duty.items()
     }
 
 
-def largest_batch(placement: Placement) -> int:
-    """Of any tenant on any lane."""
+def largest_batch(placement: LaneLayout) -> int:
+    """The largest planned batch of any tenant on any lane, in samples."""
     return max(on.batch for lanes in placement.served.values() for on in lanes.values())
 
 
-def buckets_of(placements: Iterable[Placement], largest: int) -> list[int]:
-    """Powers of two that hold every batch, and whatever the profiles measured below."""
+def buckets_of(placements: Iterable[LaneLayout], largest: int) -> list[int]:
+    """The batch sizes to prepare: powers of two up to the first that holds `largest`, and every
+    batch up to `largest` that the profiles measured."""
     powers = [2**n for n in range((largest - 1).bit_length() + 1)]
     measured = {
         bucket

@@ -16,8 +16,8 @@ from statistics import fmean, median, quantiles
 
 from spacetime.devices.device import Device, Units, sized
 from spacetime.errors import OutOfMemory, UnsupportedError
-from spacetime.live.profiler_rig import Rig
-from spacetime.models.loading import LiveModel, live_model
+from spacetime.live.profiler_rig import ProfilerRig
+from spacetime.models.loading import LoadedModel, load_model
 from spacetime.profiles.profile import Key
 from spacetime.profiles.profile_rounds import Round, Rounds
 from spacetime.units import ms_from_ns
@@ -28,7 +28,12 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What to measure: partition sizes, batches (empty: the tenants' own), processes, fusing."""
+    """What to measure: each combination of a size, a batch, a number of processes and of tenants.
+
+    units: sizes of partitions in cores or SMs; empty: a ladder up to the whole device. batches: in
+    samples; empty: the tenants' own. procs: how many processes share a partition. tenants: how many
+    tenants share a launch.
+    """
 
     units: tuple[int, ...] = ()
     batches: tuple[int, ...] = ()
@@ -37,39 +42,44 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What one rig serves: a model on one partition, with so many tenants; and its points."""
+class RigSetting:
+    """What one rig measures: a model of `tenants` tenants on one partition, at each point.
+
+    live: the model as it runs. units: the partition's. points: pairs of a batch and a number of
+    processes.
+    """
 
     model: str
-    live: LiveModel
+    live: LoadedModel
     units: Units
     tenants: int
-    points: tuple[tuple[int, int], ...]  # batch and procs
+    points: tuple[tuple[int, int], ...]
 
     def key(self, device: Device, batch: int, procs: int) -> Key:
-        """The key of one of its points."""
+        """How profiles call one of the points."""
         units = device.size(self.units)
         return (self.model, device.kind, units, batch, procs, self.tenants)
 
 
-def models_of(workload: Workload, folder: Path) -> dict[str, tuple[Tenant, LiveModel]]:
+def models_of(workload: Workload, folder: Path) -> dict[str, tuple[Tenant, LoadedModel]]:
     """Each model once, with the first tenant that names it.
 
-    Raises WorkloadError where tenants of one model take other inputs, and what `live_model` raises.
+    Raises WorkloadError where tenants of one model take other inputs, and what `load_model` raises.
     """
-    found: dict[str, tuple[Tenant, LiveModel]] = {}
+    models: dict[str, tuple[Tenant, LoadedModel]] = {}
     for number, tenant in enumerate(workload.tenants):
-        if tenant.model not in found:
-            found[tenant.model] = (tenant, live_model(tenant, folder, seed=workload.seed + number))
+        if tenant.model not in models:
+            loaded = load_model(tenant, folder, seed=workload.seed + number)
+            models[tenant.model] = (tenant, loaded)
             continue
-        first = found[tenant.model][0]
+        first = models[tenant.model][0]
         if _tails(tenant) != _tails(first):
             raise WorkloadError(
                 f"tenant {tenant.name}: example_inputs",
                 f"differ from tenant {first.name}'s, of the same model {tenant.model}; "
                 "a profile has one shape a model: give them models of other names",
             )
-    return found
+    return models
 
 
 def batches_of(tenant: Tenant, extent: Extent) -> tuple[int, ...]:
@@ -78,22 +88,22 @@ def batches_of(tenant: Tenant, extent: Extent) -> tuple[int, ...]:
 
 
 def settings(
-    models: Mapping[str, tuple[Tenant, LiveModel]], device: Device, extent: Extent
-) -> list[Setting]:
-    """Every rig there has to be. Raises UnsupportedError for units the device does not have.
+    models: Mapping[str, tuple[Tenant, LoadedModel]], device: Device, extent: Extent
+) -> list[RigSetting]:
+    """Every rig that is needed. Raises UnsupportedError for units that the device does not have.
 
     Sizes are rounded up to whole units of the device; those that become alike are measured once.
     """
     partitions = {device.size(part): part for part in _partitions(device, extent.units)}
-    found = []
+    rigs = []
     for (model, (tenant, live)), part, tenants in itertools.product(
         models.items(), partitions.values(), extent.tenants
     ):
         batches = [batch for batch in batches_of(tenant, extent) if batch >= tenants]
         if batches:
             points = tuple(itertools.product(batches, extent.procs))
-            found.append(Setting(model, live, part, tenants, points))
-    return found
+            rigs.append(RigSetting(model, live, part, tenants, points))
+    return rigs
 
 
 def _partitions(device: Device, units: Sequence[int]) -> Iterator[Units]:
@@ -117,7 +127,7 @@ def _tails(tenant: Tenant) -> list[tuple[tuple[int, ...], str]]:
 
 
 def measure(
-    wanted: Sequence[Setting], device: Device, rounds: Rounds, *, seen: Callable[[Round], None]
+    wanted: Sequence[RigSetting], device: Device, rounds: Rounds, *, seen: Callable[[Round], None]
 ) -> list[str]:
     """Measures what is missing, one rig after another; returns what could not be, and why.
 
@@ -135,8 +145,9 @@ def measure(
             with _rig(setting, device) as rig:
                 if rig.fuses:
                     for point in _interleaved(missing):
-                        rounds.add(one := _round(setting, rounds, rig, point))
-                        seen(one)
+                        measured = _round(setting, rounds, rig, point)
+                        rounds.add(measured)  # on disk before anybody hears of it
+                        seen(measured)
                 else:
                     notes.append(f"{setting.model}: {setting.tenants} tenants share no launch")
         except OutOfMemory as reason:
@@ -150,21 +161,21 @@ def _interleaved(missing: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, 
         yield from (point for point, rounds in missing.items() if turn < rounds)
 
 
-def missing_rounds(wanted: Sequence[Setting], device: Device, rounds: Rounds) -> int:
+def missing_rounds(wanted: Sequence[RigSetting], device: Device, rounds: Rounds) -> int:
     """How many rounds are still to do."""
     points = ((setting, point) for setting in wanted for point in setting.points)
     return sum(rounds.missing(setting.key(device, *point)) for setting, point in points)
 
 
-def _rig(setting: Setting, device: Device) -> Rig:
-    return Rig(
+def _rig(setting: RigSetting, device: Device) -> ProfilerRig:
+    return ProfilerRig(
         device, setting.units, setting.live.module, setting.live.example_inputs,
         tenants=setting.tenants, procs=max(procs for _, procs in setting.points),
         largest=max(batch for batch, _ in setting.points),
     )  # fmt: skip
 
 
-def _round(setting: Setting, rounds: Rounds, rig: Rig, point: tuple[int, int]) -> Round:
+def _round(setting: RigSetting, rounds: Rounds, rig: ProfilerRig, point: tuple[int, int]) -> Round:
     batch, procs = point
     took = [ms_from_ns(ns) for ns in rig.time(batch, procs)]
     deciles = quantiles(took, n=10, method="inclusive")

@@ -33,7 +33,7 @@ MIB = 2**20
 Launch = Callable[[], int]  # makes one and returns its nanoseconds
 
 
-class Rig:
+class ProfilerRig:
     """`tenants` members of one family on up to `procs` lanes over the same units of a device.
 
     With `tenants` above one a batch holds inputs of all of them. Raises what Session.add raises.
@@ -91,7 +91,7 @@ class Rig:
     @property
     def fuses(self) -> bool:
         """Whether all tenants became one family, so that a launch can hold them all."""
-        return all(each.family is self._family for each in self._members)
+        return all(tenant.family is self._family for tenant in self._members)
 
     def time(self, batch: int, procs: int) -> list[int]:
         """Nanoseconds of each launch of a batch, `procs` lanes making them side by side."""
@@ -118,7 +118,7 @@ class Rig:
         """Ends the session and gives its memory back."""
         self._session.close()
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> ProfilerRig:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from spacetime.interruption import Interruption
 from spacetime.live.controller_thread import LiveController, summary
-from spacetime.models.loading import LiveModel
+from spacetime.models.loading import LoadedModel
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.units import SECOND, ms_from_ns
@@ -33,30 +33,31 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """What a run gave: report (design §9), Chrome trace events, and what cut it short."""
+    """What came of a run: its report (format spacetime.report/1), its timeline as Chrome trace
+    events, the signal that cut it short, and the error of the first request that failed."""
 
     report: dict[str, Any]
     timeline: list[dict[str, Any]]
     interrupted: signal.Signals | None
-    error: BaseException | None  # of the first request that failed
+    error: BaseException | None
 
 
 def run_live(
     session: Session,
     load: Workload,
-    models: Mapping[str, LiveModel],
+    models: Mapping[str, LoadedModel],
     *,
     seconds: float,
     console: Console | None = None,
     controller: LiveController | None = None,
 ) -> LiveRun:
-    """Sends the workload's arrivals for so long and waits for what was accepted; a `controller`
+    """Sends the workload's arrivals for `seconds`, then waits for what was accepted; a `controller`
     watches meanwhile.
 
     Ctrl-C and SIGTERM end the sending; what was accepted still ends, and is reported. The session
     is closed.
     """
-    targets = [target(session.tenants[each.name], models[each.name]) for each in load.tenants]
+    targets = [target(session.tenants[tenant.name], models[tenant.name]) for tenant in load.tenants]
     sent: list[Sent] = []
     start_ns = time.monotonic_ns()
     schedule = load.schedule(duration_ns=round(seconds * SECOND))
@@ -75,18 +76,18 @@ def run_live(
         "arrivals": load.arrivals.process, "asked_seconds": seconds,
         "interrupted": stop.number is not None,
         "sent_late_ms": {
-            f"p{p}": _percentile_ms([one.late_ns for one in sent], p) for p in PERCENTILES
+            f"p{p}": _percentile_ms([request.late_ns for request in sent], p) for p in PERCENTILES
         },
     }  # fmt: skip
     if controller is not None:
         report["controller"] = {
             "rates": controller.rates, "events": summary(controller.events, start_ns),
         }  # fmt: skip
-    error = next((one.error for one in sent if one.error is not None), None)
+    error = next((request.error for request in sent if request.error is not None), None)
     return LiveRun(report, session.timeline(), stop.number, error)
 
 
-def target(tenant: Tenant, model: LiveModel) -> Target:
+def target(tenant: Tenant, model: LoadedModel) -> Target:
     """A tenant's side of an open loop, its requests in turn."""
     return Target(lambda request: tenant.submit(*request), model.requests)
 
@@ -113,25 +114,25 @@ def _shown(
 def _report(session: Session, load: Workload, sent: Sequence[Sent]) -> dict[str, Any]:
     """The session's report, with what was seen of the requests from outside."""
     report = session.report()
-    slo_ms = [each.slo_ms for each in load.tenants]
+    slo_ms = [tenant.slo_ms for tenant in load.tenants]
     by_tenant: list[list[Sent]] = [[] for _ in load.tenants]
-    for one in sent:
-        by_tenant[one.tenant].append(one)
-    for each, own in zip(load.tenants, by_tenant, strict=True):
-        seen = _seen(own, slo_ms, report["seconds"])
-        report["tenants"][each.name] |= seen | {"slo_ms": each.slo_ms}
-    report["overall"] |= _seen(sent, slo_ms, report["seconds"])
+    for request in sent:
+        by_tenant[request.tenant].append(request)
+    for tenant, requests in zip(load.tenants, by_tenant, strict=True):
+        outside = _from_outside(requests, slo_ms, report["seconds"])
+        report["tenants"][tenant.name] |= outside | {"slo_ms": tenant.slo_ms}
+    report["overall"] |= _from_outside(sent, slo_ms, report["seconds"])
     return report
 
 
-def _seen(sent: Sequence[Sent], slo_ms: Sequence[float], seconds: float) -> dict[str, Any]:
-    took = [(one.latency_ns, one.tenant) for one in sent if one.latency_ns is not None]
+def _from_outside(sent: Sequence[Sent], slo_ms: Sequence[float], seconds: float) -> dict[str, Any]:
+    took = [(r.latency_ns, r.tenant) for r in sent if r.latency_ns is not None]
     met = sum(ms_from_ns(ns) <= slo_ms[tenant] for ns, tenant in took)
     times = [ns for ns, _ in took]
     return {
         "offered": len(sent),
         "completed": len(took),
-        "dropped": dict(Counter(one.dropped for one in sent if one.dropped is not None)),
+        "dropped": dict(Counter(r.dropped for r in sent if r.dropped is not None)),
         "attainment": met / len(sent) if sent else None,
         "latency_ms": {f"p{p}": _percentile_ms(times, p) for p in PERCENTILES}
         | {

@@ -26,9 +26,9 @@ def as_raised(error: BaseException) -> BaseException:
     text = str(error)
     if not isinstance(error, (RuntimeError, torch.jit.Error)) or not text.startswith(_BEGINS):
         return error
-    found = _REASON.search(text[len(_BEGINS) :])
-    if found is None:
+    reason = _REASON.search(text[len(_BEGINS) :])
+    if reason is None:
         return error
-    name, said = found.groups()
+    name, said = reason.groups()
     kind = IndexError if name == "IndexError" or said.startswith(_OF_INDEXES) else RuntimeError
     return kind(said.strip())

@@ -47,7 +47,10 @@ def requests(
             f"the files of one tenant must have as many rows, got {' and '.join(map(str, counts))}",
         )
     inputs = [
-        (spec, _drawn(spec, np.random.default_rng([seed, place])) if rows is None else _told(rows))
+        (
+            spec,
+            _drawn(spec, np.random.default_rng([seed, place])) if rows is None else _in_turn(rows),
+        )
         for place, (spec, rows) in enumerate(zip(tenant.example_inputs, files, strict=True))
     ]
     return tuple(
@@ -56,7 +59,7 @@ def requests(
     )
 
 
-def _told(rows: Tensor) -> Rows:
+def _in_turn(rows: Tensor) -> Rows:
     """A file's rows in order, from the first again after the last."""
     at = 0
 
@@ -77,8 +80,8 @@ def _drawn(spec: InputSpec, draw: np.random.Generator) -> Rows:
     size = math.prod(tail)
 
     def rows(count: int) -> Tensor:
-        found = np.stack([_new(lambda: _whole(spec, draw, size), seen) for _ in range(count)])
-        return torch.from_numpy(found).reshape(count, *tail)
+        samples = np.stack([_new(lambda: _whole(spec, draw, size), seen) for _ in range(count)])
+        return torch.from_numpy(samples).reshape(count, *tail)
 
     return rows
 
@@ -91,13 +94,13 @@ def _floats(spec: InputSpec, draw: np.random.Generator, shape: Sequence[int]) ->
     return low * (1 - part) + high * part  # high - low may be beyond any float
 
 
-def _new(made: Callable[[], Any], seen: set[bytes]) -> Any:
-    """A row that was not there before, if there is one to be found."""
-    row = made()
+def _new(draw: Callable[[], Any], seen: set[bytes]) -> Any:
+    """A row that has not been drawn before, unless TRIES draws give none."""
+    row = draw()
     for _ in range(TRIES):
         if row.tobytes() not in seen:
             break
-        row = made()
+        row = draw()
     seen.add(row.tobytes())
     return row
 
@@ -154,10 +157,10 @@ def _tensor(path: Path, name: str) -> Tensor:
     raise ValueError("must end in .npy, .npz, .safetensors or .json")
 
 
-def _named(found: Mapping[str, Any], name: str) -> Any:
-    if name not in found:
-        raise ValueError(f"has nothing called {name}; there are {', '.join(found) or 'none'}")
-    return found[name]
+def _named(tensors: Mapping[str, Any], name: str) -> Any:
+    if name not in tensors:
+        raise ValueError(f"has nothing called {name}; there are {', '.join(tensors) or 'none'}")
+    return tensors[name]
 
 
 def _of_array(array: np.ndarray[Any, Any]) -> Tensor:
@@ -173,12 +176,12 @@ def _safetensor(path: Path, name: str) -> Tensor:
         text = f"{path}: needs safetensors: pip install 'spacetime[live]'"
         raise UnsupportedError(text) from error
     try:
-        found: dict[str, Tensor] = safetensors.load_file(path)
+        tensors: dict[str, Tensor] = safetensors.load_file(path)
     except OSError:
         raise
     except Exception as error:  # its own error class, for whatever is no such file
         raise ValueError(f"is no safetensors file: {error}") from error
-    tensor: Tensor = _named(found, name)
+    tensor: Tensor = _named(tensors, name)
     if not tensor.dim():
         raise ValueError("must have rows, got a single value")
     return tensor
@@ -187,9 +190,9 @@ def _safetensor(path: Path, name: str) -> Tensor:
 def _of_message(message: Any, name: str) -> Tensor:
     """An input of a request as the protocol writes it in JSON."""
     inputs = message.get("inputs") if isinstance(message, dict) else None
-    if not isinstance(inputs, list) or not all(isinstance(one, dict) for one in inputs):
+    if not isinstance(inputs, list) or not all(isinstance(given, dict) for given in inputs):
         raise ValueError('must be a request of the protocol: {"inputs": [{"name": ...}, ...]}')
-    given = _named({str(one.get("name")): one for one in inputs}, name)
+    given = _named({str(given.get("name")): given for given in inputs}, name)
     datatype = given.get("datatype")
     if datatype not in DTYPES:
         raise ValueError(f"datatype of {name} must be one of {', '.join(DTYPES)}")
@@ -197,7 +200,7 @@ def _of_message(message: Any, name: str) -> Tensor:
     if not all(map(_checks(datatype), values)):
         raise ValueError(f"data of {name} must be values of {datatype}")
     wide = np.float64 if DTYPES[datatype].is_floating_point else _numpy(datatype)
-    numbers = np.array([float(one) for one in values] if wide is np.float64 else values, wide)
+    numbers = np.array([float(value) for value in values] if wide is np.float64 else values, wide)
     return torch.from_numpy(numbers.reshape(given.get("shape"))).to(DTYPES[datatype])
 
 

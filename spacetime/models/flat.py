@@ -27,17 +27,20 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.d
 class Outputs:
     """How flat output tensors become what the model returns.
 
-    `why_not` is empty where structure and constants were the same for all inputs tried, and no
-    constant can be changed by who gets it. Else callers get what the model itself returned.
+    spec: the structure. constants: position and value of the leaves that are no tensors. single:
+    whether the model returns one tensor and nothing else. why_not: why an answer cannot be built
+    so, because structure or constants differed between the inputs tried, or because a caller could
+    change a constant; callers then get what the model itself returned. Empty where it can.
     """
 
     spec: pytree.TreeSpec
-    constants: tuple[tuple[int, Any], ...]  # position and value of leaves that are no tensors
+    constants: tuple[tuple[int, Any], ...]
     single: bool
     why_not: str = ""
 
     def build(self, tensors: Sequence[Tensor]) -> Any:
-        """The model's own return structure around `tensors`."""
+        """The model's own return structure around `tensors`, each `[n, ...]`. Raises ValueError
+        where there are more or fewer of them than the example had."""
         if self.single:
             return tensors[0]
         leaves: list[Any] = list(tensors)
@@ -70,7 +73,8 @@ def flat_tensors(answer: Any) -> list[Tensor]:
 
 
 class Flat(nn.Module):
-    """A model between flat tensors, whatever structure its inputs and outputs have."""
+    """A model that takes and returns tensors, whatever structure its own inputs and outputs
+    have."""
 
     def __init__(self, model: nn.Module, signature: Signature) -> None:
         super().__init__()
@@ -87,10 +91,13 @@ class Flat(nn.Module):
 def outputs_of(
     model: nn.Module, signature: Signature, example: Sequence[Tensor], within: Ranges | None
 ) -> Outputs:
-    """What the model returns for its example; InvalidInput where that is no batch of tensors.
+    """What the model returns for its example. Raises InvalidInput where that is no batch of
+    tensors.
 
-    One with a graph is asked three times more, with other inputs, to see whether the rest stays the
-    same; without (`within` is None) callers get what the model itself returns.
+    example: the leaves of one call, each `[n, ...]`. within: the values that inputs may hold; None
+    where the model has no graph, and then callers get what the model itself returns. A model with a
+    graph is asked three times more, with other inputs, to see whether all but tensors stays the
+    same.
     """
     flat, spec, kind = _returned(model, signature, example)
     constants = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
@@ -113,18 +120,21 @@ def _changing(
     signature: Signature,
     example: Sequence[Tensor],
     within: Ranges,
-    known: tuple[pytree.TreeSpec, tuple[tuple[int, Any], ...]],
+    first: tuple[pytree.TreeSpec, tuple[tuple[int, Any], ...]],
 ) -> str:
-    """What beside the tensors differs between calls; empty where nothing does."""
+    """What beside the tensors differs between calls; empty where nothing does.
+
+    first: the structure and the constants that the first call returned.
+    """
     for seed, rows in ((1, 1), (2, 2), (3, 1)):
         try:
             flat, spec, _ = _returned(model, signature, rows_of(example, within, rows, seed))
         except Exception:  # the values may not suit the model; others are tried
             flat, spec, _ = _returned(model, signature, example)
-        if spec != known[0]:
+        if spec != first[0]:
             return "the structure of what it returns depends on its input"
         now = tuple((i, x) for i, x in enumerate(flat) if not isinstance(x, Tensor))
-        if repr(now) != repr(known[1]):
+        if repr(now) != repr(first[1]):
             return "what it returns beside tensors differs from call to call"
     return ""
 
@@ -141,7 +151,8 @@ def _returned(
 
 
 def spread(example: Sequence[Tensor], rows: int) -> list[Tensor]:
-    """Inputs of `rows` distinct samples in the value range of the example's."""
+    """Inputs of `rows` samples that differ, in the value range of the example's: each `[rows,
+    ...]`."""
     generator = torch.Generator().manual_seed(rows)
     return [_spread_leaf(x, rows, generator) for x in example]
 

@@ -43,8 +43,8 @@ def layers_of(
     weights = frozenset(exported.weights)
     graph = simplify(exported.module, weights, fold=True).graph
     reader = _Reader(exported, kinds(graph, weights))
-    found = Counter(layer for node in graph.nodes for layer in reader.read(node))
-    return tuple(replace(layer, count=times) for layer, times in found.items())
+    counts = Counter(layer for node in graph.nodes for layer in reader.read(node))
+    return tuple(replace(layer, count=times) for layer, times in counts.items())
 
 
 class _Reader:
@@ -134,4 +134,4 @@ def _is_view(target: Any) -> bool:
     if not isinstance(target, torch._ops.OpOverload):
         return True  # getitem, arithmetic on sizes
     info = [argument.alias_info for argument in target._schema.arguments]
-    return any(each is not None and not each.is_write for each in info)
+    return any(alias is not None and not alias.is_write for alias in info)

@@ -209,14 +209,14 @@ class Likeness:
 
     def _class(self, kind: type) -> None:
         self._same(kind)
-        for each in kind.__mro__:
-            if not self._number(each):
+        for base in kind.__mro__:
+            if not self._number(base):
                 continue
-            for name, value in list(vars(each).items()):
+            for name, value in list(vars(base).items()):
                 for function in _functions_in(value):
                     self._say(name)
                     self._function(function, CALLS)
-                if not name.startswith("__") and not _trusted(each):
+                if not name.startswith("__") and not _trusted(base):
                     self._say(name)
                     self._reached(value, frozenset(), 0)
 
@@ -293,10 +293,10 @@ def _all_in_attributes(value: Any) -> None:
 def _functions_in(value: Any) -> Iterator[types.FunctionType]:
     """What a class holds as code."""
     if isinstance(value, property):
-        found: tuple[Any, ...] = (value.fget, value.fset)
+        parts: tuple[Any, ...] = (value.fget, value.fset)
     else:
-        found = (value.__func__ if isinstance(value, (classmethod, staticmethod)) else value,)
-    yield from (x for x in found if isinstance(x, types.FunctionType))
+        parts = (value.__func__ if isinstance(value, (classmethod, staticmethod)) else value,)
+    yield from (x for x in parts if isinstance(x, types.FunctionType))
 
 
 def _names_in(code: types.CodeType) -> Iterator[str]:

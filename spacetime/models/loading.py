@@ -28,7 +28,7 @@ MIXED_REQUESTS = 64  # where their sizes are drawn
 
 
 @dataclass(frozen=True, slots=True)
-class LiveModel:
+class LoadedModel:
     """A tenant's module in eval mode, and requests for it: the positional inputs of one each."""
 
     module: nn.Module
@@ -40,20 +40,21 @@ class LiveModel:
         return self.requests[0]
 
 
-def live_models(workload: Workload, folder: Path = Path()) -> dict[str, LiveModel]:
+def load_models(workload: Workload, folder: Path = Path()) -> dict[str, LoadedModel]:
     """Every tenant's model by name; `folder` is the workload file's.
 
     Raises WorkloadError naming the tenant and field, ModelError for a factory that raises, and
     UnsupportedError where weights need a package that is not installed.
     """
     return {
-        tenant.name: live_model(tenant, folder, seed=workload.seed + number)
+        tenant.name: load_model(tenant, folder, seed=workload.seed + number)
         for number, tenant in enumerate(workload.tenants)
     }
 
 
-def live_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> LiveModel:
-    """One tenant's model; see `live_models`."""
+def load_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> LoadedModel:
+    """One tenant's model; folder and errors as in `load_models`. seed: of the weights that the
+    factory draws, and of the requests."""
     if not tenant.example_inputs:
         raise _wrong(
             tenant, "example_inputs", "is missing; a live run needs [{shape, datatype}], such as "
@@ -65,7 +66,7 @@ def live_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> LiveM
     if tenant.weights is not None:
         _load_weights(tenant, module, folder / tenant.weights)
     requests = example_rows.requests(tenant, folder, _sizes(tenant, seed), seed=seed)
-    return LiveModel(module.eval(), requests)
+    return LoadedModel(module.eval(), requests)
 
 
 def _factory(tenant: Tenant, folder: Path) -> Callable[[], Any]:
@@ -85,11 +86,10 @@ def _factory(tenant: Tenant, folder: Path) -> Callable[[], Any]:
         ) from error  # fmt: skip
     except Exception as error:
         raise ModelError(tenant.name, error) from error
-    found = getattr(module, name, None)
-    if not callable(found):
+    factory: Callable[[], Any] | None = getattr(module, name, None)
+    if not callable(factory):
         raise _wrong(tenant, "model", f"{tenant.model}: {place} has no function {name}")
-    made: Callable[[], Any] = found
-    return made
+    return factory
 
 
 @contextmanager

@@ -120,19 +120,19 @@ def _compiled(part: nn.Module) -> bool:
     return hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
 
 
-def _uncompiled(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
+def _uncompiled(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
     """The same tensors and parts in module objects of their own, without torch.compile's."""
     original = getattr(module, "_orig_mod", module)
     if isinstance(original, torch.jit.ScriptModule):
         return original
-    if original not in made:
-        made[original] = twin = object.__new__(type(original))
+    if original not in twins:
+        twins[original] = twin = object.__new__(type(original))
         vars(twin).update(vars(original) | {"_compiled_call_impl": None})
         children = original._modules.items()
         vars(twin)["_modules"] = {
-            name: None if child is None else _uncompiled(child, made) for name, child in children
+            name: None if child is None else _uncompiled(child, twins) for name, child in children
         }
-    return made[original]
+    return twins[original]
 
 
 def _kind(given: object) -> str:

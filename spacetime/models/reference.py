@@ -101,22 +101,23 @@ def reference_of(
     except Exception as error:
         own = Reference(model, signature.spec, allowed)
         return own, f"the module cannot be copied: {_first_line(error)}"
-    found = Reference(module, signature.spec, allowed)
+    reference = Reference(module, signature.spec, allowed)
     inputs = [x.detach().cpu() for x in example]
     # The last call has another before it: a model with a state may answer by what came before.
-    tried = (inputs, inputs, _another(inputs), inputs)
+    calls = (inputs, inputs, _another(inputs), inputs)
     try:
-        answers = [found.answer(each) for each in tried]
+        answers = [reference.answer(leaves) for leaves in calls]
     except Exception as error:
-        return found, f"the module fails on its example: {_first_line(error)}"
+        return reference, f"the module fails on its example: {_first_line(error)}"
     tensors = [x for x in pytree.tree_leaves(answers) if isinstance(x, Tensor)]
-    found = replace(found, tolerance=max(found.tolerance, tolerance_of(tensors)))
-    if any(difference(each, answers[0]) > found.tolerance for each in (answers[1], answers[3])):
-        return found, (
+    reference = replace(reference, tolerance=max(reference.tolerance, tolerance_of(tensors)))
+    repeats = (answers[1], answers[3])  # of the first call, on the same inputs
+    if any(difference(answer, answers[0]) > reference.tolerance for answer in repeats):
+        return reference, (
             "two calls of the module on one input differ: it draws random numbers, keeps a state "
             "between calls, or returns what cannot be compared"
         )
-    return found, ""
+    return reference, ""
 
 
 def owned(value: Any) -> Any:

@@ -52,13 +52,13 @@ class Mould:
         fit; a key may be left out where another one names the same tensor."""
         whole = self._checked(state)
         memo: dict[int, Any] = {id(x): _with_memory(x) for x in self._empty}
-        made = copy.deepcopy(self._model, memo)
+        model: nn.Module = copy.deepcopy(self._model, memo)
         try:
-            made.load_state_dict(whole)
+            model.load_state_dict(whole)
         except Exception as why:
             reason = (str(why).strip() or type(why).__name__).splitlines()[-1].strip()
             raise self._wrong("", "one that the model's load_state_dict takes", reason) from why
-        return made
+        return model
 
     def _checked(self, state: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(state, Mapping):
@@ -145,7 +145,7 @@ def _copy(tenant: str, model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> dict[int, Any]:
     """The plain attributes of its modules that cannot be copied, as they are."""
-    found: dict[int, Any] = {}
+    detached: dict[int, Any] = {}
     inside = {"_parameters", "_buffers", "_modules"}
     for part in model.modules():
         for name, value in vars(part).items():
@@ -153,8 +153,8 @@ def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> dict[int, Any]:
                 if name not in inside:
                     copy.deepcopy(value, dict(memo))
             except Exception:  # noqa: PERF203 - any failure means "not this one"
-                found[id(value)] = value
-    return found
+                detached[id(value)] = value
+    return detached
 
 
 def _tied(own: Mapping[str, Any]) -> Sequence[list[str]]:

@@ -24,7 +24,8 @@ def bucket_ns(
 ) -> dict[int, int]:
     """Nanoseconds of `call` at each batch size; run it inside `on_cores`.
 
-    `index` > 0: the call takes a leading tensor of member numbers; rows cycle through that many.
+    example: the leaves of one call, each `[n, ...]`. index: if above 0 the call takes a leading
+    tensor `[rows]` of member numbers, and the rows cycle through that many members.
     """
     measured: dict[int, int] = {}
     last = 0

@@ -23,7 +23,11 @@ _SMALL = 0.02  # a row far below the others counts as that much of their median
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Samples that differ, and the model's answer to each of them alone, by output."""
+    """Samples that differ, and the model's answer to each of them alone.
+
+    inputs: one tensor `[count, ...]` for each input. answers: one tensor `[count, ...]` for each
+    output.
+    """
 
     inputs: tuple[Tensor, ...]
     answers: tuple[Tensor, ...]
@@ -70,10 +74,10 @@ def tried(flat: FlatCall, example: Sequence[Tensor], within: Ranges, count: int)
     Where the model refuses numbers that its graph seemed to allow, the example's own are taken.
     Raises what the model raises on its example.
     """
-    for known in (within, within.narrowed()):
+    for values in (within, within.narrowed()):
         # Whatever a model raises on values it does not take.
         with contextlib.suppress(Exception):
-            return _trial(flat, rows_of(example, known, count, seed=count))
+            return _trial(flat, rows_of(example, values, count, seed=count))
     repeats = -(-count // len(example[0]))
     return _trial(flat, [torch.cat([x] * repeats)[:count] for x in example])
 
@@ -182,5 +186,5 @@ def why_alone(exported: Exported, batchable: bool | None) -> str:
     """Why requests may not share a call, by the graph or the owner's word; empty if they may."""
     if batchable is False:
         return "its owner says batchable=False"
-    found = None if batchable else doubt(exported)
-    return f"not proven that samples are apart: {found}" if found is not None else ""
+    reason = None if batchable else doubt(exported)
+    return f"not proven that samples are apart: {reason}" if reason is not None else ""

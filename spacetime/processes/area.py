@@ -43,13 +43,13 @@ class Area:
             raise
 
     def reserve(self, nbytes: int) -> mmap.mmap:
-        """The memory, at least so many bytes of it: for who writes."""
+        """The memory, grown to at least `nbytes`: for the process that writes it."""
         if nbytes > len(self._map):
             os.ftruncate(self.fd, 1 << (nbytes - 1).bit_length())
         return self.read(nbytes)
 
     def read(self, nbytes: int) -> mmap.mmap:
-        """The memory, so many bytes of it if the other side has made it so large."""
+        """The memory, with what the other side has added of it where `nbytes` needs that."""
         if nbytes > len(self._map) and os.fstat(self.fd).st_size > len(self._map):
             self._map = mmap.mmap(self.fd, 0)
             self._views.clear()
@@ -61,7 +61,7 @@ class Area:
         return self._known.get(what)
 
     def know(self, what: Any, prepared: Any) -> None:
-        """Keeps what was prepared from this memory. Launches of a tenant repeat their layouts."""
+        """Keeps what was prepared from this memory: launches of a tenant repeat their layouts."""
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[what] = prepared
@@ -76,8 +76,8 @@ class Area:
             return known
         if len(self._views) >= _MOST_KNOWN:
             self._views.clear()
-        made = self._views[key] = tensor_at(self._map, at, dtype, shape)
-        return made
+        view = self._views[key] = tensor_at(self._map, at, dtype, shape)
+        return view
 
     def close(self) -> None:
         """Gives the descriptor back; the memory goes with its last tensor."""

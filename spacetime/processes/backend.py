@@ -23,7 +23,7 @@ from spacetime.models.signature import Signature
 from spacetime.models.timing import elapsed_ns, on_cores
 from spacetime.processes.family import ProcessFamily
 from spacetime.processes.hosted import check_dtypes, outputs_from
-from spacetime.processes.lanes import Lanes
+from spacetime.processes.lanes import LaneProcesses
 from spacetime.processes.packed import pack
 from spacetime.processes.process import ON_CORES
 from spacetime.processes.roster import Packed
@@ -37,7 +37,7 @@ class ProcessBackend:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._of_shares = bool(device.environments)
-        self.lanes = Lanes(
+        self.lanes = LaneProcesses(
             environments=device.environments,
             host=device.host or ON_CORES,
             opens=(device.within, device.kind) if self._of_shares else None,

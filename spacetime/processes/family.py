@@ -11,7 +11,7 @@ from torch import Tensor
 import spacetime._native as _native
 from spacetime.models.flat import Outputs
 from spacetime.models.request import InFlight, Runs, Work
-from spacetime.processes.lanes import Lanes
+from spacetime.processes.lanes import LaneProcesses
 
 
 @dataclass(slots=True, eq=False)
@@ -22,7 +22,7 @@ class ProcessFamily:
     call of each member, `(args, kwargs)`, which goes to every process along with its model.
     """
 
-    lanes: Lanes
+    lanes: LaneProcesses
     outputs: Outputs
     buckets: tuple[int, ...]
     ns: dict[int, dict[int, int]] = field(default_factory=dict)

@@ -24,6 +24,8 @@ from spacetime.processes.wire import DTYPES
 
 
 class _Member(NamedTuple):
+    """A tenant: its number in its family, and the tensors of one of its requests."""
+
     backend: CpuBackend
     family: CpuFamily
     number: int
@@ -50,7 +52,9 @@ class Hosted:
         fuse: bool,
         batchable: bool | None,
     ) -> dict[str, Any]:
-        """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
+        """Takes the model packed in `fd` as `tenant`. What was found out about it, as JSON: `kin`,
+        another tenant of its family, if there is one; its `buckets`; the nanoseconds `ns` of each;
+        how its `outputs` are built; and the `lines` of explain()."""
         model, (args, kwargs) = unpack(fd, name)
         signature = signature_of(name, args, kwargs)
         example = pytree.tree_leaves((args, kwargs))
@@ -106,23 +110,23 @@ def outputs_json(tenant: str, outputs: Outputs) -> dict[str, Any]:
     if outputs.why_not.startswith("it returns a") or "call to call" in outputs.why_not:
         raise InvalidInput(tenant, "outputs", expected, outputs.why_not)
     try:
-        told = {
+        written = {
             "spec": pytree.treespec_dumps(outputs.spec),
             "constants": [[at, value] for at, value in outputs.constants],
             "single": outputs.single,
         }
-        if json.loads(json.dumps(told)) == told:
-            return told
+        if json.loads(json.dumps(written)) == written:
+            return written
         why = "values beside tensors that JSON does not keep"
     except (TypeError, ValueError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
     raise InvalidInput(tenant, "outputs", expected, why)
 
 
-def outputs_from(told: dict[str, Any]) -> Outputs:
-    """The other way round."""
-    constants = tuple((int(at), value) for at, value in told["constants"])
-    return Outputs(pytree.treespec_loads(told["spec"]), constants, bool(told["single"]))
+def outputs_from(written: dict[str, Any]) -> Outputs:
+    """The outputs that `outputs_json` has written."""
+    constants = tuple((int(at), value) for at, value in written["constants"])
+    return Outputs(pytree.treespec_loads(written["spec"]), constants, bool(written["single"]))
 
 
 def check_dtypes(tenant: str, leaves: Sequence[Leaf]) -> None:

@@ -1,8 +1,8 @@
 """Keeps a process for every lane: watched, started again when it died, replaced when it moves.
 
-A lane that does not rest has a keeper, a thread. Whoever took a process out of its lane
-(`_swapped`), and nobody else, lets it end; who put one in held the roster's lock, so that no tenant
-is missing there.
+A lane that does not rest has a keeper, a thread. Whoever takes a process out of its lane
+(`_swapped`), and nobody else, lets it end. Whoever puts a process in holds the roster's lock, so
+that the process has every tenant.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def _put(keeping: Keeping, lane: KeptLane, new: ChildProcess) -> ChildProcess | 
 
 
 def _swapped(lane: KeptLane, old: ChildProcess | None, new: ChildProcess | None) -> bool:
-    """Puts `new` in the place of `old`, between launches; False where `old` is there no more."""
+    """Puts `new` in the place of `old`, between two launches; False where `old` has gone
+    already."""
     with nullcontext() if old is None else old.busy:
         if lane.child is not old:
             return False

@@ -24,7 +24,7 @@ from spacetime.processes.roster import Packed
 from spacetime.units import SECOND
 
 
-class Lanes:
+class LaneProcesses:
     """A process for each lane. Raises LaneLost where one does not start, and then there is none.
 
     environments: the variables that each lane's process gets besides this one's, such as an MPS
@@ -112,10 +112,10 @@ class Lanes:
                     return child.run(batch)
 
     def add(self, tenant: int, packed: Packed, slo_ns: int | None) -> dict[int, dict[str, Any]]:
-        """Sends a model to every process; what each found out, by lane.
+        """Sends a model to every process. What each process found out about it, by lane.
 
-        One is alone in trying it: a model that ends its process ends one. Raises InvalidInput,
-        ModelError, LaneLost.
+        One process tries it first, alone: a model that ends its process ends only that one. Raises
+        InvalidInput, ModelError, LaneLost.
         """
         roster = self._keeping.roster
         while True:
@@ -140,8 +140,8 @@ class Lanes:
 
     def lines(self, tenant: int) -> list[str]:
         """What runs a tenant's family, for explain()."""
-        told = self._choose(0, None).tell("lines", tenant=tenant)
-        return [str(line) for line in told["lines"]]
+        reply = self._choose(0, None).tell("lines", tenant=tenant)
+        return [str(line) for line in reply["lines"]]
 
     def replace(self, lane: int, cores: Sequence[int]) -> None:
         """Moves a lane to other cores: its new process takes every model beside the old one, then

@@ -119,11 +119,11 @@ class ChildProcess:
         except OSError:
             said = b""
         self._control.settimeout(None)
-        told = json.loads(said) if said else {}
-        if "ready" in told:
-            self.granted = int(told["granted"])
+        message = json.loads(said) if said else {}
+        if "ready" in message:
+            self.granted = int(message["granted"])
             return
-        why = told.get("failed")
+        why = message.get("failed")
         if why is None:
             why = f"it {self.ended(_LEAVING_S)}"
         self.kill()
@@ -132,7 +132,8 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it may be asked; a process that has died counts until that is noticed."""
+        """Whether it may be asked. A process that has died counts as alive until that is
+        noticed."""
         return not self._mailbox.lost
 
     @property
@@ -167,12 +168,12 @@ class ChildProcess:
             reply = b""
         if not reply:
             raise LaneLost(self.lane, f"its process {self.pid} {self.ended(_LEAVING_S)}")
-        told: dict[str, Any] = json.loads(reply)
-        if "invalid" in told:
-            raise InvalidInput(*map(str, told["invalid"]))
-        if "raised" in told:
-            raise ModelError(str(said.get("name", "-")), remote(*map(str, told["raised"])))
-        return told
+        answer: dict[str, Any] = json.loads(reply)
+        if "invalid" in answer:
+            raise InvalidInput(*map(str, answer["invalid"]))
+        if "raised" in answer:
+            raise ModelError(str(said.get("name", "-")), remote(*map(str, answer["raised"])))
+        return answer
 
     def _reply(self) -> bytes:
         """What it says to a message, however long it takes; nothing where it has ended or hangs."""
@@ -185,7 +186,7 @@ class ChildProcess:
         return self._control.recv(MOST_BYTES)
 
     def lose(self) -> None:
-        """Wakes who waits for it: it will not answer. For good."""
+        """Wakes everybody who waits for its answers: it gives no more, ever."""
         self._mailbox.lose()
 
     def kill(self) -> None:
@@ -223,7 +224,7 @@ class ChildProcess:
         return f"ended with status {code}"
 
     def release(self) -> None:
-        """Gives memory and socket back, once nobody will ask any more."""
+        """Gives memory and socket back; nobody may ask the process afterwards."""
         with self._telling:
             self._held.close()
 
@@ -249,10 +250,10 @@ class Pulse:
 
 def remote(name: str, text: str) -> Exception:
     """What was raised elsewhere: Python's own class of that name, else a RuntimeError named so."""
-    known = getattr(builtins, name, None)
+    builtin = getattr(builtins, name, None)
     kind: type[Exception] = type(name if name.isidentifier() else "Unknown", (RuntimeError,), {})
-    if isinstance(known, type) and issubclass(known, Exception):
-        kind = known
+    if isinstance(builtin, type) and issubclass(builtin, Exception):
+        kind = builtin
     try:
         return kind(text)
     except TypeError:  # such as UnicodeDecodeError, which wants more than a text

@@ -1,4 +1,4 @@
-"""The tenants that every lane's process has: told to all, and to each process that comes later."""
+"""The tenants that every lane's process has: sent to all, and to each process that comes later."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Packed:
 
 
 class Roster:
-    """Who has to be told to a process. All of it is used by the holder of `changing`, who may put
-    a process into a lane meanwhile: it then has every tenant."""
+    """The tenants that a process has to have. Used only while holding `changing`: whoever holds it
+    may put a process into a lane, and that process then has every tenant."""
 
     def __init__(self) -> None:
         self.changing = threading.RLock()  # its holder may collect a session as garbage
@@ -41,26 +41,30 @@ class Roster:
         packed: Packed,
         slo_ns: int | None,
     ) -> dict[int, dict[str, Any]]:
-        """Sends a model to `first`, then to the others at once; what each found out, by lane.
+        """Sends a model to `first`, then to the others at once. What each process found out about
+        the model, by lane.
 
-        One of the others that dies is told again with its lane's next process. Raises InvalidInput,
-        ModelError, or LaneLost of `first`, and then nobody has the tenant.
+        Where one of the others dies, its lane's next process gets the tenant. slo_ns: the objective
+        that bounds its buckets. Raises InvalidInput, ModelError, or LaneLost of `first`, and then
+        no process has the tenant.
         """
         try:
-            told = {first.lane: _tell(first, tenant, packed, slo_ns)}
-            fitting = replace(packed, buckets=told[first.lane]["buckets"])
-            told |= _told_at_once(others, tenant, fitting)
+            # Alone at first: a model that ends its process ends one, and the buckets that the first
+            # one measures are those of all.
+            replies = {first.lane: _send(first, tenant, packed, slo_ns)}
+            fitting = replace(packed, buckets=replies[first.lane]["buckets"])
+            replies |= _at_once(others, partial(_send, tenant=tenant, packed=fitting, slo_ns=None))
         except BaseException:
             _leave([first, *others], tenant)
             raise
         self._tenants[tenant] = fitting
-        return told
+        return replies
 
     def update(self, children: Sequence[ChildProcess], tenant: int, model: Area) -> None:
         """Sends a tenant's model with other weights to one process, then to the others at once.
 
-        Another one that dies is told again with its lane's next process. Raises InvalidInput,
-        ModelError, or LaneLost of the first, and then every process has the old weights.
+        Where one of the others dies, its lane's next process gets the new weights. Raises
+        InvalidInput, ModelError, or LaneLost of the first, and then every process has the old ones.
         """
         old = self._tenants[tenant]
         new = replace(old, model=model)
@@ -81,9 +85,9 @@ class Roster:
             packed.model.close()
 
     def replay(self, child: ChildProcess) -> None:
-        """Tells a new process of every tenant there is."""
+        """Sends every tenant there is to a new process."""
         for tenant, packed in self._tenants.items():
-            _tell(child, tenant, packed, None)
+            _send(child, tenant, packed, None)
 
     def close(self) -> None:
         """Gives the models' memory back."""
@@ -101,38 +105,32 @@ def at_once(calls: Sequence[Callable[[], None]]) -> None:
         thread.join()
 
 
-def _tell(child: ChildProcess, tenant: int, packed: Packed, slo_ns: int | None) -> dict[str, Any]:
+def _send(child: ChildProcess, tenant: int, packed: Packed, slo_ns: int | None) -> dict[str, Any]:
     return child.tell(
         "add", packed.model.fd, tenant=tenant, name=packed.name, buckets=list(packed.buckets),
         slo_ns=slo_ns, fuse=packed.fuse, batchable=packed.batchable,
     )  # fmt: skip
 
 
-def _told_at_once(
-    children: Sequence[ChildProcess], tenant: int, packed: Packed
-) -> dict[int, dict[str, Any]]:
-    return _at_once(children, partial(_tell, tenant=tenant, packed=packed, slo_ns=None))
-
-
 def _at_once(
     children: Sequence[ChildProcess], tell: Callable[[ChildProcess], dict[str, Any]]
 ) -> dict[int, dict[str, Any]]:
-    """What each answered, by lane; raises what one of them raised, when all have been told."""
-    told: dict[int, dict[str, Any]] = {}
+    """What each process replied, by lane. Raises what one of them raised, once all have replied."""
+    replies: dict[int, dict[str, Any]] = {}
     failed: list[Exception] = []
 
-    def one(child: ChildProcess) -> None:
+    def ask(child: ChildProcess) -> None:
         try:
-            told[child.lane] = tell(child)
+            replies[child.lane] = tell(child)
         except LaneLost:
-            pass  # its lane's next process is told
+            pass  # its lane's next process gets the tenant
         except Exception as why:
             failed.append(why)
 
-    at_once([partial(one, child) for child in children])
+    at_once([partial(ask, child) for child in children])
     if failed:
         raise failed[0]
-    return told
+    return replies
 
 
 def _update(child: ChildProcess, tenant: int, packed: Packed) -> dict[str, Any]:

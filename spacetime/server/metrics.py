@@ -194,7 +194,7 @@ def routes(session: Session, tenant: Tenant) -> Mapping[int, float]:
     """
     route = session.policy.route
     if route == "weighted" and isinstance(session, PlannedSession):
-        _, weights = session.shares(tenant.name, session.placement)
+        weights = session.shares(tenant.name)
         return {lane: weight / sum(weights) for lane, weight in enumerate(weights) if weight}
     if route in {"weighted", "pinned"}:
         return {tenant.lane: 1.0}

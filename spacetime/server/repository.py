@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.errors import SpacetimeError
-from spacetime.models.loading import LiveModel, live_model, tried
+from spacetime.models.loading import LoadedModel, load_model, tried
 from spacetime.server.model import VERSION, ServedModel, served_model, unknown_model
 from spacetime.server.paths import check_names
 from spacetime.server.refusal import RETRY, Refusal, RefusalKind, refusal_of
@@ -121,7 +121,7 @@ class Repository:
                 raise Refusal(RefusalKind.CLOSING, "the server is stopping", RETRY)
             try:
                 if (loaded := self._loaded.get(name)) is not None:
-                    loaded.tenant.update(self._live_model(declared).module.state_dict())
+                    loaded.tenant.update(self._load(declared).module.state_dict())
                 else:
                     self._loaded[name] = self._add(declared)
             except SpacetimeError as error:
@@ -186,11 +186,11 @@ class Repository:
         with self._ended:
             return self._ended.wait_for(lambda: not self._accepted, timeout_s)
 
-    def _live_model(self, declared: workload.Tenant) -> LiveModel:
-        return live_model(declared, self._folder, seed=self._seeds[declared.name])
+    def _load(self, declared: workload.Tenant) -> LoadedModel:
+        return load_model(declared, self._folder, seed=self._seeds[declared.name])
 
     def _add(self, declared: workload.Tenant) -> ServedModel:
-        live = self._live_model(declared)
+        live = self._load(declared)
         with tried(declared):
             tenant = self.session.add(
                 live.module,

@@ -1,7 +1,8 @@
 """A family taken apart: every request of it is answered by its tenant's module alone, eagerly.
 
-It is what `audit_stop` does with a family in which an audit has found a difference. What answers
-wrongly is not asked any more, on any lane; what was accepted is answered all the same.
+`audit_stop` does this with a family in which an audit has found a difference. The programs that
+answered wrongly are used no more, on any lane; requests that were accepted are answered all the
+same.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Alone:
     """Runs each request of a family by itself, as the copy that its tenant's audit holds does.
 
     It runs on the lane's thread in this process, on the CPU, also where the family's own launches
-    ran in other processes or on a device.
+    ran in other processes or on a device. watches: the audits of the family's members, by number.
     """
 
     why: str
-    watches: dict[int, Watch]  # by member
+    watches: dict[int, Watch]
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """Answers in the order of `batch`; raises what the module raises."""

@@ -1,4 +1,4 @@
-"""Checks of what a session is told besides models and inputs; one line names option and fix."""
+"""Checks of a session's and a tenant's options; an error is one line that names option and fix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rate_of(tenant: str, value: Any) -> float:
 
 
 def optional(tenant: str, field: str, value: Any, *, most: float) -> float | None:
-    """The same, or None."""
+    """A positive real number up to `most`, or None."""
     return None if value is None else positive(tenant, field, value, most=most)
 
 
@@ -54,7 +54,7 @@ def decided(tenant: str, value: Any) -> bool | None:
 
 
 def priority_of(tenant: str, value: Any) -> int:
-    """Larger goes first."""
+    """A priority: a whole number that native code can hold; larger goes first."""
     return whole(tenant, "priority", value, -MOST_PRIORITY, MOST_PRIORITY)
 
 
@@ -71,7 +71,7 @@ def free_name(value: Any, taken: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TenantOptions:
-    """What `Session.add` is told besides the model and its inputs, checked."""
+    """The options of `Session.add`, checked; those of the model and its inputs aside."""
 
     name: str
     slo_ms: float | None
@@ -79,7 +79,7 @@ class TenantOptions:
     priority: int
     weight: float
     queue_limit: int
-    limit: int | None  # bytes of device memory
+    memory_limit: int | None  # bytes of device memory
     batchable: bool | None
 
 
@@ -118,7 +118,8 @@ def policy_of(value: Any) -> Policy:
 
 
 def check_layout(lanes: Any, sizes: Any, priorities: Any) -> None:
-    """Types of the options that divide a device; whether it has so much is the device's to say."""
+    """Checks the types of the options that divide a device. Whether the device has as much as they
+    ask for, `device.laid_out` checks."""
     if lanes is not None and not (_integers(lanes) or _lists(lanes)):
         expected = "a whole number, or a list of unit ids for each lane"
         raise InvalidInput("-", "lanes", expected, _shown(lanes))

@@ -1,9 +1,10 @@
 """An audit in production: a part of the answers is compared with the module run alone.
 
-Which requests is decided at submit, for each tenant by itself: its first, and then that part of
-those that follow, by a generator of its own, so that rare tenants are audited too. Such a request's
-inputs are copied before it is queued and its answer before its caller sees it; one thread computes
-the module alone. Nothing waits for it: what comes while its queue is full is skipped and counted.
+Each tenant's first request is audited, and then that part of those that follow. A generator of the
+tenant's own decides at submit, so that rare tenants are audited too. An audited request's inputs
+are copied before it is queued, and its answer before its caller sees it; one thread computes the
+module alone. Nothing waits for that thread: a sample that comes while its queue is full is skipped
+and counted.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from spacetime.models.signature import Signature
 from spacetime.models.timing import lane_threads
 from spacetime.reports.report import AuditCounts
 
-QUEUED = 64  # requests whose answers wait to be judged
+QUEUED = 64  # answers that may wait to be judged
 QUEUED_BYTES = 64 * 2**20  # of their inputs and answers
 CLOSE_S = 1.0  # how long close() still judges what waits
-Differed = Callable[["Watch", str], None]  # told of whom, and what was found
+Differed = Callable[["Watch", str], None]  # called with a tenant's audit, and what differed
 log = logging.getLogger("spacetime.audit")
 
 
@@ -70,10 +71,11 @@ class Sampled(Answer):
 
 @dataclass(eq=False)
 class Watch:
-    """One tenant's audit: its reference, what is sampled of it, and what was found.
+    """One tenant's audit: its reference, which of its requests are sampled, and what differed.
 
-    `why` says why it is not audited. A sample carries the reference of its time; after an update it
-    is void. While `paused` nothing is sampled and nothing counts.
+    why: why the tenant is not audited; empty where it is. part: of its requests that are sampled,
+    from 0 to 1. A sample carries the reference of its time, and an update makes it void. While
+    `paused` nothing is sampled and nothing counts.
     """
 
     tenant: str
@@ -116,14 +118,14 @@ class Watch:
         """Compares one answer and counts it; None where the tenant was updated since."""
         if not self._holds(sample):
             return None
-        found = sample.reference.judge(sample.leaves, sample.answer)
+        judgement = sample.reference.judge(sample.leaves, sample.answer)
         with self._lock:
             if not self._holds(sample):
                 return None
             self.counts = self.counts.with_one(
-                found.worst, differs=found.differs, unsure=found.unsure
+                judgement.worst, differs=judgement.differs, unsure=judgement.unsure
             )
-        return found
+        return judgement
 
     def count(self, *, skipped: int) -> None:
         """Counts samples that nobody compares."""
@@ -183,7 +185,8 @@ class Waiting:
         return True
 
     def next(self) -> Sampled | None:
-        """The oldest, waited for; None once closed and empty. The one before is done with."""
+        """The oldest sample, waited for; None once closed and empty. Asking for the next one says
+        that the one before has been judged."""
         with self.changed:
             self.judging = False
             self.changed.notify_all()
@@ -196,7 +199,7 @@ class Waiting:
             return sample
 
     def close(self, *, within_s: float) -> None:
-        """Takes no more, and forgets what is not judged within that time."""
+        """Takes no more samples, and forgets those that are not judged within that time."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
@@ -220,9 +223,9 @@ class Auditor:
         self._waiting = Waiting()
         self._pid = os.getpid()
         # The thread keeps neither the auditor nor its session alive.
-        told = None if differed is None else weakref.WeakMethod(differed)
+        listener = None if differed is None else weakref.WeakMethod(differed)
         self._thread = threading.Thread(
-            target=_judge_all, args=(self._waiting, told), name="spacetime-audit", daemon=True
+            target=_judge_all, args=(self._waiting, listener), name="spacetime-audit", daemon=True
         )
         self._thread.start()
         weakref.finalize(self, _end, self._waiting, self._thread, self._pid, within_s=0.0)
@@ -252,16 +255,16 @@ class Auditor:
         self._watches.remove(watch)
 
     def members(self, family: object) -> dict[int, Watch]:
-        """Those of one family, by their numbers there."""
+        """The audits of a family's members, by their numbers in the family."""
         return {watch.member: watch for watch in [*self._watches] if watch.family is family}
 
     def settle(self, timeout_s: float | None = None) -> bool:
-        """Waits until every answer that was given has been judged; False: not in time."""
+        """Waits until every answer that was sampled has been judged; whether that was in time."""
         with self._waiting.changed:
             return self._waiting.changed.wait_for(lambda: self._waiting.idle, timeout_s)
 
     def lines(self) -> list[str]:
-        """For explain()."""
+        """What is audited and what is not: lines of explain()."""
         held = sum(watch.reference.bytes for watch in self._watches)
         return [
             f"audit: {100 * self.part:g} % of each tenant's answers are compared with its module "
@@ -287,7 +290,7 @@ def opened(part: float, *, stop: bool, differed: Differed) -> Auditor | None:
 
 
 def updating(watch: Watch | None, state_dict: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Watch.updating, of a tenant that may not be audited."""
+    """Watch.updating(); nothing where the tenant has no audit."""
     return nullcontext() if watch is None else watch.updating(state_dict)
 
 
@@ -312,12 +315,12 @@ def note_launches(records: Sequence[Ended], in_flight: Mapping[int, InFlight]) -
             future.beside = tuple(sorted(of - {future.watch.tenant}))
 
 
-def _judge_all(waiting: Waiting, told: Callable[[], Differed | None] | None) -> None:
-    """Body of the thread. It has one thread of PyTorch's, and no lower priority of the system's:
-    whoever waits for Python's lock would wait for this thread to get a core."""
+def _judge_all(waiting: Waiting, listener: Callable[[], Differed | None] | None) -> None:
+    """Body of the auditor's thread. It uses one thread of PyTorch's. It has no lower priority in
+    the system: a caller that waits for the GIL would wait until this thread gets a core."""
     with lane_threads(1):
         while (sample := waiting.next()) is not None:
-            _judge(sample, told)
+            _judge(sample, listener)
             del sample  # its tensors and its tenant go before the next is waited for
 
 
@@ -329,27 +332,32 @@ def _end(waiting: Waiting, thread: threading.Thread, pid: int, *, within_s: floa
         thread.join()
 
 
-def _judge(sample: Sampled, told: Callable[[], Differed | None] | None) -> None:
+def _judge(sample: Sampled, listener: Callable[[], Differed | None] | None) -> None:
     watch = sample.watch
     try:
-        found = watch.judge(sample)
-        if found is None or not found.differs:
+        judgement = watch.judge(sample)
+        if judgement is None or not judgement.differs:
             return
-        _tell(sample, found)
-        if told is not None and (differed := told()) is not None:
-            differed(watch, found.why)
+        _log_difference(sample, judgement)
+        if listener is not None and (differed := listener()) is not None:
+            differed(watch, judgement.why)
     except Exception:
         log.exception("audit", extra=_line(watch.tenant, why="not compared"))
         watch.count(skipped=1)
 
 
-def _tell(sample: Sampled, found: Judgement) -> None:
+def _log_difference(sample: Sampled, judgement: Judgement) -> None:
     tenant = sample.watch.tenant
     line = _line(
-        tenant, worst=found.worst if math.isfinite(found.worst) else None, why=found.why,
-        lane=sample.lane, beside=sample.beside, request_id=sample.request,
-    )  # fmt: skip
-    log.warning("tenant %s: an audited answer is wrong: %s", tenant, found.why, extra=line)
+        tenant,
+        worst=judgement.worst if math.isfinite(judgement.worst) else None,
+        why=judgement.why,
+        lane=sample.lane,
+        beside=sample.beside,
+        request_id=sample.request,
+    )
+    text = "tenant %s: an audited answer is wrong: %s"
+    log.warning(text, tenant, judgement.why, extra=line)
 
 
 def _line(tenant: str, **fields: Any) -> dict[str, Any]:

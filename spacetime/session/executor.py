@@ -53,7 +53,7 @@ _DROPPED: dict[str, Callable[[str], SpacetimeError]] = {
 
 
 class Holder(Protocol):
-    """A tenant, as far as its number in its family goes, which an update may change."""
+    """A tenant, as the executor sees it: its number in its family, which an update may change."""
 
     member: int
 
@@ -148,17 +148,21 @@ class Executor:
         return request.future
 
     def remove(self, number: int, name: str, then: Callable[[], None]) -> None:
-        """Takes a tenant out: what waits ends as removed, what runs finishes, `then` is called.
+        """Takes a tenant out: requests that wait end as removed, those that run finish, and then
+        `then` is called.
 
-        Called from a request's callback it does not wait for what runs, which would never end.
+        A call from a request's callback does not wait for what runs: it would wait for itself.
         """
         self.native.remove_tenant(number)
         self.after(name, None, then)
 
     def after(self, tenant: str, member: int | None, then: Callable[[], None]) -> None:
-        """Calls `then` once the tenant's requests accepted so far have ended; of one member only
-        unless that is None. It waits for them, but in a request's callback, where they could not
-        end: there another thread does."""
+        """Calls `then` once the tenant's requests that were accepted so far have ended: those of
+        one member, or all where `member` is None.
+
+        It waits for them. In a request's callback they could not end meanwhile; there another
+        thread waits.
+        """
         left = [
             (token, request)
             for token, request in self._in_flight.copy().items()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from spacetime.devices.device import Device, chosen, laid_out, open_device
+from spacetime.devices.device import Device, Units, chosen, open_device
 from spacetime.errors import InvalidInput, ModelError, SpacetimeError
 from spacetime.kernels.tracing import undisturbed
 from spacetime.models.backend import Family, FamilyOptions
@@ -29,38 +28,40 @@ from spacetime.session import audit as audits
 from spacetime.session.apart import Alone, add_audits, alone_of, take_apart, with_audits
 from spacetime.session.arguments import (
     TenantOptions,
-    check_layout,
     free_name,
     policy_of,
-    priorities_of,
     tenant_options,
-    whole,
 )
 from spacetime.session.backends import backend_of
 from spacetime.session.executor import Executor
 from spacetime.session.explain import explain
+from spacetime.session.lanes import OpenLanes
+from spacetime.session.layout import FreeLayout, Layout
 from spacetime.session.registry import Registry
 from spacetime.session.tenant import Tenant
 from spacetime.session.update import Updates
-from spacetime.units import ns_from_ms
-
-_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class Session:
     """Owns a device's lanes and the tenants that share them. Use it with `with`, or close() it.
 
     device: "cpu", "cuda:0", "fake:h200" (simulated), "auto", or what device.open_device returned.
-    policy: a preset's name (design §5) or a core.Policy. lanes: how many disjoint partitions; or
-    the unit ids of each (they may overlap); None is the policy's own layout. sizes: instead of
-    lanes, the cores or SMs of each partition, rounded up to whole units. priorities: of each lane's
-    streams on a CUDA device, larger first where lanes overlap. max_batch: largest number of samples
-    one launch may hold. timeline, record: keep what happened, for timeline() and recording().
+    policy: a preset's name, such as "space-time", or a Policy.
+    lanes: how many disjoint partitions; or the unit ids of each, which may overlap; None is the
+    policy's own layout.
+    sizes: instead of lanes, the cores or SMs of each partition, rounded up to whole units.
+    priorities: of each lane's streams on a CUDA device, larger first where lanes overlap.
+    max_batch: the largest number of samples that one launch may hold.
+    timeline, record: keep what happened, for timeline() and recording().
     isolation: "process" gives each lane of cores a process of its own (docs/isolation.md).
     audit: the part of each tenant's answers, from 0 to 1, that are compared with its module run
-    alone; a copy of every module is held for it. audit_stop: a difference takes its family apart:
-    from then on the modules themselves answer, one request a launch (docs/serving.md).
-    Any thread may call any method. `backend` is what holds the models and runs them.
+    alone; a copy of every module is held for it.
+    audit_stop: a difference takes its family apart: from then on the modules themselves answer, one
+    request a launch (docs/serving.md).
+    layout: decides lanes, routes and batch sizes instead of lanes, sizes, priorities and max_batch;
+    None is the `FreeLayout` that these describe.
+    `backend` is what holds the models and runs them. Any thread may call any method.
+    Raises InvalidInput, UnsupportedError, DriverError, LaneLost.
 
     >>> with Session("cpu") as session:
     ...     tenant = session.add(model, example_inputs=(x,), slo_ms=50)
@@ -81,34 +82,37 @@ class Session:
         isolation: str = "thread",
         audit: float = 0.0,
         audit_stop: bool = False,
+        layout: Layout | None = None,
     ) -> None:
-        max_batch = whole("-", "max_batch", max_batch, 1, _BUCKETS[-1])
-        check_layout(lanes, sizes, priorities)
         self.policy = policy_of(policy)
         self.policy_name = policy if isinstance(policy, str) else "custom"
         self.device = device if isinstance(device, Device) else open_device(device)
-        self.partitions = laid_out(self.device, lanes, sizes, one=self.policy_name == "time-only")
+        self.layout = layout or FreeLayout(
+            self.device,
+            lanes=lanes,
+            sizes=sizes,
+            priorities=priorities,
+            max_batch=max_batch,
+            one=self.policy_name == "time-only",
+        )
+        self.partitions: list[Units] = []  # of the lanes, by their numbers
         self.tenants: dict[str, Tenant] = {}
-        self._changing = threading.RLock()  # tenants and families
-        self._buckets = [b for b in _BUCKETS if b <= max_batch]
-        native = self.device.native
-        most = 0 if native is None else native.priorities
-        given = priorities_of(priorities, len(self.partitions), most)
+        self._changing = threading.RLock()  # tenants, families and lanes
         self.auditor = audits.opened(audit, stop=audit_stop, differed=self._take_apart)
         # Before the executor, so that without a close() the processes end after its last launch.
         self.backend = backend_of(isolation, self.device, self.partitions, fuses=self.fuses)
-        self.backend.open(self.partitions)
         self._executor = Executor(
-            self.policy, timeline=timeline, record=record, device=native,
+            self.policy,
+            timeline=timeline,
+            record=record,
+            device=self.device.native,
             noted=audits.note_launches if self.auditor is not None else None,
-        )  # fmt: skip
+        )
         self._registry = Registry(self._executor, self.backend)
         self._updates = Updates(
             self._changing, self._executor, self.backend, self._registry, self.tenants
         )
-        for units, priority in zip(self.partitions, given, strict=True):
-            on = self.device.dispatched_on(units)
-            self._executor.add_lane(on, self.backend.around, priority=priority)
+        self._open_lanes()
 
     @property
     def families(self) -> list[Family]:
@@ -145,11 +149,15 @@ class Session:
         The tenant is a snapshot: weights, buffers and attributes are copied as they are now, and
         what is done to the module later changes no answer. `update` gives it other weights.
 
-        example_inputs: one call's positional inputs: tensors, or tuples, lists and dicts of them,
-        with a leading batch dimension. slo_ms: latency objective; a request that has not started
-        by then is dropped, None never drops. rate_rps: expected rate, for placing. priority:
-        larger goes first (a request's own wins). weight: share under order `fair` and inside a
-        fused batch. queue_limit: waiting requests; the next submit raises QueueFull.
+        example_inputs: one call's positional inputs: tensors `[n, ...]`, or tuples, lists and dicts
+        of them, with a leading batch dimension.
+        example_kwargs: the call's keywords, likewise.
+        slo_ms: latency objective in ms; a request that has not started by then is dropped; None
+        never drops.
+        rate_rps: expected requests a second, for placing.
+        priority: larger goes first (a request's own wins).
+        weight: share under order `fair` and inside a fused batch.
+        queue_limit: how many requests may wait; the next submit raises QueueFull.
         memory_limit_mib: of device memory for its weights, on a device with memory of its own.
         batchable: whether its requests may share a launch, with each other and with its family's:
         None leaves it to the proof of docs/answers.md, False never, True on its owner's word.
@@ -182,8 +190,9 @@ class Session:
         self._updates.update(tenant, state_dict)
 
     def move_lane(self, lane: int, cores: Sequence[int]) -> None:
-        """Moves a lane in a process to other cores: a new process takes its models beside the old
-        one, then its launches, then the old one ends. Raises InvalidInput, LaneLost."""
+        """Moves a lane that has a process of its own to other cores. A new process takes the models
+        beside the old one, then the lane's launches, then the old one ends. Raises InvalidInput for
+        a lane without such a process, and LaneLost."""
         moved = chosen(self.device, [cores])[0]
         if not 0 <= lane < len(self.partitions):
             raise InvalidInput("-", "lane", f"below {len(self.partitions)}", str(lane))
@@ -191,7 +200,7 @@ class Session:
         self.partitions[lane] = moved
 
     def report(self) -> dict[str, Any]:
-        """What happened since the session opened (design §9, format spacetime.report/1)."""
+        """What happened since the session opened, in the format spacetime.report/1."""
         tenants = self.tenants.copy()
         numbers = {name: tenant.number for name, tenant in tenants.items()}
         report = session_report(self._executor.observed(), numbers, self.partitions)
@@ -199,7 +208,7 @@ class Session:
         return report
 
     def counters(self) -> Counters:
-        """The sums behind report(), which only grow: for metrics."""
+        """The sums behind report(), which only grow."""
         tenants = self.tenants.copy()
         numbers = {name: tenant.number for name, tenant in tenants.items()}
         sizes = [lane.size for lane in self._executor.lanes]
@@ -241,6 +250,21 @@ class Session:
         if self.auditor is not None:
             self.auditor.close(drain=drain)
 
+    def _open_lanes(self) -> None:
+        lanes = OpenLanes(
+            self.device,
+            self._executor,
+            self.backend,
+            lock=self._changing,
+            partitions=self.partitions,
+            tenants=self.tenants,
+        )
+        try:
+            self.layout.open(lanes)
+        except BaseException:
+            self.close(drain=False)
+            raise
+
     def _admitted(
         self,
         model: nn.Module | ExportedProgram,
@@ -251,13 +275,17 @@ class Session:
         name, module = options.name, served(options.name, model)
         signature = signature_of(name, example_inputs, example_kwargs, also=self.backend.inputs)
         example: list[Tensor] = pytree.tree_leaves(copied((example_inputs, example_kwargs)))
-        mould, buckets = Mould(name, module), self._buckets if self.fuses else [1]
-        bound = self._bound_ns(options.slo_ms)
-        kept = FamilyOptions(buckets, bound, options.batchable, options.limit)
+        mould = Mould(name, module)
+        kept = FamilyOptions(
+            buckets=self.layout.buckets if self.fuses else [1],
+            slo_ns=self.layout.bound_ns(options.slo_ms),
+            batchable=options.batchable,
+            memory_limit=options.memory_limit,
+        )
         with undisturbed(), _in_a_line(name):
             family, member = self._registry.join(module, signature, example, kept)
         try:
-            lane, shares = self._routed(name, family)
+            lane, shares = self.layout.route(name, family)
         except SpacetimeError:
             self._registry.leave(family, member)
             raise
@@ -271,14 +299,15 @@ class Session:
         )
         tenant = Tenant(
             name, options.slo_ms, options.rate_rps, family, member, number, lane, signature,
-            self._executor, mould, options.limit, self._updates.update, options.priority,
+            self._executor, mould, options.memory_limit, self._updates.update, options.priority,
         )  # fmt: skip
         self._audit(tenant, module, example)
         self.tenants[name] = tenant
+        self.layout.joined()
         return tenant
 
     def _leave(self, tenant: Tenant) -> None:
-        """After the last launch of a removed tenant: its memory goes."""
+        """Gives a removed tenant's memory back; called after its last launch."""
         with self._changing:
             self._registry.leave(tenant.family, tenant.member)
             if self.auditor is not None and tenant.watch is not None:
@@ -296,33 +325,12 @@ class Session:
             alone.watches[tenant.member] = watch
 
     def _take_apart(self, watch: audits.Watch, why: str) -> None:
-        """What audit_stop does with the family of a tenant whose answer was wrong."""
+        """What `audit_stop` does with the family of a tenant that was answered wrongly."""
         family = next((f for f in [*self.families] if f is watch.family), None)
         if family is not None and self.auditor is not None and alone_of(family) is None:
             alone = Alone(f"tenant {watch.tenant}: {why}", self.auditor.members(family))
-            take_apart(family, alone, self._executor, self._lanes_of(family))
+            take_apart(family, alone, self._executor, self.layout.lanes_of(family))
             alone.watches.update(self.auditor.members(family))  # and who came meanwhile
-
-    def _lanes_of(self, family: Family) -> Iterable[int]:
-        """The lanes that run a family's launches."""
-        return range(len(self.partitions))
-
-    def _bound_ns(self, slo_ms: float | None) -> int | None:
-        """The objective that bounds a family's batches."""
-        return None if slo_ms is None else ns_from_ms(slo_ms)
-
-    def _routed(self, name: str, family: Family) -> tuple[int, list[float]]:
-        """A new tenant's own lane, and its share of each lane where routes are weighted.
-
-        Tells the scheduler what was measured, for every lane and bucket.
-        """
-        for lane, bucket in itertools.product(range(len(self.partitions)), family.buckets):
-            ns = family.predicted_ns(lane, bucket)
-            self._executor.native.set_latency(family.number, lane, bucket, ns)
-        load = [0.0] * len(self.partitions)
-        for tenant in self.tenants.values():
-            load[tenant.lane] += tenant.rate_rps
-        return load.index(min(load)), []
 
     def __enter__(self) -> Session:
         return self

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spacetime.benchmarks import bench_moves
-from spacetime.models.loading import LiveModel
+from spacetime.models.loading import LoadedModel
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.units import MS
 from spacetime.workload.openloop import Sent
@@ -51,7 +51,7 @@ def test_arrivals_follow_the_rates_of_each_step() -> None:
 def test_every_way_answers_or_drops_what_it_is_sent(way: str) -> None:
     torch.manual_seed(0)
     requests = tuple((torch.randn(1, 6),) for _ in range(2))
-    models = {f"t{n}": LiveModel(nn.Linear(6, 3).eval(), requests) for n in range(2)}
+    models = {f"t{n}": LoadedModel(nn.Linear(6, 3).eval(), requests) for n in range(2)}
     points = Profiles(tuple(
         Point("convolutions", f"cpu-{CORES}", "cores", units, batch, 1, batch / units**0.5,
               1000 * units**0.5)

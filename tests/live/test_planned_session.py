@@ -14,7 +14,7 @@ from torch import nn
 from spacetime.devices.device import open_device
 from spacetime.devices.facts import cpu
 from spacetime.errors import InvalidInput, PlanError, UnsupportedError
-from spacetime.live.placement import place
+from spacetime.live.placement import laid_on
 from spacetime.live.planned_session import PlannedSession
 from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan, PlanOptions
 from spacetime.planners.registry import planner
@@ -224,7 +224,7 @@ def test_percentages_that_fit_a_device_are_granted(parts: int, percent: int) -> 
         device="h200-141gb",
     )
     device = open_device("fake:h200")
-    placed = place(made, load("mlp"), profiles("h200-141gb", "mps", (percent,)), device)
+    placed = laid_on(made, load("mlp"), profiles("h200-141gb", "mps", (percent,)), device)
     granted = [unit for units in placed.units for unit in units]
     assert len(placed.units) == parts
     assert len(set(granted)) == len(granted) <= len(device.units)

@@ -10,7 +10,7 @@ from torch import nn
 
 from spacetime.errors import ModelError
 from spacetime.models.example_rows import DTYPES
-from spacetime.models.loading import live_model, live_models
+from spacetime.models.loading import load_model, load_models
 from spacetime.workload.workload import DATATYPES, InputSpec, Tenant, Workload, WorkloadError
 
 SOURCE = """
@@ -43,7 +43,7 @@ def tenant(folder: Path, factory: str = "net", **fields: object) -> Tenant:
 
 
 def test_a_factory_beside_the_workload_gives_a_model_and_requests(folder: Path) -> None:
-    found = live_model(tenant(folder), folder)
+    found = load_model(tenant(folder), folder)
     assert not found.module.training
     assert len({request[0].sum().item() for request in found.requests}) == len(found.requests)
     assert found.module(*found.example_inputs).shape == (1, 2)
@@ -52,7 +52,7 @@ def test_a_factory_beside_the_workload_gives_a_model_and_requests(folder: Path) 
 def test_weights_are_random_by_tenant_and_the_same_every_time(folder: Path) -> None:
     load = Workload((tenant(folder), tenant(folder, name="b")), seed=3)
     state = torch.random.get_rng_state()
-    first, again = live_models(load, folder), live_models(load, folder)
+    first, again = load_models(load, folder), load_models(load, folder)
     assert torch.equal(torch.random.get_rng_state(), state)  # the caller's draws are not touched
     a, b, a2 = (next(m.module.parameters()) for m in (first["a"], first["b"], again["a"]))
     assert torch.equal(a, a2)
@@ -64,13 +64,13 @@ def test_weights_come_from_a_safetensors_file(folder: Path) -> None:
     torch.manual_seed(7)
     wanted = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     safetensors.save_file(wanted.state_dict(), folder / "w.safetensors")
-    found = live_model(tenant(folder, weights="w.safetensors"), folder).module
+    found = load_model(tenant(folder, weights="w.safetensors"), folder).module
     pairs = zip(found.parameters(), wanted.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_requests_that_are_batches_are_drawn_from_the_mix(folder: Path) -> None:
-    asked = live_model(tenant(folder, batch_mix=((2, 1.0), (5, 3.0))), folder).requests
+    asked = load_model(tenant(folder, batch_mix=((2, 1.0), (5, 3.0))), folder).requests
     sizes = [len(request[0]) for request in asked]
     assert set(sizes) == {2, 5}
     assert 0.5 < sizes.count(5) / len(sizes) < 0.95
@@ -101,10 +101,10 @@ def test_what_cannot_run_is_refused_in_one_line(
         (folder / "bad.safetensors").write_bytes(b"no header")
         safetensors.save_file({"x": torch.ones(1)}, folder / "other.safetensors")
     with pytest.raises(WorkloadError, match=reason) as refusal:
-        live_model(tenant(folder, **fields), folder)  # type: ignore[arg-type]
+        load_model(tenant(folder, **fields), folder)  # type: ignore[arg-type]
     assert "\n" not in str(refusal.value)
 
 
 def test_a_factory_that_raises_is_the_models_fault(folder: Path) -> None:
     with pytest.raises(ModelError, match="tenant a: the model raised OSError: no such"):
-        live_model(tenant(folder, "breaks"), folder)
+        load_model(tenant(folder, "breaks"), folder)

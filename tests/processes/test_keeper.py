@@ -20,7 +20,7 @@ from signals import stop
 from spacetime.errors import LaneLost
 from spacetime.processes import keeper
 from spacetime.processes.keeper import KeptLane
-from spacetime.processes.lanes import Lanes
+from spacetime.processes.lanes import LaneProcesses
 from spacetime.processes.process import ChildProcess
 
 # Each start takes one file out of a folder, if there is any: an empty one makes it fail, a FIFO
@@ -38,13 +38,13 @@ os.execv(sys.executable, [sys.executable, "-m", "spacetime.processes.child", *gi
 """
 
 
-def until(lanes: Lanes, is_so: Callable[[KeptLane], object]) -> None:
+def until(lanes: LaneProcesses, is_so: Callable[[KeptLane], object]) -> None:
     keeping = lanes._keeping
     with keeping.changed:
         assert keeping.changed.wait_for(lambda: is_so(keeping.lanes[0]), 60)
 
 
-def kill(lanes: Lanes) -> int:
+def kill(lanes: LaneProcesses) -> int:
     """Ends the first lane's process, and returns once its keeper has noticed."""
     (child,) = lanes._keeping.children
     os.kill(child.pid, signal.SIGKILL)
@@ -76,10 +76,10 @@ def gates(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lanes(gates: Path, others: None) -> Iterator[Lanes]:
+def lanes(gates: Path, others: None) -> Iterator[LaneProcesses]:
     """One lane whose starts go through `gates`."""
     before = len(os.listdir("/proc/self/fd"))
-    lanes = Lanes([(0,)], command=[sys.executable, "-c", GATED, str(gates)])
+    lanes = LaneProcesses([(0,)], command=[sys.executable, "-c", GATED, str(gates)])
     yield lanes
     lanes.close()
     assert not started()
@@ -96,7 +96,7 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_after_five_failed_starts_a_lane_stays_down_until_it_is_moved(lanes: Lanes) -> None:
+def test_after_five_failed_starts_a_lane_stays_down_until_it_is_moved(lanes: LaneProcesses) -> None:
     with no_descriptors():  # every start fails at once
         kill(lanes)
         until(lanes, lambda lane: lane.given_up)
@@ -112,7 +112,7 @@ def test_after_five_failed_starts_a_lane_stays_down_until_it_is_moved(lanes: Lan
 
 
 def test_a_young_death_is_no_failed_start(
-    lanes: Lanes, gates: Path, monkeypatch: pytest.MonkeyPatch
+    lanes: LaneProcesses, gates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "MOST_STARTS", 2)
     for gate in ([], ["fails"]):
@@ -125,7 +125,7 @@ def test_a_young_death_is_no_failed_start(
 
 
 def test_a_lane_that_moves_while_its_process_is_restarted_has_one_process(
-    lanes: Lanes, gates: Path
+    lanes: LaneProcesses, gates: Path
 ) -> None:
     os.mkfifo(gates / "holds")
     was = kill(lanes)
@@ -143,7 +143,7 @@ def test_a_lane_that_moves_while_its_process_is_restarted_has_one_process(
 
 
 def test_a_session_that_has_ended_moves_no_lane() -> None:
-    lanes = Lanes([(0,)])
+    lanes = LaneProcesses([(0,)])
     lanes.close()
     with pytest.raises(LaneLost, match="the session has ended its process"):
         lanes.replace(0, [0])
@@ -151,7 +151,7 @@ def test_a_session_that_has_ended_moves_no_lane() -> None:
 
 
 def test_a_session_that_ends_starts_no_process_more(
-    lanes: Lanes, gates: Path, monkeypatch: pytest.MonkeyPatch
+    lanes: LaneProcesses, gates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "backoff_s", lambda _: 0.0)  # as after a life of 10 s
     (gates / "of the next start").touch()

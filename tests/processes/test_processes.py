@@ -17,7 +17,7 @@ from hypothesis import strategies as hst
 import spacetime as st
 from spacetime.errors import LaneLost
 from spacetime.processes.keeper import backoff_s
-from spacetime.processes.lanes import Lanes
+from spacetime.processes.lanes import LaneProcesses
 
 
 @given(hst.integers(0, 10_000))
@@ -36,7 +36,7 @@ def test_waiting_before_a_restart_grows_and_is_bounded(failures: int) -> None:
 )
 def test_a_process_that_does_not_start_is_one_clear_error(command: list[str], why: str) -> None:
     with pytest.raises(LaneLost, match=rf"^lane \d: its process {why}[^\n]*$"):
-        Lanes([(0,), (0,)], command=command)
+        LaneProcesses([(0,), (0,)], command=command)
 
 
 def test_isolation_is_checked() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import spacetime as st
 from spacetime.errors import LaneLost
 from spacetime.processes.backend import ProcessBackend
-from spacetime.processes.lanes import Lanes
+from spacetime.processes.lanes import LaneProcesses
 
 IDS = torch.zeros(1, 5, dtype=torch.long)
 
@@ -32,7 +32,7 @@ def same(got: Tensor, want: Tensor) -> None:
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-def lanes_of(session: st.Session) -> Lanes:
+def lanes_of(session: st.Session) -> LaneProcesses:
     assert isinstance(session.backend, ProcessBackend)
     return session.backend.lanes
 

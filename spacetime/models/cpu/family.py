@@ -181,9 +181,9 @@ class CpuFamily:
 
     def _programmed(self, model: nn.Module, tenant: str) -> Program:
         signature = replace(self.signature, tenant=tenant)
-        made = partial(program_of, model, signature, self.example, self.exported)
+        choose = partial(program_of, model, signature, self.example, self.exported)
         program: Program = self.on_lane(
-            partial(made, batchable=self.batchable, buckets=self.runner.buckets)
+            partial(choose, batchable=self.batchable, buckets=self.runner.buckets)
         )
         return program
 

@@ -70,8 +70,8 @@ def program_of(
     flat = Flat(model, signature)
     within = ranges(example, exported if isinstance(exported, Exported) else None)
     try:
-        known = within if isinstance(exported, Exported) else None
-        outputs = outputs_of(model, signature, example, known)
+        values = within if isinstance(exported, Exported) else None
+        outputs = outputs_of(model, signature, example, values)
         if isinstance(exported, str) or outputs.why_not:
             why = f"not exported: {exported}" if isinstance(exported, str) else outputs.why_not
             return _whole(model, signature, outputs, why)
@@ -162,13 +162,13 @@ def _candidates(flat: Flat, batch: Sequence[Tensor]) -> Iterator[tuple[str, Flat
     }
     if onednn.available and _mostly_linear(flat):
         ways["TorchScript, oneDNN products"] = with_products
-    for how, made in ways.items():
+    for how, trace in ways.items():
         program: Any = None
         with torch.no_grad(), contextlib.suppress(Exception), tracing():
             # TorchScript is deprecated upstream without a replacement that runs without the GIL on
             # a CPU and needs no C++ compilation for each model; what tracing warns of, or fails
             # with, is answered by trying it, or by running the model eagerly.
-            program = made()
+            program = trace()
         if program is not None:
             # `forward` itself: a module's __call__ would run its hooks' machinery for nothing.
             yield how, program.forward

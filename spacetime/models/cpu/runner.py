@@ -1,9 +1,10 @@
 """Executes batches of one family: gathers requests, picks the fastest way, splits the answers.
 
-A batch may mix the family's tenants. Two ways exist: one *fused* launch over slots (design §6), or
-the *loop*: each tenant's rows through its own program. The runner has measured both, so it adds up
-the loop's cost for the mixture at hand and takes the cheaper. Batches are padded up to a bucket,
-because oneDNN prepares a primitive for every new shape, which costs more than the padding.
+A batch may mix the family's tenants. Two ways exist: one *fused* launch, in which each row names
+its tenant, or the *loop*: each tenant's rows through its own program. The runner has measured both,
+so it adds up the loop's cost for the mixture at hand and takes the cheaper. Batches are padded up
+to a bucket, because oneDNN prepares a primitive for every new shape, which costs more than the
+padding.
 
 Thread safety: run() from any number of lanes at once; membership changes under the session's lock.
 """
@@ -27,18 +28,26 @@ from spacetime.models.request import Runs, Work
 
 @dataclass(slots=True)
 class Runner:
-    """Runs any mixture of one family's members; a family of one has only the loop."""
+    """Runs any mixture of one family's members; a family of one has only the loop.
+
+    alone: each member's own program, by its number. shares: whether requests may share a call; if
+    not, each runs exactly as it was submitted. whole: whether a program returns the model's own
+    answer, which is passed on as it is. fused: `(index: [S], *leaves: [S, ...]) -> [S, ...]` each,
+    where the index names the member of each row. alone_ns, fused_ns: wall time of a call, by
+    bucket. apart: members whose weights the fused call does not have. instead: what answers
+    everything once the family was taken apart.
+    """
 
     outputs: Outputs
     buckets: tuple[int, ...]
-    alone: dict[int, FlatCall] = field(default_factory=dict)  # by member number
-    shares: bool = True  # False: every request runs exactly as it was submitted
-    whole: bool = False  # what a member returns is its model's own answer, passed on as it is
-    fused: FlatCall | None = None  # (index [S], *leaves) -> flat outputs
-    alone_ns: dict[int, int] = field(default_factory=dict)  # by bucket
+    alone: dict[int, FlatCall] = field(default_factory=dict)
+    shares: bool = True
+    whole: bool = False
+    fused: FlatCall | None = None
+    alone_ns: dict[int, int] = field(default_factory=dict)
     fused_ns: dict[int, int] = field(default_factory=dict)
-    apart: frozenset[int] = frozenset()  # members that the fused call does not know
-    instead: Runs | None = None  # answers everything, once the family was taken apart
+    apart: frozenset[int] = frozenset()
+    instead: Runs | None = None
     _buffers: threading.local = field(default_factory=threading.local)
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
@@ -50,7 +59,8 @@ class Runner:
             if self.whole:
                 return [pytree.tree_map_only(Tensor, own, answer) for answer in calls]
             return [self.outputs.build(list(map(own, outputs))) for outputs in calls]
-        # By member: the loop needs its rows together, and the super-kernel is faster so.
+        # Sorted by member: the loop needs a member's rows together, and the super-kernel is faster
+        # when they are.
         order = sorted(range(len(batch)), key=lambda i: batch[i].member)
         if apart := self.apart:
             order.sort(key=lambda i: batch[i].member in apart)
@@ -61,23 +71,23 @@ class Runner:
         return answers
 
     def prefers_fused(self, rows: Collection[int]) -> bool:
-        """Whether one fused launch beats the loop, as measured; `rows` of each member present."""
+        """Whether one fused launch beats the loop, as measured; rows: how many each member has."""
         total = sum(rows)
         if total > self.buckets[-1] or not self.fused_ns:
             return False
         return self.fused_ns[self.bucket(total)] < sum(map(self.loop_ns, rows))
 
     def predicted_ns(self, rows: int) -> int:
-        """Expected time of `rows` rows of as many different members as there are."""
-        spread = [rows // len(self.alone)] * len(self.alone)
+        """Expected nanoseconds of a launch of `rows` rows, spread evenly over all members."""
+        rows_of_each = [rows // len(self.alone)] * len(self.alone)
         for i in range(rows % len(self.alone)):
-            spread[i] += 1
-        loop = sum(self.loop_ns(n) for n in spread if n)
+            rows_of_each[i] += 1
+        loop = sum(self.loop_ns(n) for n in rows_of_each if n)
         fused = self.fused_ns.get(self.bucket(rows)) if rows <= self.buckets[-1] else None
         return min(loop, fused) if fused is not None else loop
 
     def loop_ns(self, rows: int) -> int:
-        """Expected time of `rows` rows of one member, in chunks of the largest bucket."""
+        """Expected nanoseconds of `rows` rows of one member, in chunks of the largest bucket."""
         full, rest = divmod(rows, self.buckets[-1])
         tail = self.alone_ns[self.bucket(rest)] if rest else 0
         return full * self.alone_ns[self.buckets[-1]] + tail
@@ -88,7 +98,7 @@ class Runner:
         return self.buckets[at] if at < len(self.buckets) else rows
 
     def _run_sorted(self, batch: Sequence[Work], apart: frozenset[int]) -> list[Any]:
-        """`batch` by member, those that are apart last."""
+        """Answers to a batch that is sorted by member, with the members that are apart last."""
         parts = [list(same) for _, same in groupby(batch, key=lambda work: work.member)]
         answers: list[Any] = []
         if self.fused is not None:

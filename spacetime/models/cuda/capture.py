@@ -1,7 +1,7 @@
 """How PyTorch reaches memory, streams and graphs of a CUDA device, or of a fake one.
 
 On a real device a program is captured by `torch.cuda.graph` on a stream of the lane's partition,
-which fixes the SMs of its kernels (cuda.md §3.1). On a fake device memory is the host's, and a
+which fixes the SMs of its kernels. On a fake device memory is the host's, and a
 captured program is one kernel that takes the program's predicted time, then the program itself on
 the CPU: the same answers through the same native path.
 """
@@ -118,7 +118,7 @@ class TorchCuda:
         self, partition: _native.SmPartition, program: Callable[[], None]
     ) -> torch.cuda.CUDAGraph:
         # Warmed up on a stream of its own: the lane may be serving, and cuBLAS keeps a workspace
-        # for each stream, which the graphs captured on the capture stream use (cuda.md §3.3).
+        # for each stream, which the graphs captured on the capture stream go on using.
         warm = _stream(partition.warm_stream, self.device)
         warm.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warm):
@@ -149,18 +149,19 @@ class TorchCuda:
         return graph
 
     def _home(self, partition: _native.SmPartition) -> int:
-        """The context that a kernel on the partition's streams is told to be in; 0: cannot tell."""
+        """The context that the driver names for a kernel on the partition's streams; 0 where it
+        names another one, or none."""
         key = partition.capture_stream, partition.context
         if key not in self._homes:
-            one = torch.zeros(1, device=self.device)
+            probe = torch.zeros(1, device=self.device)
             torch.cuda.current_stream(self.device).synchronize()
             graph = torch.cuda.CUDAGraph(keep_graph=True)
             with torch.cuda.stream(_stream(partition.capture_stream, self.device)):
                 graph.capture_begin(capture_error_mode="thread_local")
-                one.add_(1)
+                probe.add_(1)
                 graph.capture_end()
-            told = set(_native.kernel_contexts(self.native, graph.raw_cuda_graph()))
-            known = told == {partition.context} and partition.bounded
+            contexts = set(_native.kernel_contexts(self.native, graph.raw_cuda_graph()))
+            known = contexts == {partition.context} and partition.bounded
             self._homes[key] = partition.context if known else 0
             if partition.bounded and not known:
                 self.notes.append("the driver does not tell whether kernels leave their partition")
@@ -296,8 +297,8 @@ def _versions(native: _native.CudaDevice) -> str:
 
 
 def _stream(handle: int, device: torch.device) -> torch.cuda.Stream:
-    made: Callable[..., torch.cuda.Stream] = torch.cuda.ExternalStream
-    return made(handle, device)
+    external: Callable[..., torch.cuda.Stream] = torch.cuda.ExternalStream
+    return external(handle, device)
 
 
 def _without_grad(program: Callable[[], None]) -> Callable[[], None]:

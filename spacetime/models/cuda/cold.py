@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-WARM_UPS = 3  # before a capture: lazy loading, cuDNN's choice, workspaces (cuda.md §3.3)
-TIMED = 7  # replays; their median counts
+WARM_UPS = 3  # calls before a capture: kernels are loaded, cuDNN chooses, workspaces are made
+TIMED = 7  # replays of a captured call; their median counts
 
 
 def sweep(device: torch.device) -> None:

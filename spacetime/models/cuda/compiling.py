@@ -23,12 +23,12 @@ def _kernels(family: CudaFamily, buckets: Sequence[int]) -> set[str]:
     module = placed(family.graph, META)
     stacks = [without_data(stack) for stack in family.weights.stacks]
     major, minor = family.lanes.native.capability
-    found: set[str] = set()
+    kernels: set[str] = set()
     for sms in {partition.sms for partition in family.lanes.partitions}:
         for bucket in buckets:
             operands = _operands(family, bucket, stacks)
-            found |= kernels_of(module, operands, sms=sms, capability=10 * major + minor)
-    return found
+            kernels |= kernels_of(module, operands, sms=sms, capability=10 * major + minor)
+    return kernels
 
 
 def _operands(family: CudaFamily, bucket: int, stacks: Sequence[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """Whether captured graphs stay on the SMs of their partition, and what is done where they do not.
 
-A kernel in a graph runs in the context that it was captured in, wherever the graph is launched
-(cuda.md §3.1). A library that forks onto streams of its own captures in the primary context: that
+A kernel in a graph runs in the context that it was captured in, wherever the graph is launched. A
+library that forks onto streams of its own captures in the primary context: that
 graph would run on all SMs, beside every other lane. cuDNN has such streams.
 """
 

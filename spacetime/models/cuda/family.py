@@ -32,7 +32,7 @@ from spacetime.units import ms_from_ns
 
 @dataclass(frozen=True, slots=True)
 class CudaLanes:
-    """Where families live: a device, how PyTorch reaches it, and the lanes' partitions."""
+    """Where families live: a device, how PyTorch reaches it, and each lane's partition."""
 
     native: _native.CudaDevice
     capturer: Capturer
@@ -51,37 +51,48 @@ class CudaLanes:
 
 @dataclass(slots=True, eq=False)
 class CudaFamily:
-    """Members of one architecture on a device; `runners` are empty where it runs eagerly."""
+    """Members of one architecture on a device, run by captured graphs or eagerly.
+
+    tails: the shape and type of a row of each output. graph: the model over slots; None for a
+    family of one. example: the leaves of one call, each `[n, ...]`. module: of a family of one, the
+    model over its row of the weights. why: why it runs as it does. runners: by lane; empty where it
+    runs eagerly. latency_ns, device_ns: of a launch, by lane and bucket: wall time, and time on the
+    device. instead: what answers all requests once the family was taken apart. measured_rows: how
+    many tenants' weights mixtures were timed with. kernels: what came of compiling them ahead.
+    notes: what of its graphs is otherwise than asked, and why. guards: the index checks of its
+    graphs, whose last output then is each row's code.
+    """
 
     lanes: CudaLanes
     signature: Signature
     outputs: Outputs
-    tails: tuple[tuple[torch.Size, torch.dtype], ...]  # of each output, without the batch
-    graph: SlotGraph | None  # over slots; None for a family of one
+    tails: tuple[tuple[torch.Size, torch.dtype], ...]
+    graph: SlotGraph | None
     weights: Weights
     example: Sequence[Tensor]
-    module: Flat | None  # of a family of one, over its row of the weights
+    module: Flat | None
     why: str
     buckets: tuple[int, ...] = (1,)
-    runners: list[_native.Runner] = field(default_factory=list)  # by lane
-    latency_ns: dict[tuple[int, int], int] = field(default_factory=dict)  # by lane and bucket
+    runners: list[_native.Runner] = field(default_factory=list)
+    latency_ns: dict[tuple[int, int], int] = field(default_factory=dict)
     device_ns: dict[tuple[int, int], int] = field(default_factory=dict)
     members: set[int] = field(default_factory=set)
     number: int = -1
     instead: Runs | None = None
-    measured_rows: int = 1  # tenants with weights of their own, that mixtures were timed with
-    kernels: str = ""  # what came of compiling them ahead
-    notes: tuple[str, ...] = ()  # what of its graphs is otherwise than asked, and why
-    guards: tuple[Guard, ...] = ()  # of its graphs, whose last output then is each row's code
+    measured_rows: int = 1
+    kernels: str = ""
+    notes: tuple[str, ...] = ()
+    guards: tuple[Guard, ...] = ()
 
     @property
     def written(self) -> tuple[tuple[torch.Size, torch.dtype], ...]:
-        """A row of everything that its graphs write: the outputs, then the code."""
+        """Shape and type of a row of everything that its graphs write: the outputs, then the
+        code."""
         return (*self.tails, (torch.Size(()), torch.int64)) if self.guards else self.tails
 
     def answered(self, written: Sequence[Tensor]) -> Sequence[Tensor]:
-        """A request's outputs, of all its rows that the graphs wrote. Raises what the model's
-        operation does where an index in it was out of bounds."""
+        """A request's outputs out of what the graphs wrote for it. Raises what the model's
+        operation raises where an index in one of the request's rows was out of bounds."""
         if not self.guards:
             return written
         *outputs, codes = written
@@ -93,8 +104,8 @@ class CudaFamily:
     @property
     def block_bytes(self) -> int:
         """Device memory of the static inputs and outputs of all lanes, as far as they were made."""
-        made = [r.input_block.nbytes + r.output_block.nbytes for r in self.runners]
-        return sum(made) or 2 * sum(
+        blocks = [r.input_block.nbytes + r.output_block.nbytes for r in self.runners]
+        return sum(blocks) or 2 * sum(
             torch.Size(leaf.tail).numel() * leaf.dtype.itemsize for leaf in self.signature.leaves
         )
 
@@ -121,8 +132,8 @@ class CudaFamily:
         return row
 
     def update(self, tenant: str, model: nn.Module, limit: int | None) -> int:
-        """Another row, with the weights of `model`; whoever had one before gives it back once no
-        request names it. A family of one that is captured cannot: its graphs name their row.
+        """A new row with the weights of `model`. The caller gives the member's old row back once no
+        request names it. Not for a family of one that is captured: its graphs name their only row.
 
         Raises OutOfMemory, or InvalidInput where the graphs would not answer as the model does.
         """
@@ -147,8 +158,8 @@ class CudaFamily:
         raise InvalidInput(tenant, "state_dict", fix, why)
 
     def become(self, other: CudaFamily) -> CudaFamily:
-        """Takes the weights and graphs of another one of the same model, and what was measured of
-        them; its number stays. What it was until now."""
+        """Takes the weights and graphs of `other`, a family of the same model, and what was
+        measured of them; the number stays. Returns the family as it was until now."""
         before = replace(self, runners=self.runners, members=set(self.members))
         self.weights, self.module, self.runners = other.weights, other.module, other.runners
         self.latency_ns, self.device_ns = other.latency_ns, other.device_ns
@@ -175,7 +186,7 @@ class CudaFamily:
         self.buckets = tuple(fits) or self.buckets[:1]
 
     def predicted_ns(self, lane: int, bucket: int) -> int:
-        """Wall time of a launch of that bucket, as measured."""
+        """Wall time of a launch of `bucket` samples on a lane, in nanoseconds, as measured."""
         return self.latency_ns[lane, bucket]
 
     def request(self, tenant: str, member: int, leaves: Sequence[Tensor], samples: int) -> InFlight:
@@ -196,8 +207,9 @@ class CudaFamily:
     def payload(
         self, member: int, inputs: Sequence[Tensor], samples: int
     ) -> tuple[_native.Payload, list[Tensor], torch.cuda.Event | None]:
-        """What a native runner takes for a request, what it writes (`answered` makes outputs of
-        it), and the event it waits for."""
+        """What a native runner takes for a request of inputs `[samples, ...]`; the tensors that it
+        writes, of which `answered` makes the outputs; and the event that it waits for, None where
+        the inputs are in the host's memory."""
         on = inputs[0].device
         outputs = [torch.empty((samples, *tail), dtype=t, device=on) for tail, t in self.written]
         event = torch.cuda.current_stream(on).record_event() if on.type == "cuda" else None
@@ -212,7 +224,8 @@ class CudaFamily:
         return payload, outputs, event
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
-        """Eagerly, each request as it was submitted, on the calling lane's stream."""
+        """Answers in the order of `batch`, each request run eagerly as it was submitted, on the
+        calling lane's stream."""
         if self.instead is not None:
             return self.instead.run(batch)
         module, device = self.module, self.lanes.capturer.device

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 import spacetime._native as _native
 from spacetime.errors import (
     DriverError,
-    InvalidInput,
     ModelError,
     OutOfMemory,
     SpacetimeError,
@@ -29,25 +27,21 @@ from spacetime.fusion import (
     Exported,
     Ranges,
     SlotGraph,
-    draws_random,
     guards_of,
     placed,
     placed_alone,
-    raises_otherwise,
-    ranges,
     rows_of,
-    slot_graph,
 )
 from spacetime.models.cuda.capture import view
 from spacetime.models.cuda.compiling import compile_ahead
+from spacetime.models.cuda.examine import examined, graph_of, on_device
 from spacetime.models.cuda.family import CudaFamily, CudaLanes, bound, tensors_of
 from spacetime.models.cuda.weights import OUT_OF_MEMORY, Weights, slabs
-from spacetime.models.flat import Flat, Outputs, outputs_of
-from spacetime.models.modules import copied
+from spacetime.models.flat import Flat
 from spacetime.models.request import Work
 from spacetime.models.signature import Signature
 from spacetime.models.timing import elapsed_ns
-from spacetime.models.trial import same_rows, tried, why_alone
+from spacetime.models.trial import same_rows
 
 NO_RUN = torch.tensor(-1)  # on the host: rows are never looked at there
 SPIN_NS = 50_000  # how long a lane looks for its launch's end before it sleeps
@@ -58,7 +52,8 @@ Program = Callable[..., Sequence[Tensor]]  # (rows, *inputs) -> flat outputs
 
 
 class CannotCapture(Exception):
-    """A captured graph did not work out for a model; the message says why. Runs it another way."""
+    """A captured graph did not work out for a model; the message says why. `prepare` tries the next
+    way to run it."""
 
 
 def prepare(
@@ -75,45 +70,50 @@ def prepare(
 ) -> CudaFamily:
     """A family with `model` as its first member, captured and measured on every lane.
 
-    `exported` is what `exported_of` gave. Tried in turn: super-kernels over slots, the model alone
-    in a graph, eagerly; explain() says why not the one before. Raises ModelError, InvalidInput,
-    UnsupportedError, OutOfMemory (nothing stays behind), DriverError.
+    example: the leaves of one call, each `[n, ...]`. exported: the model's graph, or why it has
+    none. buckets: the batch sizes to capture. share: whether tenants may share launches. limit:
+    bytes of the device's memory that a member's weights may take. batchable: the owner's word.
+    Three ways are tried in turn: super-kernels over slots, the model alone in a graph, the model
+    eagerly. explain() says why the way before was not taken. Raises ModelError, InvalidInput,
+    UnsupportedError, OutOfMemory, DriverError; nothing stays behind.
     """
-    reference = _on_device(model, signature, lanes)
-    seen = _seen(reference, signature, example, exported, buckets=buckets, batchable=batchable)
-    graph, captured, why = _graph_of(model, exported, share=share)
-    if captured and (seen.mixed or seen.outputs.why_not):
-        captured, why = False, f"requests run alone: {seen.mixed or seen.outputs.why_not}"
+    reference = on_device(model, signature, lanes)
+    facts = examined(reference, signature, example, exported, buckets=buckets, batchable=batchable)
+    graph, captured, why = graph_of(model, exported, share=share)
+    if captured and (facts.mixed or facts.outputs.why_not):
+        captured, why = False, f"requests run alone: {facts.mixed or facts.outputs.why_not}"
+    # The fastest first. Each way has weights of its own: one that fails leaves nothing behind.
     ways: list[tuple[SlotGraph | None, bool]] = [(None, True)] if captured else []
     if captured and graph is not None:
         ways.insert(0, (graph, True))
     for over_slots, in_graph in [*ways, (None, False)]:
-        weights = _weights(lanes, model, over_slots)
         family = CudaFamily(
-            lanes, signature, seen.outputs, seen.tails, over_slots, weights, example, None, why
+            lanes=lanes,
+            signature=signature,
+            outputs=facts.outputs,
+            tails=facts.tails,
+            graph=over_slots,
+            weights=_weights(lanes, model, over_slots),
+            example=example,
+            module=None,
+            why=why,
         )
-        member = Member(model, reference, example, seen.within, limit, exported)
+        first = FirstMember(model, reference, example, facts.within, limit, exported)
         try:
-            return _admitted(family, member, buckets if in_graph else ())
+            return _first_member(family, first, buckets if in_graph else ())
         except CannotCapture as reason:
             why = str(reason)
     raise AssertionError("the last way raises what prevents it")
 
 
-def _on_device(model: nn.Module, signature: Signature, lanes: CudaLanes) -> Flat:
-    """A copy of the model where its graphs will run; OutOfMemory where it does not fit."""
-    try:
-        return Flat(copied(signature.tenant, model), signature).to(lanes.capturer.device)
-    except torch.OutOfMemoryError as error:
-        needed = sum(tensor.nbytes for tensor in tensors_of(model))
-        free, _ = lanes.native.memory()
-        raise OutOfMemory(signature.tenant, needed, free, "the device") from error
-
-
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A family's first: the model, the same on the device as what it has to answer, an example, and
-    which numbers its inputs may hold."""
+class FirstMember:
+    """A family's first member, as it is captured.
+
+    reference: the model on the device, run eagerly, which says what has to be answered. example:
+    the leaves of one call. within: the values that inputs may hold. limit: bytes of the device's
+    memory that the member's weights may take.
+    """
 
     model: nn.Module
     reference: Flat
@@ -123,76 +123,35 @@ class Member:
     exported: Exported | str
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the model returns, the shape and type of a row of each output, and why its samples may
-    not be apart; empty if they are."""
+def _first_member(family: CudaFamily, first: FirstMember, buckets: Sequence[int]) -> CudaFamily:
+    """The family with its first member: captured at these batch sizes, eager where there are none.
 
-    outputs: Outputs
-    tails: tuple[tuple[torch.Size, torch.dtype], ...]
-    mixed: str
-    within: Ranges
-
-
-def _seen(
-    reference: Flat,
-    signature: Signature,
-    example: Sequence[Tensor],
-    exported: Exported | str,
-    *,
-    buckets: Sequence[int],
-    batchable: bool | None,
-) -> Seen:
-    device = next((t.device for t in tensors_of(reference)), torch.device("cpu"))
-    graph = exported if isinstance(exported, Exported) else None
-    within = ranges(example, graph)
-
-    def there(*leaves: Tensor) -> list[Tensor]:
-        return [y.cpu() for y in reference(*(x.to(device, copy=True) for x in leaves))]
-
-    try:
-        # On copies: a model may write to its inputs.
-        outputs = outputs_of(
-            reference.model, signature, [x.to(device, copy=True) for x in example],
-            within if graph is not None else None,
-        )  # fmt: skip
-        with torch.no_grad():
-            sample = there(*example)
-        mixed = "" if graph is None else why_alone(graph, batchable)
-        if graph is not None and not mixed and not outputs.why_not:
-            trial = tried(there, [x.cpu() for x in example], within, max(*buckets, 3))
-            mixed = trial.fault(there, buckets)
-    except SpacetimeError:
-        raise
-    except Exception as cause:
-        raise ModelError(signature.tenant, cause) from cause
-    if mixed and batchable:
-        raise InvalidInput(signature.tenant, "batchable", "False or None", f"True, but {mixed}")
-    return Seen(outputs, tuple((y.shape[1:], y.dtype) for y in sample), mixed, within)
-
-
-def _admitted(family: CudaFamily, member: Member, buckets: Sequence[int]) -> CudaFamily:
-    """The family with its first member; without buckets it runs eagerly."""
-    family.join(family.signature.tenant, member.model, member.limit)
+    Raises CannotCapture where another way to run the model may work; nothing stays behind.
+    """
+    family.join(family.signature.tenant, first.model, first.limit)
     try:
         if family.graph is None:
-            family.module = bound(member.model, family.signature, family.weights.of(0))
+            family.module = bound(first.model, family.signature, family.weights.of(0))
         if buckets:
-            _capture(family, member, buckets)
+            _capture(family, first, buckets)
         else:
-            _time_eagerly(family, member.example)
+            _time_eagerly(family, first.example)
     except BaseException as error:
-        named = _named(error, family, captured=bool(buckets))
+        # Before the family leaves: the message says how much memory was free when it failed.
+        for_caller = _as_callers_error(error, family, captured=bool(buckets))
         with contextlib.suppress(DriverError):  # a lost device takes nothing back
             family.leave(0)
-        if named is error:
+        if for_caller is error:
             raise
-        raise named from error
+        raise for_caller from error
     return family
 
 
-def _named(error: BaseException, family: CudaFamily, *, captured: bool) -> BaseException:
-    """What a caller can act on, or what makes the next way be tried."""
+def _as_callers_error(error: BaseException, family: CudaFamily, *, captured: bool) -> BaseException:
+    """The error as the caller can act on it; a CannotCapture where the next way is to be tried.
+
+    captured: whether a graph was being captured; else the model ran eagerly.
+    """
     tenant, sizes = family.signature.tenant, [p.sms for p in family.lanes.partitions]
     code = error.code if isinstance(error, DriverError) else None
     if code == INVALID_CLUSTER_SIZE or "invalid cluster" in str(error).lower():
@@ -204,34 +163,17 @@ def _named(error: BaseException, family: CudaFamily, *, captured: bool) -> BaseE
         free, _ = family.lanes.native.memory()
         needed = family.weights.row_bytes + family.block_bytes
         return OutOfMemory(tenant, needed, free, "its graphs' buffers aside the device")
-    named = isinstance(error, (SpacetimeError, CannotCapture)) and not isinstance(error, CannotFuse)
-    if named or not isinstance(error, Exception):
+    ours = isinstance(error, (SpacetimeError, CannotCapture)) and not isinstance(error, CannotFuse)
+    if ours or not isinstance(error, Exception):
         return error
+    # Only now is it taken for the model's: what PyTorch raises may be the device's own end.
     try:
-        family.lanes.native.synchronize()  # PyTorch's error may be the device's
+        family.lanes.native.synchronize()
     except DriverError as lost:
         return lost
     if not captured:
         return ModelError(tenant, error)
     return CannotCapture(f"not captured: {(str(error).strip() or repr(error)).splitlines()[0]}")
-
-
-def _graph_of(
-    model: nn.Module, exported: Exported | str, *, share: bool
-) -> tuple[SlotGraph | None, bool, str]:
-    """The graph over slots, or None; whether a graph may hold the model; why not, for either."""
-    if isinstance(exported, str):
-        return None, False, f"not exported: {exported}"
-    if any(draws_random(node) for node in exported.module.graph.nodes):
-        return None, False, "it draws random numbers, which a captured graph would repeat"
-    if name := raises_otherwise(exported.module):
-        return None, False, f"{name} raises by the values it is given: a captured graph must not"
-    if not share:
-        return None, True, "the policy never lets tenants share a launch"
-    try:
-        return slot_graph(exported, [model.state_dict()]), True, ""
-    except CannotFuse as reason:
-        return None, True, f"not fused: {reason}"
 
 
 def _weights(lanes: CudaLanes, model: nn.Module, graph: SlotGraph | None) -> Weights:
@@ -247,7 +189,7 @@ def _weights(lanes: CudaLanes, model: nn.Module, graph: SlotGraph | None) -> Wei
 def _program_of(
     family: CudaFamily, partition: _native.SmPartition, alone: Program | None
 ) -> tuple[Program, Callable[..., None]]:
-    """What a launch computes, and what has to be called before it is captured."""
+    """What a launch computes, and what chooses its kernels before it is captured."""
     if alone is not None:
         return alone, (lambda *operands: None)
     assert family.graph is not None
@@ -259,10 +201,10 @@ def _program_of(
         outputs: Sequence[Tensor] = slots.forward(rows, NO_RUN, *stacks, *inputs)
         return outputs
 
-    def prepare(rows: Tensor, *inputs: Tensor) -> None:
+    def choose(rows: Tensor, *inputs: Tensor) -> None:
         tune(partition, slots, (rows, NO_RUN, *stacks, *inputs))
 
-    return run, prepare
+    return run, choose
 
 
 def _guarded(family: CudaFamily, exported: Exported | str) -> Program | None:
@@ -287,30 +229,30 @@ def _guarded(family: CudaFamily, exported: Exported | str) -> Program | None:
     return lambda rows, *inputs: graph.forward(rows, *weights, *inputs)
 
 
-def _capture(family: CudaFamily, member: Member, buckets: Sequence[int]) -> None:
+def _capture(family: CudaFamily, first: FirstMember, buckets: Sequence[int]) -> None:
     """Graphs for every lane and bucket, each checked against the model and timed."""
     family.buckets = tuple(buckets)
     family.lanes.capturer.notes.clear()  # of a way that did not work out
-    alone = _guarded(family, member.exported)
+    alone = _guarded(family, first.exported)
     compile_ahead(family, buckets)
     with family.weights.distinct(1 if family.graph is None else max(buckets)) as rows:
         for lane, partition in enumerate(family.lanes.partitions):
             program = _program_of(family, partition, alone)
-            _capture_lane(family, member, (lane, partition), program, rows)
+            _capture_lane(family, first, (lane, partition), program, rows)
     family.measured_rows = len(rows)
     family.notes = tuple(dict.fromkeys(family.lanes.capturer.notes))
 
 
 def _capture_lane(
     family: CudaFamily,
-    member: Member,
+    first: FirstMember,
     on: tuple[int, _native.SmPartition],
     steps: tuple[Program, Callable[..., None]],
     rows: Sequence[int],
 ) -> None:
     """rows: of tenants with weights of their own: those of one would be read once for all slots."""
-    (lane, partition), (program, prepare) = on, steps
-    inputs = [(x.shape[1:], x.dtype) for x in member.example]
+    (lane, partition), (program, choose) = on, steps
+    inputs = [(x.shape[1:], x.dtype) for x in first.example]
     runner = _native.Runner(
         family.lanes.native,
         partition,
@@ -323,12 +265,12 @@ def _capture_lane(
     for bucket in sorted(family.buckets, reverse=True):  # the largest sizes the pool for others
         sources, bound = _over_blocks(family, runner, program, bucket, inputs)
         mixture = [rows[slot % len(rows)] for slot in range(bucket)]
-        samples = rows_of(member.example, member.within, bucket, seed=bucket)
+        samples = rows_of(first.example, first.within, bucket, seed=bucket)
         for source, value in zip(sources, [torch.tensor(mixture), *samples], strict=True):
             source.copy_(value)
-        prepare(*sources)
+        choose(*sources)  # the fastest kernels for this partition, which the graph then holds
         runner.add(bucket, family.lanes.capturer.capture(partition, bound))
-        _check_and_time(family, member, (lane, bucket), mixture, samples)
+        _check_and_time(family, first, (lane, bucket), mixture, samples)
 
 
 def _over_blocks(
@@ -342,8 +284,11 @@ def _over_blocks(
     specs: list[tuple[Sequence[int], torch.dtype]] = [((), torch.int64), *inputs]
 
     def views(block: _native.Memory, offsets: Sequence[int], of: Sequence[Any]) -> list[Tensor]:
-        made = partial(view, block, host=family.lanes.host_memory)
-        return [made(at, (bucket, *t), dtype) for at, (t, dtype) in zip(offsets, of, strict=True)]
+        host = family.lanes.host_memory
+        return [
+            view(block, at, (bucket, *tail), dtype, host=host)
+            for at, (tail, dtype) in zip(offsets, of, strict=True)
+        ]
 
     sources = views(runner.input_block, runner.input_offsets(bucket), specs)
     results = views(runner.output_block, runner.output_offsets(bucket), family.written)
@@ -357,7 +302,7 @@ def _over_blocks(
 
 def _check_and_time(
     family: CudaFamily,
-    member: Member,
+    first: FirstMember,
     at: tuple[int, int],
     mixture: Sequence[int],
     samples: Sequence[Tensor],
@@ -374,7 +319,7 @@ def _check_and_time(
     device = family.lanes.capturer.device
     with torch.no_grad():
         # The device's own arithmetic is what a graph has to repeat, not the CPU's.
-        expected = [y.cpu() for y in member.reference(*[x.to(device) for x in samples])]
+        expected = [y.cpu() for y in first.reference(*[x.to(device) for x in samples])]
     written = [torch.cat(parts) for parts in zip(*(w for _, w, _ in asked), strict=True)]
     if not same_rows(family.answered(written), expected, _tolerance(expected)):
         raise CannotCapture(f"its graph for bucket {bucket} on lane {lane} answered differently")

@@ -38,12 +38,12 @@ class Slab:
 
 def slabs(specs: Sequence[tuple[tuple[int, ...], torch.dtype, bool]]) -> tuple[list[Slab], int]:
     """Slabs of these (shape, dtype, channels_last) one after the other, and the bytes of a row."""
-    found, at = [], 0
+    layout, at = [], 0
     for shape, dtype, channels_last in specs:
-        found.append(Slab(at, shape, dtype, channels_last))
+        layout.append(Slab(at, shape, dtype, channels_last))
         size = dtype.itemsize * torch.Size(shape).numel()
         at += -(-size // _ALIGN) * _ALIGN
-    return found, max(at, _ALIGN)
+    return layout, max(at, _ALIGN)
 
 
 class Weights:

@@ -9,7 +9,7 @@ from process import ANY, refused, work_file
 from serving import HERE, serving, tenant
 from test_http import infer
 
-from spacetime.models.loading import live_model
+from spacetime.models.loading import load_model
 from spacetime.workload.workload import InputSpec
 
 WORK = (
@@ -25,7 +25,7 @@ def test_a_model_is_tried_with_values_of_its_range() -> None:
         assert infer(own, "table", given)[0] == 200
         failed = own.repository.session.counters().tenants["table"].failed
         assert failed == 0
-    examples = live_model(tenant("table", ids), HERE).requests
+    examples = load_model(tenant("table", ids), HERE).requests
     assert len({str(one) for one in examples}) == len(examples)
 
 
