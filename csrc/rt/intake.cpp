@@ -60,10 +60,6 @@ void Intake::leave_room(Tenant& tenant) {
   tenant.waiting.fetch_sub(1, std::memory_order_seq_cst);  // before make_room's look for waiters
 }
 
-void Intake::make_room() {
-  if (room_waiters_.load(std::memory_order_seq_cst) > 0) room_.notify();
-}
-
 void Intake::wait_for_room(const Tenant& tenant, TimeNs until) {
   const auto roomy = [&] {
     // Half the queue, so that a submitter is not woken for every single request.
@@ -74,11 +70,6 @@ void Intake::wait_for_room(const Tenant& tenant, TimeNs until) {
   room_waiters_.fetch_add(1, std::memory_order_seq_cst);
   room_.await(roomy, until);
   room_waiters_.fetch_sub(1, std::memory_order_relaxed);
-}
-
-void Intake::retire(std::uint64_t requests) {
-  const std::uint64_t before = in_flight_.fetch_sub(requests, std::memory_order_seq_cst);
-  if (before == requests && !accepting()) idle_.notify();
 }
 
 void Intake::shut() {

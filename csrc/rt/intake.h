@@ -59,10 +59,17 @@ class Intake {
   // accept: writes the request, whose id is then `id`, into its place in the pool; or says why not.
   // Throws std::out_of_range for an unknown tenant, std::invalid_argument for no samples.
   Refusal accept(const Submission& submission, TimeNs now, RequestId& id);
-  void leave_room(Tenant& tenant);  // one of its requests waits no longer
-  void make_room();                 // wakes who waits for room that others have left
   void wait_for_room(const Tenant& tenant, TimeNs until);
-  void retire(std::uint64_t requests);  // so many have ended
+  void leave_room(Tenant& tenant);  // one of its requests waits no longer
+  // make_room: wakes who waits for room that others have left.
+  void make_room() {
+    if (room_waiters_.load(std::memory_order_seq_cst) > 0) room_.notify();
+  }
+  // retire: so many requests have ended.
+  void retire(std::uint64_t requests) {
+    const std::uint64_t before = in_flight_.fetch_sub(requests, std::memory_order_seq_cst);
+    if (before == requests && !accepting()) idle_.notify();
+  }
 
   void shut();  // accepts nothing any more
   bool accepting() const { return accepting_.load(std::memory_order_seq_cst); }

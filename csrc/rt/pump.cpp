@@ -253,15 +253,6 @@ bool Pump::serve_inline() {
   return true;
 }
 
-// Pushes never fail: the ring has room for every place of the pool and two events of every lane.
-void Pump::arrived(RequestId id, TimeNs at) {
-  events_.try_push({.kind = Event::Kind::kArrive, .subject = place_of(id), .at = at});
-}
-
-void Pump::finished(Lane& lane, LaunchId launch, TimeNs at) {
-  events_.try_push({Event::Kind::kFinish, lane.id(), launch, at});
-}
-
 void Pump::run_at_alarm() {
   timer_.wait();
   rung_.store(true, std::memory_order_seq_cst);  // before the baton: see baton.h

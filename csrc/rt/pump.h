@@ -73,9 +73,14 @@ class Pump {
   Timeline& timeline() { return timeline_; }
   Lane* inline_lane() const { return inline_.load(std::memory_order_acquire); }  // null: none
 
-  // arrived, finished: push an event; run() must follow.
-  void arrived(RequestId id, TimeNs at);
-  void finished(Lane& lane, LaunchId launch, TimeNs at);
+  // arrived, finished: push an event; run() must follow. A push never fails: the ring has room for
+  // every place of the pool and two events of every lane.
+  void arrived(RequestId id, TimeNs at) {
+    events_.try_push({.kind = Event::Kind::kArrive, .subject = place_of(id), .at = at});
+  }
+  void finished(Lane& lane, LaunchId launch, TimeNs at) {
+    events_.try_push({Event::Kind::kFinish, lane.id(), launch, at});
+  }
   // run: the events there are, unless somebody else is at it.
   void run(bool own_thread = false);
   void run_at_alarm();  // waits until the timer rings: what the executor's own thread does
