@@ -70,7 +70,7 @@ def test_planners_keep_to_the_geometry_of_an_a30(name: str) -> None:
 
 
 def test_a_file_is_taken_wherever_a_name_is(tmp_path: Path) -> None:
-    facts = device_file.device_named(str(EXAMPLE))
+    facts = device_file.named(str(EXAMPLE))
     assert facts.geometry == mig.WIDE
     assert device(facts.name) == facts
     profile_file.write(tmp_path / "p.csv", profiled(facts.name, (1, 2, 3, 4, 7)))
@@ -112,8 +112,8 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path) -> No
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(UnsupportedError) as caught:
-        device_file.device_named(str(path))
+        device_file.named(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(UnsupportedError, match=r"absent\.json: cannot be read"):
-        device_file.device_named(str(tmp_path / "absent.json"))
+        device_file.named(str(tmp_path / "absent.json"))

@@ -48,7 +48,7 @@ def from_options(
     screen = Console(stderr=True)
     with working("planning and simulating", len(found) * len(names)) as done:
         for verdict in compare(
-            found, names, profiles=points, device=device_file.device_named(device or points.device),
+            found, names, profiles=points, device=device_file.named(device or points.device),
             plan_options=PlanOptions(
                 gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation
             ),

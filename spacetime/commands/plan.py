@@ -71,7 +71,7 @@ def from_options(
     """
     options = PlanOptions(gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation)
     load, points = workload_file.read(workload), profile_file.read(profiles)
-    facts = device_file.device_named(device or points.device)
+    facts = device_file.named(device or points.device)
     if facts.name != points.device:
         raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
     if planner == OWN and not solves():

@@ -89,7 +89,7 @@ def predict(
 
     Raises UnsupportedError for what the device lacks, or a model without a graph.
     """
-    facts = device_file.device_named(name)
+    facts = device_file.named(name)
     if not (facts.bandwidth_gbs and facts.clock_mhz and facts.tflops):
         raise UnsupportedError(
             f"{name}: to predict, a device needs bandwidth_gbs, clock_mhz and tflops; add them"

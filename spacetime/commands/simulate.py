@@ -40,7 +40,7 @@ def from_options(
 ) -> None:
     """Simulate and print tables, or the report as JSON."""
     if device is not None:
-        device_file.device_named(device)  # what is stranded is told by its size
+        device_file.named(device)  # what is stranded is told by its size
     options = SimOptions(
         policy=None if policy is None else Policy.named(policy),
         duration_ns=None if duration is None else round(duration * SECOND),

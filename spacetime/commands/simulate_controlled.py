@@ -52,7 +52,7 @@ def from_options(
     Raises PlanError, UnsupportedError and what the readers of the files raise.
     """
     load, points = workload_file.read(workload), profile_file.read(profiles)
-    first, facts = read_plan(plan), device_file.device_named(device or points.device)
+    first, facts = read_plan(plan), device_file.named(device or points.device)
     made = planner(maker)
 
     def planning(asked: Workload) -> Plan:

@@ -36,7 +36,7 @@ DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 MOST_SLICES = 16
 
 
-def device_named(text: str) -> DeviceFacts:
+def named(text: str) -> DeviceFacts:
     """Returns the facts of a device by its name, or by a file (`*.yaml`, `*.yml`, `*.json`).
 
     The device of a file is known by its own name from now on. Raises UnsupportedError: one line
