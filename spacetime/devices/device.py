@@ -23,18 +23,18 @@ Units = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device that this process may use."""
+    """One device this process may use. `sizes`: cores or SMs of each unit."""
 
     name: str
     kind: str  # of its partitions: "cores", "sm", "mps" or "mig"
     units: Units
-    sizes: tuple[int, ...]  # of each unit, in what `measure` names: cores, SMs, percent or slices
-    chosen: str  # why this device, for explain()
+    sizes: tuple[int, ...]
+    chosen: str  # why this one, for explain()
     native: _native.CudaDevice | None = None
-    domains: tuple[int, ...] = ()  # the locality domain of each unit; -1 where it is in none
-    environments: tuple[Mapping[str, str], ...] = ()  # of each unit's process: isolation/shares.py
-    within: str = ""  # the device that such a process opens
-    before_kill: Callable[[int], None] | None = None  # called with such a process's number
+    domains: tuple[int, ...] = ()  # the locality domain of each unit; -1: of none
+    environments: tuple[Mapping[str, str], ...] = ()  # of each unit's process: shares.py
+    within: str = ""  # the device such a process opens
+    before_kill: Callable[[int], None] | None = None  # of such a process, by its number
 
     @property
     def cores(self) -> Units:

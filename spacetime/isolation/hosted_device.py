@@ -1,7 +1,7 @@
-"""The tenants of one process on the device it sees: an MPS client's share, or a MIG instance.
+"""A process's tenants on a device of its own: an MPS client or a MIG instance sees only its share.
 
-A session of one lane, as a user would open it inside that process, takes the models in. Launches
-run one at a time, in the order in which they come. `processes.child` loads this class.
+The same session a user would open inside that process admits the models; launches run here on its
+one lane, whole, as they come. Named by `proc.process` and loaded by `proc.child`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ from spacetime.session.tenant import Tenant
 
 
 class HostedDevice:
-    """Takes models in and runs mixtures of them on `device`, as processes.hosted does on cores.
+    """Takes models in, runs mixtures of them; as proc.hosted.Hosted, on `device`.
 
-    kind: `mps` or `mig`. With `mps`, MpsError is raised in a process that found no daemon, since
-    CUDA itself would not say so.
-    Thread safety: the serving thread may call `run` and `known_as` while another one adds, updates
-    and removes tenants.
+    kind: `mps` refuses a process that found no daemon, which CUDA would not say. Raises MpsError.
+    Thread safety: `run` and `known_as` from the serving thread while another one adds and removes.
     """
 
     def __init__(self, device: str, kind: str) -> None:
@@ -38,8 +36,7 @@ class HostedDevice:
         self._session = Session(device, lanes=1)
         self.granted = sum(self._session.device.sizes)
         self._tenants: dict[int, Tenant] = {}
-        # Held by a launch, or by new weights: rows of weights change between launches only.
-        self._running = threading.Lock()
+        self._running = threading.Lock()  # a launch, or new weights: rows change between launches
 
     def add(
         self,
@@ -52,24 +49,18 @@ class HostedDevice:
         fuse: bool,
         batchable: bool | None = None,
     ) -> dict[str, Any]:
-        """Takes in the model packed in the file of descriptor `fd`, as the tenant of that number.
-
-        slo_ns: its latency objective. fuse: whether its requests may share launches with others'.
-        Returns what was found out about it, for JSON: `kin`, a tenant of the same family or None;
-        `buckets`, and the predicted `ns` of each; its `outputs`; the `lines` of explain(). Raises
-        UnsupportedError where the device runs models on cores.
-        """
+        """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
         model, (args, kwargs) = unpack(fd, name)
         slo_ms = None if slo_ns is None else slo_ns / 1e6
-        added = self._session.add(
+        taken = self._session.add(
             model, example_inputs=args, example_kwargs=kwargs, name=f"{name} {tenant}",
             slo_ms=slo_ms, batchable=batchable,
         )  # fmt: skip
-        family = added.family
+        family = taken.family
         if not isinstance(family, ResidentFamily):
             raise UnsupportedError(f"device {self._session.device.name}: is for lanes of cores")
         kin = next((t for t, other in self._tenants.items() if other.family is family), None)
-        self._tenants[tenant] = added
+        self._tenants[tenant] = taken
         fitting = [b for b in family.buckets if fuse or b == 1]
         return {
             "kin": kin if fuse else None, "buckets": fitting,
@@ -78,37 +69,29 @@ class HostedDevice:
         }  # fmt: skip
 
     def update(self, fd: int, *, tenant: int, name: str) -> dict[str, Any]:
-        """Gives a tenant the weights of the model packed in `fd`; launches wait meanwhile.
-
-        Returns nothing to tell.
-        """
+        """Gives a tenant the weights of the model packed in `fd`; launches wait meanwhile."""
         model, _ = unpack(fd)
         with self._running:
             self._tenants[tenant].update(model.state_dict())
         return {}
 
     def leave(self, *, tenant: int) -> dict[str, Any]:
-        """Removes a tenant and its weights; an unknown one is no error. Returns nothing to tell."""
-        if (left := self._tenants.pop(tenant, None)) is not None:
-            self._session.remove(left)
+        """Forgets a tenant; its weights go."""
+        if (taken := self._tenants.pop(tenant, None)) is not None:
+            self._session.remove(taken)
         return {}
 
     def lines(self, *, tenant: int) -> dict[str, Any]:
-        """Returns what runs a tenant's family, as lines of explain()."""
+        """What runs a tenant's family, for explain()."""
         return {"lines": self._tenants[tenant].family.lines()}
 
     def known_as(self, tenant: int) -> tuple[int, Sequence[Leaf]]:
-        """Returns the name of a tenant in a batch, and the tensors of one of its requests.
-
-        The name is its number and not its row of weights, for the row changes with its weights.
-        """
+        """What names it in a batch, for its row changes with its weights, and the tensors of one
+        of its requests."""
         return tenant, self._family(tenant).signature.leaves
 
     def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
-        """Runs a batch in one launch; returns the flat output tensors of each request.
-
-        tenant: any tenant of the batch's family.
-        """
+        """Flat output tensors of each request, from one launch; `tenant` is one of the family's."""
         with self._running:
             family = self._family(tenant)
             if not family.captured:
@@ -118,12 +101,12 @@ class HostedDevice:
                     check_alike(family.outputs, answer)
                 return [tensors_of(answer) for answer in answers]
             rows = [self._tenants[work.member].member for work in batch]
-            payloads = [
+            made = [
                 family.payload(row, work.leaves, work.samples)
                 for row, work in zip(rows, batch, strict=True)
             ]
-            family.runners[0].time([payload for payload, _, _ in payloads])
-            return [list(family.answered(written)) for _, written, _ in payloads]
+            family.runners[0].time([payload for payload, _, _ in made])
+            return [list(family.answered(written)) for _, written, _ in made]
 
     def _family(self, tenant: int) -> ResidentFamily:
         family = self._tenants[tenant].family

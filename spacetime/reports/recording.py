@@ -1,7 +1,7 @@
 """Recordings: what a scheduler was told and what it decided, and whether it decides so again.
 
-The scheduler has no clock and no threads. So the same version of it decides alike wherever a
-recording of its inputs is replayed. Format: spacetime.recording/2, described in `tape.h` of csrc.
+The scheduler has no clock and no threads, so a recording of its inputs decides alike wherever it
+is replayed by the same version. Format spacetime.recording/2: csrc/sched/tape.h.
 """
 
 from __future__ import annotations

@@ -194,8 +194,8 @@ def routes(session: Session, tenant: Tenant) -> Mapping[int, float]:
     """
     route = session.policy.route
     if route == "weighted" and isinstance(session, PlannedSession):
-        _, weights = session.shares(tenant.name, session.placement)
-        return {lane: weight / sum(weights) for lane, weight in enumerate(weights) if weight}
+        _, shares = session.shares(tenant.name, session.placement)
+        return {lane: share / sum(shares) for lane, share in enumerate(shares) if share}
     if route in {"weighted", "pinned"}:
         return {tenant.lane: 1.0}
     return dict.fromkeys(range(len(session.partitions)), 0.0)
