@@ -46,7 +46,7 @@ class Round:
         return (self.model, self.kind, self.units, self.batch, self.procs, self.tenants)
 
 
-HEADER = [each.name for each in fields(Round)]
+HEADER = [column.name for column in fields(Round)]
 
 
 @dataclass
@@ -147,11 +147,11 @@ def read_rounds(path: Path) -> list[Round]:
 
 def _point(rounds: list[Round]) -> Point:
     """The median: one round beside something else that ran does not move it."""
-    one, took = rounds[0], median(each.latency_ms for each in rounds)
+    one, took = rounds[0], median(timed.latency_ms for timed in rounds)
     return Point(
         one.model, one.device, one.kind, one.units, one.batch, one.procs, took,
         one.batch * one.procs / took * 1e3 if took > 0 else 0.0, one.source, one.tenants,
-        max(each.memory_mib for each in rounds) or None,
+        max(timed.memory_mib for timed in rounds) or None,
     )  # fmt: skip
 
 

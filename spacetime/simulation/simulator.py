@@ -271,7 +271,8 @@ def native_spec(
         tenants=[_native_tenant(tenant) for tenant in tenants],
         duty=[(lane, list(turns)) for lane, turns in (duty or {}).items()],
         interference=[
-            (each.lane, each.family, each.other, each.beside, each.extra) for each in interference
+            (extra.lane, extra.family, extra.other, extra.beside, extra.extra)
+            for extra in interference
         ],
         noise=noise.kind,
         noise_cv=noise.cv,
