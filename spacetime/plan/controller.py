@@ -69,7 +69,7 @@ class ControllerOptions:
 
 
 class Outcome(Enum):
-    """What a decision comes to."""
+    """What the controller decided: the plan stays, is left for another, or no other was found."""
 
     STAY = "stay"
     MOVE = "move"
@@ -86,8 +86,9 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`why` names the tenant and the figure; `move` belongs to MOVE alone.
+    """What the controller decided at the end of a period.
 
+    `why` names the tenant and the figure that decided. `move` is None unless the outcome is MOVE.
     `cause` is None where no plan was asked for.
     """
 
