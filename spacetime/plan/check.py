@@ -102,7 +102,7 @@ def _factors(
     Unknown tenants are a violation of their own, see `_partition`.
     """
     models = {name: tenant.model for name, tenant in tenants.items()}
-    if interference is None or any(each.tenant not in models for _, _, each in plan):
+    if interference is None or any(placed.tenant not in models for _, _, placed in plan):
         return {}
     return {
         part: by_tenant
@@ -222,41 +222,43 @@ def _partition(
     options: PlanOptions,
     slowed: dict[str, float],
 ) -> Iterator[Violation]:
-    unknown = [each.tenant for each in partition.tenants if each.tenant not in tenants]
+    unknown = [placed.tenant for placed in partition.tenants if placed.tenant not in tenants]
     for name in unknown:
         yield Violation(partition.id, "tenant", f"{name} is not in the workload")
     if unknown:
         return
-    models = {each.tenant: tenants[each.tenant].model for each in partition.tenants}
+    models = {placed.tenant: tenants[placed.tenant].model for placed in partition.tenants}
     if partition.procs > options.max_procs:
         yield Violation(
             partition.id, "procs", f"runs {partition.procs}, the most is {options.max_procs}"
         )
     yield from _fused(partition, models) if partition.fused else _sharing(partition)
-    largest = {each.tenant: tenants[each.tenant].largest_request for each in partition.tenants}
+    largest = {
+        placed.tenant: tenants[placed.tenant].largest_request for placed in partition.tenants
+    }
     found = loads(partition, profiles, models, turns=options.turns, largest=largest, slower=slowed)
-    for each, load in zip(partition.tenants, found, strict=True):
+    for placed, load in zip(partition.tenants, found, strict=True):
         if load is None:
             yield Violation(
                 partition.id, "profile",
-                f"no point of {models[each.tenant]} covers batch {each.batch} with "
+                f"no point of {models[placed.tenant]} covers batch {placed.batch} with "
                 f"{_of_tenants(partition)}{partition.procs} procs on "
                 f"{partition.kind} {partition.units}"
                 + (" inside another partition" if partition.parent else ""),
             )  # fmt: skip
         else:
-            yield from _assignment(partition, each, load, tenants[each.tenant])
+            yield from _assignment(partition, placed, load, tenants[placed.tenant])
     yield from _utilisation(partition, found, options)
 
 
 def _fused(partition: PartitionPlan, models: dict[str, str]) -> Iterator[Violation]:
     if len(kinds := sorted(set(models.values()))) > 1:
         yield Violation(partition.id, "family", f"{' and '.join(kinds)} do not share launches")
-    if len({each.batch for each in partition.tenants}) > 1:
+    if len({placed.batch for placed in partition.tenants}) > 1:
         yield Violation(partition.id, "batch", "its tenants share launches but state several")
-    if any(each.duty_ms is not None for each in partition.tenants):
+    if any(placed.duty_ms is not None for placed in partition.tenants):
         yield Violation(partition.id, "duty", "tenants that share launches take no turns")
-    for name in _repeated(each.tenant for each in partition.tenants):
+    for name in _repeated(placed.tenant for placed in partition.tenants):
         yield Violation(partition.id, "tenant", f"{name} is given twice")
 
 
@@ -272,7 +274,7 @@ def _of_tenants(partition: PartitionPlan) -> str:
 
 
 def _sharing(partition: PartitionPlan) -> Iterator[Violation]:
-    sharers, cycles = len(partition.sharers), {each.duty_ms for each in partition.sharers}
+    sharers, cycles = len(partition.sharers), {placed.duty_ms for placed in partition.sharers}
     if cycles <= {None}:
         if partition.procs > 1 and sharers > partition.procs:
             yield Violation(
@@ -285,37 +287,37 @@ def _sharing(partition: PartitionPlan) -> Iterator[Violation]:
 
 
 def _assignment(
-    partition: PartitionPlan, each: Assignment, load: Load, tenant: Tenant
+    partition: PartitionPlan, placed: Assignment, load: Load, tenant: Tenant
 ) -> Iterator[Violation]:
     """What one tenant's part of a partition breaks: its rate, batch, objective and promise."""
-    where = f"{each.tenant} on {partition.id}"
+    where = f"{placed.tenant} on {partition.id}"
     # NaN is above nothing, so it is refused here; rate 0 is only for a tenant nobody asks.
-    if not each.rate_rps > 0 and not (each.idle and tenant.rate_rps == 0):
-        yield Violation(where, "rate", f"must be above 0, is {each.rate_rps:g}")
-    if tenant.batch_sizes and each.batch not in tenant.batch_sizes:
+    if not placed.rate_rps > 0 and not (placed.idle and tenant.rate_rps == 0):
+        yield Violation(where, "rate", f"must be above 0, is {placed.rate_rps:g}")
+    if tenant.batch_sizes and placed.batch not in tenant.batch_sizes:
         yield Violation(
-            where, "batch", f"{each.batch} is none of {', '.join(map(str, tenant.batch_sizes))}"
+            where, "batch", f"{placed.batch} is none of {', '.join(map(str, tenant.batch_sizes))}"
         )
     # `latency` names a launch that is too slow by itself, which no smaller rate would mend; `fill`
     # one that waits too long for its batch to fill, or for the turns of others.
-    if not each.idle and _above(load.worst_ms, tenant.slo_ms):
+    if not placed.idle and _above(load.worst_ms, tenant.slo_ms):
         bound = "latency" if load.point.latency_ms > tenant.slo_ms else "fill"
         yield Violation(
             where, bound,
-            f"batches of {each.batch} at {each.rate_rps:.4g} req/s are answered within "
+            f"batches of {placed.batch} at {placed.rate_rps:.4g} req/s are answered within "
             f"{load.worst_ms:.4g} ms, the objective is {tenant.slo_ms:g} ms",
         )  # fmt: skip
     # An idle tenant has a promise, too: what its launch takes, without any waiting.
-    if _above(load.worst_ms, each.latency_ms):
+    if _above(load.worst_ms, placed.latency_ms):
         yield Violation(
-            where, "promise", f"promises {each.latency_ms:.4g} ms, it is {load.worst_ms:.4g} ms"
+            where, "promise", f"promises {placed.latency_ms:.4g} ms, it is {load.worst_ms:.4g} ms"
         )
     # One turn a cycle bounds a tenant's rate, however fast its launches are.
-    if each.duty_ms is not None and _above(each.rate_rps * each.duty_ms / 1000, each.batch):
+    if placed.duty_ms is not None and _above(placed.rate_rps * placed.duty_ms / 1000, placed.batch):
         yield Violation(
             where, "rate",
-            f"one batch of {each.batch} a cycle of {each.duty_ms:.4g} ms serves "
-            f"{each.batch / each.duty_ms * 1000:.4g} req/s, not {each.rate_rps:.4g}",
+            f"one batch of {placed.batch} a cycle of {placed.duty_ms:.4g} ms serves "
+            f"{placed.batch / placed.duty_ms * 1000:.4g} req/s, not {placed.rate_rps:.4g}",
         )  # fmt: skip
 
 
@@ -331,8 +333,8 @@ def _utilisation(
     duty_ms = partition.sharers[0].duty_ms if partition.sharers else None
     turns_ms = sum(
         load.point.latency_ms
-        for each, load in zip(partition.tenants, found, strict=True)
-        if load is not None and each in partition.sharers
+        for placed, load in zip(partition.tenants, found, strict=True)
+        if load is not None and placed in partition.sharers
     )
     if duty_ms is not None and _above(turns_ms, duty_ms):
         yield Violation(
@@ -343,8 +345,8 @@ def _utilisation(
 def _requests(plan: Plan, tenants: dict[str, Tenant]) -> Iterator[Violation]:
     """A request is launched whole: every batch holds the largest, or routes go by size (elsa)."""
     batches: dict[str, list[int]] = defaultdict(list)
-    for _, _, each in plan:
-        batches[each.tenant].append(each.batch)
+    for _, _, placed in plan:
+        batches[placed.tenant].append(placed.batch)
     judge = max if plan.policy == "elsa" else min
     for name, tenant in tenants.items():
         if name in batches and judge(batches[name]) < tenant.largest_request:
@@ -363,7 +365,7 @@ def _memory(
     for gpu in plan.gpus:
         needed: dict[str, float] = {}
         for part in gpu.partitions:
-            if all(each.tenant in models for each in part.tenants):
+            if all(placed.tenant in models for placed in part.tenants):
                 found = loads(part, profiles, models)
                 points = [None if load is None else load.point for load in found]
                 needed[part.id] = partition_mib(part, points)
@@ -378,8 +380,8 @@ def _memory(
 
 def _rates(plan: Plan, workload: Workload) -> Iterator[Violation]:
     served: dict[str, float] = defaultdict(float)
-    for _, _, each in plan:
-        served[each.tenant] += each.rate_rps
+    for _, _, placed in plan:
+        served[placed.tenant] += placed.rate_rps
     for tenant in workload.tenants:
         if tenant.name not in served and tenant.rate_rps == 0:
             yield Violation(tenant.name, "place", "is on no partition; at rate 0 it needs one too")

@@ -69,7 +69,7 @@ class ControllerOptions:
 
 
 class Outcome(Enum):
-    """What a decision comes to."""
+    """What the controller decided: the plan stays, is left for another, or no other was found."""
 
     STAY = "stay"
     MOVE = "move"
@@ -86,8 +86,9 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`why` names the tenant and the figure; `move` belongs to MOVE alone.
+    """What the controller decided at the end of a period.
 
+    `why` names the tenant and the figure that decided. `move` is None unless the outcome is MOVE.
     `cause` is None where no plan was asked for.
     """
 
@@ -171,12 +172,12 @@ class Controller:
         new = 1 - 0.5 ** (period_s / self.options.half_life_s)
         window_s = period_s * (2 - new) / new  # a mean over so long would vary as much
         sure = []
-        for number, (tenant, each) in enumerate(zip(self._workload.tenants, seen, strict=True)):
+        for number, (tenant, counts) in enumerate(zip(self._workload.tenants, seen, strict=True)):
             inputs = tenant.mean_request / period_s
-            self.rates[number] += new * (each.arrived * inputs - self.rates[number])
+            self.rates[number] += new * (counts.arrived * inputs - self.rates[number])
             requests = self.rates[number] / tenant.mean_request * window_s
             mean = _surely(requests) / window_s * tenant.mean_request
-            sure.append(max(mean, _surely(each.arrived) * inputs))
+            sure.append(max(mean, _surely(counts.arrived) * inputs))
         return sure
 
     def _too_high(self, sure: Sequence[float]) -> str:
@@ -204,9 +205,9 @@ class Controller:
         """Tenants served badly in two periods on end, though their rates are as planned."""
         poor = {
             number
-            for number, each in enumerate(seen)
-            if each.ended >= self.options.alarm_requests
-            and each.met < self.options.alarm * each.ended
+            for number, counts in enumerate(seen)
+            if counts.ended >= self.options.alarm_requests
+            and counts.met < self.options.alarm * counts.ended
         }
         twice, self._poor = poor & self._poor, poor
         return [n for n in sorted(twice) if self._boosts[n] < self.options.most_boost]
@@ -256,6 +257,6 @@ def _surely(requests: float) -> float:
 def _served(plan: Plan, workload: Workload, headroom: float) -> list[float]:
     """The estimates a plan was made for, had it been made with this headroom."""
     rates = dict.fromkeys((tenant.name for tenant in workload.tenants), 0.0)
-    for _, _, each in plan:
-        rates[each.tenant] += each.rate_rps
+    for _, _, assignment in plan:
+        rates[assignment.tenant] += assignment.rate_rps
     return [rate / headroom for rate in rates.values()]

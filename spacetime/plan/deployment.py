@@ -117,9 +117,11 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
     duty: dict[int, tuple[tuple[int, int], ...]] = {}
     for gpu in plan.gpus:
         for part in gpu.partitions:
-            for each in part.tenants:
-                if each.tenant not in numbers:
-                    raise PlanError(f"{part.id}: {each.tenant} is not a tenant of the workload")
+            for assignment in part.tenants:
+                if assignment.tenant not in numbers:
+                    raise PlanError(
+                        f"{part.id}: {assignment.tenant} is not a tenant of the workload"
+                    )
             first = len(lanes)
             placed = list(_placed(part))
             count = 1 + max((lane for lane, _, _ in placed), default=-1)
@@ -130,8 +132,12 @@ def deploy(plan: Plan, workload: Workload, profiles: Profiles) -> Deployment:
                 found = _latencies(part, each, workload.tenants[number], profiles)
                 new = Served(max(found), rate_rps, found)
                 served[number][first + lane] = _both(served[number].get(first + lane), new)
-            if cycle := [each for each in part.tenants if each.duty_ms is not None]:
-                duty[first] = tuple((numbers[each.tenant], each.batch) for each in cycle)
+            if cycle := [
+                assignment for assignment in part.tenants if assignment.duty_ms is not None
+            ]:
+                duty[first] = tuple(
+                    (numbers[assignment.tenant], assignment.batch) for assignment in cycle
+                )
     for tenant, on in zip(workload.tenants, served, strict=True):
         if not on:
             raise PlanError(f"tenant {tenant.name}: the plan serves it nowhere")
@@ -154,36 +160,39 @@ def _placed(part: PartitionPlan) -> Iterator[tuple[int, Assignment, float]]:
     """Each assignment with a lane of the partition it runs on and its rate there."""
     alone = part.fused or len(part.sharers) <= 1
     if alone:
-        for each in part.sharers:
+        for placed in part.sharers:
             for process in range(part.procs):
-                yield process, each, each.rate_rps if process == 0 else 0.0
+                yield process, placed, placed.rate_rps if process == 0 else 0.0
     else:
         side_by_side = part.procs > 1
-        for number, each in enumerate(part.sharers):
-            yield (number if side_by_side else 0), each, each.rate_rps
-    for each in part.tenants:
-        if each not in part.sharers:
+        for number, sharer in enumerate(part.sharers):
+            yield (number if side_by_side else 0), sharer, sharer.rate_rps
+    for assignment in part.tenants:
+        if assignment not in part.sharers:
             for process in range(part.procs if alone else 1):
-                yield process, each, 1.0 if process == 0 else 0.0
+                yield process, assignment, 1.0 if process == 0 else 0.0
 
 
 def _latencies(
-    part: PartitionPlan, each: Assignment, tenant: Tenant, profiles: Profiles
+    part: PartitionPlan, assignment: Assignment, tenant: Tenant, profiles: Profiles
 ) -> dict[int, int]:
     model = tenant.model
     if part.fused:
-        return _fused_latencies(part, each, model, profiles)
+        return _fused_latencies(part, assignment, model, profiles)
     # A percentage of a MIG instance is another amount than of the device: nothing was measured.
     nested = part.parent is not None
-    largest = None if nested else profiles.at(model, part.kind, part.units, each.batch, part.procs)
+    largest = (
+        None if nested else profiles.at(model, part.kind, part.units, assignment.batch, part.procs)
+    )
     if largest is None:
         raise PlanError(
-            f"{each.tenant} on {part.id}: no point of {model} covers batch {each.batch} with "
-            f"{part.procs} procs on {part.kind} {part.units}" + (" inside another" * nested)
+            f"{assignment.tenant} on {part.id}: no point of {model} covers batch "
+            f"{assignment.batch} with {part.procs} procs on {part.kind} {part.units}"
+            + (" inside another" * nested)
         )
     measured = profiles.batches(model, part.kind, part.units, part.procs)
-    found = {p.batch: ns_from_ms(p.latency_ms) for p in measured if p.batch < each.batch}
-    found[each.batch] = ns_from_ms(largest.latency_ms)
+    found = {p.batch: ns_from_ms(p.latency_ms) for p in measured if p.batch < assignment.batch}
+    found[assignment.batch] = ns_from_ms(largest.latency_ms)
     for point in measured:  # a request is launched whole, wherever its size sends it
         if max(found) < min(tenant.largest_request, point.batch):
             found[point.batch] = ns_from_ms(point.latency_ms)
@@ -195,18 +204,19 @@ def _latencies(
 
 
 def _fused_latencies(
-    part: PartitionPlan, each: Assignment, model: str, profiles: Profiles
+    part: PartitionPlan, assignment: Assignment, model: str, profiles: Profiles
 ) -> dict[int, int]:
     """By inputs a launch; one of fewer is padded to a larger that answers sooner, if there is."""
     members, at = len(part.tenants), (model, part.kind, part.units)
-    sizes = {p.batch for p in (*profiles.of(model), *profiles.fused(model))} | {each.batch}
+    sizes = {p.batch for p in (*profiles.of(model), *profiles.fused(model))} | {assignment.batch}
     found: dict[int, int] = {}
-    for batch in sorted((size for size in sizes if size <= each.batch), reverse=True):
+    for batch in sorted((size for size in sizes if size <= assignment.batch), reverse=True):
         point = profiles.at_fused(*at, batch, tenants=members, procs=part.procs)
-        if part.parent is not None or (point is None and batch == each.batch):
+        if part.parent is not None or (point is None and batch == assignment.batch):
             raise PlanError(
-                f"{each.tenant} on {part.id}: no point of {model} covers batch {each.batch} with "
-                f"{members} tenants and {part.procs} procs on {part.kind} {part.units}"
+                f"{assignment.tenant} on {part.id}: no point of {model} covers batch "
+                f"{assignment.batch} with {members} tenants and {part.procs} procs on "
+                f"{part.kind} {part.units}"
             )
         if point is not None:
             least = min(found.values(), default=ns_from_ms(point.latency_ms))

@@ -60,11 +60,11 @@ def mps(plan: Plan, device: DeviceFacts) -> str:
             lines.append(_daemon(f"gpu{gpu.id}", str(gpu.id)))
         lines += [_process(f"gpu{gpu.id}", part) for part in shares]
         for part in gpu.partitions:
-            inner = [each for each in gpu.partitions if each.parent == part.id]
+            inner = [partition for partition in gpu.partitions if partition.parent == part.id]
             if part.kind == "mig" and (part.procs > 1 or inner):
                 what = f"UUID of {_profile(part, device)} at {part.start} of gpu {gpu.id}"
                 lines.append(_daemon(_label(part.id), f'"${{{_variable(part.id)}:?{what}}}"'))
-                lines += [_process(_label(part.id), each) for each in inner or [part]]
+                lines += [_process(_label(part.id), partition) for partition in inner or [part]]
     if len(lines) == before:
         raise UnsupportedError("export mps: no partition of the plan runs processes side by side")
     return _text(lines)
@@ -154,7 +154,7 @@ def _process(name: str, part: PartitionPlan) -> str:
 
 
 def _note(part: PartitionPlan) -> str:
-    tenants = ", ".join(each.tenant for each in part.tenants) or "no tenant"
+    tenants = ", ".join(assignment.tenant for assignment in part.tenants) or "no tenant"
     size = f"{part.units} %" if part.kind == "mps" else f"{part.units} slices"
     return f"{' '.join(tenants.split())} on {size}, {part.procs} processes"
 

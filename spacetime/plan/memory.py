@@ -31,7 +31,7 @@ class Excess:
     room_mib: float
 
     def __str__(self) -> str:
-        names = sorted({each.tenant for part in self.parts for each in part.tenants})
+        names = sorted({assignment.tenant for part in self.parts for assignment in part.tenants})
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return f"{shown} need {self.needed_mib:,.0f} MiB, there are {self.room_mib:,.0f}"
 

@@ -56,10 +56,10 @@ class Move:
     def steps(self) -> tuple[MoveStep, ...]:
         """Shadow partitions first, then the routes, then what is left drains and closes."""
         return (
-            *(MoveStep("open", each) for each in self.opens),
-            *(MoveStep("route", each) for each in self.routes),
-            *(MoveStep("drain", each) for each in self.closes),
-            *(MoveStep("close", each) for each in self.closes),
+            *(MoveStep("open", name) for name in self.opens),
+            *(MoveStep("route", tenant) for tenant in self.routes),
+            *(MoveStep("drain", name) for name in self.closes),
+            *(MoveStep("close", name) for name in self.closes),
         )
 
 
@@ -84,16 +84,16 @@ def move(old: Plan, new: Plan) -> Move:
     return Move(
         old, made, frozenset(stays),
         tuple(p.id for gpu in made.gpus for p in gpu.partitions if p.id not in stays),
-        tuple(each for each in before if each not in stays),
+        tuple(name for name in before if name not in stays),
         tuple(sorted({gpu.id for gpu in (*old.gpus, *made.gpus)})),
     )  # fmt: skip
 
 
 def _shares(plan: Plan) -> Mapping[str, set[tuple[str, int, float, float | None]]]:
     found: dict[str, set[tuple[str, int, float, float | None]]] = {}
-    for _, part, each in plan:
-        share = (part.id, each.batch, each.rate_rps, each.duty_ms)
-        found.setdefault(each.tenant, set()).add(share)
+    for _, part, assignment in plan:
+        share = (part.id, assignment.batch, assignment.rate_rps, assignment.duty_ms)
+        found.setdefault(assignment.tenant, set()).add(share)
     return found
 
 
@@ -138,11 +138,11 @@ def _kept(before: GpuPlan, after: GpuPlan) -> dict[str, str]:
 
 
 def _place(part: PartitionPlan, gpu: GpuPlan) -> tuple[object, ...]:
-    outer = next((each for each in gpu.partitions if each.id == part.parent), None)
+    outer = next((partition for partition in gpu.partitions if partition.id == part.parent), None)
     return (
         part.kind, part.units, part.start, part.procs, part.fused,
         None if outer is None else _place(outer, gpu),
-        tuple(sorted((each.tenant, each.duty_ms is None) for each in part.tenants)),
+        tuple(sorted((placed.tenant, placed.duty_ms is None) for placed in part.tenants)),
     )  # fmt: skip
 
 

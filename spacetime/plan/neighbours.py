@@ -25,9 +25,9 @@ def slower(gpu: GpuPlan, model_of: Mapping[str, str], cost: Crowd) -> dict[str, 
     beside = [part for part in gpu.partitions if part.kind != APART and part.sharers]
     found = {
         part.id: {
-            each.tenant: cost.among(model, part.units, others)
-            for each in part.sharers
-            for model in [model_of[each.tenant]]
+            assignment.tenant: cost.among(model, part.units, others)
+            for assignment in part.sharers
+            for model in [model_of[assignment.tenant]]
             for others in [_worst(model, part, beside, model_of, cost)]
         }
         for part in beside
@@ -49,7 +49,7 @@ def _worst(
     return [
         (
             max(
-                (model_of[each.tenant] for each in other.sharers),
+                (model_of[assignment.tenant] for assignment in other.sharers),
                 key=lambda name: cost.factor(model, part.units, name, other.units),
             ),
             other.units,

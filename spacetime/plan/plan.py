@@ -86,7 +86,7 @@ class PartitionPlan:
     @property
     def sharers(self) -> tuple[Assignment, ...]:
         """The assignments capacity is planned for; who shares launches does so at any rate."""
-        return tuple(each for each in self.tenants if self.fused or not each.idle)
+        return tuple(assignment for assignment in self.tenants if self.fused or not assignment.idle)
 
     @property
     def rate_rps(self) -> float:
@@ -151,9 +151,9 @@ class Plan:
     def companions(self) -> dict[str, set[frozenset[str]]]:
         """Of each tenant the sets of tenants, itself among them, whose launches it shares."""
         found: dict[str, set[frozenset[str]]] = {}
-        for _, part, each in self:
-            names = [other.tenant for other in part.tenants] if part.fused else [each.tenant]
-            found.setdefault(each.tenant, set()).add(frozenset(names))
+        for _, part, assignment in self:
+            names = [other.tenant for other in part.tenants] if part.fused else [assignment.tenant]
+            found.setdefault(assignment.tenant, set()).add(frozenset(names))
         return found
 
     def routes(self, tenant: str) -> dict[str, float]:

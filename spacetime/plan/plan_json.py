@@ -43,7 +43,10 @@ def to_json(plan: Plan) -> dict[str, Any]:
         **_set(planner=plan.planner, device=plan.device),
         **_set(lower_bound_gpus=plan.lower_bound_gpus, headroom=plan.headroom, policy=plan.policy),
         "gpus": [
-            {"id": gpu.id, "partitions": [_partition_json(each) for each in gpu.partitions]}
+            {
+                "id": gpu.id,
+                "partitions": [_partition_json(partition) for partition in gpu.partitions],
+            }
             for gpu in plan.gpus
         ],
         "reasons": [{"tenant": why.tenant, "text": why.text} for why in plan.reasons],
@@ -56,9 +59,9 @@ def _partition_json(partition: PartitionPlan) -> dict[str, Any]:
         **_set(start=partition.start, procs=partition.procs, parent=partition.parent),
         **_set(fused=partition.fused or None, memory_mib=partition.memory_mib),
         "tenants": [
-            _set(tenant=each.tenant, batch=each.batch, rate_rps=each.rate_rps,
-                 latency_ms=each.latency_ms, duty_ms=each.duty_ms)
-            for each in partition.tenants
+            _set(tenant=assignment.tenant, batch=assignment.batch, rate_rps=assignment.rate_rps,
+                 latency_ms=assignment.latency_ms, duty_ms=assignment.duty_ms)
+            for assignment in partition.tenants
         ],
     }  # fmt: skip
 

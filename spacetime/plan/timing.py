@@ -71,31 +71,36 @@ def loads(
         None
         if partition.parent is not None
         else profiles.at_fused(
-            model_of[each.tenant], partition.kind, partition.units, each.batch,
+            model_of[assignment.tenant], partition.kind, partition.units, assignment.batch,
             tenants=members, procs=partition.procs,
         )
-        for each in partition.tenants
+        for assignment in partition.tenants
     ]  # fmt: skip
     points = [
-        point and _slowed(point, slower.get(each.tenant, 1.0))
-        for each, point in zip(partition.tenants, points, strict=True)
+        point and _slowed(point, slower.get(assignment.tenant, 1.0))
+        for assignment, point in zip(partition.tenants, points, strict=True)
     ]
     all_ms = sum(
         point.latency_ms
-        for each, point in zip(partition.tenants, points, strict=True)
-        if point is not None and not each.idle
+        for assignment, point in zip(partition.tenants, points, strict=True)
+        if point is not None and not assignment.idle
     )
     return [
         None
         if point is None
         else Load(
             point,
-            _capacity(each, partition, point),
+            _capacity(assignment, partition, point),
             _worst_ms(
-                each, partition, point, all_ms, turns=turns, largest=largest.get(each.tenant, 1)
+                assignment,
+                partition,
+                point,
+                all_ms,
+                turns=turns,
+                largest=largest.get(assignment.tenant, 1),
             ),
         )
-        for each, point in zip(partition.tenants, points, strict=True)
+        for assignment, point in zip(partition.tenants, points, strict=True)
     ]
 
 
@@ -106,26 +111,26 @@ def _slowed(point: Point, factor: float) -> Point:
     return replace(point, latency_ms=ms, throughput_rps=rps)
 
 
-def _capacity(each: Assignment, partition: PartitionPlan, point: Point) -> float:
+def _capacity(assignment: Assignment, partition: PartitionPlan, point: Point) -> float:
     """Inputs a second this tenant could be served if the partition did nothing else."""
     # A padded batch takes as long as a full one and answers fewer.
-    full = point.throughput_rps * each.batch / point.batch
+    full = point.throughput_rps * assignment.batch / point.batch
     together = partition.fused or len(partition.sharers) <= 1
     return full if together else full / partition.procs
 
 
 def _worst_ms(
-    each: Assignment, partition: PartitionPlan, point: Point, all_ms: float, *,
+    assignment: Assignment, partition: PartitionPlan, point: Point, all_ms: float, *,
     turns: Turns, largest: int,
 ) -> float:  # fmt: skip
     if partition.fused:  # its batches fill from the requests of all
-        return alone_ms(each.batch, partition.rate_rps, point.latency_ms, largest)
-    if each.duty_ms is not None:
-        return cycle_ms(each.duty_ms, point.latency_ms, all_ms, turns)
-    if each.idle:  # nothing is promised but its launch
+        return alone_ms(assignment.batch, partition.rate_rps, point.latency_ms, largest)
+    if assignment.duty_ms is not None:
+        return cycle_ms(assignment.duty_ms, point.latency_ms, all_ms, turns)
+    if assignment.idle:  # nothing is promised but its launch
         return point.latency_ms
     sharers = len(partition.sharers) if partition.procs == 1 else 1
-    return alone_ms(each.batch, each.rate_rps, point.latency_ms * sharers, largest)
+    return alone_ms(assignment.batch, assignment.rate_rps, point.latency_ms * sharers, largest)
 
 
 def busy(partition: PartitionPlan, found: Sequence[Load | None]) -> float:

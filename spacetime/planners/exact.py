@@ -151,7 +151,7 @@ class Exact:
         if self.slo_factor == 1:
             planners += [MigOnly(), WholeGpu()]
         unlimited = replace(options, gpus=None)
-        plans = [_attempt(each, workload, profiles, device, unlimited) for each in planners]
+        plans = [_attempt(planner, workload, profiles, device, unlimited) for planner in planners]
         return min(
             (
                 plan

@@ -171,7 +171,9 @@ class _Seats:
     def _join(self, number: int, index: int, tenant: Tenant, point: Point) -> str:
         self.gpus[number] = self._with(number, index, tenant, point)
         part = self.gpus[number].partitions[index]
-        others = ", ".join(each.tenant for each in part.sharers[:3]) or "other idle tenants"
+        others = (
+            ", ".join(assignment.tenant for assignment in part.sharers[:3]) or "other idle tenants"
+        )
         return f"served on {part.id} when {others} leave room"
 
     def _in_free_units(self, tenant: Tenant, points: Sequence[Point]) -> str | None:

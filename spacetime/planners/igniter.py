@@ -237,13 +237,13 @@ class _Placing:
 
     def grown(self, shares: list[Share]) -> list[Share] | None:
         """The shares with a step more for whoever is late, until none is; None beyond a device."""
-        if sum(process_mib(each.point) for each in shares) > self.room_mib * (1 + ROUNDING):
+        if sum(process_mib(share.point) for share in shares) > self.room_mib * (1 + ROUNDING):
             return None
-        while sum(each.units for each in shares) <= WHOLE:
+        while sum(share.units for share in shares) <= WHOLE:
             late = [
                 number
-                for number, each in enumerate(shares)
-                if not each.in_time(self.factor(shares, number), self.options)
+                for number, share in enumerate(shares)
+                if not share.in_time(self.factor(shares, number), self.options)
             ]
             if not late:
                 return shares

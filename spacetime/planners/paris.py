@@ -94,7 +94,7 @@ class Paris:
             shares = self.shares(tenant, curves, options)
             wanted += [_Class(tenant, curves[share.units], share) for share in shares]
             reasons.append(Reason(tenant.name, _why(shares)))
-        counts = [each.least(options) for each in wanted]
+        counts = [want.least(options) for want in wanted]
         devices = Devices(two_threes=True, geometry=device.geometry)
         for at in sorted(range(len(wanted)), key=lambda at: -wanted[at].share.units):
             for _ in range(counts[at]):
@@ -102,8 +102,8 @@ class Paris:
         if options.gpus is not None:
             counts = _fill_up(wanted, counts, devices, options)
         rated = {
-            (each.tenant.name, each.share.units): each.part(count, options)
-            for each, count in zip(wanted, counts, strict=True)
+            (want.tenant.name, want.share.units): want.part(count, options)
+            for want, count in zip(wanted, counts, strict=True)
         }
         made = [
             [rated[part.tenant.name, part.point.units] for part in parts] for parts in devices.parts

@@ -73,7 +73,7 @@ class SpaceTime:
             weighed.append(little)
         if not weighed:
             # That a planner wants another kind of partition says little about the demand.
-            raise next((each for each in refusals if each.bound != "profile"), refusals[0])
+            raise next((refusal for refusal in refusals if refusal.bound != "profile"), refusals[0])
         sound = [
             plan
             for plan in dict.fromkeys(weighed)

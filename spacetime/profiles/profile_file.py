@@ -28,25 +28,25 @@ def read_profiles(path: str | Path) -> Profiles:
     Raises ProfileError, one line `file:line: field: what it must be`.
     """
     path = Path(path)
-    points: dict[Any, int] = {}
-    found: list[Point] = []
+    rows: dict[Any, int] = {}
+    points: list[Point] = []
     table = Table(path, ProfileError)
     for row, values in table.rows(HEADER, OPTIONAL):
-        known = {f: v for f, v in values.items() if f != "memory_mib" or v}  # empty: unknown
-        point = make(table, row, table.typed(row, known, Point))
-        if (first := points.setdefault((point.device, point.key), row)) != row:
+        texts = {f: v for f, v in values.items() if f != "memory_mib" or v}  # empty: unknown
+        point = make(table, row, table.typed(row, texts, Point))
+        if (first := rows.setdefault((point.device, point.key), row)) != row:
             raise ProfileError(
                 "batch", f"this point was given before, in row {first}", where=f"{path}:{row}: "
             )
-        if point.device != (found or [point])[0].device:
+        if point.device != (points or [point])[0].device:
             raise ProfileError(
-                "device", f"must be {found[0].device} as in the rows before, got {point.device}",
+                "device", f"must be {points[0].device} as in the rows before, got {point.device}",
                 where=f"{path}:{row}: ",
             )  # fmt: skip
-        found.append(point)
-    if not found:
+        points.append(point)
+    if not points:
         raise ProfileError("profiles", "holds no point", where=f"{path}:1: ")
-    return Profiles(tuple(found))
+    return Profiles(tuple(points))
 
 
 def write_profiles(path: Path, points: Iterable[Point]) -> None:

@@ -46,7 +46,7 @@ class Round:
         return (self.model, self.kind, self.units, self.batch, self.procs, self.tenants)
 
 
-HEADER = [each.name for each in fields(Round)]
+HEADER = [column.name for column in fields(Round)]
 
 
 @dataclass
@@ -68,19 +68,19 @@ class Rounds:
         cls, path: Path, device: str, source: str, *, enough: int, fresh: bool = False
     ) -> Rounds:
         """What is there already, or nothing. Raises ProfileError for files of another device."""
-        found = cls(path, device, source, enough)
+        store = cls(path, device, source, enough)
         if fresh:
-            return found
-        if found.beside.exists():
-            for one in read_rounds(found.beside):
-                found._check(one.device, one.source, found.beside)
-                found.rounds[one.key].append(one)
+            return store
+        if store.beside.exists():
+            for measured in read_rounds(store.beside):
+                store._check(measured.device, measured.source, store.beside)
+                store.rounds[measured.key].append(measured)
         if path.exists():
             before = read_profiles(path)
             for point in before:
-                found._check(point.device, point.source, path)
-            found.kept = {p.key: p for p in before if p.key not in found.rounds}
-        return found
+                store._check(point.device, point.source, path)
+            store.kept = {p.key: p for p in before if p.key not in store.rounds}
+        return store
 
     @property
     def beside(self) -> Path:
@@ -91,11 +91,11 @@ class Rounds:
         """How many rounds a point still needs."""
         return 0 if key in self.kept else max(0, self.enough - len(self.rounds.get(key, ())))
 
-    def add(self, one: Round) -> None:
+    def add(self, measured: Round) -> None:
         """Keeps a round, on disk before this returns; with the last of a point the profile too."""
-        self.rounds[one.key].append(one)
-        _replace(self.beside, [one for rounds in self.rounds.values() for one in rounds])
-        if not self.missing(one.key):
+        self.rounds[measured.key].append(measured)
+        _replace(self.beside, [item for rounds in self.rounds.values() for item in rounds])
+        if not self.missing(measured.key):
             self.write()
 
     def points(self) -> list[Point]:
@@ -105,8 +105,8 @@ class Rounds:
 
     def profiles(self) -> Profiles:
         """The points smoothed as far as noise explains; see `monotone`."""
-        made = smoothed(self.points(), self.noise())
-        return Profiles(tuple(sorted(made, key=lambda p: p.key)))
+        points = smoothed(self.points(), self.noise())
+        return Profiles(tuple(sorted(points, key=lambda point: point.key)))
 
     def noise(self) -> dict[Key, float]:
         """How far apart the rounds are of every point that has more than one."""
@@ -114,13 +114,13 @@ class Rounds:
 
     def write(self) -> None:
         """Replaces the profile file."""
-        made = self.path.with_name(self.path.name + ".new")
-        write_profiles(made, self.profiles())
-        made.replace(self.path)
+        written = self.path.with_name(self.path.name + ".new")
+        write_profiles(written, self.profiles())
+        written.replace(self.path)
 
     def spread(self, key: Key) -> float:
         """How far apart a point's rounds are: (slowest - fastest) / median; 0 where unknown."""
-        took = [one.latency_ms for one in self.rounds.get(key, ())]
+        took = [measured.latency_ms for measured in self.rounds.get(key, ())]
         return (max(took) - min(took)) / median(took) if took else 0.0
 
     def _check(self, device: str, source: str, path: Path) -> None:
@@ -133,34 +133,34 @@ class Rounds:
 
 def read_rounds(path: Path) -> list[Round]:
     """Every round of a file. Raises ProfileError naming file, row and field."""
-    found = []
+    rounds = []
     table = Table(path, ProfileError)
     for row, values in table.rows(HEADER):
-        one = Round(**table.typed(row, values, Round))
+        measured = Round(**table.typed(row, values, Round))
         try:
-            _point([one])
+            _point([measured])
         except ProfileError as error:
             raise ProfileError(error.field, error.problem, where=f"{path}:{row}: ") from error
-        found.append(one)
-    return found
+        rounds.append(measured)
+    return rounds
 
 
 def _point(rounds: list[Round]) -> Point:
     """The median: one round beside something else that ran does not move it."""
-    one, took = rounds[0], median(each.latency_ms for each in rounds)
+    first, took = rounds[0], median(timed.latency_ms for timed in rounds)
     return Point(
-        one.model, one.device, one.kind, one.units, one.batch, one.procs, took,
-        one.batch * one.procs / took * 1e3 if took > 0 else 0.0, one.source, one.tenants,
-        max(each.memory_mib for each in rounds) or None,
+        first.model, first.device, first.kind, first.units, first.batch, first.procs, took,
+        first.batch * first.procs / took * 1e3 if took > 0 else 0.0, first.source, first.tenants,
+        max(timed.memory_mib for timed in rounds) or None,
     )  # fmt: skip
 
 
 def _replace(path: Path, rounds: Iterable[Round]) -> None:
-    made = path.with_name(path.name + ".new")
-    with made.open("w", encoding="utf-8", newline="") as file:
+    written = path.with_name(path.name + ".new")
+    with written.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(HEADER)
-        rows.writerows([getattr(one, name) for name in HEADER] for one in rounds)
+        rows.writerows([getattr(measured, name) for name in HEADER] for measured in rounds)
         file.flush()
         os.fsync(file.fileno())
-    made.replace(path)
+    written.replace(path)

@@ -93,7 +93,7 @@ class _Judge:
         partitions = plan_report(run)["partitions"]
         return replace(
             found,
-            idle_units=sum(each["idle_units"] for each in partitions),
+            idle_units=sum(partition["idle_units"] for partition in partitions),
             attainment=run.attainment if run.worst else None,
             worst_attainment=run.worst[0] if run.worst else None,
         )

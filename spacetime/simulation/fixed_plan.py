@@ -117,7 +117,7 @@ class PlanRun:
     def attainments(self) -> dict[str, float]:
         """By tenant: fraction of its requests answered in time, over all replications."""
         return {
-            tenant.name: _attainment([each.tenants[n] for each in self.replications])
+            tenant.name: _attainment([replication.tenants[n] for replication in self.replications])
             for n, tenant in enumerate(self.workload.tenants)
         }
 
@@ -127,7 +127,7 @@ class PlanRun:
         return {
             tenant.name: self.attainments[tenant.name]
             for number, tenant in enumerate(self.workload.tenants)
-            if any(each.tenants[number].offered for each in self.replications)
+            if any(replication.tenants[number].offered for replication in self.replications)
         }
 
     @property
@@ -138,7 +138,9 @@ class PlanRun:
     @property
     def attainment(self) -> float:
         """Fraction of all requests answered in time, over all replications."""
-        return _attainment([tenant for each in self.replications for tenant in each.tenants])
+        return _attainment(
+            [tenant for replication in self.replications for tenant in replication.tenants]
+        )
 
 
 def _attainment(counts: Sequence[NativeTenant]) -> float:
@@ -275,11 +277,13 @@ def _arrivals(workload: Workload, scale: float) -> list[SimArrivals]:
     if how.process != "trace":
         return [
             SimArrivals(
-                process=how.process, rate_rps=each.rate_rps / each.mean_request * scale, cv=how.cv
+                process=how.process,
+                rate_rps=tenant.rate_rps / tenant.mean_request * scale,
+                cv=how.cv,
             )
-            if each.rate_rps
+            if tenant.rate_rps
             else SimArrivals.trace()  # deployed, and nobody asks
-            for each in workload.tenants
+            for tenant in workload.tenants
         ]
     times: list[list[int]] = [[] for _ in workload.tenants]
     for arrival in workload.trace:

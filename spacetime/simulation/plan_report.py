@@ -25,9 +25,9 @@ def plan_report(run: PlanRun) -> dict[str, Any]:
     """
     horizon_ns = run.options.horizon_ns(run.workload)
     seconds = horizon_ns / SECOND * len(run.replications)
-    every = [tenant for each in run.replications for tenant in each.tenants]
+    every = [tenant for replication in run.replications for tenant in replication.tenants]
     overall = total(every, merged(tenant.latency for tenant in every))
-    lanes = [lane for each in run.replications for lane in each.lanes]
+    lanes = [lane for replication in run.replications for lane in replication.lanes]
     return {
         "format": FORMAT,
         "seconds": seconds,
@@ -70,14 +70,16 @@ def _intervals(
     """Of a figure that no replication has, such as the attainment of nobody, both are None."""
     found: dict[str, Any] = {}
     for name, figure in figures.items():
-        known = [value for each in replications if (value := figure(each)) is not None]
+        known = [
+            value for replication in replications if (value := figure(replication)) is not None
+        ]
         over = interval(known) if known else None
         found[name] = {"mean": over and over.mean, "half": over and over.half}
     return found
 
 
 def _tenant(run: PlanRun, number: int, seconds: float) -> dict[str, Any]:
-    parts = [each.tenants[number] for each in run.replications]
+    parts = [replication.tenants[number] for replication in run.replications]
     counts = total(parts, merged(part.latency for part in parts))
     return {"slo_ms": run.workload.tenants[number].slo_ms} | counted(counts, seconds) | {
         "confidence_95": _intervals(run.replications, {
@@ -107,7 +109,7 @@ def _partitions(run: PlanRun, horizon_ns: int) -> list[dict[str, Any]]:
 def _use(
     run: PlanRun, part: PartitionPlan, lanes: Sequence[int], horizon_ns: int
 ) -> dict[str, Any]:
-    counts = [each.lanes[lane] for each in run.replications for lane in lanes]
+    counts = [replication.lanes[lane] for replication in run.replications for lane in lanes]
     busy = sum(count.busy_ns for count in counts) / max(len(counts) * horizon_ns, 1)
     utilisation = min(1.0, busy)
     return launched(counts) | {

@@ -164,7 +164,7 @@ class _Search:
 def _with_idle(
     plan: Plan, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions
 ) -> Plan:
-    if awake(workload) is workload or any(each.idle for _, _, each in plan):
+    if awake(workload) is workload or any(assignment.idle for _, _, assignment in plan):
         return plan
     return seated(plan, workload, profiles, device, options)
 

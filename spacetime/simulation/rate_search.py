@@ -103,7 +103,9 @@ def highest_rate(
             part = max(1, here.horizon_ns(workload) // ROUGHLY)
             here = replace(here, replications=1, duration_ns=part)
         run = simulate_plan(plan, workload, profiles, here)
-        asked = any(tenant.offered for each in run.replications for tenant in each.tenants)
+        asked = any(
+            tenant.offered for replication in run.replications for tenant in replication.tenants
+        )
         return min(run.attainments.values()) if asked else 0.0  # no request shows nothing
 
     guess = highest_scale(partial(attained, roughly=True), target, tolerance=NEAR - 1)

@@ -26,9 +26,11 @@ Stepped = _native.Simulation  # stops where it is told and can be changed there;
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneSpec:
-    """A lane on a partition of `units`; `borrows`: may run others' work while idle, where the
-    policy lends. Lanes of one `pool` share what waits under any policy, as processes that serve
-    one queue."""
+    """A lane on a partition of `units`.
+
+    With `borrows` it may run other lanes' work while it is idle, where the policy lends. Lanes of
+    one `pool` share what waits under any policy, as processes do that serve one queue.
+    """
 
     units: int = 1
     borrows: bool = True
@@ -66,8 +68,11 @@ class FamilySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimArrivals:
-    """When requests arrive: `rate_rps` of `process` poisson, constant or gamma (with the
-    gaps' coefficient of variation `cv`), or process `trace` with its `times_ns`."""
+    """When a tenant's requests arrive.
+
+    `process` is poisson, constant or gamma, at `rate_rps` requests a second; `cv` is the
+    coefficient of variation of gamma's gaps. Or it is `trace`, with `times_ns`.
+    """
 
     process: str = "poisson"
     rate_rps: float = 0.0
@@ -117,9 +122,11 @@ class SimTenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimNoise:
-    """How launches differ from their latency: `none`, `exponential`, `lognormal` (with
-    coefficient of variation `cv`) or `recorded` (one of `factors`, each equally likely, over
-    their mean); the factor has mean 1."""
+    """By which random factor, of mean 1, a launch differs from its latency.
+
+    `kind` is `none`, `exponential`, `lognormal` with coefficient of variation `cv`, or `recorded`:
+    one of `factors` over their mean, each equally likely.
+    """
 
     kind: str = "none"
     cv: float = 0.0
@@ -128,8 +135,11 @@ class SimNoise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimInterference:
-    """A launch of `family` that starts on `lane` while `other` runs family `beside` takes
-    `1 + extra` times its latency; what several neighbours add is summed."""
+    """What a launch of `family` on `lane` costs beside family `beside` on lane `other`.
+
+    It takes `1 + extra` times its latency if the other runs when it starts. What several
+    neighbours add is summed.
+    """
 
     lane: int
     family: int
@@ -216,8 +226,7 @@ def simulate(
     Arrivals end at `horizon_ns` or after `requests`; one of them is needed unless all tenants
     replay a trace. `duty[lane]` is a cycle of (tenant, samples) turns for order `duty`.
 
-    Raises:
-        ValueError: a specification that is none; the message names the field.
+    Raises ValueError naming the field that is wrong.
 
     Example:
         >>> family = FamilySpec(latency_ns={0: {1: 1000}})
@@ -271,7 +280,8 @@ def native_spec(
         tenants=[_native_tenant(tenant) for tenant in tenants],
         duty=[(lane, list(turns)) for lane, turns in (duty or {}).items()],
         interference=[
-            (each.lane, each.family, each.other, each.beside, each.extra) for each in interference
+            (extra.lane, extra.family, extra.other, extra.beside, extra.extra)
+            for extra in interference
         ],
         noise=noise.kind,
         noise_cv=noise.cv,

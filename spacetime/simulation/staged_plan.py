@@ -72,7 +72,7 @@ class StagedPlan:
         names = [tenant.name for tenant in self._workload.tenants]
         found = self._deployed(move.new)
         self._route(found, [names.index(name) for name in move.routes])
-        self._draining += [self._groups.pop(each) for each in move.closes]
+        self._draining += [self._groups.pop(name) for name in move.closes]
         self.plan = move.new
 
     def drained(self) -> bool:
@@ -175,7 +175,7 @@ class StagedPlan:
 def _buckets(number: int, plan: Plan, workload: Workload, profiles: Profiles) -> list[int]:
     """Every batch that a plan may come to name."""
     tenant = workload.tenants[number]
-    named = {each.batch for _, _, each in plan if each.tenant == tenant.name}
+    named = {assignment.batch for _, _, assignment in plan if assignment.tenant == tenant.name}
     found = {point.batch for point in profiles.of(tenant.model)} | named | set(tenant.batch_sizes)
     if not found:
         raise PlanError(f"tenant {tenant.name}: the profiles have no point of {tenant.model}")

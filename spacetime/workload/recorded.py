@@ -41,7 +41,7 @@ LLM = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 
 
 class Span(NamedTuple):
-    """So many requests between `start_ns` and `width_ns` later."""
+    """`requests` that came from `start_ns` on, within `width_ns`."""
 
     start_ns: int
     width_ns: int
@@ -66,19 +66,19 @@ def read_recorded(path: Path, form: str) -> Recorded:
     Raises WorkloadError, one line `file:row: field: what it must be`.
     """
     try:
-        found = FORMS[form](path)
+        recording = FORMS[form](path)
     except (OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error
         raise WorkloadError(str(path), f"cannot be read: {why}") from error
     except UnicodeDecodeError as error:
         raise WorkloadError(str(path), "must be UTF-8 text") from error
-    if not any(span.requests for spans in found.streams.values() for span in spans):
+    if not any(span.requests for spans in recording.streams.values() for span in spans):
         raise WorkloadError("recording", "holds no request", where=f"{path}: ")
-    return found
+    return recording
 
 
 def draw(
-    found: Recorded, tenants: Sequence[Tenant], how: Arrivals, *, seed: int
+    recording: Recorded, tenants: Sequence[Tenant], how: Arrivals, *, seed: int
 ) -> tuple[Arrival, ...]:
     """The recording as the tenants' arrivals, its time and rate scaled as `how` says.
 
@@ -88,7 +88,7 @@ def draw(
     """
     chance = random.Random(f"spacetime/recorded/{seed}")
     totals = {name: math.fsum(span.requests for span in spans)
-              for name, spans in found.streams.items()}  # fmt: skip
+              for name, spans in recording.streams.items()}  # fmt: skip
     names = sorted(totals, key=lambda name: (-totals[name], name))
     order = sorted(range(len(tenants)), key=lambda n: (-tenants[n].rate_rps, n))
     if len(names) == 1:
@@ -101,15 +101,15 @@ def draw(
     else:
         plan = [(name, tenants[n].rate_rps, [n])
                 for name, n in zip(names, order, strict=False)]  # fmt: skip
-    scales = [_scale(found, totals[name], wanted, how) for name, wanted, _ in plan]
+    scales = [_scale(recording, totals[name], wanted, how) for name, wanted, _ in plan]
     expected = sum(totals[name] * by for (name, _, _), by in zip(plan, scales, strict=True))
-    if found.length_ns / how.time_scale > MAX_MS * MS:
+    if recording.length_ns / how.time_scale > MAX_MS * MS:
         raise WorkloadError("time_scale", f"stretches it beyond {MAX_MS:g} ms")
     if expected > MOST:
         raise WorkloadError("rate_scale", f"gives {expected:.3g} arrivals, the most is {MOST:,}")
     arrivals: list[Arrival] = []
     for (name, _, to), scale in zip(plan, scales, strict=True):
-        times = _times(found.streams[name], scale, found.exact, chance)
+        times = _times(recording.streams[name], scale, recording.exact, chance)
         weights = [tenants[n].rate_rps for n in to]
         arrivals += [
             Arrival(round(time_ns / how.time_scale), chance.choices(to, weights)[0])
@@ -120,11 +120,11 @@ def draw(
     return tuple(sorted(arrivals))
 
 
-def _scale(found: Recorded, total: float, wanted_rps: float, how: Arrivals) -> float:
+def _scale(recording: Recorded, total: float, wanted_rps: float, how: Arrivals) -> float:
     """What a stream's counts are multiplied by."""
     if how.rates == "recorded" or not total:
         return how.rate_scale
-    recorded_rps = total * how.time_scale / max(found.length_ns, 1) * SECOND
+    recorded_rps = total * how.time_scale / max(recording.length_ns, 1) * SECOND
     return wanted_rps / recorded_rps * how.rate_scale
 
 
@@ -212,13 +212,13 @@ def _instant(table: Table, row: int, text: str) -> int:
 
 def _timed(times: Mapping[str, list[int]]) -> Recorded:
     """Recordings of single requests need not be in order of time."""
-    start = min((min(each) for each in times.values()), default=0)
-    end = max((max(each) for each in times.values()), default=0)
+    start = min(map(min, times.values()), default=0)
+    end = max(map(max, times.values()), default=0)
     streams = {}
-    for name, each in times.items():
-        each.sort()
+    for name, stream in times.items():
+        stream.sort()
         streams[name] = [
-            Span(time - start, after - time, 1) for time, after in pairwise([*each, each[-1]])
+            Span(time - start, after - time, 1) for time, after in pairwise([*stream, stream[-1]])
         ]
     return Recorded(streams, end - start, exact=True)
 

@@ -52,7 +52,7 @@ def _read_csv(path: Path) -> dict[str, Workload]:
             raise WorkloadError(error.field, error.problem, where=f"{path}:{row}: ") from error
     if not tenants:
         raise WorkloadError("scenarios", "holds no row", where=f"{path}:1: ")
-    return {name: Workload(tenants=tuple(each)) for name, each in tenants.items()}
+    return {name: Workload(tenants=tuple(asking)) for name, asking in tenants.items()}
 
 
 def _text(table: Table, row: int, values: dict[str, str], field: str) -> str:

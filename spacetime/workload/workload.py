@@ -321,8 +321,11 @@ class Workload:
                 raise WorkloadError("trace", f"{arrival} has no such time or tenant")
 
     def with_rates(self, rates: Sequence[float]) -> Workload:
-        """The same tenants at other rates, inputs a second; 0 becomes a trickle of its own rate,
-        for who comes and goes keeps some capacity."""
+        """The same tenants at other rates, in inputs a second, one for each tenant.
+
+        A rate of 0 becomes a thousandth of the tenant's own: one that comes and goes keeps some
+        capacity.
+        """
         tenants = tuple(
             replace(tenant, rate_rps=max(rate, tenant.rate_rps / 1000))
             for tenant, rate in zip(self.tenants, rates, strict=True)

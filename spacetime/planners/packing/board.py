@@ -104,7 +104,7 @@ class Tables:
         """The memory of a cell: a process for each tenant, whoever's turn it is."""
         if not self.profiles.states_memory:
             return 0.0
-        batches = {each.tenant: each.batch for each in fit.assignments}
+        batches = {assignment.tenant: assignment.batch for assignment in fit.assignments}
         return sum(
             process_mib(self.profiles.at(tenant.model, KIND, units, batches[tenant.name]))
             for tenant, _ in loads

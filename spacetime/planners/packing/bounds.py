@@ -42,10 +42,10 @@ def explained(
     if not asked.gpus:
         return plan
     why = [
-        Reason(each.tenant, f"on {part.id} {text}")
+        Reason(assignment.tenant, f"on {part.id} {text}")
         for gpu in asked.gpus
         for part in gpu.partitions
-        for each, text in _partition(
+        for assignment, text in _partition(
             part, tenants, profiles=profiles, device=device, options=options
         )
     ]
@@ -57,26 +57,31 @@ def _partition(
     part: PartitionPlan, tenants: dict[str, Tenant], *, profiles: Profiles, device: DeviceFacts,
     options: PlanOptions,
 ) -> Iterator[tuple[Assignment, str]]:  # fmt: skip
-    models = {each.tenant: tenants[each.tenant].model for each in part.tenants}
-    largest = {each.tenant: tenants[each.tenant].largest_request for each in part.tenants}
+    models = {assignment.tenant: tenants[assignment.tenant].model for assignment in part.tenants}
+    largest = {
+        assignment.tenant: tenants[assignment.tenant].largest_request for assignment in part.tenants
+    }
     found = loads(part, profiles, models, turns=options.turns, largest=largest)
-    for each, load in zip(part.tenants, found, strict=True):
+    for assignment, load in zip(part.tenants, found, strict=True):
         if load is None:
             continue
-        tenant = tenants[each.tenant]
-        bounds = bounds_of(part, each, tenant, found, device=device, options=options)
+        tenant = tenants[assignment.tenant]
+        bounds = bounds_of(part, assignment, tenant, found, device=device, options=options)
         tightest = max(bounds, key=lambda bound: bound.of)
-        share = each.rate_rps / tenant.rate_rps
+        share = assignment.rate_rps / tenant.rate_rps
         route = f"gets {share:.0%} of its requests; " if share < 1 - 1e-6 else ""
-        yield each, route + str(tightest) + _smaller(part, each, tenant, profiles, options)
+        yield (
+            assignment,
+            route + str(tightest) + _smaller(part, assignment, tenant, profiles, options),
+        )
 
 
 def bounds_of(
-    part: PartitionPlan, each: Assignment, tenant: Tenant, found: list[Load | None], *,
+    part: PartitionPlan, assignment: Assignment, tenant: Tenant, found: list[Load | None], *,
     device: DeviceFacts, options: PlanOptions,
 ) -> list[BindingBound]:  # fmt: skip
     """Every bound of an assignment: utilisation, objective or batch fill, rate, memory."""
-    load = next(x for a, x in zip(part.tenants, found, strict=True) if a is each)
+    load = next(x for a, x in zip(part.tenants, found, strict=True) if a is assignment)
     assert load is not None, "only an assignment that has a point has bounds"
     used = busy(part, found)
     bounds = [BindingBound(
@@ -84,18 +89,18 @@ def bounds_of(
         f"busy {used:.2f} of {options.max_utilisation:g}",
     )]  # fmt: skip
     late, slo_ms = load.worst_ms / tenant.slo_ms, tenant.slo_ms
-    waits_ms = 0.0 if each.duty_ms is not None else load.worst_ms - load.point.latency_ms
+    waits_ms = 0.0 if assignment.duty_ms is not None else load.worst_ms - load.point.latency_ms
     if waits_ms > load.point.latency_ms:
-        text = f"a batch of {each.batch} fills in {waits_ms:.4g} of {slo_ms:g} ms"
+        text = f"a batch of {assignment.batch} fills in {waits_ms:.4g} of {slo_ms:g} ms"
         bounds.append(BindingBound("batch fill", late, text))
     else:
         bounds.append(
             BindingBound("SLO", late, f"answered within {load.worst_ms:.4g} of {slo_ms:g} ms")
         )
-    if each.duty_ms is not None:
-        served = each.batch / each.duty_ms * 1000
-        text = f"{each.rate_rps:.4g} of the {served:.4g} req/s that one batch a cycle serves"
-        bounds.append(BindingBound("rate", each.rate_rps / served, text))
+    if assignment.duty_ms is not None:
+        served = assignment.batch / assignment.duty_ms * 1000
+        text = f"{assignment.rate_rps:.4g} of the {served:.4g} req/s that one batch a cycle serves"
+        bounds.append(BindingBound("rate", assignment.rate_rps / served, text))
     needed = partition_mib(part, [None if x is None else x.point for x in found])
     if needed:
         room = room_mib(part.kind, part.units, device)
@@ -104,7 +109,11 @@ def bounds_of(
 
 
 def _smaller(
-    part: PartitionPlan, each: Assignment, tenant: Tenant, profiles: Profiles, options: PlanOptions
+    part: PartitionPlan,
+    assignment: Assignment,
+    tenant: Tenant,
+    profiles: Profiles,
+    options: PlanOptions,
 ) -> str:
     """What the next smaller partition would need more than there is, for a tenant alone."""
     if len(part.tenants) > 1 or part.parent is not None:
@@ -118,10 +127,12 @@ def _smaller(
     units = max(point.units for point in points)
     tried = []
     for point in (p for p in points if p.units == units and p.procs <= options.max_procs):
-        worst_ms = alone_ms(point.batch, each.rate_rps, point.latency_ms, tenant.largest_request)
-        filling = point.latency_ms < fill_ms(point.batch, each.rate_rps)
+        worst_ms = alone_ms(
+            point.batch, assignment.rate_rps, point.latency_ms, tenant.largest_request
+        )
+        filling = point.latency_ms < fill_ms(point.batch, assignment.rate_rps)
         tried.append(max(
-            (each.rate_rps / ceiling_rps(point, options), "utilisation ceiling"),
+            (assignment.rate_rps / ceiling_rps(point, options), "utilisation ceiling"),
             (worst_ms / tenant.slo_ms, "objective, to fill its batch" if filling else "objective"),
         ))  # fmt: skip
     if not tried:
@@ -147,4 +158,4 @@ def _fewer(
 
 
 def _first(plan: Plan) -> str:
-    return next(each.tenant for _, _, each in plan)
+    return next(assignment.tenant for _, _, assignment in plan)

@@ -62,8 +62,8 @@ class _Room:
         """A partition's tenants in turns, and how busy they are at the least in any cycle."""
         if (found := self._shared.get(id(partition))) is None:
             of = [
-                self.demand(each.tenant, each.rate_rps, partition.kind, partition.units)
-                for each in partition.tenants
+                self.demand(assignment.tenant, assignment.rate_rps, partition.kind, partition.units)
+                for assignment in partition.tenants
             ]
             least = sum(demand.least_busy for demand in of)
             found = self._shared[id(partition)] = (partition, least, of)
@@ -88,10 +88,10 @@ class _Room:
             return partition
         points = [
             self.profiles.at(
-                self.models[each.tenant], partition.kind, partition.units, each.batch,
+                self.models[assignment.tenant], partition.kind, partition.units, assignment.batch,
                 partition.procs,
             )
-            for each in partition.tenants
+            for assignment in partition.tenants
         ]  # fmt: skip
         return replace(partition, memory_mib=partition_mib(partition, points) or None)
 
@@ -150,21 +150,23 @@ def refused_at(
     devices: Devices = tuple(gpu.partitions for gpu in plan.gpus)
     least = min(range(len(devices)), key=lambda n: sum(map(room.load, devices[n])))
     left: Devices = (*devices[:least], *devices[least + 1 :])
-    leaving = [each for partition in devices[least] for each in partition.tenants]
-    for each in sorted(leaving, key=lambda a: -a.rate_rps):
-        found = _placed(each.tenant, each.rate_rps, left, room)
+    leaving = [assignment for partition in devices[least] for assignment in partition.tenants]
+    for assignment in sorted(leaving, key=lambda a: -a.rate_rps):
+        found = _placed(assignment.tenant, assignment.rate_rps, left, room)
         if found is None:
-            return Reason(each.tenant, f"one device fewer: {_nearest(each, left, room)}")
+            return Reason(
+                assignment.tenant, f"one device fewer: {_nearest(assignment, left, room)}"
+            )
         left = found
     return Reason(leaving[0].tenant, "one device fewer would do; spacetime plans so")
 
 
-def _nearest(each: Assignment, devices: Devices, room: _Room) -> str:
+def _nearest(assignment: Assignment, devices: Devices, room: _Room) -> str:
     """The place that would refuse it by least, and the bound that refuses."""
     tried = []
     for partition in (p for parts in devices for p in parts if not p.fused):
         busy_already, others = room.demands(partition)
-        own = room.demand(each.tenant, each.rate_rps, partition.kind, partition.units)
+        own = room.demand(assignment.tenant, assignment.rate_rps, partition.kind, partition.units)
         if not own.points:
             continue
         used = (busy_already + own.least_busy) / room.options.max_utilisation
@@ -179,17 +181,19 @@ def _nearest(each: Assignment, devices: Devices, room: _Room) -> str:
             used, name = 2 * own.quickest_ms / own.tenant.slo_ms, "its objective, SLO bound"
         tried.append((used, partition.id, name))
     if not tried:
-        return f"{each.rate_rps:.4g} req/s find no partition it has a profile for"
+        return f"{assignment.rate_rps:.4g} req/s find no partition it has a profile for"
     used, name, bound = min(tried)
     amount = f"{used:.2f}" if used > 1 else "more than 1"
-    return f"{each.rate_rps:.4g} req/s would need {amount} of {name}: {bound}"
+    return f"{assignment.rate_rps:.4g} req/s would need {amount} of {name}: {bound}"
 
 
 def _fewer(devices: Devices, room: _Room, moved: set[str]) -> Devices:
     """What is left of a stretch of devices; who moved is added to `moved`."""
     while (found := _without_one(devices, room)) is not None:
         gone, fewer = found
-        moved |= {each.tenant for partition in devices[gone] for each in partition.tenants}
+        moved |= {
+            assignment.tenant for partition in devices[gone] for assignment in partition.tenants
+        }
         devices = fewer
     return devices
 
@@ -201,9 +205,13 @@ def _without_one(devices: Devices, room: _Room) -> tuple[int, Devices] | None:
     order = sorted(range(len(devices)), key=lambda n: sum(map(room.load, devices[n])))
     for n in order[:MOST_TRIED]:
         left: Devices | None = (*devices[:n], *devices[n + 1 :])
-        leaving = [each for partition in devices[n] for each in partition.tenants]
-        for each in sorted(leaving, key=lambda a: -a.rate_rps):
-            left = _placed(each.tenant, each.rate_rps, left, room) if left is not None else None
+        leaving = [assignment for partition in devices[n] for assignment in partition.tenants]
+        for assignment in sorted(leaving, key=lambda a: -a.rate_rps):
+            left = (
+                _placed(assignment.tenant, assignment.rate_rps, left, room)
+                if left is not None
+                else None
+            )
         if left is not None:
             return n, left
     return None
@@ -264,7 +272,7 @@ def _in_time(tenant: str, rate_rps: float, devices: Devices, room: _Room) -> Ite
         newcomer = room.demand(tenant, rate_rps, partition.kind, partition.units)
         if least + newcomer.least_busy > room.options.max_utilisation:
             continue
-        if any(each.tenant == tenant for each in partition.tenants):
+        if any(assignment.tenant == tenant for assignment in partition.tenants):
             continue
         demands = [*room.demands(partition)[1], newcomer]
         fit = together(demands, room.options) or filled(demands, room.options)
@@ -327,9 +335,11 @@ def _own(partition: PartitionPlan, tenant: Tenant, point: Point, rate_rps: float
     return replace(partition, tenants=(Assignment(tenant.name, point.batch, rate_rps, worst_ms),))
 
 
-def _point(each: Assignment, partition: PartitionPlan, room: _Room) -> Point:
-    model = room.tenants[each.tenant].model
-    found = room.profiles.at(model, partition.kind, partition.units, each.batch, partition.procs)
+def _point(assignment: Assignment, partition: PartitionPlan, room: _Room) -> Point:
+    model = room.tenants[assignment.tenant].model
+    found = room.profiles.at(
+        model, partition.kind, partition.units, assignment.batch, partition.procs
+    )
     assert found is not None, "a plan is checked before it is improved"
     return found
 

@@ -45,7 +45,7 @@ class FusedWorkload:
         return replace(plan, gpus=tuple(gpus), reasons=tuple(reasons))
 
     def _members(self, part: PartitionPlan) -> PartitionPlan | None:
-        groups = [each for each in part.tenants if each.tenant in self.groups]
+        groups = [assignment for assignment in part.tenants if assignment.tenant in self.groups]
         if not groups:
             return part
         if len(part.tenants) > 1:
