@@ -29,19 +29,33 @@ MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
     help="How long each policy runs, in seconds.",
 )
 @click.option(
-    "--model", type=click.Choice(MODELS), default="digits", show_default=True, help="What they are."
+    "--model",
+    type=click.Choice(MODELS),
+    default="digits",
+    show_default=True,
+    help="Which models they are.",
 )
 @click.option(
     "--load",
     type=NumberRange(0.01, 100),
     default=3.5,
     show_default=True,
-    help="Offered requests, as a multiple of what time-only can answer.",
+    help="How many requests are sent, as a multiple of what policy time-only can answer.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and arrivals."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of weights and arrivals.",
 )
-@click.option("--out", type=OUT, default=Path("out"), show_default=True, help="Where files go.")
+@click.option(
+    "--out",
+    type=OUT,
+    default=Path("out"),
+    show_default=True,
+    help="Folder for the files it writes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
 def demo(**options: Any) -> None:
     """Run real models under three policies and compare them."""

@@ -14,7 +14,7 @@ ON = click.option(
     "--on",
     default="driver",
     show_default=True,
-    help="This machine's driver, or fake:h200-141gb: devices that do not exist.",
+    help="driver is this machine's driver; fake:h200-141gb is a device that does not exist.",
 )
 YES = click.option("--yes", is_flag=True, help="Do it. Without it the steps are only printed.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -33,7 +33,7 @@ def mig() -> None:
 @ON
 @JSON
 def list_(*, on: str, as_json: bool) -> None:
-    """The devices, their MIG mode and instances."""
+    """List the devices, their MIG mode and instances."""
     _module().print_instances(_module().opened(on), as_json=as_json)
 
 
@@ -42,7 +42,7 @@ def list_(*, on: str, as_json: bool) -> None:
 @ON
 @JSON
 def check(*, plan: Path, on: str, as_json: bool) -> None:
-    """What applying PLAN would do, or why it cannot be done."""
+    """Say what applying PLAN would do, or why it cannot be done."""
     _module().check(_module().opened(on), plan, as_json=as_json)
 
 
@@ -57,9 +57,15 @@ def apply(*, plan: Path, yes: bool, on: str, as_json: bool) -> None:
 
 
 @mig.command()
-@click.option("--gpu", type=click.IntRange(0), required=True)
-@click.option("--id", "instances", type=click.IntRange(0), multiple=True, help="May be repeated.")
-@click.option("--all", "everything", is_flag=True)
+@click.option("--gpu", type=click.IntRange(0), required=True, help="Number of the device.")
+@click.option(
+    "--id",
+    "instances",
+    type=click.IntRange(0),
+    multiple=True,
+    help="Number of an instance; may be repeated.",
+)
+@click.option("--all", "everything", is_flag=True, help="All instances of the device.")
 @YES
 @ON
 @JSON

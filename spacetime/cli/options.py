@@ -12,7 +12,7 @@ import click
 
 
 class OutFile(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
-    """A file to write when the work is done; whether it can be is found out before."""
+    """A file to write when the work is done; that it can be written is checked before."""
 
     name = "file"
 
@@ -34,7 +34,7 @@ class OutFile(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
 
 
 class OutFolder(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
-    """A folder to write into when the work is done, made then; that it can be is found out now."""
+    """A folder made when the work is done; that it can be made and written is checked before."""
 
     name = "folder"
 
@@ -56,9 +56,12 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 OUT_FILE = OutFile()
 OUT = OutFolder()
 ISOLATION = click.option(
-    "--isolation", type=click.Choice(["thread", "process"]), default="thread", show_default=True,
+    "--isolation",
+    type=click.Choice(["thread", "process"]),
+    default="thread",
+    show_default=True,
     help="What a lane of cores is: a thread of this process, or a process of its own.",
-)  # fmt: skip
+)
 
 
 class NumberRange(click.FloatRange):

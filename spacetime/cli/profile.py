@@ -54,27 +54,55 @@ class WholeNumbers(click.ParamType):  # type: ignore[type-arg]  # generic in som
 
 @click.command(short_help="Measure models, predict or import profiles.")
 @click.argument("path", type=ANY, metavar="WORKLOAD")
-@click.option("--device", help="Measure here: cpu, cuda:0, fake:h200.")
+@click.option(
+    "--device", help="Measure on this device: cpu, cuda:0, or fake:h200 (in virtual time)."
+)
 @click.option(
     "--predict",
     metavar="DEVICE",
     help="Predict for a device such as h200-141gb, or a file with its facts.",
 )
-@click.option("--import", "form", type=click.Choice(FORMATS), help="Whose format WORKLOAD has.")
-@click.option("--out", type=OUT_FILE, required=True, help="Where to write the profiles.")
-@click.option("--units", type=WholeNumbers(), default=(), help="Sizes of partitions.")
 @click.option(
-    "--batches", type=WholeNumbers(256), default=(), help="Default: the tenants' own, or 1 to 32."
+    "--import",
+    "form",
+    type=click.Choice(FORMATS),
+    help="Read WORKLOAD as profiles in this project's format.",
+)
+@click.option("--out", type=OUT_FILE, required=True, help="CSV file to write the profiles to.")
+@click.option(
+    "--units", type=WholeNumbers(), default=(), help="Sizes of partitions, in the device's units."
 )
 @click.option(
-    "--procs", type=WholeNumbers(48), default=(1,), help="Processes side by side. Default: 1."
+    "--batches",
+    type=WholeNumbers(256),
+    default=(),
+    help="Batch sizes. Default: the tenants' own, or 1 to 32.",
 )
-@click.option("--kind", type=click.Choice(KINDS), help="Of predicted partitions.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="To predict for. Default: the weights'.")
 @click.option(
-    "--fused", type=WholeNumbers(256), default=(1,), help="Tenants in a launch. Default: 1."
+    "--procs",
+    type=WholeNumbers(48),
+    default=(1,),
+    help="Numbers of processes side by side on a partition. Default: 1.",
 )
-@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), help="Kind of the partitions to predict for.")
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    help="Number format to predict for. Default: that of the weights.",
+)
+@click.option(
+    "--fused",
+    type=WholeNumbers(256),
+    default=(1,),
+    help="Numbers of tenants that share a launch. Default: 1.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="How often each point is measured.",
+)
 @click.option("--fresh", is_flag=True, help="Measure again what is in the file already.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
 def profile(*, device: str | None, predict: str | None, form: str | None, **options: Any) -> None:
@@ -98,8 +126,8 @@ def profile(*, device: str | None, predict: str | None, form: str | None, **opti
 
 
 def _taken(way: str, options: dict[str, Any], taken: tuple[str, ...]) -> dict[str, Any]:
-    """The options that a way of making profiles takes; refuses another one that was given, which
-    would do nothing."""
+    """The options that a way of making profiles takes. Refuses one of the others that was given,
+    since it would do nothing."""
     for name, default in DEFAULTS.items():
         if name not in taken and options[name] != default:
             raise click.UsageError(f"--{name} has no meaning with {way}")

@@ -10,10 +10,11 @@ import click
 from spacetime.cli.options import FILE
 
 
-@click.command(short_help="Does a recorded run decide the same again?")
+@click.command(short_help="Check that a recorded run decides the same again.")
 @click.argument("recording", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line.")
 def replay(**options: Any) -> None:
-    """Does a recorded run decide the same again? Status 1 and the first difference if not."""
+    """Check that a recorded run decides the same again; if not, tell the first difference and end
+    with status 1."""
     command = import_module("spacetime.commands.replay")
     command.run(command.ReplayCommand(**options))

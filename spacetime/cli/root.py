@@ -122,7 +122,7 @@ def _told(error: BaseException) -> int:
 
 
 def _misused(error: click.ClickException) -> int:
-    """What was wrong with the words of the command; without any the help is shown."""
+    """Tells what was wrong with the words of the command; without any words, shows the help."""
     if not isinstance(error, click.UsageError) or "NoArgs" in type(error).__name__:
         error.show()
         return error.exit_code
@@ -132,7 +132,7 @@ def _misused(error: click.ClickException) -> int:
 
 
 def _system(error: OSError) -> int:
-    """A file that cannot be, or a disk that is full; a reader of our output who has enough."""
+    """Tells of a file that cannot be used or a full disk; silent where our output's reader left."""
     if error.errno in NO_ROOM or error.errno == errno.EPIPE:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit again
         if error.errno == errno.EPIPE:

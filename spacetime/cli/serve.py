@@ -16,46 +16,115 @@ MANY = click.IntRange(1, 1_000_000)
 
 @click.command(short_help="Serve a workload's tenants over HTTP and gRPC.")
 @click.argument("workload", type=FILE)
-@click.option("--plan", type=FILE, help="Run this plan; it is checked against --profiles.")
 @click.option(
-    "--profiles", type=FILE, help="CSV; without --plan the default planner makes one from them."
+    "--plan", type=FILE, help="JSON file of a plan to run; it is checked against --profiles."
 )
-@click.option("--gpu", type=click.IntRange(0), help="Which device of a plan of several this is.")
-@click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)
-@click.option("--max-utilisation", type=NumberRange(0.01, 1), default=0.9, show_default=True,
-              help="What the plan was made with; it is checked by the same.")  # fmt: skip
-@click.option("--policy", type=click.Choice(list(PRESETS)),
-              help="Default: the plan's own, or space-time without a plan.")  # fmt: skip
 @click.option(
-    "--controller", is_flag=True, help="Plan anew as rates drift, and move while serving."
+    "--profiles", type=FILE, help="CSV file of latencies; without --plan, a plan is made from them."
 )
-@click.option("--period", type=NumberRange(0.01, 3600), default=1.0, show_default=True,
-              help="Seconds between the controller's looks.")  # fmt: skip
+@click.option(
+    "--gpu", type=click.IntRange(0), help="Which of the plan's devices this one is, by its id."
+)
+@click.option(
+    "--max-procs",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="The most processes side by side on a partition, as the plan was made with.",
+)
+@click.option(
+    "--max-utilisation",
+    type=NumberRange(0.01, 1),
+    default=0.9,
+    show_default=True,
+    help="How busy a partition may be, as the plan was made with.",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(list(PRESETS)),
+    help="Default: the plan's own, or space-time without a plan.",
+)
+@click.option(
+    "--controller",
+    is_flag=True,
+    help="Make a new plan as rates drift, and change to it while serving.",
+)
+@click.option(
+    "--period",
+    type=NumberRange(0.01, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds from one look of the controller to the next.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N or fake:h200.")
 @ISOLATION
-@click.option("--max-batch", type=click.IntRange(1, 256), help="Samples of a launch.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback: public.")
-@click.option("--http-port", type=PORT, default=8000, show_default=True, help="0 takes any.")
-@click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="0 takes any.")
-@click.option("--metrics-port", type=PORT, default=8002, show_default=True, help="0 takes any.")
-@click.option("--token-file", type=FILE, help="Bearer tokens that may ask, one a line.")
-@click.option("--tls-cert", type=FILE, help="PEM; with --tls-key.")
-@click.option("--tls-key", type=FILE, help="PEM; with --tls-cert.")
+@click.option("--max-batch", type=click.IntRange(1, 256), help="The most samples of one launch.")
 @click.option(
-    "--body-limit", type=NumberRange(0.001, 1e5), default=64, show_default=True, help="MiB."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; one that is not loopback may be public.",
 )
-@click.option("--tensor-limit", type=MANY, default=64, show_default=True,
-              help="Inputs, and outputs, of a request.")  # fmt: skip
-@click.option("--connection-limit", type=MANY, default=1000, show_default=True)
-@click.option("--queue-limit", type=MANY, default=1024, show_default=True,
-              help="Waiting requests of a tenant; more are refused.")  # fmt: skip
-@click.option("--read-timeout", type=NumberRange(0.01, 3600), default=30, show_default=True,
-              help="Seconds in which a request must arrive.")  # fmt: skip
-@click.option("--audit", type=float, default=0.0, show_default=True,
-              help="Part of the answers, 0 to 1, compared with the model run alone.")  # fmt: skip
-@click.option("--audit-stop", is_flag=True,
-              help="Where one differs, its family's models answer alone from then on.")  # fmt: skip
-@click.option("--log-requests", is_flag=True, help="A line of JSON for each request.")
+@click.option(
+    "--http-port", type=PORT, default=8000, show_default=True, help="0 takes any free port."
+)
+@click.option(
+    "--grpc-port", type=PORT, default=8001, show_default=True, help="0 takes any free port."
+)
+@click.option(
+    "--metrics-port", type=PORT, default=8002, show_default=True, help="0 takes any free port."
+)
+@click.option("--token-file", type=FILE, help="File of bearer tokens that are let in, one a line.")
+@click.option("--tls-cert", type=FILE, help="Certificate in PEM; needs --tls-key.")
+@click.option("--tls-key", type=FILE, help="Key in PEM; needs --tls-cert.")
+@click.option(
+    "--body-limit",
+    type=NumberRange(0.001, 1e5),
+    default=64,
+    show_default=True,
+    help="The largest body of a request, in MiB.",
+)
+@click.option(
+    "--tensor-limit",
+    type=MANY,
+    default=64,
+    show_default=True,
+    help="The most inputs, and the most outputs, of a request.",
+)
+@click.option(
+    "--connection-limit",
+    type=MANY,
+    default=1000,
+    show_default=True,
+    help="The most connections at once.",
+)
+@click.option(
+    "--queue-limit",
+    type=MANY,
+    default=1024,
+    show_default=True,
+    help="How many requests of a tenant may wait; more are refused.",
+)
+@click.option(
+    "--read-timeout",
+    type=NumberRange(0.01, 3600),
+    default=30,
+    show_default=True,
+    help="Seconds in which a request must have arrived whole.",
+)
+@click.option(
+    "--audit",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Part of the answers, 0 to 1, that is compared with the model run alone.",
+)
+@click.option(
+    "--audit-stop",
+    is_flag=True,
+    help="After an answer that differs, the models of its family answer alone from then on.",
+)
+@click.option("--log-requests", is_flag=True, help="Write a line of JSON for each request.")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
 def serve(**options: Any) -> None:
     """Serve a workload's tenants: Open Inference Protocol v2 over HTTP and gRPC."""

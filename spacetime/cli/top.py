@@ -17,11 +17,17 @@ from spacetime.cli.options import FILE, NumberRange
     show_default=True,
     help="Where the server's metrics are: HOST, HOST:PORT or http(s)://….",
 )
-@click.option("--token-file", type=FILE, help="Its first token opens the address.")
+@click.option("--token-file", type=FILE, help="File whose first token opens the address.")
 @click.option(
-    "--interval", type=NumberRange(0.05, 3600), default=1.0, show_default=True, help="Seconds."
+    "--interval",
+    type=NumberRange(0.05, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds from one reading to the next.",
 )
-@click.option("--once", is_flag=True, help="Print one table, of everything so far, and end.")
+@click.option(
+    "--once", is_flag=True, help="Print one table of everything since the server started, and end."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one reading as JSON.")
 def top(**options: Any) -> None:
     """Watch a server: tenants, lanes, queues, attainment, units. The key q ends it."""

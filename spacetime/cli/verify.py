@@ -18,7 +18,7 @@ BOUNDS = ("private_held", "private_p99", "shared_held", "shared_p99")
     "--device",
     default="auto",
     show_default=True,
-    help="cpu or cuda:N; a fake one is not certified.",
+    help="cpu or cuda:N; a fake device is not certified.",
 )
 @click.option(
     "--lanes", type=click.IntRange(2), default=2, show_default=True, help="How many partitions."
@@ -28,35 +28,45 @@ BOUNDS = ("private_held", "private_p99", "shared_held", "shared_p99")
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Of every pair; the median counts.",
+    help="How often each pair is measured; the median counts.",
 )
 @click.option(
     "--launches",
     type=click.IntRange(5),
     default=150,
     show_default=True,
-    help="Of a probe, about half a millisecond each.",
+    help="How many launches a probe has, of about half a millisecond.",
 )
 @click.option(
     "--probe",
     type=click.Choice(KINDS_OF_WORK),
     multiple=True,
     default=KINDS_OF_WORK,
-    help="May be repeated.",
+    help="Work of the probe; may be repeated. Default: all kinds.",
 )
 @click.option(
     "--stressor",
     type=click.Choice(KINDS_OF_WORK),
     multiple=True,
     default=KINDS_OF_WORK,
-    help="May be repeated.",
+    help="Work of its neighbour; may be repeated. Default: all kinds.",
 )
-@click.option("--private-held", type=NumberRange(0, 1), help="What private pairs must hold.")
-@click.option("--private-p99", type=NumberRange(1), help="Largest inflation of their p99.")
 @click.option(
-    "--shared-held", type=NumberRange(0, 1), help="What pairs that share a resource hold."
+    "--private-held",
+    type=NumberRange(0, 1),
+    help="Part of its rate that a probe must hold where the pair shares nothing.",
 )
-@click.option("--shared-p99", type=NumberRange(1), help="Largest inflation of their p99.")
+@click.option(
+    "--private-p99", type=NumberRange(1), help="How many times as long its p99 may be there."
+)
+@click.option(
+    "--shared-held",
+    type=NumberRange(0, 1),
+    help="Part of its rate that a probe must hold where the pair shares a resource.",
+)
+@click.option(
+    "--shared-p99", type=NumberRange(1), help="How many times as long its p99 may be there."
+)
 @click.option("--out", type=OUT, help="Folder for the JSON and the picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def verify(**options: Any) -> None:

@@ -103,9 +103,11 @@ def _write(record: dict[str, Any], out: Path, screen: Console) -> None:
 
 
 def print_comparison(verdicts: Sequence[Verdict], console: Console) -> None:
-    """A row for each scenario and planner; below, why plans were refused or are unsound."""
-    heads = ("scenario", "planner", "devices", "bound", "stranded", "idle", "in time", "worst",
-             "planned ms")  # fmt: skip
+    """Prints a row for each scenario and planner, then why a plan was refused or is unsound."""
+    heads = (
+        *("scenario", "planner", "devices", "least\ndevices", "stranded\nunits", "idle\nunits"),
+        *("in time", "worst\ntenant", "planning\nms"),
+    )
     rows = [_cells(verdict) for verdict in verdicts]
     console.print(FittedTable(heads, rows, words=("scenario", "planner")))
     for verdict in verdicts:

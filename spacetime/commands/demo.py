@@ -99,7 +99,7 @@ def _take_turns(
 
 
 def print_demo(report: Mapping[str, Any], console: Console) -> None:
-    """Print accuracy where it is known, the policies' table, and where the files are."""
+    """Print accuracy where pictures are labelled, a row for each policy, and the files' names."""
     if labelled := [tenant for tenant in report["tenants"] if tenant["accuracy_alone"] is not None]:
         console.print(_accuracy_table(labelled))
     slo = " to ".join(f"{ms:g}" for ms in sorted({report["slo_ms"][0], report["slo_ms"][-1]}))

@@ -37,7 +37,7 @@ def print_facts(told: Mapping[str, Any]) -> None:
         if name != "mechanisms":
             text = f"{name:<{width}}  {_line(value)}"
             screen.print(text, highlight=False, markup=False, soft_wrap=True)
-    heads = ("mechanism", "state", "with, or why not", "serves")
+    heads = ("mechanism", "state", "what there is, or why it is off", "what it is for")
     mechanisms = told["mechanisms"]
     rows = [(m["name"], "on" if m["on"] else "off", m["detail"], m["serves"]) for m in mechanisms]
     styles = ["" if m["on"] else "dim" for m in mechanisms]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spacetime.errors import PlanError, UnsupportedError
+from spacetime.errors import UnsupportedError
 from spacetime.isolation.mig_control import (
     GpuState,
     Instance,
@@ -23,7 +23,7 @@ from spacetime.isolation.mig_control import (
 )
 from spacetime.isolation.mig_fake import FakeNvml
 from spacetime.isolation.nvml import open_nvml
-from spacetime.plan import Plan, plan_json
+from spacetime.plan.plan_json import read_plan
 from spacetime.terminal.tables import FittedTable
 
 NOTHING = "nothing to do: the plan is in place"
@@ -44,12 +44,12 @@ def print_instances(nvml: Nvml, *, as_json: bool) -> None:
     """The devices and their instances."""
     states = nvml.states()
     if as_json:
-        print(json.dumps([_told(state) for state in states], indent=2))
+        print(json.dumps([_as_json(state) for state in states], indent=2))
         return
     heads = ("gpu", "instance", "device", "MIG", "profile", "start", "UUID", "processes")
     rows = [
         (str(state.index), row[0], state.name, _mode(state), *row[1:])
-        for state in states for row in _rows(state)
+        for state in states for row in _instance_rows(state)
     ]  # fmt: skip
     words = ("device", "MIG", "profile", "UUID", "processes")
     Console().print(FittedTable(heads, rows, words=words))
@@ -57,12 +57,12 @@ def print_instances(nvml: Nvml, *, as_json: bool) -> None:
 
 def check(nvml: Nvml, path: Path, *, as_json: bool) -> None:
     """What applying the plan would do; raises PlanError where it cannot be done."""
-    _announce(steps(_plan(path), nvml.states()), as_json=as_json)
+    _announce(steps(read_plan(path), nvml.states()), as_json=as_json)
 
 
 def apply(nvml: Nvml, path: Path, *, yes: bool, as_json: bool) -> None:
     """Brings the devices to the plan, then says each process's environment."""
-    plan = _plan(path)
+    plan = read_plan(path)
     todo = steps(plan, nvml.states())
     _do(todo, nvml, yes=yes, as_json=as_json)
     if yes or not todo:
@@ -107,15 +107,7 @@ def _announce(todo: Sequence[MigStep], *, as_json: bool) -> None:
     print(DRY if todo else NOTHING)
 
 
-def _plan(path: Path) -> Plan:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as why:
-        raise PlanError(f"{path}: cannot be read: {getattr(why, 'strerror', None) or why}") from why
-    return plan_json.loads(text, where=str(path))
-
-
-def _rows(state: GpuState) -> Iterable[tuple[str, ...]]:
+def _instance_rows(state: GpuState) -> Iterable[tuple[str, ...]]:
     if not state.instances:
         yield ("-", "-", "-", "-", " ".join(map(str, state.pids)))
     for i in state.instances:
@@ -123,7 +115,7 @@ def _rows(state: GpuState) -> Iterable[tuple[str, ...]]:
         yield (str(i.id), _name(state, i), str(i.start), i.uuid, pids)
 
 
-def _told(state: GpuState) -> dict[str, object]:
+def _as_json(state: GpuState) -> dict[str, object]:
     return {
         "gpu": state.index, "device": state.name, "mig": state.mig, "pending": state.pending,
         "processes": list(state.pids),

@@ -147,7 +147,7 @@ def _planned(asked: PlanCommand, problem: _Problem, maker: Planner) -> tuple[Pla
     if asked.calm:
         plan = calmed(plan, problem.load, problem.points, problem.options)
     if asked.steady:
-        return plan, "At steady arrivals, as papers assume: not simulated."
+        return plan, "Planned for requests at steady gaps, as papers assume; not simulated."
     if simulator is None:
         return plan, "Not simulated: this installation is without its compiled part."
     attained = simulator.simulated(problem.load, problem.points, TARGET)(plan)
@@ -159,7 +159,7 @@ def _kept(problem: _Problem, worst: tuple[float, str] | None, *, own: bool) -> s
     """What was simulated, in a line; a warning begins with the tenant's name."""
     how = f"Simulated at {ARRIVALS[problem.load.arrivals.process]} arrivals"
     if worst is None:
-        return f"{how}: nobody asks."
+        return f"{how}: no tenant has requests."
     part, name = worst
     if part >= TARGET:
         return f"{how}: every tenant has at least {_percent(part)} of its requests in time."
@@ -229,7 +229,7 @@ def _advise(asked: PlanCommand, problem: _Problem, maker: Planner) -> None:
 
 
 def print_advice(advice: Advice) -> None:
-    """A row for each tenant, and what the whole comes to."""
+    """Prints a row for each tenant, and what the report comes to."""
     rows = [
         (
             need.tenant,
@@ -243,7 +243,7 @@ def print_advice(advice: Advice) -> None:
         )
         for need in advice.needs
     ]
-    heads = ("tenant", "req/s", "SLO ms", "alone on", "batch", "procs", "devices", "used")
+    heads = (*("tenant", "req/s", "SLO ms", "alone needs", "batch", "procs", "or devices", "busy"),)
     console = Console()
     console.print(FittedTable(heads, rows, words=("tenant",)))
     for line in advice_lines(advice):
@@ -251,28 +251,30 @@ def print_advice(advice: Advice) -> None:
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """What the report comes to, in words."""
+    """What the right-sizing report comes to, in sentences."""
     if advice.saved is None:
-        without = "some tenant fits no whole device alone, so sharing is the only way"
+        alone = "and sharing is the only way, since a tenant fits no whole device alone"
     else:
         saves = f"sharing saves {advice.saved:.0%}" if advice.pays else "sharing does not pay here"
-        without = f"{advice.alone_gpus} if each tenant has its own: {saves}"
-    many = "device" if advice.shared_gpus == 1 else "devices"
-    limits = ", ".join(f"{name} ({count})" for name, count in advice.limits.items())
+        alone = f"{advice.alone_gpus} if each tenant has its own: {saves}"
+    devices = "device" if advice.shared_gpus == 1 else "devices"
+    limits = ", ".join(f"the {name} for {count}" for name, count in advice.limits.items())
     return [
-        "Alone on: the smallest partitions that serve a tenant; devices, used: whole ones for it.",
-        f"{advice.device}: {advice.shared_gpus} {many} shared (at least "
-        f"{advice.lower_bound_gpus or 1}), {without}.",
-        f"Of the shared devices {advice.idle:.2f} are idle in partitions, {advice.stranded:.2f} in "
-        f"none; {grows(advice.headroom)}.",
-        (f"What limits: {limits}. " if limits else "") + f"{advice.next_cheaper}.",
+        "alone needs: the smallest partitions that serve the tenant by itself.\n"
+        "or devices: how many whole devices do so; busy: the part of the time they compute.",
+        f"{advice.device}: {advice.shared_gpus} {devices} if tenants share (at least "
+        f"{advice.lower_bound_gpus or 1} needed), {alone}.",
+        f"Of the shared devices, {advice.idle:.2f} devices' worth of units idles in partitions and "
+        f"{advice.stranded:.2f} lies in none; {grows(advice.headroom)}.",
+        *([f"Which bound comes first, by tenants on a partition: {limits}."] if limits else []),
+        f"{advice.next_cheaper}.",
     ]
 
 
 def grows(headroom: float | None) -> str:
-    """By how much rates can grow; beyond tenfold the figure says nothing more."""
+    """By how much rates can grow, in words; beyond tenfold the figure says nothing more."""
     if headroom is None:
-        return "nobody asks"
+        return "there is no load that could grow"
     if headroom > 9:
         return "every rate can grow more than tenfold"
     return f"every rate can grow by {headroom:.1%}"
@@ -304,11 +306,12 @@ def _counting(maker: Planner, measured: Path | None) -> tuple[Planner, Crowd | N
 
 
 def print_fits(fits: Sequence[Fitted]) -> None:
-    """The models of interference on the error stream, by error on pairs that were held out."""
+    """Says on the error stream how well each model of interference foretells pairs held out."""
     for number, fit in enumerate(fits):
         print(
-            f"interference {fit.name}{' (used)' * (number == 0)}: off by {fit.mean:.1%} on "
-            f"average, {fit.p90:.1%} p90, {fit.p95:.1%} p95 on {fit.held_out} pairs held out",
+            f"interference model {fit.name}{' (used)' * (number == 0)}: its error on "
+            f"{fit.held_out} pairs held out is {fit.mean:.1%} on average, {fit.p90:.1%} at p90, "
+            f"{fit.p95:.1%} at p95",
             file=sys.stderr,
         )
 
@@ -335,7 +338,7 @@ def _value(text: str) -> Any:
 
 
 def print_plan(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> None:
-    """A table by device and partition, and what the whole comes to."""
+    """Prints a row for each tenant on a partition, what the columns say, and the sums."""
     console = Console()
     console.print(_table(plan, load, points))
     kinds = {part.kind for gpu in plan.gpus for part in gpu.partitions}
@@ -344,11 +347,13 @@ def print_plan(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts)
         for gpu in plan.gpus for part in gpu.partitions if part.parent is None
     )  # fmt: skip
     console.print(
-        "Each answer comes within ms at steady arrivals; a partition is its units @ its start; "
-        "used is the part of what it could serve in such batches.\n"
-        f"{plan.planner}: {len(plan.gpus)} × {plan.device} ({' and '.join(sorted(kinds))}), "
-        f"at least {plan.lower_bound_gpus or 1} needed; {used / len(plan.gpus):.1%} of their units "
-        f"in partitions; {grows(plan.headroom)}",
+        "partition: its kind, how many units it has, and @ the first of them.\n"
+        "latency ms: the longest that an answer takes while requests come at steady gaps.\n"
+        "procs: processes side by side. busy: the part of the time in which it computes.\n"
+        f"Planner {plan.planner} takes {len(plan.gpus)} × {plan.device} "
+        f"({' and '.join(sorted(kinds))}); at least {plan.lower_bound_gpus or 1} needed.\n"
+        f"Partitions hold {used / len(plan.gpus):.1%} of the units. "
+        f"With these partitions {grows(plan.headroom)}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -373,5 +378,8 @@ def _table(plan: Plan, load: Workload, points: Profiles) -> FittedTable:
                 f"{busy(part, loads(part, points, models)):.0%}",
             )
         )
-    heads = ("gpu", "partition", "tenant", "batch", "req/s", "ms", "SLO ms", "procs", "used")
+    heads = (
+        *("gpu", "partition", "tenant", "batch", "req/s", "latency ms", "SLO ms", "procs"),
+        "busy",
+    )
     return FittedTable(heads, rows, words=("partition", "tenant"))

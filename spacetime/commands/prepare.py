@@ -35,12 +35,12 @@ Example = tuple[nn.Module, tuple[Tensor, ...]]  # a model and one request's inpu
 
 @dataclass(frozen=True)
 class Listing(TorchFake):
-    """A fake device's capturer that lists kernels instead of compiling them."""
+    """Captures models on a fake device, and lists their kernels instead of compiling them."""
 
     kernels: set[str] = field(default_factory=set)
 
     def compile(self, kernels: Callable[[], set[str]]) -> str:
-        """Takes them down."""
+        """Adds the kernels to the list and says how many they are."""
         wanted = kernels()
         self.kernels.update(wanted)
         return f"{len(wanted)} listed"
@@ -69,7 +69,7 @@ def kernels_for(
 
 @contextmanager
 def _precision(name: str | None) -> Iterator[torch.dtype | None]:
-    """How float32 is multiplied meanwhile, which decides between kernels; the models' own type."""
+    """Sets how float32 is multiplied, which decides between kernels; yields models' new type."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     if name is not None:

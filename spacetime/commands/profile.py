@@ -200,13 +200,13 @@ def print_profile(summary: dict[str, Any], *, as_json: bool) -> None:
     if "spread" in summary:
         spread = summary["spread"]
         screen.print(
-            f"rounds of a point differ by {spread['median']:.0%} (median), {spread['largest']:.0%} "
-            f"(most); smoothing moved {summary['smoothed']} of them; every round is in "
-            f"{summary['rounds_file']}",
+            f"The rounds of a point differ by {spread['median']:.0%} in the median and by "
+            f"{spread['largest']:.0%} at most. Smoothing moved {summary['smoothed']} points. "
+            f"Every round is in {summary['rounds_file']}.",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     for which in summary.get("slower_with_units", ()):
         screen.print(
-            f"more units are slower beyond noise, and stay so: {which}",
+            f"Slower with more units, by more than the noise, and kept so: {which}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip

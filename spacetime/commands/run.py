@@ -102,7 +102,7 @@ def _write(live: LiveRun, session: Session, out: Path) -> None:
 
 
 def print_run(report: Mapping[str, Any], console: Console) -> None:
-    """A table by tenant, one by partition, and the sums."""
+    """Prints a row for each tenant, the sums, each partition, and what a controller did."""
     console.print(tenants_table(report))
     overall, run = report["overall"], report["run"]
     parts = ", ".join(

@@ -130,7 +130,7 @@ def _options(asked: ServeCommand) -> Options:
 
 
 def _warn(server: Server, token_file: Path | None) -> None:
-    """Says what is allowed, and rarely meant."""
+    """Warns of what is allowed but rarely meant: anybody may ask, or may read the tokens."""
     if server.public and token_file is None:
         host = server.options.host
         _say(f"{host} may be public and no --token-file says who may ask")

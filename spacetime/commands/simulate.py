@@ -92,15 +92,15 @@ def _search_json(search: RateSearch) -> dict[str, Any]:
 
 
 def print_simulation(report: dict[str, Any]) -> None:
-    """Tables by tenant and partition, and the sums."""
+    """Prints a row for each tenant, a row for each partition, and the sums."""
     console = Console()
     console.print(tenants_table(report))
     console.print(_partitions(report))
     how, overall = report["simulated"], report["overall"]
     attained = overall["confidence_95"]["attainment"]
     console.print(
-        f"{how['gpus']} devices ({how['device']}), planned by {how['planner']}, "
-        f"{how['arrivals']} arrivals, {how['replications']} replications: "
+        f"{how['gpus']} devices ({how['device']}), planned by {how['planner']}; "
+        f"{how['arrivals']} arrivals, simulated {how['replications']} times: "
         f"{overall['offered']:,} requests, {percent(attained['mean'])}"
         + (f" ± {100 * attained['half']:.2g}" if attained["half"] is not None else "")
         + " in time",
@@ -124,5 +124,5 @@ def _partitions(report: dict[str, Any]) -> FittedTable:
             percent(row["utilisation"]), f"{row['idle_units']:.2f}",
             "-" if batch is None else f"{batch:.3g}",
         ))  # fmt: skip
-    heads = ("gpu", "partition", "size", "procs", "busy", "idle units", "batch")
+    heads = ("gpu", "partition", "size", "procs", "busy", "idle\nunits", "mean\nbatch")
     return FittedTable(heads, rows, words=("partition", "size"))

@@ -87,7 +87,7 @@ def run(asked: SimulateControlledCommand) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A decider that shows how far the simulation is."""
+    """A controller that also moves the progress bar, at each look."""
 
     decider: Decider
     done: Callable[[float], None]
@@ -101,7 +101,7 @@ class _Shown:
 
 
 def changing(rates: str, load: Workload, seconds: float, seed: int) -> RateTrace:
-    """The workload's rates as a day, as bursts, or as they are."""
+    """The workload's rates over time: as in a day, in bursts, or as they are (`steady`)."""
     if rates == "diurnal":
         return diurnal(load, seconds=seconds, seed=seed)
     if rates == "bursty":
@@ -128,7 +128,7 @@ def report(run: DynamicRun, load: Workload) -> dict[str, Any]:
 
 
 def print_moves(run: DynamicRun, load: Workload) -> None:
-    """The moves as a table, the tenants' attainment, and the sums."""
+    """Prints a row for each move, each refusal, and the sums with the worst tenant's attainment."""
     console = Console()
     rows = [
         (
@@ -138,7 +138,10 @@ def print_moves(run: DynamicRun, load: Workload) -> None:
         )
         for move in run.moves
     ]  # fmt: skip
-    heads = ("at s", "serves at s", "closed at s", "devices", "then", "missed", "why")
+    heads = (
+        *("decided\nat s", "serving\nat s", "complete\nat s", "devices\nmeanwhile"),
+        *("devices\nafter", "not in time\nmeanwhile", "why"),
+    )
     console.print(FittedTable(heads, rows, words=("why",)))
     for at, why in run.refused:
         console.print(f"{at / SECOND:.1f} s: refused: {why}", highlight=False, soft_wrap=True)

@@ -42,7 +42,7 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading: values by name and by what they are of, and when it was taken."""
+    """A server's metrics at one moment: values by name, by tenant and by lane."""
 
     time_s: float
     models: Mapping[str, Values]
@@ -105,9 +105,9 @@ def _watch(first: Reading, again: Callable[[], Reading], interval: float, consol
 
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Yields what waits so many seconds for a key; keys are told at once and are not shown.
+    """Yields `pressed(seconds)`, which waits for a key and returns it, or "" when the time is up.
 
-    Where the input is no terminal nothing is ever pressed.
+    A key needs no Enter and is not echoed. Where the input is no terminal no key ever comes.
     """
     fd = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
     before = None if fd is None else termios.tcgetattr(fd)
@@ -206,7 +206,7 @@ def parse(text: str, time_s: float) -> Reading:
 
 
 def summary(now: Reading, last: Reading | None) -> dict[str, Any]:
-    """What is shown: rates since `last`, or counts since the start where there is none."""
+    """What the screen shows: rates since the reading `last`, or counts since the server's start."""
     seconds = None if last is None else now.time_s - last.time_s
     return {
         **now.facts,
@@ -243,7 +243,7 @@ def _controller(values: Values) -> dict[str, Any] | None:
 
 
 def _since(values: Values, last: Values | None) -> Values:
-    """The growth of each; a value that fell has started anew."""
+    """By how much each value grew since `last`; one that fell has begun anew from zero."""
     before = last or {}
     grown = {
         name: value - (old if (old := before.get(name, 0.0)) <= value else 0.0)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 # In the order of what matters.
 _TENANT_COLUMNS = {
-    "/s": "answered_rps", "in time": "attainment", "p99 ms": "p99_ms", "lane": "lanes",
+    "req/s": "answered_rps", "in time": "attainment", "p99 ms": "p99_ms", "lane": "lanes",
     "pending": "pending", "queue ms": "queue_ms", "mean ms": "latency_ms", "batch": "mean_batch",
     "failed": "failed", "answered": "answered",
 }  # fmt: skip
@@ -23,7 +23,7 @@ _UNITS = {"cores": ("core", "cores"), "sm": ("SM", "SMs"), "mps": ("%", "%"),
           "mig": ("slice", "slices")}  # fmt: skip
 _MOST_LANES = 3  # that a tenant's cell names
 _LANE_COLUMNS = {
-    "units": "units", "used": "units_used", "/s": "launches_ps",
+    "units": "units", "used": "units_used", "launches/s": "launches_ps",
     "tenants/launch": "tenants_per_launch", "samples/launch": "samples_per_launch",
     "launches": "launches",
 }  # fmt: skip

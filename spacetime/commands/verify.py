@@ -28,9 +28,9 @@ FILE = "verify.json"
 DEFAULT_BOUNDS = Bounds()
 
 HEADS = (
-    "probe on", "stressor on", "probe", "stressor", "alone", "beside", "held",
-    "p50", "p99", "alone p99 µs", "leak", "verdict",
-)  # fmt: skip
+    *("probe\non", "stressor\non", "probe", "stressor", "rate\nalone", "rate\nbeside"),
+    *("rate\nheld", "p50", "p99", "p99 µs\nalone", "leaks", "verdict"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +103,17 @@ def print_certificate(record: dict[str, Any]) -> None:
         styles=["red" if row["broken"] else "" for row in rows],
     ))  # fmt: skip
     screen.print(
-        "held, p50, p99: beside the stressor, compared with alone. leak: looks that found work "
-        "outside its partition.", highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        "probe on, stressor on: numbers of partitions. rate held, p50, p99: the probe beside\n"
+        "the stressor, as a part or a multiple of the probe alone. leaks: in how many of all\n"
+        "looks work was seen outside its partition.",
+        highlight=False,
+        soft_wrap=True,
+    )
     bounds = record["bounds"]
     screen.print(
-        f"bounds: private pairs hold {bounds['private_held']:g}, p99 x{bounds['private_p99']:g}; "
-        f"shared pairs {bounds['shared_held']:g}, x{bounds['shared_p99']:g}; no leak. "
+        f"Bounds: a pair that shares nothing holds {bounds['private_held']:g} of its rate, at a "
+        f"p99 of at most x{bounds['private_p99']:g};\na pair that shares a resource holds "
+        f"{bounds['shared_held']:g}, at x{bounds['shared_p99']:g}; no work leaks. "
         f"Not isolated: {record['shared']}.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
@@ -141,7 +145,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _save(record: dict[str, Any], out: Path) -> None:
-    """As a whole: who reads meanwhile sees the record before."""
+    """Replaces the file as a whole, so that a reader meanwhile sees the record before."""
     out.mkdir(parents=True, exist_ok=True)
     draft = out / f".verify.{os.getpid()}"
     draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 def bars() -> Progress:
-    """What turns, how far it is, and for how long it has run; it fits 80 columns."""
+    """A spinner, a bar, the percentage and the time so far, for several tasks, in 80 columns."""
     screen = Console(stderr=True)
     return Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24),
@@ -24,9 +24,9 @@ def bars() -> Progress:
 
 @contextmanager
 def working(what: str, total: float | None = None) -> Iterator[Callable[..., None]]:
-    """Shows that `what` is under way; yields `done(so_far, what)`, of `total` where that is known.
+    """Shows that the work `what` is under way; yields `done(so_far, what)`, which moves the bar.
 
-    Without a total there is no bar, only what turns and the time.
+    `total` is how far `so_far` goes. Without it there is no bar, only a spinner and the time.
     """
     screen = Console(stderr=True)
     columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
@@ -43,7 +43,7 @@ def working(what: str, total: float | None = None) -> Iterator[Callable[..., Non
 
 
 def track(items: Collection[Item], what: str, *, quiet: bool = False) -> Iterator[Item]:
-    """The items, and how many of them are done; `quiet` shows nothing on a terminal either."""
+    """Yields the items behind a bar of how many are done; `quiet` shows nothing at all."""
     if quiet:
         yield from items
         return

@@ -9,7 +9,7 @@ from spacetime.terminal.tables import FittedTable
 
 
 def tenants_table(report: Mapping[str, Any]) -> FittedTable:
-    """A row a tenant of a report, of a run or a simulation."""
+    """A row for each tenant of the report of a run or of a simulation."""
     rows = []
     for name, row in report["tenants"].items():
         latency, batch = row["latency_ms"], row["mean_batch"]
@@ -19,8 +19,10 @@ def tenants_table(report: Mapping[str, Any]) -> FittedTable:
             f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
             f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
         ))  # fmt: skip
-    heads = ("tenant", "SLO ms", "offered", "dropped", "in time", "p50 ms", "p99 ms",
-             "req/s", "batch")  # fmt: skip
+    heads = (
+        *("tenant", "SLO\nms", "requests\noffered", "requests\ndropped", "in time", "p50\nms"),
+        *("p99\nms", "answers\n/s", "mean\nbatch"),
+    )
     return FittedTable(heads, rows, words=("tenant",))
 
 

@@ -23,9 +23,10 @@ _MOST_KEYS = 4
 
 @dataclass(slots=True)
 class FittedTable:
-    """Rows of text under heads; `words` are the heads of columns to the left, which may fold.
+    """Rows of text under heads, as wide as they need and no wider than the terminal.
 
-    `styles`: of each row, such as "red".
+    `words` are the heads of columns that hold words: aligned to the left, and folded where the
+    terminal is narrow. `styles` has a style of rich for each row, such as "red".
     """
 
     heads: Sequence[str]
@@ -46,13 +47,13 @@ class FittedTable:
     def _parts(self, width: int) -> Iterable[Sequence[int]]:
         """The columns of each table, by their numbers."""
         keys = self._keys()
-        rest = [n for n in range(len(self.heads)) if n not in keys]
+        rest = [column for column in range(len(self.heads)) if column not in keys]
         part = [*keys]
-        for number in rest:
-            if len(part) > len(keys) and self._wide([*part, number]) > width:
+        for column in rest:
+            if len(part) > len(keys) and self._wide([*part, column]) > width:
                 yield part
                 part = [*keys]
-            part.append(number)
+            part.append(column)
         yield part
 
     def _keys(self) -> Sequence[int]:
@@ -66,12 +67,12 @@ class FittedTable:
     def _wide(self, part: Sequence[int]) -> int:
         return sum(map(self._least, part)) + _GAP * (len(part) - 1)
 
-    def _least(self, number: int) -> int:
-        natural = self._natural(number)
-        return min(natural, _LEAST) if self.heads[number] in self.words else natural
+    def _least(self, column: int) -> int:
+        natural = self._natural(column)
+        return min(natural, _LEAST) if self.heads[column] in self.words else natural
 
-    def _natural(self, number: int) -> int:
-        cells = [self.heads[number], *(row[number] for row in self.rows)]
+    def _natural(self, column: int) -> int:
+        cells = [self.heads[column], *(row[column] for row in self.rows)]
         return max(cell_len(line) for cell in cells for line in (cell.splitlines() or [""]))
 
     def _table(self, part: Sequence[int], width: int, *, title: str | None) -> Table:
@@ -80,13 +81,13 @@ class FittedTable:
             box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0),
             title=title, title_justify="left",
         )  # fmt: skip
-        for number in part:
-            words = self.heads[number] in self.words
-            least = self._least(number)
-            wide = least + max(0, min(spare, self._natural(number) - least))
+        for column in part:
+            words = self.heads[column] in self.words
+            least = self._least(column)
+            wide = least + max(0, min(spare, self._natural(column) - least))
             spare -= wide - least
             table.add_column(
-                self.heads[number], width=wide, overflow="fold",
+                self.heads[column], width=wide, overflow="fold",
                 justify="left" if words else "right",
             )  # fmt: skip
         for number, row in enumerate(self.rows):

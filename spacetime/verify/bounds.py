@@ -24,7 +24,7 @@ class Bounds:
 
 
 def broken(pair: ProbedPair, bounds: Bounds, private: Collection[str]) -> list[str]:
-    """The bounds this pair breaks, in words; none when it passes."""
+    """The bounds that this pair breaks, each in words; an empty list when it passes."""
     own = is_private(pair, private)
     held = bounds.private_held if own else bounds.shared_held
     p99 = bounds.private_p99 if own else bounds.shared_p99

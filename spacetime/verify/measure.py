@@ -56,7 +56,7 @@ class ProbedPair:
 
 @dataclass(frozen=True, slots=True)
 class _Probed:
-    """One probe: sorted nanoseconds, and how often of how many looks a partition was outside."""
+    """One probe: its launches' nanoseconds, sorted; `leaked` of `looked` looks saw work outside."""
 
     ns: Sequence[int]
     looked: int = 0

@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What a stressor did from start to stop: how many launches, busy for how much of the time."""
+    """What a stressor did from start to stop: its launches, and for which part of the time."""
 
     launches: int
     busy_frac: float
@@ -41,7 +41,7 @@ class Partition(Protocol):
         ...
 
     def probe(self, kind: str, launches: int) -> list[int]:
-        """The nanoseconds of each of so many launches, one after another."""
+        """Runs `launches` launches, one after another; returns the nanoseconds that each took."""
         ...
 
     def start(self, kind: str) -> None:

@@ -66,7 +66,7 @@ def test_what_no_plan_keeps_is_said_and_planned_all_the_same(tmp_path: Path) -> 
     assert "WARNING: simulated at Poisson arrivals" in aside.stderr
     assert json.loads(aside.stdout)["planner"] == "spacetime"
     steady = spacetime("plan", *work, "--steady")
-    assert "At steady arrivals, as papers assume: not simulated." in steady.stdout
+    assert "Planned for requests at steady gaps, as papers assume; not simulated." in steady.stdout
     paper = spacetime("plan", *work, "--planner", "mig-only")
     assert "as its paper has it" in paper.stdout or "every tenant has at least" in paper.stdout
     assert spacetime("plan", *work, "--steady", "--attainment", "0.9").returncode == 2
@@ -127,4 +127,4 @@ def test_two_tiny_models_share_one_small_partition(tmp_path: Path) -> None:
 def test_how_much_rates_can_grow_is_a_figure_only_where_it_says_something() -> None:
     assert grows(0.254) == "every rate can grow by 25.4%"
     assert grows(1069.66) == "every rate can grow more than tenfold"
-    assert grows(None) == "nobody asks"
+    assert grows(None) == "there is no load that could grow"

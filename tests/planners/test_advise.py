@@ -70,7 +70,8 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     write_profiles(points, line())
     files = [str(load), "--profiles", str(points)]
     shown = run(*files).stdout
-    assert "1 device shared (at least 1), 3 if each tenant has its own: sharing saves 67%" in shown
+    assert "1 device if tenants share (at least 1 needed), 3 if each tenant has its own: " in shown
+    assert "sharing saves 67%" in shown
     data = json.loads(run(*files, "--json").stdout)
     assert (data["format"], data["shared_gpus"], data["pays"]) == ("spacetime.advice/1", 1, True)
     refused = run(*files, "--calm")
