@@ -16,10 +16,10 @@ import yaml
 from spacetime.errors import SpacetimeError
 from spacetime.plan import plan_json
 from spacetime.plan.plan import Assignment, GpuPlan, PartitionPlan, Plan, Reason
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point
-from spacetime.workload import workload_file
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.workload.workload import Arrivals, InputSpec, Tenant, Workload
+from spacetime.workload.workload_file import read_workload
 
 PAGE = (Path(__file__).parents[2] / "docs" / "workload.md").read_text()
 KINDS: dict[str, type] = {
@@ -70,13 +70,13 @@ def read(table: str, fields: dict[str, Any], folder: Path) -> None:
             writer = csv.DictWriter(file, list(POINT | fields))
             writer.writeheader()
             writer.writerow(POINT | fields)
-        profile_file.read(path)
+        read_profiles(path)
     elif list(KINDS).index(table) > list(KINDS).index("Profile file"):
         plan_json.loads(json.dumps(plan(table, fields)))
     else:
         path = folder / "work.yaml"
         path.write_text(yaml.safe_dump(workload(table, fields)))
-        workload_file.read(path)
+        read_workload(path)
 
 
 def workload(table: str, fields: dict[str, Any]) -> dict[str, Any]:
