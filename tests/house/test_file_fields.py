@@ -166,4 +166,4 @@ def test_the_files_shown_are_read(folder: Path) -> None:
         else:
             path = folder / ("work.yaml" if kind else "profiles.csv")
             path.write_text(block)
-            (workload_file if kind else profile_file).read(path)
+            (read_workload if kind else read_profiles)(path)
