@@ -141,12 +141,13 @@ class Build(build_ext):
             objects,
             str(library),
             extra_postargs=[
-                *ext.extra_link_args, "-Wl,-soname,libspacetime.so",
+                *ext.extra_link_args,
+                "-Wl,-soname,libspacetime.so",
                 f"-Wl,--version-script={EXPORTS}",
             ],
             libraries=["dl"],
             target_lang="c++",
-        )  # fmt: skip
+        )
         check_exports(library)
 
     def copy_extensions_to_source(self) -> None:

@@ -127,9 +127,12 @@ def row_of(
         after = [simulated(session, tenants, own, part, round(slo_ns)) for part in sent]
         hindsight = compared(sent, after)
     return compared(sent, foretold) | {
-        "policy": policy, "load": load, "offered_rps": rps, "cv": profile.cv,
+        "policy": policy,
+        "load": load,
+        "offered_rps": rps,
+        "cv": profile.cv,
         "hindsight": {name: hindsight[name] for name in ("simulated", "off", "agrees")},
-    }  # fmt: skip
+    }
 
 
 def measured(session: Session, events: Sequence[dict[str, Any]]) -> Profile:
@@ -168,22 +171,26 @@ def simulated(
         policy=session.policy,
         lanes=[LaneSpec(units=len(cores)) for cores in session.partitions],
         families=[
-            FamilySpec(latency_ns={
-                lane: {b: round(profile.mean_ns[number, lane, b]) for b in family.buckets}
-                for lane in lanes
-            })
+            FamilySpec(
+                latency_ns={
+                    lane: {b: round(profile.mean_ns[number, lane, b]) for b in family.buckets}
+                    for lane in lanes
+                }
+            )
             for number, family in enumerate(session.families)
         ],
         tenants=[
             SimTenant(
-                family=session.families.index(tenant.family), lane=tenant.lane, slo_ns=slo_ns,
+                family=session.families.index(tenant.family),
+                lane=tenant.lane,
+                slo_ns=slo_ns,
                 arrivals=SimArrivals.trace(*times),
             )
             for tenant, times in zip(tenants, arrived, strict=True)
         ],
         noise=SimNoise(kind="recorded", factors=profile.factors),
         seed=len(sent),
-    )  # fmt: skip
+    )
 
 
 def compared(rounds: Sequence[Sequence[Sent]], foretold: Sequence[NativeResult]) -> dict[str, Any]:
@@ -191,8 +198,9 @@ def compared(rounds: Sequence[Sequence[Sent]], foretold: Sequence[NativeResult])
     sent = [request for part in rounds for request in part]
     live = sorted(r.latency_ns - r.late_ns for r in sent if r.latency_ns is not None)
     begins = [min(r.due_ns + r.late_ns for r in part) for part in rounds]
-    ends = [max(r.due_ns + r.latency_ns for r in part if r.latency_ns is not None)
-            for part in rounds]  # fmt: skip
+    ends = [
+        max(r.due_ns + r.latency_ns for r in part if r.latency_ns is not None) for part in rounds
+    ]
     tenants = [tenant for run in foretold for tenant in run.tenants]
     histogram = merged(tenant.latency for tenant in tenants)
     completed = sum(tenant.completed for tenant in tenants)
@@ -218,23 +226,49 @@ def compared(rounds: Sequence[Sequence[Sent]], foretold: Sequence[NativeResult])
         )
     }
     return {
-        "requests": len(sent), "quantiles": QUANTILES, **sides, "off": off,
+        "requests": len(sent),
+        "quantiles": QUANTILES,
+        **sides,
+        "off": off,
         "agrees": all(abs(off[name]) <= goal for name, goal in GOALS.items()),
-    }  # fmt: skip
+    }
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
     """Returns the table: live and simulated side by side."""
-    heads = ["policy", "model", "load", "requests", "p50 ms live", "p50 ms simulated",
-             "p99 ms live", "p99 ms simulated", "answers/s live", "answers/s simulated",
-             "cv of launches", "agrees", "agrees in hindsight"]  # fmt: skip
+    heads = [
+        "policy",
+        "model",
+        "load",
+        "requests",
+        "p50 ms live",
+        "p50 ms simulated",
+        "p99 ms live",
+        "p99 ms simulated",
+        "answers/s live",
+        "answers/s simulated",
+        "cv of launches",
+        "agrees",
+        "agrees in hindsight",
+    ]
     lines = []
     for row in rows:
         live, foretold = row["live"], row["simulated"]
-        lines.append([
-            row["policy"], row["model"], row["load"], row["requests"],
-            live["ms"][49], foretold["ms"][49], live["ms"][98], foretold["ms"][98],
-            live["rps"], foretold["rps"], row["cv"], "yes" if row["agrees"] else "no",
-            "yes" if row["hindsight"]["agrees"] else "no",
-        ])  # fmt: skip
+        lines.append(
+            [
+                row["policy"],
+                row["model"],
+                row["load"],
+                row["requests"],
+                live["ms"][49],
+                foretold["ms"][49],
+                live["ms"][98],
+                foretold["ms"][98],
+                live["rps"],
+                foretold["rps"],
+                row["cv"],
+                "yes" if row["agrees"] else "no",
+                "yes" if row["hindsight"]["agrees"] else "no",
+            ]
+        )
     return record.table("agreement: live and simulated", heads, lines)

@@ -43,16 +43,33 @@ TRACES = ("diurnal", "bursty")
 WAYS = ("static", "controller", "oracle")
 ORACLE_S = 30.0
 MOST_KEPT = 720  # periods of a run in its record
-HEADS = ("trace", "plan", "device-hours", "% of static's", "in time %", "worst tenant in time %",
-         "moves", "plans refused", "s without capacity", "requests missed",
-         "missed in moves")  # fmt: skip
+HEADS = (
+    "trace",
+    "plan",
+    "device-hours",
+    "% of static's",
+    "in time %",
+    "worst tenant in time %",
+    "moves",
+    "plans refused",
+    "s without capacity",
+    "requests missed",
+    "missed in moves",
+)
 
 
 def run(
-    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
-    planner: str = "parvagpu", scenario: str = "S3", seconds: float = 1800.0,
-    start_ms: float = 12_000.0, period_s: float = 5.0,
-) -> dict[str, Any]:  # fmt: skip
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
+    planner: str = "parvagpu",
+    scenario: str = "S3",
+    seconds: float = 1800.0,
+    start_ms: float = 12_000.0,
+    period_s: float = 5.0,
+) -> dict[str, Any]:
     """Simulates both traces under all three plans; prints and records them.
 
     seconds: of each trace. start_ms: from asking for a partition until it serves. period_s: between
@@ -61,23 +78,35 @@ def run(
     """
     seconds = min(seconds, 150.0) if quick else seconds
     study = ControllerStudy(planner, *problem(scenario, quick=quick), start_ms, period_s)
-    result = record.header("controller", seed=seed, quick=quick, chosen={
-        "planner": [planner], "scenario": [scenario], "seconds": [seconds], "start-ms": [start_ms],
-        "period-s": [period_s],
-    })  # fmt: skip
+    result = record.header(
+        "controller",
+        seed=seed,
+        quick=quick,
+        chosen={
+            "planner": [planner],
+            "scenario": [scenario],
+            "seconds": [seconds],
+            "start-ms": [start_ms],
+            "period-s": [period_s],
+        },
+    )
     result |= {"simulated": study.profiles.device, "options": asdict(ControllerOptions())}
     result["rows"] = []
     for name in TRACES:
         trace = drawn(name, study.workload, seconds, seed)
         rows = [row(name, way, study.judge(way, trace)) for way in WAYS]
-        result["rows"] += [run | {"of_static": run["device_s"] / rows[0]["device_s"]}
-                           for run in rows]  # fmt: skip
+        result["rows"] += [
+            run | {"of_static": run["device_s"] / rows[0]["device_s"]} for run in rows
+        ]
     lines = [_line(run) for run in result["rows"]]
-    title = (f"{scenario}, {seconds:g} s, planner {planner}, looked at every {period_s:g} s, "
-             f"partitions serve after {start_ms:g} ms")  # fmt: skip
+    title = (
+        f"{scenario}, {seconds:g} s, planner {planner}, looked at every {period_s:g} s, "
+        f"partitions serve after {start_ms:g} ms"
+    )
     shown = record.table(title, HEADS, lines)
-    record.publish(result, [shown, verdict(result["rows"])], out=out, as_json=as_json,
-                   plots="controller")  # fmt: skip
+    record.publish(
+        result, [shown, verdict(result["rows"])], out=out, as_json=as_json, plots="controller"
+    )
     return result
 
 
@@ -119,9 +148,13 @@ class ControllerStudy:
     """One workload with its profiles, planned by one planner."""
 
     def __init__(
-        self, name: str, workload: Workload, profiles: Profiles, start_ms: float,
+        self,
+        name: str,
+        workload: Workload,
+        profiles: Profiles,
+        start_ms: float,
         period_s: float = 5.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.workload, self.profiles = workload, profiles
         self.options = DynamicOptions(start_ms=start_ms, period_s=period_s)
         self._planner, self._device = planner(name), facts.device(profiles.device)
@@ -184,11 +217,18 @@ def _kept(periods: Sequence[Period]) -> dict[str, list[float]]:
 
 def _line(run: dict[str, Any]) -> list[object]:
     return [
-        run["trace"], run["plan"], f"{run['device_s'] / 3600:.3f}",
-        f"{100 * run['of_static']:.1f}", f"{100 * run['attainment']:.3f}",
-        f"{100 * run['worst_attainment']:.3f}", len(run["moves"]), len(run["refused"]),
-        f"{run['short_s']:.0f}", run["missed"], run["missed_in_moves"],
-    ]  # fmt: skip
+        run["trace"],
+        run["plan"],
+        f"{run['device_s'] / 3600:.3f}",
+        f"{100 * run['of_static']:.1f}",
+        f"{100 * run['attainment']:.3f}",
+        f"{100 * run['worst_attainment']:.3f}",
+        len(run["moves"]),
+        len(run["refused"]),
+        f"{run['short_s']:.0f}",
+        run["missed"],
+        run["missed_in_moves"],
+    ]
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
@@ -200,9 +240,15 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
         saved, kept = 1 - run["of_static"], run["worst_attainment"] >= 0.99
         said.append(
             f"{run['trace']}: the controller "
-            + (f"saves {saved:.1%} of the static plan's device-hours" if saved >= 0
-               else f"needs {-saved:.1%} more device-hours than the static plan")
-            + (" and keeps 99 % in time for every tenant" if kept
-               else f" but keeps only {run['worst_attainment']:.2%} in time for some tenant")
-        )  # fmt: skip
+            + (
+                f"saves {saved:.1%} of the static plan's device-hours"
+                if saved >= 0
+                else f"needs {-saved:.1%} more device-hours than the static plan"
+            )
+            + (
+                " and keeps 99 % in time for every tenant"
+                if kept
+                else f" but keeps only {run['worst_attainment']:.2%} in time for some tenant"
+            )
+        )
     return "\n".join(said)

@@ -164,15 +164,30 @@ def _row(
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         "A100-80GB, MIG sizes x batches x processes: mean error of predicted latency",
-        ("model", "points", "launches", "left out", "its family out", "batch 1 only", "bias",
-         "compute, of peak", "bandwidth, of peak", "launch us"),
+        (
+            "model",
+            "points",
+            "launches",
+            "left out",
+            "its family out",
+            "batch 1 only",
+            "bias",
+            "compute, of peak",
+            "bandwidth, of peak",
+            "launch us",
+        ),
         [
-            (row["model"], row["points"], row["launches"],
-             *(f"{row[of]:.0%}" for of in ("left_out", "family_out", "batch_one")),
-             f"{row['bias']:+.0%}", *row["constants"])
+            (
+                row["model"],
+                row["points"],
+                row["launches"],
+                *(f"{row[of]:.0%}" for of in ("left_out", "family_out", "batch_one")),
+                f"{row['bias']:+.0%}",
+                *row["constants"],
+            )
             for row in result["rows"]
         ],
-    )  # fmt: skip
+    )
     yield (
         f"median over models: {result['median_left_out']:.1%} left out, "
         f"{result['median_family_out']:.1%} with its family out; goal, at most {GOAL:.0%}: "
@@ -188,11 +203,20 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     if "plans" in result:
         yield record.table(
             "ParvaGPU's scenarios planned from predictions, each model left out of the fit",
-            ("scenario", "tenants", "devices, measured", "devices, predicted",
-             "bounds broken, as measured"),
+            (
+                "scenario",
+                "tenants",
+                "devices, measured",
+                "devices, predicted",
+                "bounds broken, as measured",
+            ),
             [
-                (row["scenario"], row["tenants"], *row["devices"].values(),
-                 ", ".join(f"{word} {n}" for word, n in row["bounds"].items()) or "nothing")
+                (
+                    row["scenario"],
+                    row["tenants"],
+                    *row["devices"].values(),
+                    ", ".join(f"{word} {n}" for word, n in row["bounds"].items()) or "nothing",
+                )
                 for row in result["plans"]
             ],
-        )  # fmt: skip
+        )

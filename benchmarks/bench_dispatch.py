@@ -78,8 +78,16 @@ def run(
 
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
     """Returns the table: latencies, rates, and the goals beside what was measured."""
-    heads = ["way", "p50 us", "p99 us", "max us", "requests/s", "CPU us a request",
-             "memory, bytes a request", "goal"]  # fmt: skip
+    heads = [
+        "way",
+        "p50 us",
+        "p99 us",
+        "max us",
+        "requests/s",
+        "CPU us a request",
+        "memory, bytes a request",
+        "goal",
+    ]
     keys = ["p50_us", "p99_us", "max_us", "rps", "cpu_us", "bytes_per_request"]
     lines = [[row["way"], *(row.get(key) for key in keys), goal(row)] for row in rows]
     return record.table("dispatch: launches that do nothing", heads, lines)

@@ -143,13 +143,17 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         "D-STS Fig. 7, GFLOP/s of R tenants' 256 x 128 x 1152 products in fp32 on a V100",
         ("R", *heads),
         [
-            (row["tenants"], *(
-                cell for mode in MODES
-                for cell in (row["paper"][mode], row["ours"][mode], f"{row['off'][mode]:+.1%}")
-            ))
+            (
+                row["tenants"],
+                *(
+                    cell
+                    for mode in MODES
+                    for cell in (row["paper"][mode], row["ours"][mode], f"{row['off'][mode]:+.1%}")
+                ),
+            )
             for row in result["rows"]
         ],
-    )  # fmt: skip
+    )
     for of, word in (("off", "mean absolute error"), ("left_out", "of rows left out of the fit")):
         yield f"{word}: " + ", ".join(f"{m} {e:.1%}" for m, e in result["error"][of].items())
     facts, constants = result["facts"], result["constants"]

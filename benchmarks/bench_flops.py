@@ -60,9 +60,17 @@ def run(
     """
     if device != "cpu":
         return device_flops.run(
-            device=device, quick=quick, out=out, as_json=as_json, problems=problems,
-            tenants=tenants, dtypes=dtypes, budget_s=budget_s, seed=seed, dry_run=dry_run,
-        )  # fmt: skip
+            device=device,
+            quick=quick,
+            out=out,
+            as_json=as_json,
+            problems=problems,
+            tenants=tenants,
+            dtypes=dtypes,
+            budget_s=budget_s,
+            seed=seed,
+            dry_run=dry_run,
+        )
     if quick:
         repetitions, target_ms = 3, 0.5
     record.known("problems", problems or (), PROBLEMS)

@@ -91,9 +91,14 @@ def run(
     chosen = {"tenants": tenants, "servers": servers}
     result = record.header("goodput", seed=seed, quick=quick, chosen=chosen)
     result |= {
-        **asdict(size), "kinds": KINDS, "slo_ms": SLO_MS, "told_ms": TOLD_MS, "wait_ms": WAIT_MS,
-        "largest_batch": LARGEST_BATCH, "fleets": fleets,
-    }  # fmt: skip
+        **asdict(size),
+        "kinds": KINDS,
+        "slo_ms": SLO_MS,
+        "told_ms": TOLD_MS,
+        "wait_ms": WAIT_MS,
+        "largest_batch": LARGEST_BATCH,
+        "fleets": fleets,
+    }
     record.publish(result, shown(result), out=out, as_json=as_json, plots="goodput")
     return result
 
@@ -135,9 +140,12 @@ def fleet(
         for load in track(size.loads, f"bench goodput, R = {tenants}", quiet=quiet):
             rows += measured(up, load, capacity_rps, size, seed)
     return {
-        "tenants": tenants, "capacity_rps": capacity_rps, "idle_cores": idle,
-        "missing": missing, "rows": rows,
-    }  # fmt: skip
+        "tenants": tenants,
+        "capacity_rps": capacity_rps,
+        "idle_cores": idle,
+        "missing": missing,
+        "rows": rows,
+    }
 
 
 def installed(
@@ -221,11 +229,12 @@ def summary(rounds: Sequence[Row], seconds: float) -> Row:
     good = answered & (took_ms <= SLO_MS)
     some = bool(answered.any())
     return {
-        "offered": len(statuses), "offered_rps": len(statuses) / total_s,
-        "goodput_rps": int(good.sum()) / total_s, "goodput_of_rounds": [
-            _good(part) / seconds for part in rounds
-        ],
-        "in_time": int(good.sum()), "late": int((answered & ~good).sum()),
+        "offered": len(statuses),
+        "offered_rps": len(statuses) / total_s,
+        "goodput_rps": int(good.sum()) / total_s,
+        "goodput_of_rounds": [_good(part) / seconds for part in rounds],
+        "in_time": int(good.sum()),
+        "late": int((answered & ~good).sum()),
         "refused": int((~answered & (statuses > 0)).sum()),
         "unanswered": int((statuses == 0).sum()),
         "p50_ms": float(np.percentile(took_ms[answered], 50)) if some else None,
@@ -233,7 +242,7 @@ def summary(rounds: Sequence[Row], seconds: float) -> Row:
         "client_late_p99_ms": float(np.percentile(late_ms, 99)),
         "cpu_cores": sum(part["cpu_s"] for part in rounds) / total_s,
         "cpu_ms": 1e3 * sum(part["cpu_s"] for part in rounds) / max(1, int(answered.sum())),
-    }  # fmt: skip
+    }
 
 
 def _good(part: Row) -> int:
@@ -245,18 +254,39 @@ def _good(part: Row) -> int:
 def shown(result: Row) -> Iterator[Any]:
     """Yields a table for each number of tenants, and which servers are missing."""
     heads = [
-        "server", "load", "offered, requests/s", "in time, answers/s", "p50 ms", "p99 ms", "late",
-        "refused", "unanswered", "CPU ms an answer", "client late, p99 ms",
-    ]  # fmt: skip
-    keys = ["server", "load", "offered_rps", "goodput_rps", "p50_ms", "p99_ms", "late", "refused",
-            "unanswered", "cpu_ms", "client_late_p99_ms"]  # fmt: skip
+        "server",
+        "load",
+        "offered, requests/s",
+        "in time, answers/s",
+        "p50 ms",
+        "p99 ms",
+        "late",
+        "refused",
+        "unanswered",
+        "CPU ms an answer",
+        "client late, p99 ms",
+    ]
+    keys = [
+        "server",
+        "load",
+        "offered_rps",
+        "goodput_rps",
+        "p50_ms",
+        "p99_ms",
+        "late",
+        "refused",
+        "unanswered",
+        "cpu_ms",
+        "client_late_p99_ms",
+    ]
     for fleet in result["fleets"]:
         rows = sorted(fleet["rows"], key=lambda row: NAMES.index(row["server"]))
         yield record.table(
             f"goodput: R = {fleet['tenants']}, objective {result['slo_ms']:g} ms, "
             f"load 1 = {fleet['capacity_rps']:.0f} requests/s",
-            heads, [[row[key] for key in keys] for row in rows],
-        )  # fmt: skip
+            heads,
+            [[row[key] for key in keys] for row in rows],
+        )
         idle = ", ".join(f"{name} {cores:.2f}" for name, cores in fleet["idle_cores"].items())
         yield f"idle CPU, cores: {idle}"
         yield from (f"{name}: {why}" for name, why in fleet["missing"].items())

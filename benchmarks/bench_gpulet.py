@@ -30,9 +30,13 @@ CHUNK = 64
 
 
 def run(
-    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
     turns: str = "all",
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Plans both studies, the highest rates and the rules for the knee; prints and records them.
 
     quick: a few scenarios drawn by `seed` instead of all. turns: what a tenant waits for in a
@@ -129,11 +133,16 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
             f"{study['of']} scenarios, {study['seconds']:.0f} s",
             ("planner", "ours, scenarios", "ours, part", "paper, scenarios", "paper, part"),
             [
-                (name, count, _percent(count, study["scenarios"]),
-                 study["paper"].get(name), _percent(study["paper"].get(name), study["of"]))
+                (
+                    name,
+                    count,
+                    _percent(count, study["scenarios"]),
+                    study["paper"].get(name),
+                    _percent(study["paper"].get(name), study["of"]),
+                )
                 for name, count in study["admitted"].items()
             ],
-        )  # fmt: skip
+        )
         if part < 1:
             yield "drawn at random: compare the parts, not the counts"
     heads = [word for name in FIG12_NAMES for word in (f"{name}, ours", f"{name}, paper")]

@@ -77,19 +77,26 @@ def run(
     """
     if device != "cpu":
         return device_models.run(
-            device=device, quick=quick, out=out, as_json=as_json, models=models, tenants=tenants,
-            dtypes=dtypes, budget_s=budget_s, compiled=compiled, seed=seed, dry_run=dry_run,
-        )  # fmt: skip
+            device=device,
+            quick=quick,
+            out=out,
+            as_json=as_json,
+            models=models,
+            tenants=tenants,
+            dtypes=dtypes,
+            budget_s=budget_s,
+            compiled=compiled,
+            seed=seed,
+            dry_run=dry_run,
+        )
     effort = LoopEffort(0.1, 1, seed) if quick else LoopEffort(seconds, repetitions, seed)
     record.known("models", models or (), zoo.KINDS)
     kinds = tuple(models or (("digits",) if quick else zoo.KINDS))
     counts = tuple(tenants or ((2,) if quick else TENANTS))
     named = {"models": models, "tenants": tenants}
     result = record.header("models", seed=seed, quick=quick, chosen=named)
-    preload(
-        ["spacetime.demo.zoo.digits"]
-        + ["spacetime.demo.zoo.photographs"] * (set(kinds) != {"digits"})
-    )
+    photographs = ["spacetime.demo.zoo.photographs"] * (set(kinds) != {"digits"})
+    preload(["spacetime.demo.zoo.digits", *photographs])
     rows: list[Row] = []
     for kind in track(kinds, "bench models", quiet=as_json):
         first = next(iter(zoo.load(kind, 1, seed=seed)))

@@ -73,10 +73,13 @@ def run(
     rows = [stage.row(way) for way in ways or WAYS]
     peak_rps = [max(rates) for rates in zip(*trace.rates, strict=True)]
     result |= {
-        "rates_rps": trace.rates, "step_s": step_s, "slo_ms": load.tenants[0].slo_ms,
-        "requests": len(arrivals), "peak_devices": _devices(load.with_rates(peak_rps), points),
+        "rates_rps": trace.rates,
+        "step_s": step_s,
+        "slo_ms": load.tenants[0].slo_ms,
+        "requests": len(arrivals),
+        "peak_devices": _devices(load.with_rates(peak_rps), points),
         "rows": rows,
-    }  # fmt: skip
+    }
     record.publish(result, [shown(result)], out=out, as_json=as_json, plots="moves")
     return result
 
@@ -224,23 +227,29 @@ def _judged(
     moves = [event for event in events if event["outcome"] == "move"]
     windows = [(move["at_s"], move["at_s"] + _took_ms(move) / 1000) for move in moves]
     during = [
-        good for request, good in zip(sent, met, strict=True)
+        good
+        for request, good in zip(sent, met, strict=True)
         if any(a <= request.due_ns / SECOND <= b for a, b in windows)
-    ]  # fmt: skip
+    ]
     by_step: list[list[bool]] = [[] for _ in trace.rates]
     for request, good in zip(sent, met, strict=True):
         by_step[min(request.due_ns // trace.step_ns, len(by_step) - 1)].append(good)
     answered = sum(request.latency_ns is not None for request in sent)
     return {
-        "offered": len(sent), "answered": answered,
-        "dropped": len(sent) - answered, "attainment": sum(met) / max(len(met), 1),
+        "offered": len(sent),
+        "answered": answered,
+        "dropped": len(sent) - answered,
+        "attainment": sum(met) / max(len(met), 1),
         "attainment_by_step": [sum(step) / max(len(step), 1) for step in by_step],
-        "moves": len(moves), "refused": len(events) - len(moves),
-        "due_during_moves": len(during), "violations_during_moves": during.count(False),
+        "moves": len(moves),
+        "refused": len(events) - len(moves),
+        "due_during_moves": len(during),
+        "violations_during_moves": during.count(False),
         "move_ms": [_took_ms(move) for move in moves],
         "switch_ms": [move["switch_ms"] for move in moves],
-        "plan_ms": [event["plan_ms"] for event in events], "events": events,
-    }  # fmt: skip
+        "plan_ms": [event["plan_ms"] for event in events],
+        "events": events,
+    }
 
 
 def _took_ms(event: dict[str, Any]) -> float:
@@ -251,17 +260,29 @@ def shown(result: dict[str, Any]) -> FittedTable:
     """Returns the table, a line a way."""
     needs = result["peak_devices"]
     peak = "no plan" if needs is None else f"{needs} device{'s' * (needs > 1)}"
-    heads = ("way", "requests", "in time", "in time, worst step", "moves", "plans refused",
-             "longest switch, ms", "violations during moves")  # fmt: skip
+    heads = (
+        "way",
+        "requests",
+        "in time",
+        "in time, worst step",
+        "moves",
+        "plans refused",
+        "longest switch, ms",
+        "violations during moves",
+    )
     rows = [
         (
-            row["way"], f"{row['offered']:,}", f"{row['attainment']:.2%}",
-            f"{min(row['attainment_by_step']):.2%}", str(row["moves"]), str(row["refused"]),
+            row["way"],
+            f"{row['offered']:,}",
+            f"{row['attainment']:.2%}",
+            f"{min(row['attainment_by_step']):.2%}",
+            str(row["moves"]),
+            str(row["refused"]),
             f"{max(row['switch_ms'], default=0):.2f}",
             f"{row['violations_during_moves']} of {row['due_during_moves']}",
         )
         for row in result["rows"]
-    ]  # fmt: skip
+    ]
     title = (
         f"{result['requests']:,} requests, objective {result['slo_ms']:.0f} ms; a static plan for "
         f"both peaks needs {peak}"

@@ -62,9 +62,13 @@ def run(
     hold_s, timeout_s = (1.0, 0.2) if quick else (9.0, 1.0)
     result = record.header("overload", seed=seed, quick=quick, chosen={})
     result |= {
-        "tenants": TENANTS, "slo_ms": slo_ms, "seconds": seconds, "rows": rows,
-        "timeouts": timeouts(hold_s, timeout_s), "priority": priority(100 if quick else 2000),
-    }  # fmt: skip
+        "tenants": TENANTS,
+        "slo_ms": slo_ms,
+        "seconds": seconds,
+        "rows": rows,
+        "timeouts": timeouts(hold_s, timeout_s),
+        "priority": priority(100 if quick else 2000),
+    }
     result["goals"] = goals(result)
     record.publish(result, shown(result), out=out, as_json=as_json, plots="overload")
     return result
@@ -96,23 +100,31 @@ def overloaded(way: str, slo_ms: float, seconds: tuple[float, float], seed: int)
             seen = drive(server.submit, arrivals, length_s)
             counts = seen.counts()
             yield {
-                "way": way, "load": load, "capacity_rps": capacity_rps,
-                "offered": len(seen.ends), "goodput_rps": seen.goodput_rps(slo_ms),
+                "way": way,
+                "load": load,
+                "capacity_rps": capacity_rps,
+                "offered": len(seen.ends),
+                "goodput_rps": seen.goodput_rps(slo_ms),
                 **{word: counts[word] for word in counts if word != "pending"},
-                "unaccounted": counts["pending"], "p99_ms": seen.p99_ms("answered"),
-                "refusal_p99_ms": seen.p99_ms("queue-full"), "grown_mib": seen.grown_mib,
-                "sender_cores": seen.sender_cores, "sent_late_p99_ms": seen.sent_late_p99_ms,
-            }  # fmt: skip
+                "unaccounted": counts["pending"],
+                "p99_ms": seen.p99_ms("answered"),
+                "refusal_p99_ms": seen.p99_ms("queue-full"),
+                "grown_mib": seen.grown_mib,
+                "sender_cores": seen.sender_cores,
+                "sent_late_p99_ms": seen.sent_late_p99_ms,
+            }
 
 
 def timeouts(hold_s: float, timeout_s: float) -> Row:
     """Returns when requests with a timeout are answered while their only lane is held."""
     answered_ms = timed_out_ms(hold_s, timeout_s)
     return {
-        "hold_s": hold_s, "timeout_ms": 1000 * timeout_s, "answered_ms": answered_ms,
+        "hold_s": hold_s,
+        "timeout_ms": 1000 * timeout_s,
+        "answered_ms": answered_ms,
         "off_ms": max((abs(ms - 1000 * timeout_s) for ms in answered_ms), default=None),
         "thread_pool_ms": pool_answers_ms(hold_s),
-    }  # fmt: skip
+    }
 
 
 class Flood:
@@ -153,9 +165,12 @@ def priority(requests: int) -> Row:
     launches_ms = [event["dur"] / 1e3 for event in events if event["name"] == "flood"]
     launch_ms = float(np.percentile(launches_ms, 99))
     return {
-        "requests": requests, "alone_p99_ms": alone_ms, "beside_p99_ms": beside_ms,
-        "launch_p99_ms": launch_ms, "bound_ms": ALONE_FACTOR * alone_ms + launch_ms,
-    }  # fmt: skip
+        "requests": requests,
+        "alone_p99_ms": alone_ms,
+        "beside_p99_ms": beside_ms,
+        "launch_p99_ms": launch_ms,
+        "bound_ms": ALONE_FACTOR * alone_ms + launch_ms,
+    }
 
 
 def asked_in_turn(tenant: st.Tenant, x: Tensor, requests: int) -> float:
@@ -170,13 +185,13 @@ def goals(result: Row) -> Row:
     refusal = worst["refusal_p99_ms"]
     met: Row = {
         "goodput at 5 x >= 95 % of its peak": worst["goodput_rps"] >= LEAST_OF_PEAK * peak,
-        f"memory grows by <= {MOST_GROWTH_MIB:.0f} MiB":
-            max(row["grown_mib"] for row in own) <= MOST_GROWTH_MIB,
-        f"refused within {MOST_REFUSAL_MS:.0f} ms (p99)":
-            None if refusal is None else refusal <= MOST_REFUSAL_MS,
-        "every request accounted for":
-            all(row["unaccounted"] == row["failed"] == 0 for row in own),
-    }  # fmt: skip
+        f"memory grows by <= {MOST_GROWTH_MIB:.0f} MiB": max(row["grown_mib"] for row in own)
+        <= MOST_GROWTH_MIB,
+        f"refused within {MOST_REFUSAL_MS:.0f} ms (p99)": None
+        if refusal is None
+        else refusal <= MOST_REFUSAL_MS,
+        "every request accounted for": all(row["unaccounted"] == row["failed"] == 0 for row in own),
+    }
     off, first = result["timeouts"]["off_ms"], result["priority"]
     met["a timeout is answered within 20 ms of it"] = (
         off is not None and off <= TIMEOUT_TOLERANCE_MS
@@ -187,17 +202,40 @@ def goals(result: Row) -> Row:
 
 def shown(result: Row) -> Iterator[Any]:
     """Yields the tables, and the goals."""
-    heads = ("way", "load, of capacity", "requests offered", "in time, answers/s", "answered",
-             "queue full", "deadline", "answered, p99 ms", "refused, p99 ms", "memory, MiB more",
-             "sender's cores", "sent late, p99 ms")  # fmt: skip
-    keys = ("way", "load", "offered", "goodput_rps", "answered", "queue-full", "deadline",
-            "p99_ms", "refusal_p99_ms", "grown_mib", "sender_cores",
-            "sent_late_p99_ms")  # fmt: skip
+    heads = (
+        "way",
+        "load, of capacity",
+        "requests offered",
+        "in time, answers/s",
+        "answered",
+        "queue full",
+        "deadline",
+        "answered, p99 ms",
+        "refused, p99 ms",
+        "memory, MiB more",
+        "sender's cores",
+        "sent late, p99 ms",
+    )
+    keys = (
+        "way",
+        "load",
+        "offered",
+        "goodput_rps",
+        "answered",
+        "queue-full",
+        "deadline",
+        "p99_ms",
+        "refusal_p99_ms",
+        "grown_mib",
+        "sender_cores",
+        "sent_late_p99_ms",
+    )
     slo, last = result["slo_ms"], result["seconds"][1]
     yield record.table(
         f"open loop at parts of each way's closed loop, objective {slo:.0f} ms, {last:g} s at 5 x",
-        heads, [[row[key] for key in keys] for row in result["rows"]],
-    )  # fmt: skip
+        heads,
+        [[row[key] for key in keys] for row in result["rows"]],
+    )
     held, first = result["timeouts"], result["priority"]
     yield (
         f"a lane held for {held['hold_s']:g} s, {len(held['answered_ms'])} requests with a timeout "

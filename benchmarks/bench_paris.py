@@ -23,8 +23,12 @@ from spacetime.benchmarks.studies.paris import ELSA, FIFS, HOMOGENEOUS, MODELS, 
 DRAWS = 3  # random layouts
 NAMES = (
     *(f"{units}g fifs" for units in HOMOGENEOUS),
-    "best homogeneous", "random fifs", "random elsa", "paris fifs", "paris elsa",
-)  # fmt: skip
+    "best homogeneous",
+    "random fifs",
+    "random elsa",
+    "paris fifs",
+    "paris elsa",
+)
 # The order the paper reports, its only safe statement: better, worse.
 ORDER = (
     ("paris elsa", "paris fifs"),
@@ -36,9 +40,15 @@ ORDER = (
 
 
 def run(
-    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
-    sla: float = 1.5, variance: float = 0.9, largest: int = 32,
-) -> dict[str, Any]:  # fmt: skip
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
+    sla: float = 1.5,
+    variance: float = 0.9,
+    largest: int = 32,
+) -> dict[str, Any]:
     """Simulates every server for five models; prints and records it.
 
     sla: the objective, in latencies of the largest request on a whole device. variance: of the
@@ -47,9 +57,11 @@ def run(
     """
     profiles = paris.profiles()
     result = record.header(
-        "paris", seed=seed, quick=quick,
+        "paris",
+        seed=seed,
+        quick=quick,
         chosen={"sla": [sla], "variance": [variance], "largest": [largest]},
-    )  # fmt: skip
+    )
     requests = 1_000 if quick else 20_000
     result["in_time"], result["requests"] = paris.IN_TIME, requests
     settings = [
@@ -103,27 +115,39 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         "0: no rate keeps it",
         ("model", "devices", "SLO ms", "7g fifs, requests/s", *NAMES),
         [
-            (row["model"], row["gpus"], row["slo_ms"], row["rps"]["7g fifs"],
-             *relative(row["rps"]).values())
+            (
+                row["model"],
+                row["gpus"],
+                row["slo_ms"],
+                row["rps"]["7g fifs"],
+                *relative(row["rps"]).values(),
+            )
             for row in result["rows"]
         ],
-    )  # fmt: skip
+    )
     yield record.table(
         "instances paris makes of the devices, by slices",
         ("model", "in the paper", "instances"),
         [
-            (row["model"], row["papers_model"],
-             " ".join(f"{count}×{units}g" for units, count in row["layout"].items()))
+            (
+                row["model"],
+                row["papers_model"],
+                " ".join(f"{count}×{units}g" for units, count in row["layout"].items()),
+            )
             for row in result["rows"]
         ],
-    )  # fmt: skip
+    )
     yield record.table(
         "the order of the servers: paper, ours",
         ("better", "worse", "paper", "ours", "not so for"),
         [
-            (pair["better"], pair["worse"], "yes",
-             f"{len(pair['held'])} of {len(result['rows'])} models",
-             ", ".join(pair["broken"]) or "-")
+            (
+                pair["better"],
+                pair["worse"],
+                "yes",
+                f"{len(pair['held'])} of {len(result['rows'])} models",
+                ", ".join(pair["broken"]) or "-",
+            )
             for pair in result["order"]
         ],
-    )  # fmt: skip
+    )

@@ -70,8 +70,13 @@ def _row(
     name, choices, procs, paper = WAYS[way]
     scenario, load = named
     options = PlanOptions(max_utilisation=1, max_procs=procs)
-    plan = require(planner(name, **choices).plan(load, profiles, DEVICE, options),
-                   load, profiles, DEVICE, options)  # fmt: skip
+    plan = require(
+        planner(name, **choices).plan(load, profiles, DEVICE, options),
+        load,
+        profiles,
+        DEVICE,
+        options,
+    )
     used = USED.get(way)
     return {
         "way": way,
@@ -93,15 +98,29 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     for scenario in dict.fromkeys(row["scenario"] for row in result["rows"]):
         yield record.table(
             f"{scenario}: devices and slices in use",
-            ("way", "devices", "paper's devices", "slices", "paper's slices", "slices unused",
-             "in time, worst tenant"),
+            (
+                "way",
+                "devices",
+                "paper's devices",
+                "slices",
+                "paper's slices",
+                "slices unused",
+                "in time, worst tenant",
+            ),
             [
-                (row["way"], row["gpus"], row["paper_gpus"], row["slices"], row["paper_slices"],
-                 f"{row['unused']:.1%}", f"{row['worst_in_time']:.1%}")
+                (
+                    row["way"],
+                    row["gpus"],
+                    row["paper_gpus"],
+                    row["slices"],
+                    row["paper_slices"],
+                    f"{row['unused']:.1%}",
+                    f"{row['worst_in_time']:.1%}",
+                )
                 for row in result["rows"]
                 if row["scenario"] == scenario
             ],
-        )  # fmt: skip
+        )
     off = [row for row in result["rows"] if row["paper_gpus"] not in {None, row["gpus"]}]
     shown = ", ".join(f"{row['way']} on {row['scenario']}" for row in off)
     yield f"other numbers of devices than the artifact: {shown or 'none'}"

@@ -27,9 +27,13 @@ PLANNERS = ("parvagpu", "mig-only", "spacetime")
 
 
 def run(
-    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
     tenants: Sequence[int] = (20, 300, 1000),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Plans every number of tenants by every planner; prints and records it.
 
     Raises UnsupportedError outside a checkout.

@@ -22,9 +22,13 @@ CAPACITY_RPS = {True: LANES * 16 / 5.5e-3, False: LANES / 1e-3}  # with batches,
 
 
 def run(
-    *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+    seed: int = 0,
     requests: int = 3_000_000,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Simulates every policy but time-only at 80 % load, and space-time at three loads."""
     requests = min(requests, 20_000) if quick else requests
     result = record.header("scheduler", seed=seed, quick=quick, chosen={"requests": [requests]})
@@ -34,8 +38,7 @@ def run(
         for policy, load in [("space-time", 0.2), ("space-time", 0.5), ("space-time", 0.8)]
         + [(name, 0.8) for name in PRESETS if name not in {"space-time", "time-only"}]
     ]
-    heads = ("policy", "load, of capacity", "requests/s", "ns a request", "mean batch",
-             "in time")  # fmt: skip
+    heads = ("policy", "load, of capacity", "requests/s", "ns a request", "mean batch", "in time")
     keys = ("policy", "load", "requests_per_s", "ns_per_request", "mean_batch", "attainment")
     lines = [[row[key] for key in keys] for row in result["rows"]]
     shown = record.table("requests simulated on one core", heads, lines)

@@ -57,9 +57,12 @@ def run(
         rows = list(measured(ways, rounds=rounds, seconds=seconds))
     result = record.header("serving", seed=seed, quick=quick, chosen={})
     result |= {
-        "rounds": rounds, "seconds": seconds, "batch_s": BATCH_S, "rows": rows,
+        "rounds": rounds,
+        "seconds": seconds,
+        "batch_s": BATCH_S,
+        "rows": rows,
         "missing": dict.fromkeys(OTHERS - {*ways, *missing}, "not installed") | missing,
-    }  # fmt: skip
+    }
     record.publish(
         result,
         [shown(rows), *(f"{name}: {why}" for name, why in result["missing"].items())],
@@ -98,9 +101,13 @@ def measured(ways: dict[str, Way], *, rounds: int, seconds: float) -> Iterator[d
 def asked(way: Way, connections: int, seconds: float) -> dict[str, Any]:
     """Returns what one client process says of `seconds` of load on a server."""
     command = [
-        sys.executable, "-m", "spacetime.benchmarks.serving.client",
-        str(way.port), str(connections), str(seconds),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "spacetime.benchmarks.serving.client",
+        str(way.port),
+        str(connections),
+        str(seconds),
+    ]
     done = subprocess.run(command, input=way.wire(), capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the client failed: {done.stderr.decode().splitlines()[-1:]}")
@@ -123,9 +130,15 @@ def summary(said: Mapping[str, Any], seconds: float) -> dict[str, float]:
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
     """Returns the table; the last column is the median request's time beyond its batch's own."""
     heads = [
-        "server", "connections", "requests/s", "p50 ms", "p99 ms", "max ms",
-        "client's CPU us a request", "added p50 ms",
-    ]  # fmt: skip
+        "server",
+        "connections",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "client's CPU us a request",
+        "added p50 ms",
+    ]
     keys = ["server", "connections", "rps", "p50_ms", "p99_ms", "max_ms", "client_us"]
     lines = [[*(row[key] for key in keys), max(0.0, row["p50_ms"] - BATCH_S * 1e3)] for row in rows]
     return record.table("serving: 2 ms a batch, at most 16 a batch", heads, lines)

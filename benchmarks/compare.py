@@ -17,9 +17,19 @@ from rich.console import Console
 from spacetime.benchmarks import record
 
 SETTINGS = (
-    "problem", "model", "tenants", "precision", "sms", "loop", "load", "server", "policy", "mode",
-    "way", "name",
-)  # fmt: skip
+    "problem",
+    "model",
+    "tenants",
+    "precision",
+    "sms",
+    "loop",
+    "load",
+    "server",
+    "policy",
+    "mode",
+    "way",
+    "name",
+)
 DIFFERS = ("device", "cpu", "cores", "torch", "quick", "seed", "commit")
 
 

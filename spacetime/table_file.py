@@ -29,9 +29,13 @@ class Table:
         self.path, self._error = path, error
 
     def rows(
-        self, needed: Sequence[str], optional: Sequence[str] = (), *, short: bool = False,
+        self,
+        needed: Sequence[str],
+        optional: Sequence[str] = (),
+        *,
+        short: bool = False,
         more: Callable[[str], bool] | None = None,
-    ) -> Iterator[tuple[int, dict[str, str]]]:  # fmt: skip
+    ) -> Iterator[tuple[int, dict[str, str]]]:
         """Each row's line in the file, and its values by the names asked for; others are ignored.
 
         `more` says of any other column whether it is wanted too. With `short` a row may end early;
@@ -56,9 +60,12 @@ class Table:
             raise self._error(str(self.path), f"cannot be read: {why}") from error
 
     def _places(
-        self, header: list[str], needed: Sequence[str], optional: Sequence[str],
+        self,
+        header: list[str],
+        needed: Sequence[str],
+        optional: Sequence[str],
         more: Callable[[str], bool] | None,
-    ) -> dict[str, int]:  # fmt: skip
+    ) -> dict[str, int]:
         known = {name.lower(): name for name in (*needed, *optional)}
         names = [known.get(name.lower(), name) for name in header]
         wanted = [
@@ -74,9 +81,14 @@ class Table:
         return {name: names.index(name) for name in wanted}
 
     def _row(
-        self, line: int, header: list[str], values: list[str], places: dict[str, int], *,
+        self,
+        line: int,
+        header: list[str],
+        values: list[str],
+        places: dict[str, int],
+        *,
         short: bool,
-    ) -> dict[str, str]:  # fmt: skip
+    ) -> dict[str, str]:
         beyond = [value for value in values[len(header) :] if value.strip()]
         if beyond or (len(values) < len(header) and not short):
             self.refuse(

@@ -54,9 +54,12 @@ def process(
     """
     quiet = subprocess.DEVNULL
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE if output else quiet, stderr=quiet,
-        env={**os.environ, **(env or {})}, start_new_session=True,
-    )  # fmt: skip
+        command,
+        stdout=subprocess.PIPE if output else quiet,
+        stderr=quiet,
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
+    )
     try:
         yield running
     finally:
@@ -131,10 +134,13 @@ def triton_server(
             file.chmod(file.stat().st_mode | 0o100)
         command = [
             str(home / "bin" / "tritonserver"),
-            f"--model-repository={repository}", f"--backend-directory={backend}",
-            f"--http-port={ports[0]}", f"--grpc-port={ports[1]}", f"--metrics-port={ports[2]}",
+            f"--model-repository={repository}",
+            f"--backend-directory={backend}",
+            f"--http-port={ports[0]}",
+            f"--grpc-port={ports[1]}",
+            f"--metrics-port={ports[2]}",
             "--allow-gpu-metrics=false",
-        ]  # fmt: skip
+        ]
         with process(command, env=_interpreter(wheel)) as running:
             yield running, ports[0]
 

@@ -116,9 +116,13 @@ def _started(module: str, port: int, log: Path) -> subprocess.Popen[bytes]:
     own = {"PYTHONPATH": os.pathsep.join(paths), "HOME": str(log.parent)}
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", module, str(port)], cwd=EXAMPLES, env=os.environ | own,
-            stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", module, str(port)],
+            cwd=EXAMPLES,
+            env=os.environ | own,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _wait_until_ready(running: RunningExample) -> None:

@@ -190,8 +190,10 @@ def main() -> None:
         loop = OpenLoop(order, wires)
         await loop.run()
         return {
-            "statuses": loop.statuses, "latencies_ns": loop.latencies_ns, "late_ns": loop.late_ns,
-        }  # fmt: skip
+            "statuses": loop.statuses,
+            "latencies_ns": loop.latencies_ns,
+            "late_ns": loop.late_ns,
+        }
 
     print(json.dumps(uvloop.run(asked())))
 

@@ -125,7 +125,10 @@ def _tenants(members: Sequence[GoodputTenant]) -> Iterator[dict[str, Any]]:
     for member in members:
         shape = [*member.picture.shape]
         yield {
-            "name": member.name, "model": f"{__name__}:{member.kind}", "slo_ms": TOLD_MS,
-            "rate_rps": 50, "weights": f"{member.name}.safetensors",
+            "name": member.name,
+            "model": f"{__name__}:{member.kind}",
+            "slo_ms": TOLD_MS,
+            "rate_rps": 50,
+            "weights": f"{member.name}.safetensors",
             "example_inputs": [{"shape": shape, "datatype": "FP32"}],
-        }  # fmt: skip
+        }

@@ -129,9 +129,11 @@ def _oip(port: int, member: GoodputTenant) -> Way:
     """Returns a tenant's request by the Open Inference Protocol, with bytes behind the JSON."""
     shape, body = [*member.picture.shape], member.body
     tensor = {
-        "name": "input_0", "shape": shape, "datatype": "FP32",
+        "name": "input_0",
+        "shape": shape,
+        "datatype": "FP32",
         "parameters": {"binary_data_size": len(body)},
-    }  # fmt: skip
+    }
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     headers = BYTES | {"Inference-Header-Content-Length": str(len(head))}
     return Way(port, f"/v2/models/{member.name}/infer", head + body, headers=headers)

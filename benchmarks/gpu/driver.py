@@ -55,8 +55,11 @@ class Green:
         self.stream = ctypes.c_void_p()
         cuda.call(
             "cuGreenCtxStreamCreate",
-            ctypes.byref(self.stream), self.context, _NON_BLOCKING, priority,
-        )  # fmt: skip
+            ctypes.byref(self.stream),
+            self.context,
+            _NON_BLOCKING,
+            priority,
+        )
 
     @property
     def handle(self) -> int:
@@ -137,9 +140,12 @@ class Cuda:
         """Returns an empty text where the driver has the call in this version; else its reason."""
         pointer, status = ctypes.c_void_p(), ctypes.c_int()
         code = self._library.cuGetProcAddress_v2(
-            name.encode(), ctypes.byref(pointer), version, ctypes.c_uint64(_LEGACY_SYMBOL),
+            name.encode(),
+            ctypes.byref(pointer),
+            version,
+            ctypes.c_uint64(_LEGACY_SYMBOL),
             ctypes.byref(status),
-        )  # fmt: skip
+        )
         return "" if pointer.value else f"code {code}, status {status.value}"
 
     def whole(self) -> Resource:

@@ -91,9 +91,14 @@ def run(
                 result["fault"] = f"{name}, R={count}, {dtype}: {first_line(fault)}"
                 break
     publish(
-        result, goals.flops_goals, _tables(result), device=device, out=out, as_json=as_json,
+        result,
+        goals.flops_goals,
+        _tables(result),
+        device=device,
+        out=out,
+        as_json=as_json,
         picture=picture,
-    )  # fmt: skip
+    )
     return result
 
 

@@ -89,15 +89,8 @@ def run(
     """
     rig = rig_of(device, dry_run=dry_run)
     ends = time.monotonic() + (budget_s or float("inf"))
-    effort = DeviceEffort(
-        3 if quick else repetitions,
-        0.3 if quick else seconds,
-        compiled,
-        search,
-        one_bucket,
-        seed,
-        ends,
-    )
+    times, long_s = (3, 0.3) if quick else (repetitions, seconds)
+    effort = DeviceEffort(times, long_s, compiled, search, one_bucket, seed, ends)
     record.known("dtypes", dtypes or (), KNOWN_DTYPES)
     chosen = {"models": models, "tenants": tenants, "dtypes": dtypes}
     result = begun(
@@ -113,9 +106,14 @@ def run(
     on = "fake:h200" if dry_run else device
     _measure_all(result, cases, rig, effort, device=on, out=out)
     publish(
-        result, goals.models_goals, _tables(result), device=device, out=out, as_json=as_json,
+        result,
+        goals.models_goals,
+        _tables(result),
+        device=device,
+        out=out,
+        as_json=as_json,
         picture=picture,
-    )  # fmt: skip
+    )
     return result
 
 
@@ -300,8 +298,15 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         ],
     )
     loads = [(row, row["serving"]) for row in result["rows"] if "serving" in row]
-    heads = ("closed loop, answers/s", "offered, requests/s", "p50 ms", "p99 ms", "p99 / p50",
-             "a launch, host us", "a launch, device us")  # fmt: skip
+    heads = (
+        "closed loop, answers/s",
+        "offered, requests/s",
+        "p50 ms",
+        "p99 ms",
+        "p99 / p50",
+        "a launch, host us",
+        "a launch, device us",
+    )
     keys = ("closed_rps", "offered_rps", "p50_ms", "p99_ms", "p99_over_p50", "wall_us", "device_us")
     yield record.table(
         f"the session: closed loop, then Poisson arrivals at {LOAD:.0%} of its rate",

@@ -32,6 +32,16 @@ STANDS_FOR = {
 
 # Of `probes`, in the order they are asked; `questions` answers them.
 QUESTIONS = (
-    "versions", "splits", "sm_ids", "contexts", "graph_sms", "cudnn_nodes", "clusters", "launches",
-    "gpm", "queues_8", "queues_32", "sm_ids_again",
-)  # fmt: skip
+    "versions",
+    "splits",
+    "sm_ids",
+    "contexts",
+    "graph_sms",
+    "cudnn_nodes",
+    "clusters",
+    "launches",
+    "gpm",
+    "queues_8",
+    "queues_32",
+    "sm_ids_again",
+)

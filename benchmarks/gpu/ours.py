@@ -45,9 +45,13 @@ def layer_of(problem: LayerProblem) -> nn.Module:
     if problem.convolves:
         outputs, _, window, _ = problem.weight
         return nn.Conv2d(
-            problem.request[0], outputs, window,
-            padding=problem.padding, groups=problem.groups, bias=False,
-        ).eval()  # fmt: skip
+            problem.request[0],
+            outputs,
+            window,
+            padding=problem.padding,
+            groups=problem.groups,
+            bias=False,
+        ).eval()
     outputs, inputs = problem.weight
     return nn.Linear(inputs, outputs, bias=False).eval()
 

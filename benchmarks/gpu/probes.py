@@ -105,9 +105,13 @@ class _ProbeProcess:
         command = [sys.executable, "-m", "spacetime.benchmarks.gpu.probes", *["--quick"] * quick]
         command += [word for name in names for word in ("--answer", name)]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            bufsize=0, env=os.environ | ENVIRONMENTS.get(names[0], {}),
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=os.environ | ENVIRONMENTS.get(names[0], {}),
+        )
         return cls(names, process)
 
     def ask(self, tell: Callable[[str, Answer], None], timeout_s: float) -> list[str] | None:

@@ -315,9 +315,19 @@ ANSWERS: dict[str, Ask] = dict(
     zip(
         QUESTIONS,
         (
-            versions, splits, sm_ids, contexts, graph_sms, cudnn_nodes, clusters, launches, gpm,
-            queues, queues, sm_ids,
+            versions,
+            splits,
+            sm_ids,
+            contexts,
+            graph_sms,
+            cudnn_nodes,
+            clusters,
+            launches,
+            gpm,
+            queues,
+            queues,
+            sm_ids,
         ),
         strict=True,
     )
-)  # fmt: skip
+)

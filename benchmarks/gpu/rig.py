@@ -258,8 +258,9 @@ def interleaved_us(
 
     clock: a rig's elapsed_us or wall_us.
     """
-    return interleaved({name: partial(clock, launch) for name, launch in launches.items()},
-                       repetitions)  # fmt: skip
+    return interleaved(
+        {name: partial(clock, launch) for name, launch in launches.items()}, repetitions
+    )
 
 
 @contextmanager

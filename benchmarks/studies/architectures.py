@@ -38,9 +38,15 @@ class Picture:
         return replace(self, channels=channels)
 
     def conv(
-        self, outputs: int, kernel: int | tuple[int, int], *, stride: int = 1,
-        pad: int | tuple[int, int] = 0, groups: int = 1, bias: bool = False,
-    ) -> Picture:  # fmt: skip
+        self,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        pad: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> Picture:
         """A convolution, `groups` = channels being depthwise."""
         (rows, columns), (up, left) = _pair(kernel), _pair(pad)
         inputs, before = self.channels // groups, self.size
@@ -49,10 +55,17 @@ class Picture:
         self.channels = outputs
         depthwise = groups > 1 and inputs == 1
         k, places = inputs * rows * columns, self.height * self.width
-        self.layers.append(Layer(
-            "move" if depthwise else "product", places, outputs // groups, k, groups,
-            values=before + self.size, weights=outputs * (k + bias),
-        ))  # fmt: skip
+        self.layers.append(
+            Layer(
+                "move" if depthwise else "product",
+                places,
+                outputs // groups,
+                k,
+                groups,
+                values=before + self.size,
+                weights=outputs * (k + bias),
+            )
+        )
         return self
 
     def norm(self) -> Picture:
@@ -64,9 +77,14 @@ class Picture:
         return self.passes()
 
     def unit(
-        self, outputs: int, kernel: int | tuple[int, int], *, stride: int = 1,
-        pad: int | tuple[int, int] = 0, groups: int = 1,
-    ) -> Picture:  # fmt: skip
+        self,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        pad: int | tuple[int, int] = 0,
+        groups: int = 1,
+    ) -> Picture:
         """Convolution, batch-norm, activation."""
         return self.conv(outputs, kernel, stride=stride, pad=pad, groups=groups).norm().act()
 
@@ -158,9 +176,14 @@ def densenet(*depths: int) -> tuple[Layer, ...]:
 
 # Expansion, channels, how many, stride of the first: table 2 of the paper.
 INVERTED = (
-    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
     (6, 320, 1, 1),
-)  # fmt: skip
+)
 
 
 def mobilenet_v2() -> tuple[Layer, ...]:
@@ -259,9 +282,13 @@ def bert(
 
     def linear(outputs: int, inputs: int) -> Layer:
         return Layer(
-            "product", tokens, outputs, inputs,
-            values=tokens * (inputs + outputs), weights=(inputs + 1) * outputs,
-        )  # fmt: skip
+            "product",
+            tokens,
+            outputs,
+            inputs,
+            values=tokens * (inputs + outputs),
+            weights=(inputs + 1) * outputs,
+        )
 
     head = width // heads
     norm = [Layer("move", values=3 * value), Layer("move", values=2 * value, weights=2 * width)]
@@ -271,9 +298,13 @@ def bert(
         *[Layer("move", values=2 * scores)] * 3,  # scale, mask, softmax
         Layer("pairs", tokens, head, tokens, heads, values=2 * value + scores),
         *[Layer("move", values=2 * value)] * 4,  # heads apart, and together again
-        linear(width, width), *norm,
-        linear(4 * width, width), Layer("move", values=8 * value), linear(width, 4 * width), *norm,
-    ]  # fmt: skip
+        linear(width, width),
+        *norm,
+        linear(4 * width, width),
+        Layer("move", values=8 * value),
+        linear(width, 4 * width),
+        *norm,
+    ]
     embedding = [Layer("move", values=2 * value)] * 3 + norm
     return _counted([*embedding, *block * layers])
 

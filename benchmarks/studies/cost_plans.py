@@ -32,12 +32,14 @@ def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list
         )
         broken = check_plan(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
         words = [violation.bound for violation in broken]
-        rows.append({
-            "scenario": name,
-            "tenants": len(load.tenants),
-            "devices": {"measured": len(own.gpus), "predicted": len(other.gpus)},
-            "bounds": {word: words.count(word) for word in dict.fromkeys(words)},
-        })  # fmt: skip
+        rows.append(
+            {
+                "scenario": name,
+                "tenants": len(load.tenants),
+                "devices": {"measured": len(own.gpus), "predicted": len(other.gpus)},
+                "bounds": {word: words.count(word) for word in dict.fromkeys(words)},
+            }
+        )
     return rows
 
 

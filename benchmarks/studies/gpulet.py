@@ -34,9 +34,16 @@ NAMES = {"goo": "googlenet", "res": "resnet50", "ssd": "ssd_mobilenet_v1", "vgg"
 RESEMBLES = {"le": "goo", "nas": "goo", "mob": "goo", "den": "res", "be": "vgg"}
 # L2 and DRAM utilisation of batch 32 on a whole 2080 Ti, percent, as published.
 UTILISATION = {
-    "be": (18, 35), "den": (26, 60), "goo": (25, 56), "le": (7, 25), "nas": (22, 58),
-    "mob": (24, 62), "res": (28, 62), "ssd": (28, 61), "vgg": (30, 61),
-}  # fmt: skip
+    "be": (18, 35),
+    "den": (26, 60),
+    "goo": (25, 56),
+    "le": (7, 25),
+    "nas": (22, 58),
+    "mob": (24, 62),
+    "res": (28, 62),
+    "ssd": (28, 61),
+    "vgg": (30, 61),
+}
 INTERFERENCE = MeasuredInterference(
     PUBLISHED["rtx-2080ti"],
     {model: Use(l2 / 100, dram / 100) for model, (l2, dram) in UTILISATION.items()},
@@ -64,21 +71,32 @@ class GpuletStudy:
 
     def workload(self, rates_rps: tuple[float, ...]) -> Workload:
         """Returns the tenants of one mix; one of rate 0 is left out."""
-        return Workload(tuple(
-            Tenant(name=model, model=model, slo_ms=slo, rate_rps=rate)
-            for (model, slo), rate in zip(self.slo_ms.items(), rates_rps, strict=True)
-            if rate
-        ))  # fmt: skip
+        return Workload(
+            tuple(
+                Tenant(name=model, model=model, slo_ms=slo, rate_rps=rate)
+                for (model, slo), rate in zip(self.slo_ms.items(), rates_rps, strict=True)
+                if rate
+            )
+        )
 
 
 ATC = GpuletStudy(
     name="atc",
-    slo_ms={"goo": 66, "le": 5, "res": 108, "ssd": 202, "vgg": 142, "nas": 62, "mob": 64,
-            "den": 202, "be": 22},
+    slo_ms={
+        "goo": 66,
+        "le": 5,
+        "res": 108,
+        "ssd": 202,
+        "vgg": 142,
+        "nas": 62,
+        "mob": 64,
+        "den": 202,
+        "be": 22,
+    },
     rates_rps=(0, 100, 200),
     with_batching=True,
     paper={"sbp": 5772, "sbp, halves": 17866, "gpulet+int": 18139, "ideal": 18659},
-)  # fmt: skip
+)
 V1 = GpuletStudy(
     name="v1",
     slo_ms={"le": 5, "goo": 44, "res": 95, "ssd": 136, "vgg": 130},
@@ -90,14 +108,19 @@ STUDIES = {study.name: study for study in (V1, ATC)}
 
 # Highest rates over all models of a mix, req/s on four devices: Fig. 12 of the paper, digitised.
 MIXES = {
-    "scen1": ("mob", "be", "nas", "goo"), "scen2": ("den", "vgg"), "scen3": ("mob", "res", "vgg"),
-    "scen4": ("ssd", "nas", "den"), "scen5": ("le", "ssd", "nas", "vgg"),
-}  # fmt: skip
+    "scen1": ("mob", "be", "nas", "goo"),
+    "scen2": ("den", "vgg"),
+    "scen3": ("mob", "res", "vgg"),
+    "scen4": ("ssd", "nas", "den"),
+    "scen5": ("le", "ssd", "nas", "vgg"),
+}
 FIG12 = {
-    "scen1": (1880, 2080, 2680, 2800), "scen2": (820, 960, 1100, 1240),
-    "scen3": (1290, 1320, 1830, 1890), "scen4": (900, 1110, 1230, 1290),
+    "scen1": (1880, 2080, 2680, 2800),
+    "scen2": (820, 960, 1100, 1240),
+    "scen3": (1290, 1320, 1830, 1890),
+    "scen4": (900, 1110, 1230, 1290),
     "scen5": (1240, 1280, 1520, 1640),
-}  # fmt: skip
+}
 FIG12_NAMES = ("sbp", "greedy", "gpulet", "gpulet+int")
 
 PLANNERS: Mapping[str, Planner] = {
@@ -144,8 +167,17 @@ def _points(model: str, study: GpuletStudy, latencies: Latencies) -> Iterator[Po
         for batch in BATCHES:
             solo_ms = _between(curve, batch) + collect_ms * batch / LARGEST
             ms = solo_ms * scale * margin
-            yield Point(model, DEVICE.name, "mps", units, batch, 1, ms, batch / ms * 1000,
-                        "measured" if like == model else "predicted")  # fmt: skip
+            yield Point(
+                model,
+                DEVICE.name,
+                "mps",
+                units,
+                batch,
+                1,
+                ms,
+                batch / ms * 1000,
+                "measured" if like == model else "predicted",
+            )
 
 
 def _between(curve: list[tuple[int, float]], batch: int) -> float:
@@ -165,9 +197,12 @@ def admits(planner: Planner, load: Workload, profiles: Profiles, options: PlanOp
 
 
 def admitted(
-    study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], profiles: Profiles,
+    study: GpuletStudy,
+    rates_rps: tuple[int, ...],
+    names: tuple[str, ...],
+    profiles: Profiles,
     options: PlanOptions,
-) -> dict[str, bool]:  # fmt: skip
+) -> dict[str, bool]:
     """Returns which planners admit one mix. `ideal` is asked only where `gpulet+int` does not."""
     load = study.workload(rates_rps)
     verdicts: dict[str, bool] = {}

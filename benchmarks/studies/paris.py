@@ -127,12 +127,18 @@ def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) ->
             policy=policy,
             lanes=[LaneSpec(units=units, pool=0 if policy is FIFS else None) for units in layout],
             families=[FamilySpec(latency_ns={n: takes[units] for n, units in enumerate(layout)})],
-            tenants=[SimTenant(
-                arrivals=SimArrivals(rate_rps=most_rps * scale), sizes=weights,
-                slo_ns=ns_from_ms(setting.slo_ms), lane=0, queue_limit=2**31 - 1,
-            )],
-            requests=setting.requests, seed=setting.seed,
-        )  # fmt: skip
+            tenants=[
+                SimTenant(
+                    arrivals=SimArrivals(rate_rps=most_rps * scale),
+                    sizes=weights,
+                    slo_ns=ns_from_ms(setting.slo_ms),
+                    lane=0,
+                    queue_limit=2**31 - 1,
+                )
+            ],
+            requests=setting.requests,
+            seed=setting.seed,
+        )
         (tenant,) = result.tenants
         return tenant.met / tenant.offered
 

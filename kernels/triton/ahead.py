@@ -86,9 +86,13 @@ def compile_all(kernels: Iterable[str], capability: int, *, processes: int = 0) 
     running = []
     for shard in (left[n::count] for n in range(count)):
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env=_environment(),
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(),
+        )
         assert process.stdin is not None
         process.stdin.write(json.dumps(shard))
         process.stdin.close()

@@ -21,12 +21,21 @@ def boxes(
     bias,  # [T, O] or None
     residual,  # as y, or None
     y,  # [samples * OUT[0] * OUT[1], O]
-    samples, per_slot, bias_row,
-    CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr,
-    OUT: tl.constexpr, KERNEL: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr,
+    samples,
+    per_slot,
+    bias_row,
+    CHANNELS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    OUT: tl.constexpr,
+    KERNEL: tl.constexpr,
+    PADDING: tl.constexpr,
+    DILATION: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    BLOCK_H: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     """Fill every tile of this program; a tile is BLOCK_H x BLOCK_W pixels of one sample times
     BLOCK_N output channels.
     """

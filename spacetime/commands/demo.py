@@ -119,11 +119,13 @@ def print_demo(report: Mapping[str, Any], console: Console) -> None:
 def _accuracy_table(tenants: Sequence[Mapping[str, Any]]) -> FittedTable:
     rows = [
         (
-            tenant["name"], _percent(tenant["accuracy_alone"]),
-            _percent(tenant["accuracy_shared"]), str(tenant["pictures"]),
+            tenant["name"],
+            _percent(tenant["accuracy_alone"]),
+            _percent(tenant["accuracy_shared"]),
+            str(tenant["pictures"]),
         )
         for tenant in tenants
-    ]  # fmt: skip
+    ]
     heads = ("accuracy on held-out pictures", "alone", "shared", "pictures")
     return FittedTable(heads, rows, words=heads[:1])
 

@@ -49,8 +49,9 @@ def print_instances(nvml: Nvml, *, as_json: bool) -> None:
     heads = ("gpu", "instance", "device", "MIG", "profile", "start", "UUID", "processes")
     rows = [
         (str(state.index), row[0], state.name, _mode(state), *row[1:])
-        for state in states for row in _instance_rows(state)
-    ]  # fmt: skip
+        for state in states
+        for row in _instance_rows(state)
+    ]
     words = ("device", "MIG", "profile", "UUID", "processes")
     Console().print(FittedTable(heads, rows, words=words))
 
@@ -117,10 +118,13 @@ def _instance_rows(state: GpuState) -> Iterable[tuple[str, ...]]:
 
 def _as_json(state: GpuState) -> dict[str, object]:
     return {
-        "gpu": state.index, "device": state.name, "mig": state.mig, "pending": state.pending,
+        "gpu": state.index,
+        "device": state.name,
+        "mig": state.mig,
+        "pending": state.pending,
         "processes": list(state.pids),
         "instances": [asdict(i) | {"name": _name(state, i)} for i in state.instances],
-    }  # fmt: skip
+    }
 
 
 def _name(state: GpuState, instance: Instance) -> str:

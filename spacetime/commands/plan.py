@@ -344,8 +344,10 @@ def print_plan(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts)
     kinds = {part.kind for gpu in plan.gpus for part in gpu.partitions}
     used = sum(
         part.units / facts.whole(part.kind)
-        for gpu in plan.gpus for part in gpu.partitions if part.parent is None
-    )  # fmt: skip
+        for gpu in plan.gpus
+        for part in gpu.partitions
+        if part.parent is None
+    )
     console.print(
         "partition: its kind, how many units it has, and @ the first of them.\n"
         "latency ms: the longest that an answer takes while requests come at steady gaps.\n"

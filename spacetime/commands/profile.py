@@ -180,10 +180,13 @@ def _dtype(live: LoadedModel) -> str:
 
 def _summary(points: Profiles, out: Path) -> dict[str, Any]:
     return {
-        "device": points.device, "points": len(points), "models": list(points.models),
-        "kinds": list(points.kinds), "source": sorted({point.source for point in points}),
+        "device": points.device,
+        "points": len(points),
+        "models": list(points.models),
+        "kinds": list(points.kinds),
+        "source": sorted({point.source for point in points}),
         "file": str(out),
-    }  # fmt: skip
+    }
 
 
 def print_profile(summary: dict[str, Any], *, as_json: bool) -> None:
@@ -195,18 +198,22 @@ def print_profile(summary: dict[str, Any], *, as_json: bool) -> None:
     screen.print(
         f"{summary['points']:,} points of {len(summary['models'])} models on {summary['device']} "
         f"({' and '.join(summary['source'])}) in {summary['file']}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )
     if "spread" in summary:
         spread = summary["spread"]
         screen.print(
             f"The rounds of a point differ by {spread['median']:.0%} in the median and by "
             f"{spread['largest']:.0%} at most. Smoothing moved {summary['smoothed']} points. "
             f"Every round is in {summary['rounds_file']}.",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            soft_wrap=True,
+        )
     for which in summary.get("slower_with_units", ()):
         screen.print(
             f"Slower with more units, by more than the noise, and kept so: {which}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )

@@ -116,12 +116,16 @@ def print_run(report: Mapping[str, Any], console: Console) -> None:
         f"{report['seconds']:.1f} s{' (interrupted)' if run['interrupted'] else ''}: "
         f"{overall['offered']:,} requests, {overall['completed']:,} answered, "
         f"{dropped or 'none'} dropped, {percent(overall['attainment'])} in time\n{parts}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )
     for event in report.get("controller", {}).get("events", ()):
         took = event.get("prepare_ms", 0) + event.get("switch_ms", 0) + event.get("drain_ms", 0)
         moved = f", moved in {took:.1f} ms" if event["outcome"] == "move" else ""
         console.print(
             f"controller at {event['at_s']:.1f} s: {event['outcome']}: {event['why']} (planned in "
-            f"{event['plan_ms']:.0f} ms{moved})", highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            f"{event['plan_ms']:.0f} ms{moved})",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )

@@ -104,25 +104,33 @@ def print_simulation(report: dict[str, Any]) -> None:
         f"{overall['offered']:,} requests, {percent(attained['mean'])}"
         + (f" ± {100 * attained['half']:.2g}" if attained["half"] is not None else "")
         + " in time",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )
     if "highest_rate" in report:
         highest = report["highest_rate"]
         console.print(
             f"Highest rate with every tenant at {percent(highest['target'])}: "
             f"{highest['rate_scale']:.3g} times the workload's",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _partitions(report: dict[str, Any]) -> FittedTable:
     rows = []
     for row in report["partitions"]:
         batch = row["mean_batch"]
-        rows.append((
-            str(row["gpu"]), row["id"], f"{row['kind']} {row['units']}", str(row["procs"]),
-            percent(row["utilisation"]), f"{row['idle_units']:.2f}",
-            "-" if batch is None else f"{batch:.3g}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                str(row["gpu"]),
+                row["id"],
+                f"{row['kind']} {row['units']}",
+                str(row["procs"]),
+                percent(row["utilisation"]),
+                f"{row['idle_units']:.2f}",
+                "-" if batch is None else f"{batch:.3g}",
+            )
+        )
     heads = ("gpu", "partition", "size", "procs", "busy", "idle\nunits", "mean\nbatch")
     return FittedTable(heads, rows, words=("partition", "size"))

@@ -132,12 +132,17 @@ def print_moves(run: DynamicRun, load: Workload) -> None:
     console = Console()
     rows = [
         (
-            *("-" if time is None else f"{time / SECOND:.1f}"
-              for time in (move.decided_ns, move.routed_ns, move.closed_ns)),
-            str(move.devices), str(move.gpus), f"{move.missed:,} of {move.ended:,}", move.why,
+            *(
+                "-" if time is None else f"{time / SECOND:.1f}"
+                for time in (move.decided_ns, move.routed_ns, move.closed_ns)
+            ),
+            str(move.devices),
+            str(move.gpus),
+            f"{move.missed:,} of {move.ended:,}",
+            move.why,
         )
         for move in run.moves
-    ]  # fmt: skip
+    ]
     heads = (
         *("decided\nat s", "serving\nat s", "complete\nat s", "devices\nmeanwhile"),
         *("devices\nafter", "not in time\nmeanwhile", "why"),
@@ -151,8 +156,9 @@ def print_moves(run: DynamicRun, load: Workload) -> None:
         f"{run.device_s / 3600:.3f} device-hours in {run.seconds:g} s, {len(run.moves)} moves; "
         f"{run.attainment:.2%} of {sum(offered for offered, _ in run.tenants):,} requests in time, "
         f"{worst.name} {met / max(offered, 1):.2%}; {run.short_s:g} s without capacity",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _part_met(served: tuple[Tenant, tuple[int, int]]) -> float:

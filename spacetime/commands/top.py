@@ -156,9 +156,11 @@ def read(url: str, token: str | None = None) -> Reading:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             text = answer.read(MOST_BYTES).decode()
     except HTTPError as error:
-        why = "asks for a token: give --token-file" if error.code in {401, 403} else (
-            f"answers {error.code}: is it the port of the metrics?"
-        )  # fmt: skip
+        why = (
+            "asks for a token: give --token-file"
+            if error.code in {401, 403}
+            else (f"answers {error.code}: is it the port of the metrics?")
+        )
         raise _no_metrics(f"{url}, which {why}") from None
     except OSError as error:
         reason = getattr(error, "reason", error)

@@ -15,18 +15,32 @@ from rich.text import Text
 
 # In the order of what matters.
 _TENANT_COLUMNS = {
-    "req/s": "answered_rps", "in time": "attainment", "p99 ms": "p99_ms", "lane": "lanes",
-    "pending": "pending", "queue ms": "queue_ms", "mean ms": "latency_ms", "batch": "mean_batch",
-    "failed": "failed", "answered": "answered",
-}  # fmt: skip
-_UNITS = {"cores": ("core", "cores"), "sm": ("SM", "SMs"), "mps": ("%", "%"),
-          "mig": ("slice", "slices")}  # fmt: skip
+    "req/s": "answered_rps",
+    "in time": "attainment",
+    "p99 ms": "p99_ms",
+    "lane": "lanes",
+    "pending": "pending",
+    "queue ms": "queue_ms",
+    "mean ms": "latency_ms",
+    "batch": "mean_batch",
+    "failed": "failed",
+    "answered": "answered",
+}
+_UNITS = {
+    "cores": ("core", "cores"),
+    "sm": ("SM", "SMs"),
+    "mps": ("%", "%"),
+    "mig": ("slice", "slices"),
+}
 _MOST_LANES = 3  # that a tenant's cell names
 _LANE_COLUMNS = {
-    "units": "units", "used": "units_used", "launches/s": "launches_ps",
-    "tenants/launch": "tenants_per_launch", "samples/launch": "samples_per_launch",
+    "units": "units",
+    "used": "units_used",
+    "launches/s": "launches_ps",
+    "tenants/launch": "tenants_per_launch",
+    "samples/launch": "samples_per_launch",
     "launches": "launches",
-}  # fmt: skip
+}
 _RATES = ("answered_rps", "launches_ps", "units_used")  # need two readings
 _FRAME = 4  # lines of a table around its rows
 _LEAST_ROWS = 3

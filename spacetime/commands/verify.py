@@ -94,14 +94,19 @@ def print_certificate(record: dict[str, Any]) -> None:
         screen.print(
             f"partition {number}: units {part['asked']} asked, {part['granted']} "
             f"{record['unit']}s granted, on {record['unit']}s {part['home']}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            soft_wrap=True,
+        )
     rows = record["rows"]
-    screen.print(FittedTable(
-        HEADS, [*map(_cells, rows)], words=("probe", "stressor", "verdict"),
-        title=f"isolation of {record['device']}, kind {record['kind']}: what the probe holds",
-        styles=["red" if row["broken"] else "" for row in rows],
-    ))  # fmt: skip
+    screen.print(
+        FittedTable(
+            HEADS,
+            [*map(_cells, rows)],
+            words=("probe", "stressor", "verdict"),
+            title=f"isolation of {record['device']}, kind {record['kind']}: what the probe holds",
+            styles=["red" if row["broken"] else "" for row in rows],
+        )
+    )
     screen.print(
         "probe on, stressor on: numbers of partitions. rate held, p50, p99: the probe beside\n"
         "the stressor, as a part or a multiple of the probe alone. leaks: in how many of all\n"
@@ -115,8 +120,9 @@ def print_certificate(record: dict[str, Any]) -> None:
         f"p99 of at most x{bounds['private_p99']:g};\na pair that shares a resource holds "
         f"{bounds['shared_held']:g}, at x{bounds['shared_p99']:g}; no work leaks. "
         f"Not isolated: {record['shared']}.",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        soft_wrap=True,
+    )
     if record.get("split cores"):
         screen.print(f"Partitions share physical cores: {record['split cores']}", highlight=False)
     for first, second in record["overlaps"]:

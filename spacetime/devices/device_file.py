@@ -75,15 +75,17 @@ def _facts(data: dict[str, Any]) -> DeviceFacts:
     if len({profile.units for profile in mig}) < len(mig):
         raise UnsupportedError("mig: has two rows of the same units")
     return DeviceFacts(
-        name=name.strip(), architecture=str(data.get("architecture", "own")),
+        name=name.strip(),
+        architecture=str(data.get("architecture", "own")),
         sms=_whole("sms", data["sms"], 1, 100_000),
         memory_gib=_number("memory_gib", data["memory_gib"]),
         clock_mhz=_whole("clock_mhz", data.get("clock_mhz", 0), 0, 100_000),
         tflops=MappingProxyType({k: _number(f"tflops.{k}", rate) for k, rate in rates.items()}),
         bandwidth_gbs=_number("bandwidth_gbs", data.get("bandwidth_gbs", 0), 0),
         l2_mib=_number("l2_mib", data.get("l2_mib", 0), 0),
-        launch_us=_number("launch_us", data.get("launch_us", 3.0), 0), mig=mig,
-    )  # fmt: skip
+        launch_us=_number("launch_us", data.get("launch_us", 3.0), 0),
+        mig=mig,
+    )
 
 
 def _row(data: Any, place: str) -> MigProfile:
@@ -96,10 +98,14 @@ def _row(data: Any, place: str) -> MigProfile:
     begin = tuple(_whole(f"{place}.starts", start, 0, MOST_SLICES) for start in starts)
     gib = _number(f"{place}.memory_gib", row["memory_gib"])
     return MigProfile(
-        f"{units}g.{gib:.0f}gb", _whole(f"{place}.id", row.get("id", 0), 0, 1000),
-        Shape(units, memory, begin), round(gib * MIB_PER_GIB),
-        _whole(f"{place}.sms", row["sms"], 1, 100_000), units, len(begin),
-    )  # fmt: skip
+        f"{units}g.{gib:.0f}gb",
+        _whole(f"{place}.id", row.get("id", 0), 0, 1000),
+        Shape(units, memory, begin),
+        round(gib * MIB_PER_GIB),
+        _whole(f"{place}.sms", row["sms"], 1, 100_000),
+        units,
+        len(begin),
+    )
 
 
 def _fields(data: Any, place: str, required: set[str], optional: set[str]) -> dict[str, Any]:

@@ -88,9 +88,9 @@ def _rates(**tflops: float) -> MappingProxyType[str, float]:
     return MappingProxyType(tflops)
 
 
-def _mig(memory: str, mib: tuple[int, ...], sms: tuple[int, ...], engines: tuple[int, ...]) -> (
-    tuple[MigProfile, ...]
-):  # fmt: skip
+def _mig(
+    memory: str, mib: tuple[int, ...], sms: tuple[int, ...], engines: tuple[int, ...]
+) -> tuple[MigProfile, ...]:
     """Returns the profiles 1g, 1g of double memory, 2g, 3g, 4g and 7g of a device.
 
     memory: the sizes in their names, in GB; mib: what they can use, in MiB; sms, engines: their SMs
@@ -103,10 +103,14 @@ def _mig(memory: str, mib: tuple[int, ...], sms: tuple[int, ...], engines: tuple
         MigProfile(
             f"{shape.units}g.{size}gb",
             DOUBLE_ID if shape is DOUBLE_MEMORY else PROFILE_IDS[shape.units],
-            shape, usable, count, copies, most,
+            shape,
+            usable,
+            count,
+            copies,
+            most,
         )
         for shape, size, usable, count, copies, most in rows
-    )  # fmt: skip
+    )
 
 
 def _mib(*gib: float) -> tuple[int, ...]:
@@ -181,9 +185,11 @@ H100 = DeviceFacts(
     launch_us=2.5,  # estimate
     mig=_mig(
         "10 20 20 40 40 80",
-        _mib(9.75, 19.62, 19.62, 39.5, 39.5, 79.25), _HOPPER_SMS, _HOPPER_ENGINES,
+        _mib(9.75, 19.62, 19.62, 39.5, 39.5, 79.25),
+        _HOPPER_SMS,
+        _HOPPER_ENGINES,
     ),
-)  # fmt: skip
+)
 H200 = DeviceFacts(
     name="h200-141gb",
     architecture="hopper",
@@ -196,9 +202,11 @@ H200 = DeviceFacts(
     launch_us=2.5,  # estimate
     mig=_mig(
         "18 35 35 71 71 141",
-        _mib(16, 32.25, 32.25, 69.5, 69.5, 140), _HOPPER_SMS, _HOPPER_ENGINES,
+        _mib(16, 32.25, 32.25, 69.5, 69.5, 140),
+        _HOPPER_SMS,
+        _HOPPER_ENGINES,
     ),
-)  # fmt: skip
+)
 B200 = DeviceFacts(
     name="b200-180gb",
     architecture="blackwell",
@@ -213,9 +221,11 @@ B200 = DeviceFacts(
     # SMs of 3g, 4g and 7g and the sizes of 3g to 7g are not confirmed by a dump.
     mig=_mig(
         "23 45 45 90 90 180",
-        _mib(20.5, 44.25, 44.25, 90, 90, 180), (18, 30, 36, 68, 72, 148), (2, 2, 3, 6, 8, 16),
+        _mib(20.5, 44.25, 44.25, 90, 90, 180),
+        (18, 30, 36, 68, 72, 148),
+        (2, 2, 3, 6, 8, 16),
     ),
-)  # fmt: skip
+)
 
 # The devices below have the profiles of the User Guide's "Supported MIG Profiles" (2025). What an
 # instance can use of its memory is not published for them: it is in proportion to the H100's, but
@@ -231,13 +241,20 @@ A30 = DeviceFacts(
     memory_gib=24,
     launch_us=3.0,  # estimate
     mig=tuple(
-        MigProfile(f"{shape.units}g.{size}gb", number, shape, round(gib * MIB_PER_GIB), sms,
-                   shape.units, 4 // shape.units)
+        MigProfile(
+            f"{shape.units}g.{size}gb",
+            number,
+            shape,
+            round(gib * MIB_PER_GIB),
+            sms,
+            shape.units,
+            4 // shape.units,
+        )
         for shape, size, number, gib, sms in zip(
             NARROW.shapes, (6, 12, 24), (14, 5, 0), (5.81, 11.69, 23.44), (14, 28, 56), strict=True
         )
     ),
-)  # fmt: skip
+)
 _H100_USABLE = (0.122, 0.245, 0.245, 0.494, 0.494, 0.99)  # of the memory, by profile
 
 
@@ -278,13 +295,25 @@ GB200 = replace(
     mig=_mig("23 47 47 93 93 186", _usable(186), (18, 30, 36, 68, 72, 152), (2, 2, 3, 6, 8, 16)),
 )
 
-DEVICES = MappingProxyType({
-    facts.name: facts
-    for facts in (
-        V100, RTX_2080_TI, A30, A100_40, A100_80, H100, H100_NVL, H200, GH200_96, GH200_144, B200,
-        GB200,
-    )
-})  # fmt: skip
+DEVICES = MappingProxyType(
+    {
+        facts.name: facts
+        for facts in (
+            V100,
+            RTX_2080_TI,
+            A30,
+            A100_40,
+            A100_80,
+            H100,
+            H100_NVL,
+            H200,
+            GH200_96,
+            GH200_144,
+            B200,
+            GB200,
+        )
+    }
+)
 _OWN: dict[str, DeviceFacts] = {}
 
 
@@ -306,9 +335,17 @@ _CPU = re.compile(r"cpu-([1-9]\d{0,3})")
 def cpu(cores: int) -> DeviceFacts:
     """Returns a CPU package of that many cores, from 1 to 4096; profiles call it `cpu-<cores>`."""
     return DeviceFacts(
-        name=f"cpu-{cores}", architecture="cpu", sms=0, clock_mhz=0, tflops=_rates(),
-        bandwidth_gbs=0, l2_mib=0, memory_gib=math.inf, launch_us=0, cores=cores,
-    )  # fmt: skip
+        name=f"cpu-{cores}",
+        architecture="cpu",
+        sms=0,
+        clock_mhz=0,
+        tflops=_rates(),
+        bandwidth_gbs=0,
+        l2_mib=0,
+        memory_gib=math.inf,
+        launch_us=0,
+        cores=cores,
+    )
 
 
 def device(name: str) -> DeviceFacts:

@@ -15,8 +15,10 @@ import spacetime._native as _native
 VARIABLE = "CUDA_DEVICE_MAX_CONNECTIONS"
 WANTED = 32  # the most that the driver gives
 _OF_MPS = (
-    "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_SM_PARTITION",
-)  # fmt: skip
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+    "CUDA_MPS_SM_PARTITION",
+)
 
 
 @dataclass(slots=True)

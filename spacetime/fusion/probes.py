@@ -22,11 +22,34 @@ _SPREAD = (1.0, 0.1, 4.0, 1.0, 0.01, 16.0)  # magnitudes of neighbouring samples
 _BYTES = (torch.uint8, torch.int8)  # as in pictures: any number of the type may occur
 # Operations that a number passes through unchanged on its way to a table.
 _PASSED = {
-    "view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "slice", "select", "clone",
-    "contiguous", "_to_copy", "to", "alias", "detach", "transpose", "permute", "split", "chunk",
-    "split_with_sizes", "getitem", "flatten", "unflatten", "type_as", "unbind", "repeat",
-    "repeat_interleave", "lift_fresh_copy",
-}  # fmt: skip
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "unsqueeze",
+    "squeeze",
+    "expand",
+    "slice",
+    "select",
+    "clone",
+    "contiguous",
+    "_to_copy",
+    "to",
+    "alias",
+    "detach",
+    "transpose",
+    "permute",
+    "split",
+    "chunk",
+    "split_with_sizes",
+    "getitem",
+    "flatten",
+    "unflatten",
+    "type_as",
+    "unbind",
+    "repeat",
+    "repeat_interleave",
+    "lift_fresh_copy",
+}
 
 
 @dataclass(frozen=True, slots=True)

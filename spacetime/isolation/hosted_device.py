@@ -66,19 +66,25 @@ class HostedDevice:
         model, (args, kwargs) = unpack(fd, name)
         slo_ms = None if slo_ns is None else slo_ns / 1e6
         added = self._session.add(
-            model, example_inputs=args, example_kwargs=kwargs, name=f"{name} {tenant}",
-            slo_ms=slo_ms, batchable=batchable,
-        )  # fmt: skip
+            model,
+            example_inputs=args,
+            example_kwargs=kwargs,
+            name=f"{name} {tenant}",
+            slo_ms=slo_ms,
+            batchable=batchable,
+        )
         family = added.family
         kin = next((t for t, other in self._tenants.items() if other.family is family), None)
         self._tenants[tenant] = added
         self._leaves[tenant] = signature_of(name, args, kwargs).leaves
         fitting = [b for b in family.buckets if fuse or b == 1]
         return {
-            "kin": kin if fuse else None, "buckets": fitting,
+            "kin": kin if fuse else None,
+            "buckets": fitting,
             "ns": {bucket: family.predicted_ns(0, bucket) for bucket in fitting},
-            "outputs": outputs_json(name, family.outputs), "lines": family.lines(),
-        }  # fmt: skip
+            "outputs": outputs_json(name, family.outputs),
+            "lines": family.lines(),
+        }
 
     def update(self, fd: int, *, tenant: int, name: str) -> dict[str, Any]:
         """Gives a tenant the weights of the model packed in `fd`; launches wait meanwhile.

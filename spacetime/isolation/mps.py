@@ -120,9 +120,11 @@ def client_environment(
     if visible is not None and visible.isdecimal():
         raise MpsError("MPS: name devices by UUID; the daemon numbers them anew for its clients")
     variables = {
-        PERCENTAGE: None if percent is None else f"{percent:g}", PARTITION: partition,
-        MEMORY: memory, "CUDA_VISIBLE_DEVICES": visible,
-    }  # fmt: skip
+        PERCENTAGE: None if percent is None else f"{percent:g}",
+        PARTITION: partition,
+        MEMORY: memory,
+        "CUDA_VISIBLE_DEVICES": visible,
+    }
     return control.variables | {name: v for name, v in variables.items() if v is not None}
 
 
@@ -140,9 +142,13 @@ def granted_sms(
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True,
-        text=True, check=False, timeout=60,
-    )  # fmt: skip
+        command,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     if done.returncode:
         reason = (done.stderr.strip() or f"it ended with status {done.returncode}").splitlines()[-1]
         raise UnsupportedError(f"MPS: the process that reads what it was granted: {reason}")
@@ -206,9 +212,13 @@ def _started(control: Control, option: str) -> subprocess.Popen[bytes]:
     try:
         with (control.log / "started.log").open("wb") as said:
             return subprocess.Popen(
-                command, env=control.surroundings, stdin=subprocess.DEVNULL, stdout=said,
-                stderr=said, start_new_session=True,
-            )  # fmt: skip
+                command,
+                env=control.surroundings,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
     except FileNotFoundError:
         raise MpsError(
             f"MPS: {control.program} is not installed; it comes with NVIDIA's driver"

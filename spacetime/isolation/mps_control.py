@@ -246,9 +246,14 @@ class Control:
     ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                [self.program, *arguments], input=said, capture_output=True, text=True,
-                check=False, timeout=self.timeout_s, env=self.surroundings,
-            )  # fmt: skip
+                [self.program, *arguments],
+                input=said,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=self.timeout_s,
+                env=self.surroundings,
+            )
         except FileNotFoundError:
             raise MpsError(
                 f"MPS: {self.program} is not installed; it comes with NVIDIA's driver"

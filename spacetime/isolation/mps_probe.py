@@ -33,8 +33,9 @@ def granted(library: str = "libcuda.so.1") -> dict[str, int]:
     _check("cuInit", driver.cuInit(0))
     _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
     # A client joins its server, and gets its share, with its first context.
-    _check("cuDevicePrimaryCtxRetain",
-           driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))  # fmt: skip
+    _check(
+        "cuDevicePrimaryCtxRetain", driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    )
     values = {}
     for name, attribute in (("sms", MULTIPROCESSOR_COUNT), ("mps", MPS_ENABLED)):
         value = ctypes.c_int()

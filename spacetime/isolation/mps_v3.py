@@ -136,8 +136,14 @@ class ControlV3(Control):
     def _partition_rows(self) -> list[Row]:
         rows = self._rows(
             "sm-partition list --all",
-            "server", "device", "name", "chunks", "sm-count", "status", "visible-uuid",
-        )  # fmt: skip
+            "server",
+            "device",
+            "name",
+            "chunks",
+            "sm-count",
+            "status",
+            "visible-uuid",
+        )
         return [row for row in rows if row["status"] != "unallocated"]
 
     def _rows(self, command: str, *columns: str) -> list[Row]:

@@ -90,9 +90,12 @@ class DriverNvml:
             except MigError:
                 continue  # more slices than the instance has
             for compute in self._several(
-                "nvmlGpuInstanceGetComputeInstances", held, info.id, info.instanceCount,
+                "nvmlGpuInstanceGetComputeInstances",
+                held,
+                info.id,
+                info.instanceCount,
                 self._nvml.c_nvmlComputeInstance_t,
-            ):  # fmt: skip
+            ):
                 self._call("nvmlComputeInstanceDestroy", compute)
         self._call("nvmlGpuInstanceDestroy", held)
 
@@ -113,9 +116,12 @@ class DriverNvml:
         devices_of = self._mig_devices(handle)
         for row in facts.mig if facts else ():
             for instance in self._several(
-                "nvmlDeviceGetGpuInstances", handle, row.id, row.most,
+                "nvmlDeviceGetGpuInstances",
+                handle,
+                row.id,
+                row.most,
                 self._nvml.c_nvmlGpuInstance_t,
-            ):  # fmt: skip
+            ):
                 info = self._call("nvmlGpuInstanceGetInfo", instance)
                 uuid, pids = devices_of.get(info.id, ("", ()))
                 instances.append(

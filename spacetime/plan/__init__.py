@@ -21,6 +21,15 @@ from spacetime.plan.plan import Plan as Plan
 from spacetime.plan.plan import Reason as Reason
 
 __all__ = [
-    "Assignment", "GpuPlan", "PartitionPlan", "Plan", "PlanOptions", "Planner",
-    "Reason", "Violation", "calm", "check_plan", "require",
-]  # fmt: skip
+    "Assignment",
+    "GpuPlan",
+    "PartitionPlan",
+    "Plan",
+    "PlanOptions",
+    "Planner",
+    "Reason",
+    "Violation",
+    "calm",
+    "check_plan",
+    "require",
+]

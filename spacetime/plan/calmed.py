@@ -25,11 +25,12 @@ def calm(plan: Plan, workload: Workload, profiles: Profiles, options: PlanOption
     """The plan with calmer batches, in no more memory; partitions that are shared stay."""
     tenants = {tenant.name: tenant for tenant in workload.tenants}
     gpus = tuple(
-        replace(gpu, partitions=tuple(
-            _calmer(part, tenants, profiles, options) for part in gpu.partitions
-        ))
+        replace(
+            gpu,
+            partitions=tuple(_calmer(part, tenants, profiles, options) for part in gpu.partitions),
+        )
         for gpu in plan.gpus
-    )  # fmt: skip
+    )
     models = {tenant.name: tenant.model for tenant in workload.tenants}
     parts = [part for gpu in gpus for part in gpu.partitions]
     return replace(plan, gpus=gpus, headroom=headroom(parts, profiles, models))

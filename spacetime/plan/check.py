@@ -240,12 +240,13 @@ def _partition(
     for placed, load in zip(partition.tenants, found, strict=True):
         if load is None:
             yield Violation(
-                partition.id, "profile",
+                partition.id,
+                "profile",
                 f"no point of {models[placed.tenant]} covers batch {placed.batch} with "
                 f"{_of_tenants(partition)}{partition.procs} procs on "
                 f"{partition.kind} {partition.units}"
                 + (" inside another partition" if partition.parent else ""),
-            )  # fmt: skip
+            )
         else:
             yield from _assignment(partition, placed, load, tenants[placed.tenant])
     yield from _utilisation(partition, found, options)
@@ -303,10 +304,11 @@ def _assignment(
     if not placed.idle and _above(load.worst_ms, tenant.slo_ms):
         bound = "latency" if load.point.latency_ms > tenant.slo_ms else "fill"
         yield Violation(
-            where, bound,
+            where,
+            bound,
             f"batches of {placed.batch} at {placed.rate_rps:.4g} req/s are answered within "
             f"{load.worst_ms:.4g} ms, the objective is {tenant.slo_ms:g} ms",
-        )  # fmt: skip
+        )
     # An idle tenant has a promise, too: what its launch takes, without any waiting.
     if _above(load.worst_ms, placed.latency_ms):
         yield Violation(
@@ -314,11 +316,9 @@ def _assignment(
         )
     # One turn a cycle bounds a tenant's rate, however fast its launches are.
     if placed.duty_ms is not None and _above(placed.rate_rps * placed.duty_ms / 1000, placed.batch):
-        yield Violation(
-            where, "rate",
-            f"one batch of {placed.batch} a cycle of {placed.duty_ms:.4g} ms serves "
-            f"{placed.batch / placed.duty_ms * 1000:.4g} req/s, not {placed.rate_rps:.4g}",
-        )  # fmt: skip
+        served = f"{placed.batch / placed.duty_ms * 1000:.4g} req/s, not {placed.rate_rps:.4g}"
+        each_turn = f"one batch of {placed.batch} a cycle of {placed.duty_ms:.4g} ms"
+        yield Violation(where, "rate", f"{each_turn} serves {served}")
 
 
 def _utilisation(
@@ -351,9 +351,10 @@ def _requests(plan: Plan, tenants: dict[str, Tenant]) -> Iterator[Violation]:
     for name, tenant in tenants.items():
         if name in batches and judge(batches[name]) < tenant.largest_request:
             yield Violation(
-                name, "request",
+                name,
+                "request",
                 f"holds up to {tenant.largest_request} inputs, a batch {judge(batches[name])}",
-            )  # fmt: skip
+            )
 
 
 def _memory(
@@ -371,9 +372,10 @@ def _memory(
                 needed[part.id] = partition_mib(part, points)
             if part.memory_mib is not None and _above(needed.get(part.id, 0.0), part.memory_mib):
                 yield Violation(
-                    part.id, "promise",
+                    part.id,
+                    "promise",
                     f"states {part.memory_mib:,.0f} MiB, it needs {needed[part.id]:,.0f}",
-                )  # fmt: skip
+                )
         for excess in excesses(gpu, needed, device):
             yield Violation(excess.where, "memory", str(excess))
 
@@ -387,9 +389,10 @@ def _rates(plan: Plan, workload: Workload) -> Iterator[Violation]:
             yield Violation(tenant.name, "place", "is on no partition; at rate 0 it needs one too")
         if _above(tenant.rate_rps, served[tenant.name]):
             yield Violation(
-                tenant.name, "rate",
+                tenant.name,
+                "rate",
                 f"{served[tenant.name]:.6g} of {tenant.rate_rps:.6g} req/s are served",
-            )  # fmt: skip
+            )
 
 
 def _above(value: float, limit: float) -> bool:

@@ -118,9 +118,14 @@ class Controller:
     """
 
     def __init__(
-        self, plan: Plan, workload: Workload, planning: Planning,
-        options: ControllerOptions | None = None, *, now_ns: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        workload: Workload,
+        planning: Planning,
+        options: ControllerOptions | None = None,
+        *,
+        now_ns: int = 0,
+    ) -> None:
         self.plan = plan
         self.options = options or ControllerOptions()
         self.rates = [tenant.rate_rps for tenant in workload.tenants]  # estimates, inputs a second
@@ -243,10 +248,12 @@ class Controller:
 
     def _wanted(self, rates: Sequence[float]) -> Workload:
         """The workload to plan for: estimates with headroom."""
-        return self._workload.with_rates([
-            rate * self.options.headroom * boost
-            for rate, boost in zip(rates, self._boosts, strict=True)
-        ])  # fmt: skip
+        return self._workload.with_rates(
+            [
+                rate * self.options.headroom * boost
+                for rate, boost in zip(rates, self._boosts, strict=True)
+            ]
+        )
 
 
 def _surely(requests: float) -> float:

@@ -33,8 +33,15 @@ class Part:
     rate_rps: float | None = None
 
 
-def usable(tenant: Tenant, profiles: Profiles, options: PlanOptions, *, kind: str | None = None,
-           under_ms: float | None = None, whole: bool = True) -> tuple[Point, ...]:  # fmt: skip
+def usable(
+    tenant: Tenant,
+    profiles: Profiles,
+    options: PlanOptions,
+    *,
+    kind: str | None = None,
+    under_ms: float | None = None,
+    whole: bool = True,
+) -> tuple[Point, ...]:
     """The points a tenant may run at, in order of (units, batch, procs): never empty.
 
     `under_ms`: the latency a launch may have; the tenant's objective where it is not given. Not
@@ -50,20 +57,22 @@ def usable(tenant: Tenant, profiles: Profiles, options: PlanOptions, *, kind: st
     )
     if not measured:
         raise InfeasibleError(
-            tenant.name, "profile",
+            tenant.name,
+            "profile",
             f"no point of {tenant.model} on {profiles.device}"
             f"{f' of kind {kind}' if kind else ''} has its batch sizes"
             f"{f' (from {tenant.largest_request})' * bool(tenant.batch_mix)} and at most "
             f"{options.max_procs} procs; profile it",
-        )  # fmt: skip
+        )
     if found := tuple(point for point in measured if point.latency_ms <= limit_ms):
         return found
     fastest = min(point.latency_ms for point in measured)
     raise InfeasibleError(
-        tenant.name, "latency",
+        tenant.name,
+        "latency",
         f"the fastest point takes {fastest:.4g} ms, the limit is {limit_ms:.4g} ms "
         f"(objective {tenant.slo_ms:g} ms)",
-    )  # fmt: skip
+    )
 
 
 def floor_rps(point: Point, slo_ms: float, largest: int = 1) -> float:
@@ -83,9 +92,14 @@ def ceiling_rps(point: Point, options: PlanOptions, *, share: float = 1.0) -> fl
 
 
 def serves(
-    point: Point, rate_rps: float, slo_ms: float, options: PlanOptions, *, share: float = 1.0,
+    point: Point,
+    rate_rps: float,
+    slo_ms: float,
+    options: PlanOptions,
+    *,
+    share: float = 1.0,
     largest: int = 1,
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether a partition of one tenant at this point answers `rate_rps` in time.
 
     Batches up to its `largest` request need not fill.

@@ -236,13 +236,17 @@ def _padded(on: dict[int, Served]) -> dict[int, Served]:
     """Every lane names every smaller bucket of the others, at the cost of its own next larger."""
     buckets = sorted({bucket for each in on.values() for bucket in each.latency_ns})
     return {
-        lane: Served(each.batch, each.rate_rps, {
-            bucket: each.latency_ns[min(own for own in each.latency_ns if own >= bucket)]
-            for bucket in buckets
-            if bucket <= each.batch
-        })
+        lane: Served(
+            each.batch,
+            each.rate_rps,
+            {
+                bucket: each.latency_ns[min(own for own in each.latency_ns if own >= bucket)]
+                for bucket in buckets
+                if bucket <= each.batch
+            },
+        )
         for lane, each in on.items()
-    }  # fmt: skip
+    }
 
 
 def own_policy(plan: Plan, workload: Workload) -> Policy:

@@ -119,9 +119,10 @@ def holding(workload: Workload, profiles: Profiles, device: DeviceFacts) -> Prof
         if lost and tenant.model not in models:
             least = min(lost, key=lambda point: point.procs * process_mib(point))
             raise InfeasibleError(
-                tenant.name, "memory",
+                tenant.name,
+                "memory",
                 f"{least.procs} process{'es' * (least.procs > 1)} at batch {least.batch} on "
                 f"{least.kind} {least.units} need {least.procs * process_mib(least):,.0f} MiB, it "
                 f"has {room_mib(least.kind, least.units, device):,.0f}",
-            )  # fmt: skip
+            )
     return Profiles(kept) if kept else profiles

@@ -76,17 +76,24 @@ def move(old: Plan, new: Plan) -> Move:
         kept = _kept(was[number], gpu) if number in was else {}
         stays |= set(kept.values())
         names = {part.id: kept.get(part.id) or _unused(part.id, taken) for part in gpu.partitions}
-        gpus.append(GpuPlan(number, tuple(
-            replace(part, id=names[part.id], parent=names.get(part.parent or ""))
-            for part in gpu.partitions
-        )))  # fmt: skip
+        gpus.append(
+            GpuPlan(
+                number,
+                tuple(
+                    replace(part, id=names[part.id], parent=names.get(part.parent or ""))
+                    for part in gpu.partitions
+                ),
+            )
+        )
     made = replace(new, gpus=tuple(sorted(gpus, key=lambda each: each.id)))
     return Move(
-        old, made, frozenset(stays),
+        old,
+        made,
+        frozenset(stays),
         tuple(p.id for gpu in made.gpus for p in gpu.partitions if p.id not in stays),
         tuple(name for name in before if name not in stays),
         tuple(sorted({gpu.id for gpu in (*old.gpus, *made.gpus)})),
-    )  # fmt: skip
+    )
 
 
 def _shares(plan: Plan) -> Mapping[str, set[tuple[str, int, float, float | None]]]:
@@ -140,10 +147,14 @@ def _kept(before: GpuPlan, after: GpuPlan) -> dict[str, str]:
 def _place(part: PartitionPlan, gpu: GpuPlan) -> tuple[object, ...]:
     outer = next((partition for partition in gpu.partitions if partition.id == part.parent), None)
     return (
-        part.kind, part.units, part.start, part.procs, part.fused,
+        part.kind,
+        part.units,
+        part.start,
+        part.procs,
+        part.fused,
         None if outer is None else _place(outer, gpu),
         tuple(sorted((placed.tenant, placed.duty_ms is None) for placed in part.tenants)),
-    )  # fmt: skip
+    )
 
 
 def _fits_beside(before: GpuPlan, after: GpuPlan, kept: Mapping[str, str]) -> bool:

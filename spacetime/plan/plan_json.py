@@ -59,11 +59,16 @@ def _partition_json(partition: PartitionPlan) -> dict[str, Any]:
         **_set(start=partition.start, procs=partition.procs, parent=partition.parent),
         **_set(fused=partition.fused or None, memory_mib=partition.memory_mib),
         "tenants": [
-            _set(tenant=assignment.tenant, batch=assignment.batch, rate_rps=assignment.rate_rps,
-                 latency_ms=assignment.latency_ms, duty_ms=assignment.duty_ms)
+            _set(
+                tenant=assignment.tenant,
+                batch=assignment.batch,
+                rate_rps=assignment.rate_rps,
+                latency_ms=assignment.latency_ms,
+                duty_ms=assignment.duty_ms,
+            )
             for assignment in partition.tenants
         ],
-    }  # fmt: skip
+    }
 
 
 def _set(**entries: Any) -> dict[str, Any]:

@@ -57,9 +57,14 @@ def cycle_ms(duty_ms: float, own_ms: float, all_ms: float, turns: Turns = "own")
 
 
 def loads(
-    partition: PartitionPlan, profiles: Profiles, model_of: dict[str, str], *,
-    turns: Turns = "own", largest: Mapping[str, int] = {}, slower: Mapping[str, float] = {},
-) -> list[Load | None]:  # fmt: skip
+    partition: PartitionPlan,
+    profiles: Profiles,
+    model_of: dict[str, str],
+    *,
+    turns: Turns = "own",
+    largest: Mapping[str, int] = {},
+    slower: Mapping[str, float] = {},
+) -> list[Load | None]:
     """For each assignment of a partition its load, or None where no point covers its batch.
 
     By tenant, `largest`: the inputs of its largest request, where that is not one; `slower`: how
@@ -71,11 +76,15 @@ def loads(
         None
         if partition.parent is not None
         else profiles.at_fused(
-            model_of[assignment.tenant], partition.kind, partition.units, assignment.batch,
-            tenants=members, procs=partition.procs,
+            model_of[assignment.tenant],
+            partition.kind,
+            partition.units,
+            assignment.batch,
+            tenants=members,
+            procs=partition.procs,
         )
         for assignment in partition.tenants
-    ]  # fmt: skip
+    ]
     points = [
         point and _slowed(point, slower.get(assignment.tenant, 1.0))
         for assignment, point in zip(partition.tenants, points, strict=True)
@@ -120,9 +129,14 @@ def _capacity(assignment: Assignment, partition: PartitionPlan, point: Point) ->
 
 
 def _worst_ms(
-    assignment: Assignment, partition: PartitionPlan, point: Point, all_ms: float, *,
-    turns: Turns, largest: int,
-) -> float:  # fmt: skip
+    assignment: Assignment,
+    partition: PartitionPlan,
+    point: Point,
+    all_ms: float,
+    *,
+    turns: Turns,
+    largest: int,
+) -> float:
     if partition.fused:  # its batches fill from the requests of all
         return alone_ms(assignment.batch, partition.rate_rps, point.latency_ms, largest)
     if assignment.duty_ms is not None:

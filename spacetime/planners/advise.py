@@ -84,9 +84,12 @@ class Advice:
 
 
 def advise(
-    workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
+    options: PlanOptions,
     maker: Planner | None = None,
-) -> tuple[Advice, Plan]:  # fmt: skip
+) -> tuple[Advice, Plan]:
     """The report, and the plan it speaks of: that of `maker`, planner `spacetime` by default.
 
     Raises InfeasibleError for a workload that the planner refuses.
@@ -107,11 +110,17 @@ def advise(
     idle, used = _used(made, workload, profiles, device)
     bound = (word for text in told[:-1] for word in _binding(text))
     return Advice(
-        device.name, needs, None if None in wholes else sum(n or 0 for n in wholes),
-        len(made.gpus), made.lower_bound_gpus, made.headroom,
-        idle, round(len(made.gpus) - used, 9), dict(Counter(bound).most_common()),
+        device.name,
+        needs,
+        None if None in wholes else sum(n or 0 for n in wholes),
+        len(made.gpus),
+        made.lower_bound_gpus,
+        made.headroom,
+        idle,
+        round(len(made.gpus) - used, 9),
+        dict(Counter(bound).most_common()),
         cheaper,
-    ), made  # fmt: skip
+    ), made
 
 
 def _binding(text: str) -> Iterator[str]:
@@ -125,9 +134,18 @@ def _need(tenant: Tenant, profiles: Profiles, device: DeviceFacts, options: Plan
     if not tenant.rate_rps:  # a place beside others, and no capacity
         least = min(usable(tenant, profiles, options), key=lambda p: (p.units, p.procs, p.batch))
         return Need(
-            tenant.name, tenant.model, 0.0, tenant.slo_ms,
-            least.kind, least.units, 0, least.batch, least.procs, 0, 0.0,
-        )  # fmt: skip
+            tenant.name,
+            tenant.model,
+            0.0,
+            tenant.slo_ms,
+            least.kind,
+            least.units,
+            0,
+            least.batch,
+            least.procs,
+            0,
+            0.0,
+        )
     for point in usable(tenant, profiles, options):
         sizes[point.kind, point.units].append(point)
     found = []
@@ -145,9 +163,18 @@ def _need(tenant: Tenant, profiles: Profiles, device: DeviceFacts, options: Plan
     _, number, units, point = min(found, key=lambda size: size[:3])
     devices, share = _whole(tenant, profiles, device, options)
     return Need(
-        tenant.name, tenant.model, tenant.rate_rps, tenant.slo_ms,
-        point.kind, units, number, point.batch, point.procs, devices, share,
-    )  # fmt: skip
+        tenant.name,
+        tenant.model,
+        tenant.rate_rps,
+        tenant.slo_ms,
+        point.kind,
+        units,
+        number,
+        point.batch,
+        point.procs,
+        devices,
+        share,
+    )
 
 
 def _whole(

@@ -120,9 +120,13 @@ def _one(number: int, dealt: Sequence[tuple[Point, Assignment]]) -> GpuPlan:
     """A device whose one partition is all of it."""
     point = dealt[0][0]
     partition = PartitionPlan(
-        f"g{number}p0", point.kind, point.units, tuple(each for _, each in dealt),
-        0 if point.kind == "mig" else None, point.procs,
-    )  # fmt: skip
+        f"g{number}p0",
+        point.kind,
+        point.units,
+        tuple(each for _, each in dealt),
+        0 if point.kind == "mig" else None,
+        point.procs,
+    )
     return GpuPlan(number, (partition,))
 
 
@@ -167,9 +171,12 @@ class TimeOnly:
 
     @staticmethod
     def _place(
-        busy: float, piece: tuple[Tenant, float, tuple[Point, ...]], devices: list[_Sliced],
-        options: PlanOptions, device: DeviceFacts,
-    ) -> None:  # fmt: skip
+        busy: float,
+        piece: tuple[Tenant, float, tuple[Point, ...]],
+        devices: list[_Sliced],
+        options: PlanOptions,
+        device: DeviceFacts,
+    ) -> None:
         for sliced in devices[-OPEN:]:
             if sliced.least_busy + busy > options.max_utilisation:
                 continue
@@ -182,9 +189,10 @@ class TimeOnly:
 
 
 def _settle(
-    pieces: Sequence[tuple[Tenant, float, tuple[Point, ...]]], options: PlanOptions,
+    pieces: Sequence[tuple[Tenant, float, tuple[Point, ...]]],
+    options: PlanOptions,
     device: DeviceFacts,
-) -> list[tuple[Point, Assignment]] | None:  # fmt: skip
+) -> list[tuple[Point, Assignment]] | None:
     """The largest batches that keep every objective when all these share; None where none do."""
     chosen, busy, needed_mib = [], 0.0, 0.0
     for tenant, rate, points in pieces:
@@ -217,7 +225,8 @@ def whole(
         if found := tuple(p for p in points if (p.kind, p.units) == (kind, units)):
             return found
     raise InfeasibleError(
-        tenant.name, "profile",
+        tenant.name,
+        "profile",
         f"no point of {tenant.model} on all of {device.name} with {procs} procs answers within "
         f"{tenant.slo_ms:g} ms",
-    )  # fmt: skip
+    )

@@ -66,9 +66,13 @@ class Exact:
         """See `Planner`. `lower_bound_gpus` is the proven one, for one tenant a partition."""
         profiles = holding(workload, profiles, device)
         program = build(
-            workload, profiles, device, options,
-            most_parts=self.most_parts, slo_factor=self.slo_factor,
-        )  # fmt: skip
+            workload,
+            profiles,
+            device,
+            options,
+            most_parts=self.most_parts,
+            slo_factor=self.slo_factor,
+        )
         fewest = program.solve(program.devices(), self.nodes)
         if fewest.infeasible:
             raise _who_never_fits(program, options)
@@ -76,23 +80,34 @@ class Exact:
         found = None
         if fewest.values is not None:
             found = self._assembled(
-                program, fewest.values,
-                workload=workload, profiles=profiles, device=device, options=options,
-            )  # fmt: skip
+                program,
+                fewest.values,
+                workload=workload,
+                profiles=profiles,
+                device=device,
+                options=options,
+            )
         if found is None or len(found.gpus) > bound:
             known = self._heuristic(workload, profiles, device, options)
             found = min((p for p in (found, known) if p), key=lambda p: len(p.gpus), default=None)
         if found is None:
             raise InfeasibleError(
-                workload.tenants[0].name, "time",
+                workload.tenants[0].name,
+                "time",
                 f"no plan was found in {self.nodes} nodes; give it more",
-            )  # fmt: skip
+            )
         return self._stated(found, max(bound, found.lower_bound_gpus or 1), workload, options)
 
     def _assembled(
-        self, program: IntegerProgram, values: tuple[int, ...], *, workload: Workload,
-        profiles: Profiles, device: DeviceFacts, options: PlanOptions,
-    ) -> Plan | None:  # fmt: skip
+        self,
+        program: IntegerProgram,
+        values: tuple[int, ...],
+        *,
+        workload: Workload,
+        profiles: Profiles,
+        device: DeviceFacts,
+        options: PlanOptions,
+    ) -> Plan | None:
         """The plan of a solution; None where a device's memory cannot be shared in any way tried.
 
         Memory that partitions share is no part of the program: where the solution exceeds it, a
@@ -101,23 +116,39 @@ class Exact:
         unlimited = replace(options, gpus=None)
         try:
             return assemble(
-                self.name, _devices(program, self._refine(program, values, device)), workload,
-                profiles=profiles, device=device, options=unlimited,
-            )  # fmt: skip
+                self.name,
+                _devices(program, self._refine(program, values, device)),
+                workload,
+                profiles=profiles,
+                device=device,
+                options=unlimited,
+            )
         except InfeasibleError as refusal:
             if refusal.bound != "memory":
                 raise
         shares = tuple(point for point in profiles if fits(point, device, share=True))
         try:
             program = build(
-                workload, Profiles(shares), device, options,
-                most_parts=self.most_parts, slo_factor=self.slo_factor,
-            )  # fmt: skip
+                workload,
+                Profiles(shares),
+                device,
+                options,
+                most_parts=self.most_parts,
+                slo_factor=self.slo_factor,
+            )
             found = program.solve(program.devices(), self.nodes).values
-            return None if found is None else assemble(
-                self.name, _devices(program, found), workload,
-                profiles=Profiles(shares), device=device, options=unlimited,
-            )  # fmt: skip
+            return (
+                None
+                if found is None
+                else assemble(
+                    self.name,
+                    _devices(program, found),
+                    workload,
+                    profiles=Profiles(shares),
+                    device=device,
+                    options=unlimited,
+                )
+            )
         except (InfeasibleError, ProfileError):
             return None
 
@@ -170,16 +201,20 @@ class Exact:
         needed = len(plan.gpus)
         if options.gpus is not None and needed > options.gpus:
             raise InfeasibleError(
-                plan.gpus[options.gpus].partitions[0].tenants[0].tenant, "gpus",
+                plan.gpus[options.gpus].partitions[0].tenants[0].tenant,
+                "gpus",
                 f"needs {needed} devices, there are {options.gpus} "
                 f"(none with one tenant a partition needs fewer than {bound})",
-            )  # fmt: skip
+            )
         proof = (
-            f"{needed} devices are the fewest" if bound == needed
+            f"{needed} devices are the fewest"
+            if bound == needed
             else f"{needed} devices, proven so far: at least {bound}"
-        )  # fmt: skip
-        why = tuple(Reason(tenant.name, f"{proof} with one tenant a partition")
-                    for tenant in workload.tenants)  # fmt: skip
+        )
+        why = tuple(
+            Reason(tenant.name, f"{proof} with one tenant a partition")
+            for tenant in workload.tenants
+        )
         return replace(plan, planner=self.name, lower_bound_gpus=bound, reasons=why)
 
 
@@ -192,10 +227,11 @@ def _who_never_fits(program: IntegerProgram, options: PlanOptions) -> Infeasible
         alone = IntegerProgram(tuple(columns), (), tuple(demand_rows(columns)))
         if alone.solve({}, 1000).infeasible:
             return InfeasibleError(
-                name, "fill",
+                name,
+                "fill",
                 f"no split of {columns[0].tenant.rate_rps:.4g} req/s both fills its batches and "
                 f"keeps every partition under {options.max_utilisation:g} utilisation",
-            )  # fmt: skip
+            )
     return InfeasibleError(next(iter(own)), "layout", "no layout holds all tenants")
 
 
@@ -232,9 +268,12 @@ def shares(columns: Sequence[Column]) -> list[float]:
 
 
 def _attempt(
-    planner: Planner, workload: Workload, profiles: Profiles, device: DeviceFacts,
+    planner: Planner,
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
     options: PlanOptions,
-) -> Plan | None:  # fmt: skip
+) -> Plan | None:
     try:
         return planner.plan(workload, profiles, device, options)
     except InfeasibleError:

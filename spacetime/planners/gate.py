@@ -77,10 +77,11 @@ def within_reach(
     there = f"there are {most}" if options.gpus == most else f"a plan has at most {most}"
     unit = "; is rate_rps in requests a second?" if total > 10 * most else ""
     raise InfeasibleError(
-        name, "gpus",
+        name,
+        "gpus",
         f"any plan needs {at_least(total)} devices at least, {there} (no plan needs fewer than "
         f"{at_least(total)}; its {rate:.6g} req/s alone take {bounds[name]:.4g}){unit}",
-    )  # fmt: skip
+    )
 
 
 def seated(
@@ -101,9 +102,13 @@ class _Seats:
     """The devices of a plan, as idle tenants are put on them."""
 
     def __init__(
-        self, gpus: list[GpuPlan], models: dict[str, str], profiles: Profiles, device: DeviceFacts,
+        self,
+        gpus: list[GpuPlan],
+        models: dict[str, str],
+        profiles: Profiles,
+        device: DeviceFacts,
         options: PlanOptions,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.gpus = gpus
         self._models, self._profiles = models, profiles
         self._device, self._options = device, options
@@ -214,10 +219,11 @@ class _Seats:
     def _on_another(self, tenant: Tenant, points: Sequence[Point]) -> str:
         if self._options.gpus is not None and len(self.gpus) >= self._options.gpus:
             raise InfeasibleError(
-                tenant.name, "gpus",
+                tenant.name,
+                "gpus",
                 f"is idle, and none of the {self._options.gpus} devices has a partition with a "
                 f"point of {tenant.model}, or units for one",
-            )  # fmt: skip
+            )
         number = max((gpu.id for gpu in self.gpus), default=-1) + 1
         self.gpus.append(GpuPlan(number, ()))
         for point in sorted(points, key=lambda p: (p.units, p.procs, p.batch)):

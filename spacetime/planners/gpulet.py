@@ -88,9 +88,13 @@ class Gpulet:
         return finish(made, workload, profiles, device, options)
 
     def fill(
-        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
+        self,
+        workload: Workload,
+        profiles: Profiles,
+        device: DeviceFacts,
+        options: PlanOptions,
         layout: Sequence[tuple[int, ...]] | None = None,
-    ) -> tuple[Board, tuple[Reason, ...]]:  # fmt: skip
+    ) -> tuple[Board, tuple[Reason, ...]]:
         """Place every tenant; on devices split as `layout` says, where it is given."""
         cost = self.interference
         neighbours = Constant(cost) if isinstance(cost, int | float) else cost
@@ -124,10 +128,11 @@ def sizes_for(
     if not any(rate for _, rate in curve):
         usable(tenant, tables.profiles, tables.options, kind=KIND, under_ms=tenant.slo_ms / 2)
         raise InfeasibleError(
-            tenant.name, "profile",
+            tenant.name,
+            "profile",
             f"no point of {tenant.model} has procs 1 and one of the sizes "
             f"{', '.join(map(str, sizes))} within half of {tenant.slo_ms:g} ms",
-        )  # fmt: skip
+        )
     required = next((units for units, most in curve if most * (1 + ROUNDING) >= rate_rps), None)
     return Sizes(knee_of(curve, knee), required)
 
@@ -150,10 +155,11 @@ class Filling:
             served, where = self._place_some(tenant, left, wanted)
             if served == 0:
                 raise InfeasibleError(
-                    tenant.name, "gpus",
+                    tenant.name,
+                    "gpus",
                     f"{left:.4g} of {tenant.rate_rps:.4g} req/s find no place on "
                     f"{self.board.devices} devices; {_why(wanted, planner.knee)}",
-                )  # fmt: skip
+                )
             said.append(f"{served:.4g} req/s {where}: {_why(wanted, planner.knee)}")
             left -= served
         return Reason(tenant.name, "; ".join(said))

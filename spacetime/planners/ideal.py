@@ -62,17 +62,22 @@ class Ideal:
         return best
 
     def _first(
-        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
+        self,
+        workload: Workload,
+        profiles: Profiles,
+        device: DeviceFacts,
+        options: PlanOptions,
         gpus: int,
-    ) -> Plan | None:  # fmt: skip
+    ) -> Plan | None:
         """The plan of the first layout of so many devices that fits, or None."""
         ways = math.comb(gpus + len(self.gpulet.pairs), gpus)
         if ways > self.most_layouts:
             raise InfeasibleError(
-                workload.tenants[0].name, "time",
+                workload.tenants[0].name,
+                "time",
                 f"{ways} layouts of {gpus} devices are more than most_layouts = "
                 f"{self.most_layouts}; raise it, or use gpulet",
-            )  # fmt: skip
+            )
         for layout in layouts(self.gpulet, gpus):
             try:
                 board, reasons = self.gpulet.fill(workload, profiles, device, options, layout)

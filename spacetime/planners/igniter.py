@@ -128,9 +128,10 @@ def _curve(tenant: Tenant, profiles: Profiles) -> Curve:
     found = fit([p for p in profiles.of(tenant.model, kind=KIND) if p.procs == 1])
     if found is None:
         raise InfeasibleError(
-            tenant.name, "profile",
+            tenant.name,
+            "profile",
             f"fitting takes {LEAST_POINTS} points of {tenant.model} of kind {KIND} and two sizes",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -266,10 +267,22 @@ class _Placing:
     def gpu(self, number: int) -> GpuPlan:
         """One device of the plan."""
         shares = self.devices[number]
-        return GpuPlan(number, tuple(
-            PartitionPlan(f"g{number}p{index}", KIND, share.units, (Assignment(
-                share.tenant.name, share.batch, share.rate_rps,
-                share.worst_ms(self.factor(shares, index)),
-            ),))
-            for index, share in enumerate(shares)
-        ))  # fmt: skip
+        return GpuPlan(
+            number,
+            tuple(
+                PartitionPlan(
+                    f"g{number}p{index}",
+                    KIND,
+                    share.units,
+                    (
+                        Assignment(
+                            share.tenant.name,
+                            share.batch,
+                            share.rate_rps,
+                            share.worst_ms(self.factor(shares, index)),
+                        ),
+                    ),
+                )
+                for index, share in enumerate(shares)
+            ),
+        )

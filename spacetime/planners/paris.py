@@ -109,9 +109,14 @@ class Paris:
             [rated[part.tenant.name, part.point.units] for part in parts] for parts in devices.parts
         ]
         plan = assemble(
-            self.name, made, workload, profiles=profiles, device=device, options=options,
+            self.name,
+            made,
+            workload,
+            profiles=profiles,
+            device=device,
+            options=options,
             reasons=reasons,
-        )  # fmt: skip
+        )
         return replace(plan, policy="elsa")
 
     def shares(self, tenant: Tenant, curves: Curves, options: PlanOptions) -> tuple[SizeShare, ...]:
@@ -133,10 +138,11 @@ class Paris:
             weights = {int(batch): weight for batch, weight in self.batches.items()}
         if max(weights) > top:
             raise InfeasibleError(
-                tenant.name, "latency",
+                tenant.name,
+                "latency",
                 f"requests of {max(weights)} inputs: the largest that {max(curves)} slices answer "
                 f"within {tenant.slo_ms:g} ms has {top}",
-            )  # fmt: skip
+            )
         mean = sum(batch * weight for batch, weight in weights.items())
         return {batch: tenant.rate_rps * weight / mean for batch, weight in weights.items()}
 
@@ -157,9 +163,10 @@ def curves_of(tenant: Tenant, profiles: Profiles, options: PlanOptions) -> Curve
     if found:
         return found
     raise InfeasibleError(
-        tenant.name, "latency",
+        tenant.name,
+        "latency",
         f"the smallest batch of no size is answered within {tenant.slo_ms:g} ms",
-    )  # fmt: skip
+    )
 
 
 def knee_batch(points: Sequence[Point], part: float) -> int:

@@ -75,17 +75,20 @@ class Homogeneous:
 
 
 def _of_size(
-    units: int, points: Sequence[tuple[Tenant, Sequence[Point]]], device: DeviceFacts,
+    units: int,
+    points: Sequence[tuple[Tenant, Sequence[Point]]],
+    device: DeviceFacts,
     options: PlanOptions,
-) -> list[list[Part]]:  # fmt: skip
+) -> list[list[Part]]:
     devices = Devices(two_threes=True, geometry=device.geometry)
     for tenant, every in points:
         own = [point for point in every if point.units == units]
         if not own:
             raise InfeasibleError(
-                tenant.name, "latency",
+                tenant.name,
+                "latency",
                 f"no instance of {units} slices answers within {tenant.slo_ms:g} ms",
-            )  # fmt: skip
+            )
         number, point = copies(tenant, own, options)
         for _ in range(number):
             devices.place(Part(tenant, point))

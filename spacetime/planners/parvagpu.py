@@ -85,10 +85,13 @@ class ParvaGpu:
                 smaller = optimise(devices, choices, options, slow)
             devices = min(devices, smaller, key=Devices.used)
         reasons = [
-            Reason(name, f"{_size(choice.best)} answers most per slice of all points within "
-                   f"{self.slo_factor:g} of the objective")
+            Reason(
+                name,
+                f"{_size(choice.best)} answers most per slice of all points within "
+                f"{self.slo_factor:g} of the objective",
+            )
             for name, choice in choices.items()
-        ]  # fmt: skip
+        ]
         return assemble(
             self.name,
             devices.parts,
@@ -166,10 +169,13 @@ def match(tenant: Tenant, choice: _Choice, options: PlanOptions) -> list[Part]:
         return [Part(tenant, min(fitting, key=lambda p: (p.units, -p.throughput_rps)))]
     rest = tenant.rate_rps - number * full
     last = min(
-        (point for point in choice.of_size.values()
-         if at_least(rest / ceiling_rps(point, options)) == 1),
+        (
+            point
+            for point in choice.of_size.values()
+            if at_least(rest / ceiling_rps(point, options)) == 1
+        ),
         key=lambda point: point.units,
-    )  # fmt: skip
+    )
     return [Part(tenant, choice.best)] * number + [Part(tenant, last)]
 
 

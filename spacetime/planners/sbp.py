@@ -76,9 +76,11 @@ class Sbp:
             insort(fullest, node, key=_useful)
         reasons = (_reason(node) for node in [*nodes, *sharing])
         made = Plan(
-            self.name, device.name, tuple(self._gpus([*nodes, *sharing])),
+            self.name,
+            device.name,
+            tuple(self._gpus([*nodes, *sharing])),
             reasons=tuple(why for whys in reasons for why in whys),
-        )  # fmt: skip
+        )
         return finish(made, workload, profiles, device, options)
 
     def _saturate(self, tenant: Tenant, tables: Tables) -> tuple[list[_Node], list[_Node]]:
@@ -123,10 +125,13 @@ class Sbp:
     def _gpus(self, nodes: list[_Node]) -> Iterable[GpuPlan]:
         each = WHOLE // self.units
         for gpu in range(-(-len(nodes) // each)):
-            yield GpuPlan(gpu, tuple(
-                PartitionPlan(f"g{gpu}p{number}", KIND, self.units, node.fit.assignments)
-                for number, node in enumerate(nodes[gpu * each : (gpu + 1) * each])
-            ))  # fmt: skip
+            yield GpuPlan(
+                gpu,
+                tuple(
+                    PartitionPlan(f"g{gpu}p{number}", KIND, self.units, node.fit.assignments)
+                    for number, node in enumerate(nodes[gpu * each : (gpu + 1) * each])
+                ),
+            )
 
 
 def _useful(node: _Node) -> float:

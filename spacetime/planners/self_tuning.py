@@ -82,10 +82,11 @@ class SelfTuning:
             cells = filling.candidates(size)
             if not any(filling.board.put(cell, wish.tenant, wish.rate_rps) for cell in cells):
                 raise InfeasibleError(
-                    wish.tenant.name, "gpus",
+                    wish.tenant.name,
+                    "gpus",
                     f"{wish.rate_rps:.4g} req/s want {wish.percent:.3g} percent and find no such "
                     f"partition on {gpus} devices",
-                )  # fmt: skip
+                )
         return filling.board
 
 

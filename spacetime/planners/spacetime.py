@@ -79,10 +79,15 @@ class SpaceTime:
             for plan in dict.fromkeys(weighed)
             if not check_plan(plan, workload, profiles, device, unlimited)
         ]
-        sound.sort(key=lambda plan: (
-            len(plan.gpus), plan is not little, plan.planner in BESIDE, _stranded(plan, device),
-            -_free(plan),
-        ))  # fmt: skip
+        sound.sort(
+            key=lambda plan: (
+                len(plan.gpus),
+                plan is not little,
+                plan.planner in BESIDE,
+                _stranded(plan, device),
+                -_free(plan),
+            )
+        )
         # The bound of `exact` is for one tenant a partition, which these need not keep to.
         bound = lower_bound(workload, profiles, device, options)
         return [self._signed(plan, bound, len(sound), workload) for plan in sound]
@@ -97,9 +102,15 @@ class SpaceTime:
         )
 
     def _weighed(
-        self, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
-        *, refusals: list[InfeasibleError] | None = None, groups: frozenset[str] = frozenset(),
-    ) -> list[Plan]:  # fmt: skip
+        self,
+        workload: Workload,
+        profiles: Profiles,
+        device: DeviceFacts,
+        options: PlanOptions,
+        *,
+        refusals: list[InfeasibleError] | None = None,
+        groups: frozenset[str] = frozenset(),
+    ) -> list[Plan]:
         """Plans made, and the best of them on fewer devices; `groups` take no turns with others."""
         refused = [] if refusals is None else refusals
         made = list(self._made(workload, profiles, device, options, refused))
@@ -146,9 +157,12 @@ def solves() -> bool:
 
 
 def _attempt(
-    other: Planner, workload: Workload, profiles: Profiles, device: DeviceFacts,
+    other: Planner,
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
     options: PlanOptions,
-) -> Plan | InfeasibleError:  # fmt: skip
+) -> Plan | InfeasibleError:
     try:
         return other.plan(workload, profiles, device, options)
     except InfeasibleError as refusal:

@@ -24,8 +24,13 @@ def draw_agreement(record: dict[str, Any], path: Path) -> None:
     for panel, row in zip(panels, rows, strict=False):
         for side, color, style in (("live", "#c1272d", "-"), ("simulated", "#000000", "--")):
             panel.plot(row[side]["ms"], row["quantiles"], style, color=color, label=side)
-        panel.plot(row["hindsight"]["simulated"]["ms"], row["quantiles"], ":", color="#555555",
-                   label="simulated, in hindsight")  # fmt: skip
+        panel.plot(
+            row["hindsight"]["simulated"]["ms"],
+            row["quantiles"],
+            ":",
+            color="#555555",
+            label="simulated, in hindsight",
+        )
         panel.set_xscale("log")
         plain_ticks(panel.xaxis)
         mark = "" if row["agrees"] else " (off)"

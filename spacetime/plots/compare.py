@@ -12,8 +12,18 @@ from matplotlib.patches import Patch
 from spacetime.plots.axes import save
 
 # Ten colours that are told apart by people with any colour vision; then the same, hatched.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#4d4d4d",
-           "#8c564b", "#332288")  # fmt: skip
+COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#f0e442",
+    "#4d4d4d",
+    "#8c564b",
+    "#332288",
+)
 WORDS = {"gpus": "devices; fewer are better", "worst_attainment": "in time, %; more is better"}
 
 
@@ -31,8 +41,9 @@ def draw_compare(record: dict[str, Any], path: Path) -> None:
     panels = dict(zip(WORDS, figure.subplots(2, 1, sharex=True), strict=True))
     for number, planner in enumerate(drawn):
         of = [row for row in rows if row["planner"] == planner and row["refused"] is None]
-        places = [scenarios.index(r["scenario"]) - 0.4 + (number + 0.5) * 0.8 / len(drawn)
-                  for r in of]  # fmt: skip
+        places = [
+            scenarios.index(r["scenario"]) - 0.4 + (number + 0.5) * 0.8 / len(drawn) for r in of
+        ]
         for measure, axes in panels.items():
             _bars(axes, places, of, measure, look=_look(number) | {"width": 0.8 / len(drawn)})
     _bounds(panels["gpus"], rows, scenarios)
@@ -42,10 +53,10 @@ def draw_compare(record: dict[str, Any], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels["gpus"].set_title("Devices planned (line: proven bound)", fontsize=10, loc="left")
     below = panels["worst_attainment"]
-    below.set_title("Requests of the worst tenant, simulated (dashes: demanded)", fontsize=10,
-                    loc="left")  # fmt: skip
-    below.axhline(100 * record["demanded_attainment"], color="black", linewidth=0.8,
-                  linestyle="--")  # fmt: skip
+    below.set_title(
+        "Requests of the worst tenant, simulated (dashes: demanded)", fontsize=10, loc="left"
+    )
+    below.axhline(100 * record["demanded_attainment"], color="black", linewidth=0.8, linestyle="--")
     below.set_xticks(range(len(scenarios)), scenarios)
     below.set_xlim(-0.5, len(scenarios) - 0.5)
     _legend(figure, drawn, rows)
@@ -55,14 +66,22 @@ def draw_compare(record: dict[str, Any], path: Path) -> None:
 def _look(number: int) -> dict[str, Any]:
     """A planner's bars: no two of twenty look alike."""
     hatched = "xxxx" if number >= len(COLOURS) else None
-    return {"facecolor": COLOURS[number % len(COLOURS)], "edgecolor": "white", "hatch": hatched,
-            "linewidth": 0}  # fmt: skip
+    return {
+        "facecolor": COLOURS[number % len(COLOURS)],
+        "edgecolor": "white",
+        "hatch": hatched,
+        "linewidth": 0,
+    }
 
 
 def _bars(
-    axes: Axes, places: list[float], rows: list[dict[str, Any]], measure: str, *,
+    axes: Axes,
+    places: list[float],
+    rows: list[dict[str, Any]],
+    measure: str,
+    *,
     look: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     scale = 100 if measure == "worst_attainment" else 1
     values = [scale * row[measure] for row in rows]
     bars = axes.bar(places, values, **look)
@@ -88,5 +107,6 @@ def _bounds(axes: Axes, rows: list[dict[str, Any]], scenarios: list[str]) -> Non
     for row in rows:
         if row["lower_bound_gpus"] is not None:
             place = scenarios.index(row["scenario"])
-            axes.hlines(row["lower_bound_gpus"], place - 0.42, place + 0.42, color="black",
-                        linewidth=1.0)  # fmt: skip
+            axes.hlines(
+                row["lower_bound_gpus"], place - 0.42, place + 0.42, color="black", linewidth=1.0
+            )

@@ -35,15 +35,20 @@ def draw_controller(record: dict[str, Any], path: Path) -> None:
         devices.set_ylim(bottom=0)
         devices.legend(fontsize=8, loc="lower center")
         missed.set_xlabel("seconds")
-        for axes, text in ((load, "requests/s offered"), (devices, "devices in use"),
-                           (missed, "requests missed, summed")):  # fmt: skip
+        for axes, text in (
+            (load, "requests/s offered"),
+            (devices, "devices in use"),
+            (missed, "requests missed, summed"),
+        ):
             axes.grid(visible=True, alpha=0.3)
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
             if column == 0:
                 axes.set_ylabel(text)
-    figure.suptitle(f"{record['command']}: lines mark the controller's decisions to move; "
-                    "fewer devices and fewer missed are better",
-                    fontsize=9)  # fmt: skip
+    figure.suptitle(
+        f"{record['command']}: lines mark the controller's decisions to move; "
+        "fewer devices and fewer missed are better",
+        fontsize=9,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

@@ -17,11 +17,21 @@ def draw_dsts(record: dict[str, Any], path: Path) -> None:
         for mode in modes:
             colour = WAY_STYLES[mode]["color"]
             error = record["error"]["off"][mode]
-            panel.plot(record["tenants"], record["curve"][mode], color=colour, linewidth=1.2,
-                       label=f"{mode}: predicted, {error:.1%} off")  # fmt: skip
-            panel.plot([row["tenants"] for row in record["rows"]],
-                       [row["paper"][mode] for row in record["rows"]], "o", color=colour,
-                       markersize=4, label=f"{mode}: paper")  # fmt: skip
+            panel.plot(
+                record["tenants"],
+                record["curve"][mode],
+                color=colour,
+                linewidth=1.2,
+                label=f"{mode}: predicted, {error:.1%} off",
+            )
+            panel.plot(
+                [row["tenants"] for row in record["rows"]],
+                [row["paper"][mode] for row in record["rows"]],
+                "o",
+                color=colour,
+                markersize=4,
+                label=f"{mode}: paper",
+            )
         panel.set_xlabel("tenants R")
         panel.set_ylim(bottom=0)
     axes.set_ylabel("GFLOP/s")
@@ -63,8 +73,15 @@ def draw_cost(record: dict[str, Any], path: Path) -> None:
     bars.set_ylabel("mean error, %; less is better")
     bars.legend(frameon=False, fontsize=8)
     handles, labels = cloud.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False,
-                  fontsize=9, markerscale=5)  # fmt: skip
+    figure.legend(
+        handles,
+        labels,
+        loc="lower center",
+        ncols=len(labels),
+        frameon=False,
+        fontsize=9,
+        markerscale=5,
+    )
     error = f"median {record['median_left_out']:.0%}"
     figure.suptitle(f"ParvaGPU's A100 profiles from three constants: {error}", fontsize=11)
     save(figure, path)

@@ -52,7 +52,15 @@ def _bars(axes: Axes, rows: list[dict[str, Any]], quantity: str, key: str) -> No
     for place, name in enumerate(shown):
         heights = [row[quantity].get(name, 0.0) for row in rows]
         lefts = [group + (place - len(shown) / 2) * width for group in range(len(rows))]
-        axes.bar(lefts, heights, width, align="edge", label=name, edgecolor="white", linewidth=0,
-                 **SERVER_STYLES[name])  # fmt: skip
+        axes.bar(
+            lefts,
+            heights,
+            width,
+            align="edge",
+            label=name,
+            edgecolor="white",
+            linewidth=0,
+            **SERVER_STYLES[name],
+        )
     axes.set_xticks(range(len(rows)), [str(row[key]) for row in rows])
     axes.grid(visible=False, axis="x")

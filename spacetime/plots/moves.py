@@ -20,8 +20,9 @@ def draw_moves(record: dict[str, Any], path: Path) -> None:
     rates.set_ylabel("requests/s")
     rates.legend(fontsize=8)
     for row, color in zip(record["rows"], ("#555555", "#1f77b4", "#c1272d"), strict=False):
-        attained.stairs(row["attainment_by_step"], edges, baseline=None, color=color,
-                        label=row["way"])  # fmt: skip
+        attained.stairs(
+            row["attainment_by_step"], edges, baseline=None, color=color, label=row["way"]
+        )
         if row["way"] == "controller":
             for event in row["events"]:
                 attained.axvline(event["at_s"], color=color, linestyle=":", linewidth=0.8)

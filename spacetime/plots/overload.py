@@ -26,8 +26,12 @@ def draw_overload(record: dict[str, Any], path: Path) -> None:
     left.legend(frameon=False, fontsize=8)
     worst = [[row for row in record["rows"] if row["way"] == way][-1] for way in ways]
     bottom = [0.0] * len(ways)
-    parts = {"answered": "#009e73", "deadline": "#e69f00", "queue-full": "#999999",
-             "failed": "#c1272d"}  # fmt: skip
+    parts = {
+        "answered": "#009e73",
+        "deadline": "#e69f00",
+        "queue-full": "#999999",
+        "failed": "#c1272d",
+    }
     for part, colour in parts.items():
         share = [100 * row[part] / row["offered"] for row in worst]
         if not any(share):

@@ -67,9 +67,12 @@ def _throughput(axes: Any, curves: Sequence[PolicyCurve], offered_rps: float) ->
     axes.bar(names, [curve.goodput_rps for curve in curves], color=colours, width=0.65)
     axes.axhline(offered_rps, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
-        f"offered {offered_rps:,.0f}", (-0.45, offered_rps), xytext=(0, 3),
-        textcoords="offset points", fontsize=9,
-    )  # fmt: skip
+        f"offered {offered_rps:,.0f}",
+        (-0.45, offered_rps),
+        xytext=(0, 3),
+        textcoords="offset points",
+        fontsize=9,
+    )
     axes.set_ylim(0, 1.15 * max(offered_rps, *answered))
     axes.set_title("In time a second (pale: late); more is better")
     axes.tick_params(axis="x", length=0)
@@ -82,9 +85,13 @@ def _latency(axes: Any, curves: Sequence[PolicyCurve], slo_ms: float) -> None:
         axes.plot(times, share, color=COLOURS[curve.name], linewidth=2, label=curve.name)
     axes.axvline(slo_ms, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
-        f"objective {slo_ms:.3g} ms", (slo_ms, 3), xytext=(4, 0), textcoords="offset points",
-        fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-    )  # fmt: skip
+        f"objective {slo_ms:.3g} ms",
+        (slo_ms, 3),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+    )
     axes.set_xscale("log")
     axes.set_xlim(right=3 * slo_ms)
     plain_ticks(axes.xaxis)

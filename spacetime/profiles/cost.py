@@ -134,10 +134,13 @@ def kernel_us(layer: Layer, batch: int, on: Granted, calibration: Calibration) -
     if layer.op == "move":
         return memory
     rows, groups = _sizes(layer, batch)
-    return max(memory, min(
-        waves(rows, layer.n, groups, tile, on.sms) * tile_us(layer.k, tile, on, calibration)
-        for tile in TILES
-    ))  # fmt: skip
+    return max(
+        memory,
+        min(
+            waves(rows, layer.n, groups, tile, on.sms) * tile_us(layer.k, tile, on, calibration)
+            for tile in TILES
+        ),
+    )
 
 
 def fluid_us(layer: Layer, batch: int, on: Granted, calibration: Calibration) -> float:
@@ -161,9 +164,14 @@ def _bytes(layer: Layer, batch: int, on: Granted) -> float:
 
 
 def latency_us(
-    layers: Iterable[Layer], batch: int, on: Granted, calibration: Calibration,
-    *, launch_us: float, procs: int = 1,
-) -> float:  # fmt: skip
+    layers: Iterable[Layer],
+    batch: int,
+    on: Granted,
+    calibration: Calibration,
+    *,
+    launch_us: float,
+    procs: int = 1,
+) -> float:
     """One batch of one of `procs` processes that run side by side on a partition.
 
     Alone it takes its launches and its kernels; together at least all processes' work.
@@ -208,6 +216,13 @@ def points(
             for count in procs:
                 ms = latency_us(layers, batch, on, known, launch_us=launch_us, procs=count) / 1e3
                 yield Point(
-                    model, facts.name, kind, size, batch, count, ms, batch * count / ms * 1e3,
+                    model,
+                    facts.name,
+                    kind,
+                    size,
+                    batch,
+                    count,
+                    ms,
+                    batch * count / ms * 1e3,
                     "predicted",
-                )  # fmt: skip
+                )

@@ -172,9 +172,14 @@ def fit_igniter(pairs: Sequence[MeasuredPair], device: IGniter | None = None) ->
         moved += crowd * (active - device.delay(pair.own, len(pair.others)) - 1)
         over += crowd * crowd
     return IGniter(
-        moved / over if over else 0.0, device.schedule_us, device.schedule_first_us,
-        device.clock_mhz, device.clock_mhz_per_w, device.power_idle_w, device.power_limit_w,
-    )  # fmt: skip
+        moved / over if over else 0.0,
+        device.schedule_us,
+        device.schedule_first_us,
+        device.clock_mhz,
+        device.clock_mhz_per_w,
+        device.power_idle_w,
+        device.power_limit_w,
+    )
 
 
 def _require_some(pairs: Sequence[MeasuredPair]) -> None:
@@ -183,8 +188,10 @@ def _require_some(pairs: Sequence[MeasuredPair]) -> None:
 
 
 FITS: Mapping[str, Callable[[Sequence[MeasuredPair]], SlowdownModel]] = {
-    "constant": fit_constant, "linear": fit_linear, "igniter": fit_igniter,
-}  # fmt: skip
+    "constant": fit_constant,
+    "linear": fit_linear,
+    "igniter": fit_igniter,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,10 @@ def _certificate(data: dict[str, Any]) -> Constant:
     rows = data.get("rows")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ProfileError("rows", "must hold at least one pair")
-    found = [_number(f"rows[{n}].p50_inflation", row.get("p50_inflation"), 0)
-             for n, row in enumerate(rows)]  # fmt: skip
+    found = [
+        _number(f"rows[{n}].p50_inflation", row.get("p50_inflation"), 0)
+        for n, row in enumerate(rows)
+    ]
     return Constant(max(1.0, fmean(found)))
 
 

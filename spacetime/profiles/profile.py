@@ -66,8 +66,9 @@ class Point:
                     field, f"must be a text of 1 to {MOST_TEXT} characters, got {text!r:.40}"
                 )
         for field, text, allowed in (
-            ("kind", self.kind, KINDS), ("source", self.source, SOURCES),
-        ):  # fmt: skip
+            ("kind", self.kind, KINDS),
+            ("source", self.source, SOURCES),
+        ):
             if text not in allowed:
                 raise ProfileError(field, f"must be one of {', '.join(allowed)}, got {text!r:.40}")
         _whole("units", self.units, MOST_UNITS)
@@ -169,8 +170,14 @@ class Profiles:
         """Whether any point says how much device memory it needs."""
         return any(point.memory_mib is not None for point in self.points)
 
-    def of(self, model: str, *, kind: str | None = None, units: int | None = None,
-           procs: int | None = None) -> tuple[Point, ...]:  # fmt: skip
+    def of(
+        self,
+        model: str,
+        *,
+        kind: str | None = None,
+        units: int | None = None,
+        procs: int | None = None,
+    ) -> tuple[Point, ...]:
         """A model's points, in order of (kind, units, batch, procs); empty for an unknown model."""
         return tuple(
             point
@@ -200,8 +207,9 @@ class Profiles:
         """A model's points of several tenants a launch, in order of (batch, tenants)."""
         return self._fused.get(model, ())
 
-    def at_fused(self, model: str, kind: str, units: int, batch: int, *, tenants: int,
-                 procs: int = 1) -> Point | None:  # fmt: skip
+    def at_fused(
+        self, model: str, kind: str, units: int, batch: int, *, tenants: int, procs: int = 1
+    ) -> Point | None:
         """The point a launch of `batch` inputs of up to `tenants` tenants is padded to.
 
         None where no measured batch is that large with that many tenants. One tenant, or one
@@ -220,8 +228,15 @@ class Profiles:
             None,
         )
 
-    def best(self, model: str, *, under_ms: float, kind: str | None = None,
-             units: int | None = None, max_procs: int | None = None) -> Point | None:  # fmt: skip
+    def best(
+        self,
+        model: str,
+        *,
+        under_ms: float,
+        kind: str | None = None,
+        units: int | None = None,
+        max_procs: int | None = None,
+    ) -> Point | None:
         """The point of highest throughput whose latency is at most `under_ms`, or None.
 
         Ties go to fewer units, then the smaller batch, then fewer procs.

@@ -40,9 +40,10 @@ def read_profiles(path: str | Path) -> Profiles:
             )
         if point.device != (points or [point])[0].device:
             raise ProfileError(
-                "device", f"must be {points[0].device} as in the rows before, got {point.device}",
+                "device",
+                f"must be {points[0].device} as in the rows before, got {point.device}",
                 where=f"{path}:{row}: ",
-            )  # fmt: skip
+            )
         points.append(point)
     if not points:
         raise ProfileError("profiles", "holds no point", where=f"{path}:1: ")

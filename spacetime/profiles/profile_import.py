@@ -39,11 +39,21 @@ def _parvagpu_file(path: Path) -> Iterator[Point]:
         rate, seconds = (table.number(row, name, values[name]) for name in PARVAGPU_HEADER[3:])
         if rate == seconds == 0:  # out of memory: there is no such point
             continue
-        yield make(table, row, {
-            "model": path.stem, "device": "a100-80gb", "kind": "mig", "units": size,
-            "batch": batch, "procs": procs,
-            "latency_ms": seconds * 1000, "throughput_rps": rate * procs, "source": "measured",
-        })  # fmt: skip
+        yield make(
+            table,
+            row,
+            {
+                "model": path.stem,
+                "device": "a100-80gb",
+                "kind": "mig",
+                "units": size,
+                "batch": batch,
+                "procs": procs,
+                "latency_ms": seconds * 1000,
+                "throughput_rps": rate * procs,
+                "source": "measured",
+            },
+        )
 
 
 def gpulet(path: Path) -> Profiles:
@@ -56,13 +66,23 @@ def gpulet(path: Path) -> Profiles:
     for row, values in table.rows(GPULET_HEADER):
         latency_ms = table.number(row, "latency_ms", values["latency_ms"])
         batch = table.whole(row, "batch", values["batch"])
-        found.append(make(table, row, {
-            "model": values["model"], "device": "rtx-2080ti", "kind": "mps",
-            "units": table.whole(row, "share_percent", values["share_percent"]),
-            "batch": batch, "procs": 1, "latency_ms": latency_ms,
-            "throughput_rps": batch / latency_ms * 1000 if latency_ms else 0.0,
-            "source": "measured",
-        }))  # fmt: skip
+        found.append(
+            make(
+                table,
+                row,
+                {
+                    "model": values["model"],
+                    "device": "rtx-2080ti",
+                    "kind": "mps",
+                    "units": table.whole(row, "share_percent", values["share_percent"]),
+                    "batch": batch,
+                    "procs": 1,
+                    "latency_ms": latency_ms,
+                    "throughput_rps": batch / latency_ms * 1000 if latency_ms else 0.0,
+                    "source": "measured",
+                },
+            )
+        )
     return _all(path, found)
 
 

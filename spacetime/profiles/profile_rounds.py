@@ -126,9 +126,10 @@ class Rounds:
     def _check(self, device: str, source: str, path: Path) -> None:
         if (device, source) != (self.device, self.source):
             raise ProfileError(
-                "device", f"{path} is {source} on {device}, this is {self.source} on "
+                "device",
+                f"{path} is {source} on {device}, this is {self.source} on "
                 f"{self.device}; give another --out, or --fresh to begin anew",
-            )  # fmt: skip
+            )
 
 
 def read_rounds(path: Path) -> list[Round]:
@@ -149,10 +150,18 @@ def _point(rounds: list[Round]) -> Point:
     """The median: one round beside something else that ran does not move it."""
     first, took = rounds[0], median(timed.latency_ms for timed in rounds)
     return Point(
-        first.model, first.device, first.kind, first.units, first.batch, first.procs, took,
-        first.batch * first.procs / took * 1e3 if took > 0 else 0.0, first.source, first.tenants,
+        first.model,
+        first.device,
+        first.kind,
+        first.units,
+        first.batch,
+        first.procs,
+        took,
+        first.batch * first.procs / took * 1e3 if took > 0 else 0.0,
+        first.source,
+        first.tenants,
         max(timed.memory_mib for timed in rounds) or None,
-    )  # fmt: skip
+    )
 
 
 def _replace(path: Path, rounds: Iterable[Round]) -> None:

@@ -54,15 +54,26 @@ def _event(h: Happening, names: Mapping[int, str]) -> dict[str, Any]:
     name = names.get(h.tenant, f"tenant {h.tenant}")
     if h.lane is None:
         return {
-            "ph": "i", "s": "t", "name": f"{name}: {h.outcome}",
-            "pid": 1, "tid": 0, "ts": h.finish_ns / 1000,
-        }  # fmt: skip
+            "ph": "i",
+            "s": "t",
+            "name": f"{name}: {h.outcome}",
+            "pid": 1,
+            "tid": 0,
+            "ts": h.finish_ns / 1000,
+        }
     title = name if h.tenants == 1 else f"{h.tenants} tenants fused"
     return {
-        "ph": "X", "name": title, "pid": 1, "tid": h.lane + 1,
-        "ts": h.start_ns / 1000, "dur": (h.finish_ns - h.start_ns) / 1000,
+        "ph": "X",
+        "name": title,
+        "pid": 1,
+        "tid": h.lane + 1,
+        "ts": h.start_ns / 1000,
+        "dur": (h.finish_ns - h.start_ns) / 1000,
         "args": {
-            "requests": h.requests, "samples": h.samples, "bucket": h.bucket,
-            "tenants": h.tenants, "outcome": h.outcome,
+            "requests": h.requests,
+            "samples": h.samples,
+            "bucket": h.bucket,
+            "tenants": h.tenants,
+            "outcome": h.outcome,
         },
-    }  # fmt: skip
+    }

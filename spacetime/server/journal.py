@@ -89,8 +89,9 @@ class Journal:
         """
         if self._every or (status >= _LEAST_FAULT and status not in _NO_FAULTS):
             fields = self._fields(call) | {
-                "status": status, "ms": (time.monotonic_ns() - start_ns) / 1e6,
-            }  # fmt: skip
+                "status": status,
+                "ms": (time.monotonic_ns() - start_ns) / 1e6,
+            }
             log.info("request", extra={"fields": fields})
 
     def fault(self, call: Logged) -> None:
@@ -105,6 +106,8 @@ class Journal:
             fields["request_id"] = own
         if (traced := call.trace) is not None:
             fields |= {
-                "trace_id": traced.trace, "parent_id": traced.parent, "span_id": traced.span,
-            }  # fmt: skip
+                "trace_id": traced.trace,
+                "parent_id": traced.parent,
+                "span_id": traced.span,
+            }
         return fields

@@ -29,8 +29,11 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, object]
 # Triton's reasons, of ours; a model that raises is BACKEND, a request wrong in itself OTHER.
 _REASONS = {
-    "deadline": "REJECTED", "shed": "REJECTED", "queue-full": "REJECTED", "cancelled": "CANCELED",
-}  # fmt: skip
+    "deadline": "REJECTED",
+    "shed": "REJECTED",
+    "queue-full": "REJECTED",
+    "cancelled": "CANCELED",
+}
 
 
 @dataclass(slots=True)
@@ -62,14 +65,15 @@ def exposition(repository: Repository, controller: LiveController | None = None)
     facts = {"version": __version__, "policy": session.policy_name, "device": session.device.name}
     metrics = [
         Metric("spacetime_info", "gauge", "What serves.", [(facts, 1)]),
-        Metric("spacetime_ready", "gauge", "Whether new requests are taken.",
-               [({}, repository.ready)]),
+        Metric(
+            "spacetime_ready", "gauge", "Whether new requests are taken.", [({}, repository.ready)]
+        ),
         *_by_model(repository, counted),
         *([] if session.auditor is None else _audits(counted.tenants)),
         *_by_lane(counted.lanes, kind),
         _by_route(session, repository.models, counted.lanes),
         *([] if controller is None else _replans(controller)),
-    ]  # fmt: skip
+    ]
     return "\n".join(metric.text() for metric in metrics) + "\n"
 
 
@@ -79,21 +83,25 @@ def _by_model(repository: Repository, counted: Counters) -> Iterable[Metric]:
         labelled = [({"model": m, "version": VERSION}, value(c)) for m, c in models.items()]
         yield Metric(name, kind, text, labelled)
     yield Metric(
-        "nv_inference_request_failure", "counter", "Requests without an answer, by reason.",
+        "nv_inference_request_failure",
+        "counter",
+        "Requests without an answer, by reason.",
         [
             ({"model": model, "version": VERSION, "reason": reason}, count)
             for model, counts in models.items()
             for reason, count in _failures(counts, repository.wrong(model)).items()
         ],
-    )  # fmt: skip
+    )
     yield Metric(
-        "spacetime_slo_miss_total", "counter", "Requests not answered in time, by reason.",
+        "spacetime_slo_miss_total",
+        "counter",
+        "Requests not answered in time, by reason.",
         [
             ({"model": model, "reason": reason}, count)
             for model, counts in models.items()
             for reason, count in misses(counts).items()
         ],
-    )  # fmt: skip
+    )
 
 
 def _audits(tenants: Mapping[str, TenantCounters]) -> Iterable[Metric]:
@@ -103,19 +111,43 @@ def _audits(tenants: Mapping[str, TenantCounters]) -> Iterable[Metric]:
 
 
 _PER_AUDIT: tuple[tuple[str, str, str, Any], ...] = (
-    ("spacetime_audit_checked_total", "counter", "Answers compared with the model run alone.",
-     lambda c: c.audit.checked),
-    ("spacetime_audit_differences_total", "counter", "Of them, those beyond the tolerance.",
-     lambda c: c.audit.differences),
-    ("spacetime_audit_skipped_total", "counter", "Not compared: the audit was behind.",
-     lambda c: c.audit.skipped),
-    ("spacetime_audit_unsure_total", "counter", "Not compared: rounding decides the answer.",
-     lambda c: c.audit.unsure),
-    ("spacetime_audit_worst_difference", "gauge", "The largest relative difference so far.",
-     lambda c: c.audit.worst),
-    ("spacetime_apart", "gauge", "Whether its requests run alone since an audit's difference.",
-     lambda c: int(c.apart)),
-)  # fmt: skip
+    (
+        "spacetime_audit_checked_total",
+        "counter",
+        "Answers compared with the model run alone.",
+        lambda c: c.audit.checked,
+    ),
+    (
+        "spacetime_audit_differences_total",
+        "counter",
+        "Of them, those beyond the tolerance.",
+        lambda c: c.audit.differences,
+    ),
+    (
+        "spacetime_audit_skipped_total",
+        "counter",
+        "Not compared: the audit was behind.",
+        lambda c: c.audit.skipped,
+    ),
+    (
+        "spacetime_audit_unsure_total",
+        "counter",
+        "Not compared: rounding decides the answer.",
+        lambda c: c.audit.unsure,
+    ),
+    (
+        "spacetime_audit_worst_difference",
+        "gauge",
+        "The largest relative difference so far.",
+        lambda c: c.audit.worst,
+    ),
+    (
+        "spacetime_apart",
+        "gauge",
+        "Whether its requests run alone since an audit's difference.",
+        lambda c: int(c.apart),
+    ),
+)
 
 
 def _us(ns: float) -> float:
@@ -126,22 +158,50 @@ _PER_MODEL: tuple[tuple[str, str, str, Any], ...] = (
     ("nv_inference_request_success", "counter", "Requests answered.", lambda c: c.completed),
     ("nv_inference_count", "counter", "Samples whose launch has started.", lambda c: c.samples),
     ("nv_inference_exec_count", "counter", "Launches that held the model.", lambda c: c.launches),
-    ("nv_inference_request_duration_us", "counter", "Arrival to end, of answered requests.",
-     lambda c: _us(c.latency_ns)),
-    ("nv_inference_queue_duration_us", "counter", "Arrival to start, of answered requests.",
-     lambda c: _us(c.wait_ns)),
-    ("nv_inference_compute_input_duration_us", "counter", "Always 0: compute_infer includes it.",
-     lambda c: 0),
-    ("nv_inference_compute_infer_duration_us", "counter", "Start to end, of answered requests.",
-     lambda c: _us(max(0, c.latency_ns - c.wait_ns))),
-    ("nv_inference_compute_output_duration_us", "counter", "Always 0: compute_infer includes it.",
-     lambda c: 0),
-    ("nv_inference_pending_request_count", "gauge", "Accepted requests that have not ended.",
-     lambda c: c.pending),
+    (
+        "nv_inference_request_duration_us",
+        "counter",
+        "Arrival to end, of answered requests.",
+        lambda c: _us(c.latency_ns),
+    ),
+    (
+        "nv_inference_queue_duration_us",
+        "counter",
+        "Arrival to start, of answered requests.",
+        lambda c: _us(c.wait_ns),
+    ),
+    (
+        "nv_inference_compute_input_duration_us",
+        "counter",
+        "Always 0: compute_infer includes it.",
+        lambda c: 0,
+    ),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "counter",
+        "Start to end, of answered requests.",
+        lambda c: _us(max(0, c.latency_ns - c.wait_ns)),
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "counter",
+        "Always 0: compute_infer includes it.",
+        lambda c: 0,
+    ),
+    (
+        "nv_inference_pending_request_count",
+        "gauge",
+        "Accepted requests that have not ended.",
+        lambda c: c.pending,
+    ),
     ("spacetime_slo_met_total", "counter", "Requests answered in time.", lambda c: c.met),
-    ("spacetime_latency_p99_seconds", "gauge", "Arrival to end, since the model was loaded.",
-     lambda c: c.p99_ns / 1e9),
-)  # fmt: skip
+    (
+        "spacetime_latency_p99_seconds",
+        "gauge",
+        "Arrival to end, since the model was loaded.",
+        lambda c: c.p99_ns / 1e9,
+    ),
+)
 
 
 def _failures(counts: TenantCounters, wrong: int) -> dict[str, int]:
@@ -160,18 +220,38 @@ def _by_lane(lanes: Iterable[LaneCounters], kind: str) -> Iterable[Metric]:
 
 
 _PER_LANE: tuple[tuple[str, str, str, Any], ...] = (
-    ("spacetime_units", "gauge", "Cores or SMs granted to the lane; 0 while no plan uses it.",
-     lambda lane: lane.granted),
-    ("spacetime_units_used_seconds_total", "counter", "Units times the seconds a launch held them.",
-     lambda lane: lane.size * lane.busy_ns / 1e9),
+    (
+        "spacetime_units",
+        "gauge",
+        "Cores or SMs granted to the lane; 0 while no plan uses it.",
+        lambda lane: lane.granted,
+    ),
+    (
+        "spacetime_units_used_seconds_total",
+        "counter",
+        "Units times the seconds a launch held them.",
+        lambda lane: lane.size * lane.busy_ns / 1e9,
+    ),
     ("spacetime_launches_total", "counter", "Launches.", lambda lane: lane.launches),
-    ("spacetime_launch_tenants_total", "counter", "Tenants of each launch, summed.",
-     lambda lane: lane.tenants),
-    ("spacetime_launch_samples_total", "counter", "Samples of each launch, summed.",
-     lambda lane: lane.samples),
-    ("spacetime_launch_padding_total", "counter", "Rows that only filled a bucket.",
-     lambda lane: lane.padding),
-)  # fmt: skip
+    (
+        "spacetime_launch_tenants_total",
+        "counter",
+        "Tenants of each launch, summed.",
+        lambda lane: lane.tenants,
+    ),
+    (
+        "spacetime_launch_samples_total",
+        "counter",
+        "Samples of each launch, summed.",
+        lambda lane: lane.samples,
+    ),
+    (
+        "spacetime_launch_padding_total",
+        "counter",
+        "Rows that only filled a bucket.",
+        lambda lane: lane.padding,
+    ),
+)
 
 
 def _by_route(session: Session, models: Iterable[str], lanes: Sequence[LaneCounters]) -> Metric:

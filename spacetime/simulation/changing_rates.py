@@ -160,9 +160,14 @@ class DynamicRun:
 
 
 def simulate_dynamic(
-    plan: Plan, workload: Workload, profiles: Profiles, trace: RateTrace, *,
-    decider: Decider, options: DynamicOptions | None = None,
-) -> DynamicRun:  # fmt: skip
+    plan: Plan,
+    workload: Workload,
+    profiles: Profiles,
+    trace: RateTrace,
+    *,
+    decider: Decider,
+    options: DynamicOptions | None = None,
+) -> DynamicRun:
     """Runs a plan, and the plans that the decider moves to, to the end of the trace.
 
     The arrivals are the same whatever is decided, so that runs can be compared. Raises
@@ -175,9 +180,13 @@ def simulate_dynamic(
             f"rates: are of {len(trace.rates[0])} tenants, the workload has {len(workload.tenants)}"
         )
     staged = StagedPlan(
-        plan, workload, profiles, options.policy or own_policy(plan, workload),
-        horizon_ns=trace.end_ns, seed=workload.seed if options.seed is None else options.seed,
-    )  # fmt: skip
+        plan,
+        workload,
+        profiles,
+        options.policy or own_policy(plan, workload),
+        horizon_ns=trace.end_ns,
+        seed=workload.seed if options.seed is None else options.seed,
+    )
     return _Loop(staged, workload, trace, decider, options).run()
 
 
@@ -237,9 +246,12 @@ class _Loop:
         return DynamicRun(
             self.now / SECOND,
             tuple((offered, met) for offered, _, met, _ in self.staged.run.counts()),
-            self.device_ns / SECOND, self.short_ns / SECOND,
-            tuple(self.moves), tuple(self.refused), tuple(self.periods),
-        )  # fmt: skip
+            self.device_ns / SECOND,
+            self.short_ns / SECOND,
+            tuple(self.moves),
+            tuple(self.refused),
+            tuple(self.periods),
+        )
 
     def set_rates(self) -> None:
         for number, rate in enumerate(self.trace.at(self.now)):
@@ -276,10 +288,15 @@ class _Loop:
             for new, old in zip(counts, self.counts, strict=True)
         ]
         self.counts = counts
-        self.periods.append(Period(
-            self.now, self.devices(), sum(tenant.arrived for tenant in period),
-            sum(tenant.ended for tenant in period), sum(tenant.met for tenant in period),
-        ))  # fmt: skip
+        self.periods.append(
+            Period(
+                self.now,
+                self.devices(),
+                sum(tenant.arrived for tenant in period),
+                sum(tenant.ended for tenant in period),
+                sum(tenant.met for tenant in period),
+            )
+        )
         decision = self.decider.observe(self.now, period)
         if decision.outcome is Outcome.REFUSED:
             self.refused.append((self.now, decision.why))
@@ -312,8 +329,15 @@ class _Loop:
     def note(self, closed_ns: int | None) -> None:
         under, (ended, missed) = self.under, self.ended()
         assert under is not None
-        self.moves.append(MoveMade(
-            under.why, under.decided_ns, under.ready_ns if under.routed else None, closed_ns,
-            len(under.move.devices), len(under.move.new.gpus),
-            ended - under.before[0], missed - under.before[1],
-        ))  # fmt: skip
+        self.moves.append(
+            MoveMade(
+                under.why,
+                under.decided_ns,
+                under.ready_ns if under.routed else None,
+                closed_ns,
+                len(under.move.devices),
+                len(under.move.new.gpus),
+                ended - under.before[0],
+                missed - under.before[1],
+            )
+        )

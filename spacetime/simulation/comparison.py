@@ -82,10 +82,15 @@ class _Judge:
         seconds = time.perf_counter() - begin
         broken = check_plan(plan, workload, self.profiles, self.device, self.options)
         found = Verdict(
-            scenario=scenario, planner=name, planning_s=seconds, gpus=len(plan.gpus),
-            lower_bound_gpus=plan.lower_bound_gpus, headroom=plan.headroom,
-            stranded_units=stranded_units(plan), violations=tuple(map(str, broken)),
-        )  # fmt: skip
+            scenario=scenario,
+            planner=name,
+            planning_s=seconds,
+            gpus=len(plan.gpus),
+            lower_bound_gpus=plan.lower_bound_gpus,
+            headroom=plan.headroom,
+            stranded_units=stranded_units(plan),
+            violations=tuple(map(str, broken)),
+        )
         return self.simulated(found, plan, workload)
 
     def simulated(self, found: Verdict, plan: Plan, workload: Workload) -> Verdict:

@@ -190,9 +190,11 @@ class _Setting:
             policy=self.policy,
             lanes=[_lane(deployment.lanes[n], place) for n in piece.lanes],
             families=[
-                FamilySpec(latency_ns={
-                    place[lane]: on.latency_ns for lane, on in deployment.served[tenant].items()
-                })
+                FamilySpec(
+                    latency_ns={
+                        place[lane]: on.latency_ns for lane, on in deployment.served[tenant].items()
+                    }
+                )
                 for tenant in self.families(piece)
             ],
             tenants=[
@@ -205,7 +207,7 @@ class _Setting:
             horizon_ns=options.horizon_ns(self.workload),
             seed=(seed + draw * STEP) % 2**64,
             timeline=options.timeline and draw == 0,
-        )  # fmt: skip
+        )
 
     def families(self, piece: Piece) -> dict[int, int]:
         """The piece's families by the number of their first tenant, counted from 0."""
@@ -233,17 +235,21 @@ class _Setting:
                 on[lane].append((family, self.workload.tenants[number].model))
         return [
             SimInterference(
-                lane=place[lane], family=family, other=place[other], beside=beside,
+                lane=place[lane],
+                family=family,
+                other=place[other],
+                beside=beside,
                 extra=slows(
                     model, lanes[lane].partition.units, neighbour, lanes[other].partition.units
-                ) - 1,
+                )
+                - 1,
             )
             for lane, other in permutations(piece.lanes, 2)
             if lanes[lane].gpu == lanes[other].gpu
             and lanes[lane].partition is not lanes[other].partition
             for family, model in on[lane]
             for beside, neighbour in on[other]
-        ]  # fmt: skip
+        ]
 
     def tenant(self, number: int, family: int, place: Mapping[int, int]) -> SimTenant:
         tenant = self.workload.tenants[number]

@@ -36,24 +36,31 @@ def plan_report(run: PlanRun) -> dict[str, Any]:
             "device": run.plan.device,
             "gpus": len(run.plan.gpus),
             "policy": {
-                "route": run.policy.route, "order": run.policy.order, "batch": run.policy.batch,
+                "route": run.policy.route,
+                "order": run.policy.order,
+                "batch": run.policy.batch,
             },
             "arrivals": run.workload.arrivals.process,
             "rate_scale": run.options.rate_scale,
             "seed": run.workload.seed if run.options.seed is None else run.options.seed,
             "replications": len(run.replications),
         },
-        "overall": counted(overall, seconds) | launched(lanes) | {
-            "confidence_95": _intervals(run.replications, {
-                "attainment": lambda each: (
-                    each.attainment if any(one.offered for one in each.tenants) else None
-                ),
-                "p50_ms": lambda each: ms_from_ns(each.latency_ns(0.5)),
-                "p99_ms": lambda each: ms_from_ns(each.latency_ns(0.99)),
-                "throughput_rps": lambda each: (
-                    sum(tenant.completed for tenant in each.tenants) / horizon_ns * SECOND
-                ),
-            }),
+        "overall": counted(overall, seconds)
+        | launched(lanes)
+        | {
+            "confidence_95": _intervals(
+                run.replications,
+                {
+                    "attainment": lambda each: (
+                        each.attainment if any(one.offered for one in each.tenants) else None
+                    ),
+                    "p50_ms": lambda each: ms_from_ns(each.latency_ns(0.5)),
+                    "p99_ms": lambda each: ms_from_ns(each.latency_ns(0.99)),
+                    "throughput_rps": lambda each: (
+                        sum(tenant.completed for tenant in each.tenants) / horizon_ns * SECOND
+                    ),
+                },
+            ),
         },
         "tenants": {
             tenant.name: _tenant(run, number, seconds)
@@ -61,7 +68,7 @@ def plan_report(run: PlanRun) -> dict[str, Any]:
         },
         "partitions": _partitions(run, horizon_ns),
         "stranded_units": stranded_units(run.plan),
-    }  # fmt: skip
+    }
 
 
 def _intervals(
@@ -81,15 +88,25 @@ def _intervals(
 def _tenant(run: PlanRun, number: int, seconds: float) -> dict[str, Any]:
     parts = [replication.tenants[number] for replication in run.replications]
     counts = total(parts, merged(part.latency for part in parts))
-    return {"slo_ms": run.workload.tenants[number].slo_ms} | counted(counts, seconds) | {
-        "confidence_95": _intervals(run.replications, {
-            "attainment": lambda each: (
-                each.tenants[number].met / each.tenants[number].offered
-                if each.tenants[number].offered else None
+    return (
+        {"slo_ms": run.workload.tenants[number].slo_ms}
+        | counted(counts, seconds)
+        | {
+            "confidence_95": _intervals(
+                run.replications,
+                {
+                    "attainment": lambda each: (
+                        each.tenants[number].met / each.tenants[number].offered
+                        if each.tenants[number].offered
+                        else None
+                    ),
+                    "p99_ms": lambda each: ms_from_ns(
+                        each.tenants[number].latency.percentile_ns(0.99)
+                    ),
+                },
             ),
-            "p99_ms": lambda each: ms_from_ns(each.tenants[number].latency.percentile_ns(0.99)),
-        }),
-    }  # fmt: skip
+        }
+    )
 
 
 def _partitions(run: PlanRun, horizon_ns: int) -> list[dict[str, Any]]:
@@ -176,6 +193,13 @@ def _of_piece(
             start_ns, _, _, lane, bucket, requests = begun.pop(number)
             of = [asked.pop(request) for request in requests]
             yield _Happening(
-                start_ns, time_ns, lanes[lane], of[0], len(set(of)),
-                len(requests), len(requests), bucket, "ok",
-            )  # fmt: skip
+                start_ns,
+                time_ns,
+                lanes[lane],
+                of[0],
+                len(set(of)),
+                len(requests),
+                len(requests),
+                bucket,
+                "ok",
+            )

@@ -66,17 +66,24 @@ def proven(
     planner's own, or with bound `attainment` naming the tenant served worst.
     """
     found = best_of(
-        planner, workload, profiles, device, options,
-        target=target, attained=attained, ceilings=CEILINGS,
-    )  # fmt: skip
+        planner,
+        workload,
+        profiles,
+        device,
+        options,
+        target=target,
+        attained=attained,
+        ceilings=CEILINGS,
+    )
     worst = found.worst
     if worst is None or worst[0] >= target:
         return found
     raise InfeasibleError(
-        worst[1], "attainment",
+        worst[1],
+        "attainment",
         f"at best {worst[0]:.2%} of its requests are in time at random arrivals, {target:.2%} are "
         "asked; allow a longer objective, or smaller batches in its profile",
-    )  # fmt: skip
+    )
 
 
 def best_of(
@@ -95,9 +102,13 @@ def best_of(
     Raises InfeasibleError: the planner's own.
     """
     search = _Search(
-        planner, workload, profiles, device, attained or simulated(workload, profiles, target),
+        planner,
+        workload,
+        profiles,
+        device,
+        attained or simulated(workload, profiles, target),
         target,
-    )  # fmt: skip
+    )
     vain, worst = 0, -1.0
     for ceiling in (options.max_utilisation, *(c for c in ceilings if c < options.max_utilisation)):
         search.under(ceiling, replace(options, max_utilisation=ceiling))
@@ -170,9 +181,12 @@ def _with_idle(
 
 
 def _plans(
-    planner: Planner, workload: Workload, profiles: Profiles, device: DeviceFacts,
+    planner: Planner,
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
     options: PlanOptions,
-) -> list[Plan]:  # fmt: skip
+) -> list[Plan]:
     """What the planner offers, fewest devices first: all it weighed, where it says so."""
     asking = awake(workload)
     if not isinstance(planner, SpaceTime) or asking is None:

@@ -237,11 +237,19 @@ def simulate(
         2000
     """
     result = native_run(
-        policy=policy, lanes=lanes, families=families, tenants=tenants, duty=duty,
-        interference=interference, noise=noise,
-        horizon_ns=horizon_ns, requests=requests, seed=seed, timeline=timeline,
+        policy=policy,
+        lanes=lanes,
+        families=families,
+        tenants=tenants,
+        duty=duty,
+        interference=interference,
+        noise=noise,
+        horizon_ns=horizon_ns,
+        requests=requests,
+        seed=seed,
+        timeline=timeline,
         record=record,
-    )  # fmt: skip
+    )
     return SimResult(
         tenants=tuple(map(_tenant_result, result.tenants)),
         lanes=tuple(_lane_result(lane, result.end_ns) for lane in result.lanes),

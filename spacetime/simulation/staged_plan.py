@@ -40,17 +40,24 @@ class StagedPlan:
     """
 
     def __init__(
-        self, plan: Plan, workload: Workload, profiles: Profiles, policy: Policy, *,
-        horizon_ns: int, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        workload: Workload,
+        profiles: Profiles,
+        policy: Policy,
+        *,
+        horizon_ns: int,
+        seed: int,
+    ) -> None:
         if workload.arrivals.process == "trace" or any(t.batch_mix for t in workload.tenants):
             raise UnsupportedError(
                 "workload: a controller is simulated with drawn arrivals of single inputs"
             )
         self.plan = plan
         self._workload, self._profiles, self._policy = workload, profiles, policy
-        self._buckets = [_buckets(number, plan, workload, profiles)
-                         for number in range(len(workload.tenants))]  # fmt: skip
+        self._buckets = [
+            _buckets(number, plan, workload, profiles) for number in range(len(workload.tenants))
+        ]
         self.run = Stepped(self._spec(horizon_ns, seed))
         self._groups: dict[str, Group] = {}  # by partition
         self._free: dict[tuple[str, int, int], list[Group]] = {}
@@ -137,8 +144,9 @@ class StagedPlan:
                 weights[lane] = served.rate_rps
                 self._tell(tenant, lane, served)
             row = [weights.get(lane, 0.0) for lane in range(max(weights) + 1)]
-            self.run.set_routes(tenant, lane=max(weights, key=weights.__getitem__),
-                                lane_weights=row)  # fmt: skip
+            self.run.set_routes(
+                tenant, lane=max(weights, key=weights.__getitem__), lane_weights=row
+            )
         if self._policy.order == "duty":
             for number, each in enumerate(found.lanes):
                 self.run.set_duty(self._lane(each), list(found.duty.get(number, ())))

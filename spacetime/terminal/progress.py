@@ -16,10 +16,16 @@ def bars() -> Progress:
     """A spinner, a bar, the percentage and the time so far, for several tasks, in 80 columns."""
     screen = Console(stderr=True)
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24),
-        TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(),
-        console=screen, transient=True, disable=not screen.is_terminal, refresh_per_second=4,
-    )  # fmt: skip
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+        refresh_per_second=4,
+    )
 
 
 @contextmanager
@@ -30,9 +36,11 @@ def working(what: str, total: float | None = None) -> Iterator[Callable[..., Non
     """
     screen = Console(stderr=True)
     columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    progress = bars() if total is not None else Progress(
-        *columns, console=screen, transient=True, disable=not screen.is_terminal
-    )  # fmt: skip
+    progress = (
+        bars()
+        if total is not None
+        else Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    )
     with progress:
         task = progress.add_task(what, total=total)
 

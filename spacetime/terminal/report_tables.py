@@ -13,12 +13,19 @@ def tenants_table(report: Mapping[str, Any]) -> FittedTable:
     rows = []
     for name, row in report["tenants"].items():
         latency, batch = row["latency_ms"], row["mean_batch"]
-        rows.append((
-            name, f"{row['slo_ms']:g}", f"{row['offered']:,}",
-            f"{sum(row['dropped'].values()):,}", percent(row["attainment"]),
-            f"{latency['p50']:.4g}", f"{latency['p99']:.4g}",
-            f"{row['throughput_rps'] or 0:.4g}", "-" if batch is None else f"{batch:.3g}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                name,
+                f"{row['slo_ms']:g}",
+                f"{row['offered']:,}",
+                f"{sum(row['dropped'].values()):,}",
+                percent(row["attainment"]),
+                f"{latency['p50']:.4g}",
+                f"{latency['p99']:.4g}",
+                f"{row['throughput_rps'] or 0:.4g}",
+                "-" if batch is None else f"{batch:.3g}",
+            )
+        )
     heads = (
         *("tenant", "SLO\nms", "requests\noffered", "requests\ndropped", "in time", "p50\nms"),
         *("p99\nms", "answers\n/s", "mean\nbatch"),

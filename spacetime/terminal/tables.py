@@ -78,18 +78,24 @@ class FittedTable:
     def _table(self, part: Sequence[int], width: int, *, title: str | None) -> Table:
         spare = width - self._wide(part)
         table = Table(
-            box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0),
-            title=title, title_justify="left",
-        )  # fmt: skip
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+            title=title,
+            title_justify="left",
+        )
         for column in part:
             words = self.heads[column] in self.words
             least = self._least(column)
             wide = least + max(0, min(spare, self._natural(column) - least))
             spare -= wide - least
             table.add_column(
-                self.heads[column], width=wide, overflow="fold",
+                self.heads[column],
+                width=wide,
+                overflow="fold",
                 justify="left" if words else "right",
-            )  # fmt: skip
+            )
         for number, row in enumerate(self.rows):
             style = self.styles[number] if number < len(self.styles) else ""
             table.add_row(*(Text(row[column]) for column in part), style=style)

@@ -49,9 +49,14 @@ class RateTrace:
 
 
 def diurnal(
-    workload: Workload, *, seconds: float, seed: int = 0, step_s: float = 5.0, low: float = 0.25,
+    workload: Workload,
+    *,
+    seconds: float,
+    seed: int = 0,
+    step_s: float = 5.0,
+    low: float = 0.25,
     noise: float = 0.05,
-) -> RateTrace:  # fmt: skip
+) -> RateTrace:
     """One day in `seconds`: every tenant swings between `low` and 1 times its rate.
 
     Tenants peak up to a tenth of a day apart; each step strays by a factor of deviation `noise`.
@@ -59,13 +64,16 @@ def diurnal(
     draw = random.Random(f"diurnal/{seed}")
     shifts = [draw.uniform(-0.05, 0.05) for _ in workload.tenants]
     steps = round(seconds / step_s)
-    return RateTrace(step_s, tuple(
+    return RateTrace(
+        step_s,
         tuple(
-            tenant.rate_rps * _day(step / steps + shift, low) * max(draw.gauss(1, noise), 0.1)
-            for tenant, shift in zip(workload.tenants, shifts, strict=True)
-        )
-        for step in range(steps)
-    ))  # fmt: skip
+            tuple(
+                tenant.rate_rps * _day(step / steps + shift, low) * max(draw.gauss(1, noise), 0.1)
+                for tenant, shift in zip(workload.tenants, shifts, strict=True)
+            )
+            for step in range(steps)
+        ),
+    )
 
 
 def _day(part: float, low: float) -> float:
@@ -74,9 +82,15 @@ def _day(part: float, low: float) -> float:
 
 
 def bursty(
-    workload: Workload, *, seconds: float, seed: int = 0, step_s: float = 5.0, low: float = 0.4,
-    burst_s: float = 60.0, bursts: int = 3,
-) -> RateTrace:  # fmt: skip
+    workload: Workload,
+    *,
+    seconds: float,
+    seed: int = 0,
+    step_s: float = 5.0,
+    low: float = 0.4,
+    burst_s: float = 60.0,
+    bursts: int = 3,
+) -> RateTrace:
     """Every tenant at `low` times its rate, and `bursts` times on average at all of it.
 
     A burst begins without warning, each tenant's on its own, and lasts `burst_s` on average.
@@ -84,13 +98,16 @@ def bursty(
     draw = random.Random(f"bursty/{seed}")
     steps = round(seconds / step_s)
     levels = [_bursts(draw, steps, burst_s / step_s, bursts, low) for _ in workload.tenants]
-    return RateTrace(step_s, tuple(
+    return RateTrace(
+        step_s,
         tuple(
-            tenant.rate_rps * level[step]
-            for tenant, level in zip(workload.tenants, levels, strict=True)
-        )
-        for step in range(steps)
-    ))  # fmt: skip
+            tuple(
+                tenant.rate_rps * level[step]
+                for tenant, level in zip(workload.tenants, levels, strict=True)
+            )
+            for step in range(steps)
+        ),
+    )
 
 
 def _bursts(draw: random.Random, steps: int, length: float, bursts: int, low: float) -> list[float]:

@@ -87,8 +87,10 @@ def draw(
     Raises WorkloadError for fewer streams than tenants, and for more arrivals than `MOST`.
     """
     chance = random.Random(f"spacetime/recorded/{seed}")
-    totals = {name: math.fsum(span.requests for span in spans)
-              for name, spans in recording.streams.items()}  # fmt: skip
+    totals = {
+        name: math.fsum(span.requests for span in spans)
+        for name, spans in recording.streams.items()
+    }
     names = sorted(totals, key=lambda name: (-totals[name], name))
     order = sorted(range(len(tenants)), key=lambda n: (-tenants[n].rate_rps, n))
     if len(names) == 1:
@@ -99,8 +101,7 @@ def draw(
             "tenants", f"are {len(tenants)}, the recording has {len(names)} streams; name fewer"
         )
     else:
-        plan = [(name, tenants[n].rate_rps, [n])
-                for name, n in zip(names, order, strict=False)]  # fmt: skip
+        plan = [(name, tenants[n].rate_rps, [n]) for name, n in zip(names, order, strict=False)]
     scales = [_scale(recording, totals[name], wanted, how) for name, wanted, _ in plan]
     expected = sum(totals[name] * by for (name, _, _), by in zip(plan, scales, strict=True))
     if recording.length_ns / how.time_scale > MAX_MS * MS:
@@ -175,9 +176,10 @@ def _functions_2021(path: Path) -> Recorded:
         lasted = _number(table, row, "duration", values["duration"])
         if lasted > end + ROUNDED_S:
             table.refuse(
-                row, "duration",
+                row,
+                "duration",
                 f"begins before 0: {values['duration']} of {values['end_timestamp']} s",
-            )  # fmt: skip
+            )
         start_ns = max(round((end - lasted) * SECOND), 0)
         times.setdefault(f"{values['app']}/{values['func']}", []).append(start_ns)
     return _timed(times)

@@ -23,9 +23,11 @@ DATATYPES = (
     *("FP16", "FP32", "FP64", "BF16"),
 )
 LARGEST_FLOAT = {
-    "FP16": 65504.0, "BF16": (2 - 2**-7) * 2.0**127,
-    "FP32": (2 - 2**-23) * 2.0**127, "FP64": sys.float_info.max,
-}  # fmt: skip
+    "FP16": 65504.0,
+    "BF16": (2 - 2**-7) * 2.0**127,
+    "FP32": (2 - 2**-23) * 2.0**127,
+    "FP64": sys.float_info.max,
+}
 TRACE_FORMS = ("csv", "azure-functions-2019", "azure-functions-2021", "azure-llm", "twitter")
 MAX_SCALE = 1e9
 MAX_RATE_RPS = 1e9  # one request a nanosecond: the clock's own resolution

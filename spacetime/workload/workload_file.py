@@ -93,8 +93,15 @@ def _parse(path: Path, text: str) -> object:
     try:
         return json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
     # A value that is none of its tag's (`!!int x`) fails in PyYAML in any of these ways.
-    except (ValueError, RecursionError, yaml.YAMLError, LookupError, AttributeError, TypeError,
-            OverflowError) as error:  # fmt: skip
+    except (
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+    ) as error:
         raise WorkloadError("workload", f"cannot be read: {_one_line(error):.200}") from error
 
 

@@ -55,10 +55,18 @@ def test_the_benchmark_and_the_model_compute_the_same(monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench_cost, "DTYPE", "fp32")
     layers = MODELS["resnet50"]()
     known = Calibration(0.6, 0.5, launch_us=30, ahead=True)
-    points = list(cost.points(
-        "resnet50", layers, A100_80, "mig", units=(1, 7), batches=(1, 32), procs=(1, 3),
-        calibration=known,
-    ))  # fmt: skip
+    points = list(
+        cost.points(
+            "resnet50",
+            layers,
+            A100_80,
+            "mig",
+            units=(1, 7),
+            batches=(1, 32),
+            procs=(1, 3),
+            calibration=known,
+        )
+    )
     studied = bench_cost.study("resnet50", layers, points, (0.5, 0.6))
     assert studied.error((0.6, 0.5, 30.0)) == pytest.approx(0, abs=1e-9)
     assert studied.error((0.5, 0.5, 30.0)) > 0.01

@@ -28,9 +28,11 @@ Result is : VALID
 def test_a_summary_is_read() -> None:
     read = bench_loadgen.read_summary(SUMMARY)
     assert read == {
-        "valid": True, "p50_us": pytest.approx(36087.909), "p99_us": pytest.approx(50035.849),
+        "valid": True,
+        "p50_us": pytest.approx(36087.909),
+        "p99_us": pytest.approx(50035.849),
         "samples_rps": 43645.7,
-    }  # fmt: skip
+    }
     assert bench_loadgen.read_summary(SUMMARY.replace(": VALID", ": INVALID"))["valid"] is False
     assert bench_loadgen.read_summary("")["p50_us"] is None
 
@@ -52,9 +54,13 @@ def test_without_loadgen_it_is_one_line() -> None:
 def test_the_example_is_asked_at_random_and_judged(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "under_loadgen.ask", str(tmp_path / "out"), "--qps", "150"]
     done = subprocess.run(
-        [*command, "--seconds", "0.2"], cwd=ROOT / "examples", capture_output=True, text=True,
-        check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )  # fmt: skip
+        [*command, "--seconds", "0.2"],
+        cwd=ROOT / "examples",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"Scenario : Server", done.stdout)
     assert re.search(r"Min queries satisfied : Yes", done.stdout)

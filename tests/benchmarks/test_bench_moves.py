@@ -25,9 +25,13 @@ def test_what_was_due_during_a_move_is_judged_by_itself() -> None:
 
     sent = [one(100, 5), one(1001, 5), one(1002, 60), one(1003, None), one(1500, 60)]
     move = {
-        "outcome": "move", "at_s": 1.0, "plan_ms": 2.0, "prepare_ms": 1.0, "switch_ms": 0.5,
+        "outcome": "move",
+        "at_s": 1.0,
+        "plan_ms": 2.0,
+        "prepare_ms": 1.0,
+        "switch_ms": 0.5,
         "drain_ms": 0.5,
-    }  # fmt: skip
+    }
     refused = {"outcome": "refused", "at_s": 1.4, "plan_ms": 200.0}
     row = bench_moves._judged(sent, 50.0, [move, refused], RateTrace(1.0, ((1.0,), (1.0,))))
     assert (row["offered"], row["answered"], row["dropped"]) == (5, 4, 1)
@@ -52,11 +56,22 @@ def test_every_way_answers_or_drops_what_it_is_sent(way: str) -> None:
     torch.manual_seed(0)
     requests = tuple((torch.randn(1, 6),) for _ in range(2))
     models = {f"t{n}": LoadedModel(nn.Linear(6, 3).eval(), requests) for n in range(2)}
-    points = Profiles(tuple(
-        Point("convolutions", f"cpu-{CORES}", "cores", units, batch, 1, batch / units**0.5,
-              1000 * units**0.5)
-        for units in sorted({1, CORES}) for batch in bench_moves.BATCHES
-    ))  # fmt: skip
+    points = Profiles(
+        tuple(
+            Point(
+                "convolutions",
+                f"cpu-{CORES}",
+                "cores",
+                units,
+                batch,
+                1,
+                batch / units**0.5,
+                1000 * units**0.5,
+            )
+            for units in sorted({1, CORES})
+            for batch in bench_moves.BATCHES
+        )
+    )
     load, _ = bench_moves._load(points, models["t0"], step_s=0.2, cycles=1)
     trace = RateTrace(0.2, ((50.0, 50.0), (300.0, 50.0), (50.0, 300.0)))
     arrivals = list(bench_moves._arrivals(trace, 0))

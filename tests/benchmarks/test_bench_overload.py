@@ -71,11 +71,22 @@ def test_timeouts_come_while_the_lane_is_held() -> None:
 
 def row(way: str, load: float, goodput: float, **changes: object) -> dict[str, object]:
     return {
-        "way": way, "load": load, "goodput_rps": goodput, "capacity_rps": 10.0, "offered": 9,
-        "answered": 5, "queue-full": 2, "deadline": 2, "failed": 0, "unaccounted": 0,
-        "p99_ms": 1.0, "refusal_p99_ms": 0.1, "grown_mib": 1.0,
-        "sender_cores": 0.1, "sent_late_p99_ms": 0.5,
-    } | changes  # fmt: skip
+        "way": way,
+        "load": load,
+        "goodput_rps": goodput,
+        "capacity_rps": 10.0,
+        "offered": 9,
+        "answered": 5,
+        "queue-full": 2,
+        "deadline": 2,
+        "failed": 0,
+        "unaccounted": 0,
+        "p99_ms": 1.0,
+        "refusal_p99_ms": 0.1,
+        "grown_mib": 1.0,
+        "sender_cores": 0.1,
+        "sent_late_p99_ms": 0.5,
+    } | changes
 
 
 def test_goals_name_what_was_missed(tmp_path: Path) -> None:
@@ -83,12 +94,26 @@ def test_goals_name_what_was_missed(tmp_path: Path) -> None:
     rows = [row(way, load, 10.0) for way in ways for load in (1.0, 5.0)]
     rows[1] = row(ways[0], 5.0, 9.4, grown_mib=99.0, unaccounted=1, refusal_p99_ms=None)
     result = {
-        "rows": rows, "slo_ms": 50.0, "cores": 2, "cpu": "a", "seconds": (1, 1),
-        "timeouts": {"off_ms": 21.0, "hold_s": 9, "timeout_ms": 1000.0, "answered_ms": [1021.0],
-                     "thread_pool_ms": 9000.0},
-        "priority": {"requests": 9, "alone_p99_ms": 1.0, "beside_p99_ms": 5.0,
-                     "launch_p99_ms": 4.0, "bound_ms": 5.2},
-    }  # fmt: skip
+        "rows": rows,
+        "slo_ms": 50.0,
+        "cores": 2,
+        "cpu": "a",
+        "seconds": (1, 1),
+        "timeouts": {
+            "off_ms": 21.0,
+            "hold_s": 9,
+            "timeout_ms": 1000.0,
+            "answered_ms": [1021.0],
+            "thread_pool_ms": 9000.0,
+        },
+        "priority": {
+            "requests": 9,
+            "alone_p99_ms": 1.0,
+            "beside_p99_ms": 5.0,
+            "launch_p99_ms": 4.0,
+            "bound_ms": 5.2,
+        },
+    }
     found = bench_overload.goals(result)
     missed = [goal for goal, met in found.items() if met is False]
     assert missed == [

@@ -19,6 +19,11 @@ def test_our_server_is_measured_and_recorded(tmp_path: Path) -> None:
         assert row["rps"] > 0
         assert 0 < row["client_us"] < row["p50_ms"] * 1e3
     assert {row["server"] for row in found["rows"]} | set(found["missing"]) == {
-        "spacetime", "triton", "triton, no delay", "litserve", "batch limit", "client limit",
-    }  # fmt: skip
+        "spacetime",
+        "triton",
+        "triton, no delay",
+        "litserve",
+        "batch limit",
+        "client limit",
+    }
     assert (tmp_path / "serving.png").stat().st_size > 1000

@@ -24,9 +24,15 @@ Row = dict[str, Any]
 
 def test_a_dry_run_measures_every_way_and_records_it(tmp_path: Path) -> None:
     result = flops.run(
-        device="cuda:0", dry_run=True, quick=True, out=tmp_path, as_json=True,
-        problems=("rnn", "3x3-32-8", "depthwise-144-28"), tenants=(2,), dtypes=("fp32", "bf16"),
-    )  # fmt: skip
+        device="cuda:0",
+        dry_run=True,
+        quick=True,
+        out=tmp_path,
+        as_json=True,
+        problems=("rnn", "3x3-32-8", "depthwise-144-28"),
+        tenants=(2,),
+        dtypes=("fp32", "bf16"),
+    )
     written = json.loads((tmp_path / "device_flops.json").read_text())
     assert written == json.loads(json.dumps(result))
     assert (tmp_path / "device_flops.png").stat().st_size > 1000
@@ -54,9 +60,15 @@ def test_a_dry_run_measures_every_way_and_records_it(tmp_path: Path) -> None:
 
 def test_time_that_ran_out_is_recorded() -> None:
     result = flops.run(
-        device="cuda:0", dry_run=True, quick=True, as_json=True, problems=("rnn",), tenants=(2, 4),
-        budget_s=1e-9, dtypes=("fp32",),
-    )  # fmt: skip
+        device="cuda:0",
+        dry_run=True,
+        quick=True,
+        as_json=True,
+        problems=("rnn",),
+        tenants=(2, 4),
+        budget_s=1e-9,
+        dtypes=("fp32",),
+    )
     assert result["rows"] == []
     assert result["left_out"] == [["rnn", 2, "fp32"], ["rnn", 4, "fp32"]]
 
@@ -74,9 +86,15 @@ def test_a_fault_keeps_what_was_measured(
     monkeypatch.setattr(flops, "expected", lost)
     with pytest.raises(SpacetimeError, match="rnn, R=4, fp32: CUDA error: an illegal memory"):
         flops.run(
-            device="cuda:0", dry_run=True, quick=True, as_json=True, problems=("rnn",),
-            tenants=(2, 4), dtypes=("fp32",), out=tmp_path,
-        )  # fmt: skip
+            device="cuda:0",
+            dry_run=True,
+            quick=True,
+            as_json=True,
+            problems=("rnn",),
+            tenants=(2, 4),
+            dtypes=("fp32",),
+            out=tmp_path,
+        )
     assert len(json.loads((tmp_path / "device_flops.json").read_text())["rows"]) == 1
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 1
 
@@ -133,9 +151,13 @@ def test_a_way_that_answers_wrongly_is_refused() -> None:
 
 def row(tenants: int, factor: float) -> Row:
     us = {
-        names.LOOP: 20.0, names.SERIAL: 10.0, names.STREAMS: 8.0, names.BATCHED: 4.0,
-        names.BOUND: 1.0, names.OURS: 1.0 / factor,
-    }  # fmt: skip
+        names.LOOP: 20.0,
+        names.SERIAL: 10.0,
+        names.STREAMS: 8.0,
+        names.BATCHED: 4.0,
+        names.BOUND: 1.0,
+        names.OURS: 1.0 / factor,
+    }
     made = {"problem": "conv2_2", "precision": "fp32", "tenants": tenants, "us": us}
     return {**made, "speedup": goals.speedups(made)}
 
@@ -147,9 +169,15 @@ def test_whole_models_run_dry_with_a_session_on_a_fake_device(
     tiny = ZooModel("tiny", net, torch.randn(4, 3, 8, 8))
     monkeypatch.setattr(contenders, "first_of", lambda kind, seed: tiny)
     result = models.run(
-        device="cuda:0", dry_run=True, quick=True, as_json=True, out=tmp_path, tenants=(3,),
-        dtypes=("tf32",), seconds=0.1,
-    )  # fmt: skip
+        device="cuda:0",
+        dry_run=True,
+        quick=True,
+        as_json=True,
+        out=tmp_path,
+        tenants=(3,),
+        dtypes=("tf32",),
+        seconds=0.1,
+    )
     written = json.loads((tmp_path / "device_models.json").read_text())
     assert written == json.loads(json.dumps(result))
     assert (tmp_path / "device_models.png").stat().st_size > 1000
@@ -175,9 +203,18 @@ def test_a_models_row_is_written_as_it_grows(
 
     monkeypatch.setattr(record, "save", save)
     result = models.run(
-        device="cuda:0", dry_run=True, quick=True, as_json=True, out=tmp_path, models=("tiny",),
-        tenants=(3,), dtypes=("fp32",), search=False, one_bucket=True, picture=False,
-    )  # fmt: skip
+        device="cuda:0",
+        dry_run=True,
+        quick=True,
+        as_json=True,
+        out=tmp_path,
+        models=("tiny",),
+        tenants=(3,),
+        dtypes=("fp32",),
+        search=False,
+        one_bucket=True,
+        picture=False,
+    )
     (row,) = result["rows"]
     assert seen[0]["serving"]["closed_rps"] > 0  # before any rival
     assert seen[0]["us"] == {}
@@ -238,15 +275,20 @@ def test_models_goals_want_every_precision() -> None:
     met = {goal.name.split(", ")[-1]: goal.met for goal in found if "bf16" in goal.name}
     assert len(found) == 2 * len(met)  # tf32 is asked for as well, and was not measured
     assert met == {
-        "over time-only": True, "over space-only": False, "branches": True,
+        "over time-only": True,
+        "over space-only": False,
+        "branches": True,
         "p99 over p50 at 80 % load": True,
-    }  # fmt: skip
+    }
 
 
 def test_goals_take_the_strongest_of_each_kind_of_rival() -> None:
     assert goals.speedups(row(2, 1.0)) == {
-        "time-only": 10.0, "space-only": 8.0, "best rival": 4.0, names.BOUND: 1.0
-    }  # fmt: skip
+        "time-only": 10.0,
+        "space-only": 8.0,
+        "best rival": 4.0,
+        names.BOUND: 1.0,
+    }
     assert goals.hardest(row(2, 1.0)) == names.BATCHED
     got = {goal.name: goal for goal in goals.flops_goals([row(1, 100), row(2, 0.5), row(4, 2.0)])}
     over = got["conv2_2 fp32, over captured launches in turn (time-only)"]
@@ -261,9 +303,12 @@ def test_goals_take_the_strongest_of_each_kind_of_rival() -> None:
 def test_eager_baselines_are_held_against_a_launch_that_pays_its_host_too() -> None:
     made = row(2, 1.0) | {"wall_us": {names.LOOP: 60.0, names.STREAMS: 30.0, names.OURS: 6.0}}
     assert goals.factors(made) == {
-        names.LOOP: 10.0, names.SERIAL: 10.0, names.STREAMS: 5.0, names.BATCHED: 4.0,
+        names.LOOP: 10.0,
+        names.SERIAL: 10.0,
+        names.STREAMS: 5.0,
+        names.BATCHED: 4.0,
         names.BOUND: 1.0,
-    }  # fmt: skip
+    }
     assert goals.factors(row(2, 1.0))[names.LOOP] == 20.0  # by device time where that is all
     assert goals.losses(made) == []
     assert goals.losses(row(2, 0.2)) == [names.BATCHED]  # the bound is nobody to lose to

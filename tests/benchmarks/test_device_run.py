@@ -38,9 +38,12 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     out = tmp_path_factory.mktemp("rehearsal")
     done = subprocess.run(
         ["bash", str(RUN), "--rehearse", "--out", str(out)],
-        env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=280,
-    )  # fmt: skip
+    )
     return out, done
 
 
@@ -68,8 +71,10 @@ class Standing:
         return subprocess.Popen(
             ["bash", str(RUN), "--out", str(self.out), *arguments],
             env=_BARE | {"PYTHON": str(self._program), "ST_TEST_MARK": self._mark},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def run(self, bodies: dict[str, str], *arguments: str) -> Done:
         """To its end."""
@@ -128,8 +133,10 @@ def test_a_run_leaves_at_most_eight_files_and_no_picture(rehearsal: tuple[Path, 
     assert len(steps.FILES) <= 8
     for path in out.glob("*.json"):
         json.loads(path.read_text())
-    assert all(json.loads((out / f"{t}.json").read_text())["rows"] for t in
-               ("device_flops", "device_models", "partition"))  # fmt: skip
+    assert all(
+        json.loads((out / f"{t}.json").read_text())["rows"]
+        for t in ("device_flops", "device_models", "partition")
+    )
 
 
 def test_the_summary_ends_the_output_and_judges_every_goal(rehearsal: tuple[Path, Done]) -> None:
@@ -149,13 +156,27 @@ def test_limits_fill_the_whole_and_leave_time_for_the_summary() -> None:
 
 
 def test_a_step_that_fails_crashes_or_hangs_stops_none(standing: Standing) -> None:
-    bad = {"probes": "crashed", "partition": "limit", "verify": "limit", "flops": "FAILED",
-           "mps": "not here"}  # fmt: skip
+    bad = {
+        "probes": "crashed",
+        "partition": "limit",
+        "verify": "limit",
+        "flops": "FAILED",
+        "mps": "not here",
+    }
     done = standing.run(
-        {"gpu.probes": "kill -SEGV $$", "measured partition": STUBBORN, "measured verify": HANGS,
-         "measured flops": "echo no luck; exit 1", "gpu.mps": "exit 4"},
-        "--seconds", "25", "--only", *bad, "test-kernels",
-    )  # fmt: skip
+        {
+            "gpu.probes": "kill -SEGV $$",
+            "measured partition": STUBBORN,
+            "measured verify": HANGS,
+            "measured flops": "echo no luck; exit 1",
+            "gpu.mps": "exit 4",
+        },
+        "--seconds",
+        "25",
+        "--only",
+        *bad,
+        "test-kernels",
+    )
     assert done.returncode == 1
     assert standing.statuses() == bad | {"environment": "ok", "test-kernels": "ok"}
     said = {step["name"]: step["last"] for step in standing.record()["steps"]}
@@ -268,8 +289,9 @@ def test_what_is_prepared_is_used(
     (prepared / "choices" / "h200.json").write_text('{"chosen": {"a": "b"}}')
     standing.run(
         {"measured compile": 'echo "from $ST_PREPARED"; ls $XDG_CACHE_HOME/spacetime'},
-        "--prepared", str(prepared),
-    )  # fmt: skip
+        "--prepared",
+        str(prepared),
+    )
     log = (standing.out / "log.txt").read_text()
     assert f"from {prepared}\nh200.json\n" in log
     assert standing.record()["parts"]["choices"] == {"h200.json": {"chosen": {"a": "b"}}}
@@ -293,8 +315,18 @@ def test_never(): pass
 def test_a_test_that_ends_its_process_is_in_the_junit_file(tmp_path: Path) -> None:
     file, junit = tmp_path / "test_it.py", tmp_path / "junit.xml"
     file.write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-c", "/dev/null", "-p", "no:cacheprovider", "-p",
-               "spacetime.benchmarks.gpu.run.junit", str(file)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        "/dev/null",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "spacetime.benchmarks.gpu.run.junit",
+        str(file),
+    ]
     quiet = {"env": os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, "capture_output": True}
     for group in ("first", "second"):
         done = subprocess.run([*command, f"--device-junit={junit}:{group}"], check=False, **quiet)
@@ -303,7 +335,9 @@ def test_a_test_that_ends_its_process_is_in_the_junit_file(tmp_path: Path) -> No
     assert [suite.get("name") for suite in suites] == ["first", "second"]
     for suite in suites:
         assert {name: suite.get(name) for name in ("tests", "failures", "errors")} == {
-            "tests": "3", "failures": "1", "errors": "1"
-        }  # fmt: skip
+            "tests": "3",
+            "failures": "1",
+            "errors": "1",
+        }
         assert [case.get("name") for case in suite] == ["test_good", "test_bad", "test_last"]
         assert not len(suite[0])

@@ -116,12 +116,26 @@ def control(tmp_path: Path) -> str:
 def started(
     out: Path, *options: str, stand_in: str = "", seconds: str = "0.02"
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "spacetime.benchmarks.gpu.mps", "--dry-run", "--problem",
-               "rnn", "--tenants", "2", "--seconds", seconds, "--out", str(out)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "spacetime.benchmarks.gpu.mps",
+        "--dry-run",
+        "--problem",
+        "rnn",
+        "--tenants",
+        "2",
+        "--seconds",
+        seconds,
+        "--out",
+        str(out),
+    ]
     return subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, text=True,
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "STAND_IN": stand_in, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 def test_processes_are_measured_together_and_under_mps(tmp_path: Path, control: str) -> None:
@@ -132,8 +146,9 @@ def test_processes_are_measured_together_and_under_mps(tmp_path: Path, control: 
     record = json.loads(out.read_text())
     assert record["mps"] == ""
     rows = {(row["way"], row["launched"]): row for row in record["rows"]}
-    assert [*rows] == [(way, launched) for way in (names.PROCESSES, names.UNDER_MPS)
-                       for launched in mps.LAUNCHED]  # fmt: skip
+    assert [*rows] == [
+        (way, launched) for way in (names.PROCESSES, names.UNDER_MPS) for launched in mps.LAUNCHED
+    ]
     for row in rows.values():
         assert len(row["launches_s"]) == row["tenants"] == 2
         assert all(rate > 0 for rate in row["launches_s"])
@@ -172,8 +187,13 @@ def test_a_missing_driver_or_device_is_a_fact() -> None:
     assert "sms" not in found
 
 
-FACTORS = {names.LOOP: 9.0, names.SERIAL: 3.5, names.STREAMS: 4.0, names.BATCHED: 0.5,
-           names.BOUND: 0.95}  # fmt: skip
+FACTORS = {
+    names.LOOP: 9.0,
+    names.SERIAL: 3.5,
+    names.STREAMS: 4.0,
+    names.BATCHED: 0.5,
+    names.BOUND: 0.95,
+}
 
 
 def record_of(tenants: int, factors: dict[str, float]) -> Answer:
@@ -187,8 +207,12 @@ def record_of(tenants: int, factors: dict[str, float]) -> Answer:
 
 def test_the_summary_names_every_baseline_and_the_losses() -> None:
     rows = [record_of(16, FACTORS)]
-    rates = {"way": names.PROCESSES, "launched": "eager", "tenants": 16,
-             "launches_s": [10_000.0] * 16}  # fmt: skip
+    rates = {
+        "way": names.PROCESSES,
+        "launched": "eager",
+        "tenants": 16,
+        "launches_s": [10_000.0] * 16,
+    }
     records: dict[str, Any] = {
         "device_flops": {"rows": rows, "left_out": []},
         "mps": {"rows": [rates], "mps": "no daemon"},
@@ -216,8 +240,10 @@ def test_the_summary_names_every_baseline_and_the_losses() -> None:
 
 def test_a_summary_that_is_too_long_keeps_every_verdict() -> None:
     rows = [record_of(count, FACTORS) for count in range(2, 400)]
-    told = [{"name": f"step {i}", "status": "FAILED", "seconds": 9, "last": "x" * 500}
-            for i in range(20)]  # fmt: skip
+    told = [
+        {"name": f"step {i}", "status": "FAILED", "seconds": 9, "last": "x" * 500}
+        for i in range(20)
+    ]
     said = summary.text(told, {"device_flops": {"rows": rows, "left_out": []}})
     assert 10_000 < len(said) < 12_000
     last = said.splitlines()[-len(goals.every({})) :]

@@ -116,10 +116,12 @@ FILES_OUT = [
     ("profile", "none.yaml", "--device", "cpu", "--out"),
 ]
 FOLDERS_OUT = [
-    ("verify", "--out"), ("demo", "--out"), ("run", "none.yaml", "--out"),
+    ("verify", "--out"),
+    ("demo", "--out"),
+    ("run", "none.yaml", "--out"),
     ("compare", "none.csv", "--profiles", "none.csv", "--out"),
     *((*("bench", topic), "--out") for topic in sorted(bench._bench_sources())),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("words", [*FILES_OUT, *FOLDERS_OUT], ids=lambda words: " ".join(words[:2]))
@@ -128,9 +130,11 @@ def test_where_nothing_can_be_written_is_found_out_before_the_run(
 ) -> None:
     (tmp_path / "file").touch()
     cases = {"file/in/it": "is no folder", "../../../../../../proc/none": "No such file"}
-    cases |= {"": "is a folder", "none/in": "is no folder"} if words in FILES_OUT else {
-        "file": "is no folder"
-    }  # fmt: skip
+    cases |= (
+        {"": "is a folder", "none/in": "is no folder"}
+        if words in FILES_OUT
+        else {"file": "is no folder"}
+    )
     for path, says in cases.items():
         done = CliRunner().invoke(root.cli, [*words, str(tmp_path / path)])
         assert done.exit_code == 2, path
@@ -201,9 +205,7 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
 
     command = bench._bench_command("topic", run, "What it measures.")
     assert CliRunner().invoke(command, []).exit_code == 0
-    assert seen == {
-        "quick": False, "out": None, "as_json": False, "rounds": 3, "tenants": None
-    }  # fmt: skip
+    assert seen == {"quick": False, "out": None, "as_json": False, "rounds": 3, "tenants": None}
     arguments = [
         "--quick",
         "--json",
@@ -217,9 +219,7 @@ def test_a_benchmarks_keywords_become_options(tmp_path: Path) -> None:
         "2",
     ]
     assert CliRunner().invoke(command, arguments).exit_code == 0
-    assert seen == {
-        "quick": True, "out": tmp_path, "as_json": True, "rounds": 5, "tenants": (8, 2)
-    }  # fmt: skip
+    assert seen == {"quick": True, "out": tmp_path, "as_json": True, "rounds": 5, "tenants": (8, 2)}
 
 
 def bench_command(*words: str) -> click.Context:

@@ -165,8 +165,9 @@ def test_pkg_config_says_the_same() -> None:
 
 
 @needs_cc
-@pytest.mark.parametrize("language", [["c", "-std=c99"], ["c", "-std=c17"], ["c++", "-std=c++11"],
-                                      ["c++", "-std=c++20"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "language", [["c", "-std=c99"], ["c", "-std=c17"], ["c++", "-std=c++11"], ["c++", "-std=c++20"]]
+)
 def test_the_header_stands_alone(language: list[str], tmp_path: Path) -> None:
     source = tmp_path / "only.c"
     source.write_text("#include <spacetime.h>\n#include <spacetime.h>\n")

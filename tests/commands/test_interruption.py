@@ -35,10 +35,14 @@ def on_a_terminal(words: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes
     """A process that leads a group on a terminal of its own; both ends of that."""
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+        [sys.executable, *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"TERM": "xterm"},
         start_new_session=True,
-    )  # fmt: skip
+    )
     try:
         yield process, ours, theirs
     finally:

@@ -83,9 +83,13 @@ def test_planning_needs_neither_torch_nor_the_extension(
     files: tuple[str, str, str], name: str
 ) -> None:
     done = spacetime(
-        "plan", *files, "--planner", name, "--json",
+        "plan",
+        *files,
+        "--planner",
+        name,
+        "--json",
         blocked=("torch", "cupy", "triton", "spacetime._native"),
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["planner"] == name
 
@@ -99,18 +103,24 @@ def test_exact_without_scipy_says_what_to_install(files: tuple[str, str, str]) -
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--planner", "parvagpu", "--gpus", "1", "--max-procs", "1"),
-         "tenant b: gpus: parvagpu needs 2 devices, there are 1"),
+        (
+            ("--planner", "parvagpu", "--gpus", "1", "--max-procs", "1"),
+            "tenant b: gpus: parvagpu needs 2 devices, there are 1",
+        ),
         (("--planner", "best"), "planner: 'best' is none of spacetime, exact"),
         (("--device", "h100-80gb"), "is of a100-80gb, not of h100-80gb"),
         (("--device", "h1000"), "device: 'h1000' is unknown; h100-80gb"),
         (("--set", "slo_factor"), "--set: must be NAME=VALUE, got 'slo_factor'"),
-        (("--planner", "parvagpu", "--set", "slo_factor=no"),
-         "planner parvagpu: slo_factor must be float, got 'no'"),
-        (("--planner", "parvagpu", "--set", "slo_factor=0.01"),
-         "tenant a: latency: the fastest point takes 5 ms, the"),
+        (
+            ("--planner", "parvagpu", "--set", "slo_factor=no"),
+            "planner parvagpu: slo_factor must be float, got 'no'",
+        ),
+        (
+            ("--planner", "parvagpu", "--set", "slo_factor=0.01"),
+            "tenant a: latency: the fastest point takes 5 ms, the",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_refusal_is_one_line_and_status_2(
     files: tuple[str, str, str], arguments: tuple[str, ...], line: str
 ) -> None:

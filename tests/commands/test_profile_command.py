@@ -55,22 +55,54 @@ def ask(*words: object) -> Any:
 
 
 def one_round(batch: int, ms: float, **other: Any) -> Round:
-    values = {"model": "m", "device": "cpu-2", "kind": "cores", "units": 1, "batch": batch,
-              "procs": 1, "tenants": 1, "latency_ms": ms, "low_ms": ms, "high_ms": ms,
-              "launches": 3, "memory_mib": 1.0}  # fmt: skip
+    values = {
+        "model": "m",
+        "device": "cpu-2",
+        "kind": "cores",
+        "units": 1,
+        "batch": batch,
+        "procs": 1,
+        "tenants": 1,
+        "latency_ms": ms,
+        "low_ms": ms,
+        "high_ms": ms,
+        "launches": 3,
+        "memory_mib": 1.0,
+    }
     return Round(**(values | other))
 
 
 def test_a_profile_is_measured_and_its_rounds_are_kept(tmp_path: Path) -> None:
     path, out = write_workload(tmp_path, "small", "small"), tmp_path / "p.csv"
-    asked = (path, "--device", "cpu", "--out", out, "--units", 1, "--rounds", 2, "--batches",
-             "1,4", "--procs", "1,2", "--fused", "1,2", "--json")  # fmt: skip
+    asked = (
+        path,
+        "--device",
+        "cpu",
+        "--out",
+        out,
+        "--units",
+        1,
+        "--rounds",
+        2,
+        "--batches",
+        "1,4",
+        "--procs",
+        "1,2",
+        "--fused",
+        "1,2",
+        "--json",
+    )
     summary = json.loads(ask(*asked).stdout)
     points = read_profiles(out)
     assert points.device == facts_name(open_device("cpu")) == summary["device"]
     assert {(p.batch, p.procs, p.tenants) for p in points} == {
-        (1, 1, 1), (1, 2, 1), (4, 1, 1), (4, 2, 1), (4, 1, 2), (4, 2, 2),
-    }  # fmt: skip
+        (1, 1, 1),
+        (1, 2, 1),
+        (4, 1, 1),
+        (4, 2, 1),
+        (4, 1, 2),
+        (4, 2, 2),
+    }
     assert {point.source for point in points} == {"measured"}
     by_tenants = {point.tenants: point.memory_mib for point in points}
     state = (8 * 16 + 16 + 16 * 4 + 4) * 4 / 2**20
@@ -92,8 +124,21 @@ def test_two_processes_on_one_core_share_it(tmp_path: Path) -> None:
     path = tmp_path / "w.yaml"
     path.write_text(f"tenants: [{{name: a, model: 'wide:made', slo_ms: 9, rate_rps: 1, {spec}}}]")
     out = tmp_path / "p.csv"
-    ask(path, "--device", "cpu", "--out", out, "--units", 1, "--rounds", 3, "--batches", 16,
-        "--procs", "1,4")  # fmt: skip
+    ask(
+        path,
+        "--device",
+        "cpu",
+        "--out",
+        out,
+        "--units",
+        1,
+        "--rounds",
+        3,
+        "--batches",
+        16,
+        "--procs",
+        "1,4",
+    )
     alone, crowded = read_profiles(out)
     assert crowded.latency_ms > 1.5 * alone.latency_ms
 
@@ -159,9 +204,10 @@ def test_points_without_rounds_are_kept_and_not_measured_again(tmp_path: Path) -
     write_profiles(tmp_path / "p.csv", [own])
     rounds = Rounds.open(tmp_path / "p.csv", "cpu-2", "measured", enough=5)
     assert (rounds.missing(own.key), rounds.points()) == (0, [own])
-    assert Rounds.open(
-        tmp_path / "p.csv", "cpu-2", "measured", enough=5, fresh=True
-    ).missing(own.key) == 5  # fmt: skip
+    assert (
+        Rounds.open(tmp_path / "p.csv", "cpu-2", "measured", enough=5, fresh=True).missing(own.key)
+        == 5
+    )
 
 
 @pytest.mark.parametrize(

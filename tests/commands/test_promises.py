@@ -25,8 +25,11 @@ S1 = str(A100 / "s1.yaml")
 def spacetime(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "spacetime", *words],
-        capture_output=True, text=True, check=False, env=os.environ | env,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | env,
+    )
 
 
 def write(folder: Path, tenants: str, *, slow: bool = False) -> list[str]:
@@ -106,9 +109,12 @@ def test_without_scipy_it_plans_and_says_so(way: str, tmp_path: Path) -> None:
     assert done.stderr.startswith("Without scipy planner spacetime is weaker")
     assert "pip install 'spacetime[plan]'" in done.stderr
     exact = spacetime(
-        "plan", *work, "--planner", "exact",
+        "plan",
+        *work,
+        "--planner",
+        "exact",
         PYTHONPATH=f"{tmp_path}{os.pathsep}{A100.parent.parent}",
-    )  # fmt: skip
+    )
     assert exact.returncode == 2
     assert "planner exact needs scipy: pip install 'spacetime[plan]'" in exact.stderr
 

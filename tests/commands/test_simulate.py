@@ -29,9 +29,11 @@ def test_intervals_of_a_mean() -> None:
 
 
 @given(
-    st.floats(2.0**-20, 2.0**20), st.sampled_from([0.1, 0.01, 0.001]),
-    st.floats(2.0**-20, 2.0**20), st.sampled_from([2.0, 1.1]),
-)  # fmt: skip
+    st.floats(2.0**-20, 2.0**20),
+    st.sampled_from([0.1, 0.01, 0.001]),
+    st.floats(2.0**-20, 2.0**20),
+    st.sampled_from([2.0, 1.1]),
+)
 def test_the_highest_scale_of_a_step(
     edge: float, tolerance: float, start: float, step: float
 ) -> None:
@@ -44,9 +46,12 @@ def test_the_highest_scale_of_a_step(
 
 def test_no_rate_keeps_an_objective_below_the_latency() -> None:
     plan = plan_of(part("p", 1, on("a")))
-    found = highest_rate(plan, workload(replace(A, slo_ms=9)), PROFILES, SimOptions(
-        duration_ns=SECOND, replications=1
-    ))  # fmt: skip
+    found = highest_rate(
+        plan,
+        workload(replace(A, slo_ms=9)),
+        PROFILES,
+        SimOptions(duration_ns=SECOND, replications=1),
+    )
     assert found.scale == 0
 
 
@@ -78,18 +83,25 @@ main()
 def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", BLOCKED, *map(str, arguments)]
     environment = {"PATH": "", "PYTHONPATH": ":".join(p for p in sys.path if p)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120,
-                          env=environment)  # fmt: skip
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env=environment
+    )
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path, Path]:
     plan = plan_of(part("p", 2, on("a", 4)), part("q", 1, on("b", 2)))
     (tmp_path / "plan.json").write_text(plan_json.dumps(plan))
-    (tmp_path / "work.json").write_text(json.dumps({"tenants": [
-        {"name": t.name, "model": t.model, "slo_ms": t.slo_ms, "rate_rps": t.rate_rps}
-        for t in (A, B)
-    ]}))  # fmt: skip
+    (tmp_path / "work.json").write_text(
+        json.dumps(
+            {
+                "tenants": [
+                    {"name": t.name, "model": t.model, "slo_ms": t.slo_ms, "rate_rps": t.rate_rps}
+                    for t in (A, B)
+                ]
+            }
+        )
+    )
     write_profiles(tmp_path / "profiles.csv", PROFILES)
     return tmp_path / "plan.json", tmp_path / "work.json", tmp_path / "profiles.csv"
 
@@ -116,8 +128,9 @@ def test_planning_and_comparing_need_them_neither(files: tuple[Path, Path, Path]
     made, out = work.with_name("made.json"), work.with_name("out")
     planned = run_command("plan", work, "--profiles", profiles, "--out", made)
     assert planned.returncode == 0, planned.stderr
-    done = run_command("simulate", made, "--workload", work, "--profiles", profiles, "--json",
-                       "--duration", 2)  # fmt: skip
+    done = run_command(
+        "simulate", made, "--workload", work, "--profiles", profiles, "--json", "--duration", 2
+    )
     assert json.loads(done.stdout)["overall"]["attainment"] > 0.9
     arguments = ("--planner", "parvagpu", "--duration", 2, "--out", out)
     compared = run_command("compare", work, "--profiles", profiles, *arguments)

@@ -32,8 +32,10 @@ NAMES = ("resnet", "a-name-that-no-narrow-terminal-holds", "[red]x", "名前")
 
 # One lane; two by the plan; any, as each request chooses.
 ROUTES: list[list[tuple[int, float]]] = [
-    [(1, 1.0)], [(0, 0.25), (1, 0.75)], [(lane, 0.0) for lane in range(40)]
-]  # fmt: skip
+    [(1, 1.0)],
+    [(0, 0.25), (1, 0.75)],
+    [(lane, 0.0) for lane in range(40)],
+]
 
 
 def exposed(tenants: int, answered: int, *, lanes: int = 2, controlled: bool = True) -> str:
@@ -85,8 +87,11 @@ def shown(width: int, height: int, now: Reading, last: Reading | None, trouble: 
 @settings(deadline=None)
 @given(
     some.tuples(some.integers(24, 200), some.integers(20, 80)),
-    some.integers(0, 60), some.integers(0, 10**9), some.integers(1, 40), some.booleans(),
-)  # fmt: skip
+    some.integers(0, 60),
+    some.integers(0, 10**9),
+    some.integers(1, 40),
+    some.booleans(),
+)
 def test_whatever_the_terminal_it_fits_and_cuts_no_number(
     size: tuple[int, int], tenants: int, answered: int, lanes: int, once: bool
 ) -> None:
@@ -113,9 +118,13 @@ def test_forty_columns_show_what_matters() -> None:
 def test_re_plans_and_lanes_without_units() -> None:
     told = summary(reading(1.0, 1, 5), None)
     assert told["controller"] == {
-        "running": True, "planned_units": 2, "last_replan": 1e9,
-        "move": 3, "stay": 0, "refused": 4,
-    }  # fmt: skip
+        "running": True,
+        "planned_units": 2,
+        "last_replan": 1e9,
+        "move": 3,
+        "stay": 0,
+        "refused": 4,
+    }
     said = shown(100, 40, reading(1.0, 1, 5), None)
     assert "re-plans: 3 moves, 0 stays, 4 refused, last at " in said
     assert "2 units planned" in said
@@ -174,10 +183,12 @@ def watching(port: int) -> Iterator[tuple[subprocess.Popen[bytes], Callable[...,
     )
     top = subprocess.Popen(
         [sys.executable, "-c", main, "top", "--url", url, "--interval", "0.05"],
-        stdout=inside, stdin=inside, stderr=subprocess.PIPE,
+        stdout=inside,
+        stdin=inside,
+        stderr=subprocess.PIPE,
         env={k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
         | {"TERM": "xterm"},
-    )  # fmt: skip
+    )
     os.close(inside)
     seen = bytearray()
 

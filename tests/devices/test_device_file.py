@@ -22,11 +22,15 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "a100" / "device.yaml"
 
 
 def profiled(name: str, units: tuple[int, ...]) -> Profiles:
-    return Profiles(tuple(
-        Point("m", name, "mig", size, batch, procs, ms, batch * procs / ms * 1000)
-        for size in units for batch in (1, 4) for procs in (1, 2, 3)
-        for ms in [(1 + 2 * batch / size) * (1 + 0.4 * (procs - 1))]
-    ))  # fmt: skip
+    return Profiles(
+        tuple(
+            Point("m", name, "mig", size, batch, procs, ms, batch * procs / ms * 1000)
+            for size in units
+            for batch in (1, 4)
+            for procs in (1, 2, 3)
+            for ms in [(1 + 2 * batch / size) * (1 + 0.4 * (procs - 1))]
+        )
+    )
 
 
 @pytest.mark.parametrize("facts", DEVICES.values(), ids=DEVICES)
@@ -50,8 +54,16 @@ def test_profile_tables_are_those_of_their_device(facts: devices.DeviceFacts) ->
 def test_an_a30_has_four_slices_of_both() -> None:
     facts = device("a30-24gb")
     assert mig.multisets(facts.geometry) == {
-        (1,), (1, 1), (1, 1, 1), (1, 1, 1, 1), (2,), (2, 1), (2, 1, 1), (2, 2), (4,),
-    }  # fmt: skip
+        (1,),
+        (1, 1),
+        (1, 1, 1),
+        (1, 1, 1, 1),
+        (2,),
+        (2, 1),
+        (2, 1, 1),
+        (2, 2),
+        (4,),
+    }
     assert mig.arrange((1, 2, 1), facts.geometry) is not None
     assert mig.arrange((4, 1), facts.geometry) is None
 

@@ -16,9 +16,18 @@ from spacetime.devices.device import Device
 from spacetime.errors import DriverError, UnsupportedError
 
 PROBES = (
-    "cores", "CUDA driver", "hardware queues", "MPS daemon", "NVML", "MIG", "torch for CUDA",
-    "Triton", "Triton's interpreter", "CuPy with NVRTC", "nvcc",
-)  # fmt: skip
+    "cores",
+    "CUDA driver",
+    "hardware queues",
+    "MPS daemon",
+    "NVML",
+    "MIG",
+    "torch for CUDA",
+    "Triton",
+    "Triton's interpreter",
+    "CuPy with NVRTC",
+    "nvcc",
+)
 
 
 def test_every_mechanism_says_with_what_or_why_not() -> None:

@@ -19,9 +19,19 @@ def test_the_counts_of_the_rule() -> None:
     assert len(mig.maximal_layouts()) == 19
     assert len(mig.multisets()) == 37
     assert mig.maximal_multisets() == (
-        (7,), (4, 3), (4, 2, 1), (4, 1, 1, 1), (3, 3), (3, 2, 2), (3, 2, 1, 1), (3, 1, 1, 1, 1),
-        (2, 2, 2, 1), (2, 2, 1, 1, 1), (2, 1, 1, 1, 1, 1), (1,) * 7,
-    )  # fmt: skip
+        (7,),
+        (4, 3),
+        (4, 2, 1),
+        (4, 1, 1, 1),
+        (3, 3),
+        (3, 2, 2),
+        (3, 2, 1, 1),
+        (3, 1, 1, 1, 1),
+        (2, 2, 2, 1),
+        (2, 2, 1, 1, 1),
+        (2, 1, 1, 1, 1, 1),
+        (1,) * 7,
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,8 +80,13 @@ def test_slices_are_no_measure_of_sms_on_hopper() -> None:
 
 def test_names_as_nvidia_smi_prints_them() -> None:
     assert [profile.name for profile in device("h200-141gb").mig] == [
-        "1g.18gb", "1g.35gb", "2g.35gb", "3g.71gb", "4g.71gb", "7g.141gb",
-    ]  # fmt: skip
+        "1g.18gb",
+        "1g.35gb",
+        "2g.35gb",
+        "3g.71gb",
+        "4g.71gb",
+        "7g.141gb",
+    ]
     assert [profile.id for profile in device("a100-40gb").mig] == [19, 15, 14, 9, 5, 0]
 
 

@@ -138,9 +138,14 @@ def test_the_doctor_finds_the_daemon(
 
 def test_two_daemons_in_one_folder_and_none_in_another(control: Control) -> None:
     second = subprocess.run(
-        [control.program, "-f"], env=control.surroundings, capture_output=True, text=True,
-        check=False, timeout=10, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [control.program, "-f"],
+        env=control.surroundings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+        stdin=subprocess.DEVNULL,
+    )
     assert second.returncode == 1
     assert "An instance of this daemon is already running" in second.stdout + second.stderr
     with pytest.raises(MpsError, match="Cannot find MPS control daemon process"):

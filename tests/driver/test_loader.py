@@ -16,10 +16,18 @@ FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
 # Calls whose interface of the declared version is that of a symbol with a suffix; all others have
 # none. cuEventElapsedTime is not among them: ours is the first, of CUDA 2.0.
 SECOND = {
-    "cuDeviceGetUuid", "cuDevicePrimaryCtxRelease", "cuDevicePrimaryCtxReset", "cuDeviceTotalMem",
-    "cuEventDestroy", "cuGraphKernelNodeGetParams", "cuMemAlloc", "cuMemFree", "cuMemGetInfo",
-    "cuStreamBeginCapture", "cuStreamDestroy",
-}  # fmt: skip
+    "cuDeviceGetUuid",
+    "cuDevicePrimaryCtxRelease",
+    "cuDevicePrimaryCtxReset",
+    "cuDeviceTotalMem",
+    "cuEventDestroy",
+    "cuGraphKernelNodeGetParams",
+    "cuMemAlloc",
+    "cuMemFree",
+    "cuMemGetInfo",
+    "cuStreamBeginCapture",
+    "cuStreamDestroy",
+}
 
 
 @pytest.fixture(scope="session")

@@ -203,9 +203,20 @@ def test_inputs_of_another_shape_or_dtype_are_refused(fused: Fused) -> None:
 def test_bad_indices_are_refused(fused: Fused) -> None:
     x = torch.randn(2, 3, 4, 4)
     others: list[Any] = [
-        torch.tensor([0]), torch.tensor([0.0, 1.0]), torch.tensor([False, True]), torch.tensor(0),
-        torch.tensor([[0, 1]]), [0], [0, 1.0], [True, False], [0, 1 << 70], "01", 0, None, {0, 1},
-    ]  # fmt: skip
+        torch.tensor([0]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([False, True]),
+        torch.tensor(0),
+        torch.tensor([[0, 1]]),
+        [0],
+        [0, 1.0],
+        [True, False],
+        [0, 1 << 70],
+        "01",
+        0,
+        None,
+        {0, 1},
+    ]
     for index in others:
         for call in (lambda i: fused(x, index=i), lambda i: fused.script()(i, x)):
             with pytest.raises(ValueError, match="one whole number for each of 2 samples") as told:
@@ -221,9 +232,13 @@ def test_an_index_may_be_any_vector_of_whole_numbers(fused: Fused) -> None:
     x = torch.randn(2, 3, 4, 4)
     expected = fused(x, index=torch.tensor([2, 0]))
     others: list[Any] = [
-        [2, 0], (2, 0), range(2, -1, -2), np.array([2, 0], np.uint8), [np.int64(2), 0],
+        [2, 0],
+        (2, 0),
+        range(2, -1, -2),
+        np.array([2, 0], np.uint8),
+        [np.int64(2), 0],
         torch.tensor([2, 0], dtype=torch.int32),
-    ]  # fmt: skip
+    ]
     for index in others:
         assert torch.equal(fused(x, index=index), expected)
 

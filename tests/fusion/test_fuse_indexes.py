@@ -6,6 +6,7 @@ Past a tenant's own weights lie the next tenant's, so what the module raises has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -76,9 +77,11 @@ LOOK_UPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "two tables": lambda n, i: n.e(i) + n.w[i],
     "expression": lambda n, i: F.embedding(i, n.w[:, :1] * n.long),
 }
-PARTS = {"w": matrix, "e": lambda: nn.Embedding(ROWS, WIDTH), "long": lambda: nn.Parameter(
-    torch.randn(1, 400)
-)}  # fmt: skip
+PARTS = {
+    "w": matrix,
+    "e": lambda: nn.Embedding(ROWS, WIDTH),
+    "long": lambda: nn.Parameter(torch.randn(1, 400)),
+}
 EXAMPLE = torch.tensor([[1, 2, 3], [4, 5, 6]])
 
 
@@ -185,9 +188,8 @@ def test_an_eager_module_stays_within_bounds(known: Any) -> None:
     for extreme in EXTREMES:
         x = EXAMPLE.clone()
         x[0, 1] = extreme
-        got, expected = (outcome(call) for call in (
-            lambda: within_bounds(models[0], [x]), lambda: models[0](x),  # noqa: B023
-        ))  # fmt: skip
+        got = outcome(partial(within_bounds, models[0], [x]))
+        expected = outcome(partial(models[0], x))
         if isinstance(expected, Tensor):
             assert_alike(got, expected)
         else:
@@ -242,9 +244,10 @@ def test_modules_without_a_weight(make: Callable[[], nn.Module]) -> None:
     fused.remove(1)
     expected = torch.cat([models[3 % 3](x[:1]), models[2](x[1:])])
     for answer in (
-        fused(x, index=[3, 2]), fused.script()(torch.tensor([3, 2]), x)[0],
+        fused(x, index=[3, 2]),
+        fused.script()(torch.tensor([3, 2]), x)[0],
         torch.cat([fused.alone(3)(x[:1])[0], fused.script()(torch.tensor([2]), x[1:])[0]]),
-    ):  # fmt: skip
+    ):
         torch.testing.assert_close(answer, expected)
     for index in ([0, 1], [0, 4], [-1, 0]):
         with pytest.raises(IndexError):

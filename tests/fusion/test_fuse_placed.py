@@ -171,9 +171,9 @@ def test_half_precision_windows_are_offered_to_the_accelerator() -> None:
         assert all(super_kernel(operation, name, sms=132) is not None for name in found)
     assert super_kernel(operation, "triton boxes 64x64x32 w4 s3", sms=132) is None
     single = (*args[:2], x.float(), *(v.float() for v in stacks.values))
-    assert not any("boxes" in name for name in super_kernels(
-        operation, single, sms=132, capability=90
-    ))  # fmt: skip
+    assert not any(
+        "boxes" in name for name in super_kernels(operation, single, sms=132, capability=90)
+    )
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")

@@ -55,7 +55,9 @@ MIXED: dict[str, tuple[str | None, Callable[..., Any], Tensor]] = {
     "gathered across": ("gather", lambda x: x.gather(0, (x > 0).long()), ROW),
     "looked up across": ("index", lambda x: x[(x[:, 0] > 0).long()], ROW),
     "batch norm without statistics": (
-        "batch_norm", lambda x: F.batch_norm(x, None, None, training=True), PICTURE
+        "batch_norm",
+        lambda x: F.batch_norm(x, None, None, training=True),
+        PICTURE,
     ),
     "noise": ("rand_like", lambda x: x + torch.rand_like(x), ROW),
     "outer product summed": ("mul", lambda x: (x[:, None] * x[None]).sum(1), ROW),
@@ -63,21 +65,27 @@ MIXED: dict[str, tuple[str | None, Callable[..., Any], Tensor]] = {
     "norm of all": ("norm", lambda x: x / x.norm(), ROW),
     "any of all": ("any", lambda x: x * (x > 3).any(), ROW),
     "attention among samples": (
-        "attention", lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None])[0], ROW
+        "attention",
+        lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None])[0],
+        ROW,
     ),
     "scattered across": (
-        "scatter", lambda x: torch.zeros_like(x).scatter(0, (x > 0).long() * 0, x), ROW
+        "scatter",
+        lambda x: torch.zeros_like(x).scatter(0, (x > 0).long() * 0, x),
+        ROW,
     ),
     "shifted by one": (None, lambda x: torch.cat([x[1:], x[:1]]), ROW),
     "convolved along the batch": (
-        "conv1d", lambda x: F.conv1d(x.T[None], torch.ones(6, 6, 3), padding=1)[0].T, ROW
+        "conv1d",
+        lambda x: F.conv1d(x.T[None], torch.ones(6, 6, 3), padding=1)[0].T,
+        ROW,
     ),
     "distances among samples": (None, lambda x: torch.cdist(x, x).sum(1, keepdim=True), ROW),
     "two copies dealt out": ("view", lambda x: x.repeat(2, 1).view(count(x), 12), ROW),
     "filled with how many": ("full", lambda x: x + torch.full((count(x), 6), count(x)), ROW),
     "classes counted": (None, lambda x: F.one_hot((x > 0).long())[:, :, 0].float(), ROW),
     "halves": (None, lambda x: torch.cat([x[: count(x) // 2], x[count(x) // 2 :]]), ROW),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MIXED)
@@ -132,12 +140,8 @@ APART: dict[str, tuple[Any, ...]] = {
     "instance norm": (F.instance_norm, PICTURE),
     "group norm": (lambda x: F.group_norm(x, 3), PICTURE),
     "windows": (windows, PICTURE),
-    "a token before": (
-        lambda x: torch.cat([torch.zeros(1, 6).expand(count(x), -1), x], 1), ROW
-    ),
-    "a token repeated": (
-        lambda x: torch.cat([torch.zeros(1, 6).repeat(count(x), 1), x], 1), ROW
-    ),
+    "a token before": (lambda x: torch.cat([torch.zeros(1, 6).expand(count(x), -1), x], 1), ROW),
+    "a token repeated": (lambda x: torch.cat([torch.zeros(1, 6).repeat(count(x), 1), x], 1), ROW),
     "every sample twice, then folded": (lambda x: x.repeat_interleave(2, 0).view(-1, 12), ROW),
     "steps first": (lambda x: x.flatten(2).permute(2, 0, 1).softmax(0).permute(1, 2, 0), PICTURE),
     "a grid for each": (sampled, PICTURE),
@@ -147,11 +151,14 @@ APART: dict[str, tuple[Any, ...]] = {
     "patches": (lambda x: F.unfold(x, 2), PICTURE),
     "scores": (lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True), ROW),
     "recurrent": (
-        lambda x, g: g(x[:, None])[0], ROW, nn.LSTM(6, 3, 2, batch_first=True, bidirectional=True)
+        lambda x, g: g(x[:, None])[0],
+        ROW,
+        nn.LSTM(6, 3, 2, batch_first=True, bidirectional=True),
     ),
     "heads, steps first": (
         lambda x, a: a(*[x.view(-1, 2, 3).transpose(0, 1)] * 3)[0].transpose(0, 1),
-        ROW, nn.MultiheadAttention(3, 1),
+        ROW,
+        nn.MultiheadAttention(3, 1),
     ),
     "spectrum": (lambda x: torch.fft.rfft(x).abs(), ROW),
     "pairs of features": (lambda x, b: b(x, x), ROW, nn.Bilinear(6, 6, 2)),
@@ -159,7 +166,8 @@ APART: dict[str, tuple[Any, ...]] = {
     "classes of a known number": (lambda x: F.one_hot((x > 0).long(), 2), ROW),
     "a step": (lambda x, c: c(x)[0], ROW, nn.LSTMCell(6, 3)),
     "a table gathered from": (
-        lambda x: torch.arange(12.0).view(6, 2).gather(0, (x[:, :2] > 0).long()), ROW
+        lambda x: torch.arange(12.0).view(6, 2).gather(0, (x[:, :2] > 0).long()),
+        ROW,
     ),
     "entries taken": (lambda x: torch.arange(12.0).take((x > 0).long()), ROW),
     "angles": (lambda x: F.cosine_similarity(x, x * 2 + 1), ROW),
@@ -169,7 +177,7 @@ APART: dict[str, tuple[Any, ...]] = {
     ),
     "gates": (lambda x: F.logsigmoid(x) * F.glu(F.hardswish(x).repeat(1, 2)), ROW),
     "response norm": (lambda x: F.local_response_norm(x, 2), PICTURE),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", APART)

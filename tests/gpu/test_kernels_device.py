@@ -62,8 +62,9 @@ def agree(got: Tensor, want: Tensor, tolerance: float) -> None:
 def test_linear(dtype: torch.dtype, precision: Precision, tolerance: float, points: int) -> None:
     x, w = random(len(ROWS), points, 200, dtype=dtype), random(4, 300, 200, dtype=dtype)
     b = random(4, 300, dtype=dtype)
-    want = torch.stack([F.linear(*(v.double() for v in (x[s], w[r], b[r])))
-                        for s, r in enumerate(ROWS)])  # fmt: skip
+    want = torch.stack(
+        [F.linear(*(v.double() for v in (x[s], w[r], b[r]))) for s, r in enumerate(ROWS)]
+    )
     agree(linear_triton(rows_of(ROWS), RUN, x, w, b, precision=precision), want, tolerance)
 
 
@@ -192,14 +193,27 @@ def test_the_best_candidates_of_a_convolution(  # noqa: PLR0917 - pytest passes 
     b = random(4, outputs, dtype=dtype)
     w[2], b[2] = torch.nan, torch.nan  # nobody's row
     problem = Problem(
-        len(ROWS), pixels**2, outputs, channels, window**2,
-        itemsize=dtype.itemsize, precision=precision,
-    )  # fmt: skip
+        len(ROWS),
+        pixels**2,
+        outputs,
+        channels,
+        window**2,
+        itemsize=dtype.itemsize,
+        precision=precision,
+    )
     want = plain(x, w, b, ROWS, window // 2, 1)
     major, minor = torch.cuda.get_device_capability()
     for config in candidates(problem, sms=8, capability=10 * major + minor, most=most):
         got = convolve_triton(
-            rows_of(ROWS), RUN, x, w, b, [1], [window // 2],
-            precision=precision, sms=8, config=config,
-        )  # fmt: skip
+            rows_of(ROWS),
+            RUN,
+            x,
+            w,
+            b,
+            [1],
+            [window // 2],
+            precision=precision,
+            sms=8,
+            config=config,
+        )
         agree(got, want, tolerance)

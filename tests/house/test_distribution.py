@@ -144,9 +144,14 @@ def test_a_header_of_another_version_is_not_built(tmp_path: Path) -> None:
     header = tree / "csrc/capi/spacetime.h"
     header.write_text(header.read_text().replace(f'VERSION "{__version__}"', 'VERSION "9.8.7"'))
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext"], cwd=tree, env=CLEAN,
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "setup.py", "-q", "build_ext"],
+        cwd=tree,
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "setup.py: csrc/capi/spacetime.h: ST_VERSION is 9.8.7, "
@@ -159,9 +164,14 @@ def build_without(tmp_path: Path, missing: str) -> str:
     names = [n for n in tracked() if n.startswith("csrc/") or n in {"setup.py", "pyproject.toml"}]
     tree = copied([name for name in names if name != missing], tmp_path)
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext"], cwd=tree, env=CLEAN,
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "setup.py", "-q", "build_ext"],
+        cwd=tree,
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 1, done.stderr
     assert not (tree / "build").exists()
     return done.stderr.strip()
@@ -309,10 +319,21 @@ def test_models_are_served_from_it(installed: Installed) -> None:
     (installed.folder / "serve.yaml").write_text(WORKLOAD)
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     server = subprocess.Popen(
-        [installed.environment / "bin/spacetime", "serve", "serve.yaml", "--device", "cpu",
-         "--json", *ports],
-        cwd=installed.folder, env=CLEAN, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [
+            installed.environment / "bin/spacetime",
+            "serve",
+            "serve.yaml",
+            "--device",
+            "cpu",
+            "--json",
+            *ports,
+        ],
+        cwd=installed.folder,
+        env=CLEAN,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         assert server.stdout is not None
         line = server.stdout.readline()  # it is ready
@@ -340,9 +361,14 @@ def test_a_library_without_a_declared_function_is_not_built(
     text = exports.read_text()
     exports.write_text(text.replace("global: st_*;", "global: st_[!o]*;"))
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext"], cwd=unpacked, env=CLEAN,
-        capture_output=True, text=True, check=False, timeout=280,
-    )  # fmt: skip
+        [sys.executable, "setup.py", "-q", "build_ext"],
+        cwd=unpacked,
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
     exports.write_text(text)
     assert done.returncode == 1
     assert "st_open: declared in csrc/capi/spacetime.h, not exported" in done.stderr

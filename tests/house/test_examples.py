@@ -72,8 +72,14 @@ async def asked(app: Any, path: str) -> tuple[int, str]:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": path, "headers": [],
-             "query_string": b""}  # fmt: skip
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "headers": [],
+        "query_string": b"",
+    }
     await app(scope, receive, send)
     return sent[0]["status"], json.loads(sent[1]["body"])["detail"]
 
@@ -103,8 +109,10 @@ def test_fastapi_tells_what_a_session_refuses_by_status(monkeypatch: pytest.Monk
 
     told = asyncio.run(ask())
     assert {path: status for path, (status, _) in told.items()} == {
-        "/wrong": 422, "/late": 504, "/full": 503,
-    }  # fmt: skip
+        "/wrong": 422,
+        "/late": 504,
+        "/full": 503,
+    }
     assert "input" in told["/wrong"][1]
 
 
@@ -131,14 +139,21 @@ def test_a_window_is_told_as_it_was() -> None:
     ]
     told = bench_embed.measured(windows)
     assert told == {
-        "rps": 2.0, "rps_of_rounds": [1.0, 3.0], "answered": 5, "p50_ms": 3.0, "p99_ms": 4.0,
-    }  # fmt: skip
+        "rps": 2.0,
+        "rps_of_rounds": [1.0, 3.0],
+        "answered": 5,
+        "p50_ms": 3.0,
+        "p99_ms": 4.0,
+    }
 
 
 @pytest.mark.parametrize(
-    "body", [b"Content-Length: 5\r\n\r\n[1,2]", b"Transfer-Encoding: chunked\r\n\r\n"
-             b"2\r\n[1\r\n3\r\n,2]\r\n0\r\n\r\n"],
-)  # fmt: skip
+    "body",
+    [
+        b"Content-Length: 5\r\n\r\n[1,2]",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n[1\r\n3\r\n,2]\r\n0\r\n\r\n",
+    ],
+)
 def test_the_client_reads_answers_of_known_and_unknown_length(body: bytes) -> None:
     async def ask_twice() -> list[bytes]:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -52,10 +52,14 @@ with st.PlannedSession(plan, workload, profiles, device="cpu") as session:
 def write_files(folder: Path) -> None:
     """A workload, profiles of this CPU, and a plan with the two tenants on one core."""
     (folder / "work.yaml").write_text(WORK)
-    write_profiles(folder / "profiles.csv", [
-        Point("net", CPU, "cores", units, batch, 1, batch, 1000.0)
-        for units in sorted({1, CORES}) for batch in (1, 4)
-    ])  # fmt: skip
+    write_profiles(
+        folder / "profiles.csv",
+        [
+            Point("net", CPU, "cores", units, batch, 1, batch, 1000.0)
+            for units in sorted({1, CORES})
+            for batch in (1, 4)
+        ],
+    )
     turns = tuple(Assignment(name, 1, 20, LATE_MS) for name in ("eye", "ear"))
     gpu = GpuPlan(0, (PartitionPlan("p", "cores", 1, turns),))
     (folder / "plan.json").write_text(dumps(Plan("hand", CPU, (gpu,))))
@@ -64,9 +68,14 @@ def write_files(folder: Path) -> None:
 def test_files_are_read_checked_and_run_by_public_names_alone(tmp_path: Path) -> None:
     write_files(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", README], cwd=tmp_path, capture_output=True, text=True, timeout=200,
-        env=os.environ | {"PYTHONPATH": str(Path(st.__file__).parents[1])}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", README],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"PYTHONPATH": str(Path(st.__file__).parents[1])},
+        check=False,
+    )
     assert done.stdout.strip() == "True True", done.stderr
 
 

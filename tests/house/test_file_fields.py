@@ -23,11 +23,17 @@ from spacetime.workload.workload_file import read_workload
 
 PAGE = (Path(__file__).parents[2] / "docs" / "workload.md").read_text()
 KINDS: dict[str, type] = {
-    "Workload file": Workload, "Tenant": Tenant, "Input": InputSpec, "Arrivals": Arrivals,
+    "Workload file": Workload,
+    "Tenant": Tenant,
+    "Input": InputSpec,
+    "Arrivals": Arrivals,
     "Profile file": Point,
-    "Plan file": Plan, "Device of a plan": GpuPlan, "Partition": PartitionPlan,
-    "Assignment": Assignment, "Reason": Reason,
-}  # fmt: skip
+    "Plan file": Plan,
+    "Device of a plan": GpuPlan,
+    "Partition": PartitionPlan,
+    "Assignment": Assignment,
+    "Reason": Reason,
+}
 BESIDE = {"Workload file": {"trace"}}  # made by the reader, no field of the file
 ADDED = {"Plan file": {"format"}}
 SAID_OTHERWISE = {("Workload file", "arrivals"), ("Profile file", "source")}
@@ -36,9 +42,16 @@ WRONG: dict[str, Any] = {"text": 5, "number": "x", "whole number": 1.5, "true or
 TENANT = {"name": "a", "model": "m", "slo_ms": 50, "rate_rps": 1}
 PLACE = {"tenant": "a", "batch": 1, "rate_rps": 1, "latency_ms": 1}
 POINT = {
-    "model": "m", "device": "d", "kind": "mig", "units": 1, "batch": 8, "procs": 1,
-    "latency_ms": 20, "throughput_rps": 400, "source": "measured",
-}  # fmt: skip
+    "model": "m",
+    "device": "d",
+    "kind": "mig",
+    "units": 1,
+    "batch": 8,
+    "procs": 1,
+    "latency_ms": 20,
+    "throughput_rps": 400,
+    "source": "measured",
+}
 
 
 class Row(NamedTuple):

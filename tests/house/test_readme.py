@@ -39,9 +39,14 @@ def folder(tmp_path: Path) -> Path:
 
 def run(line: str, folder: Path) -> str:
     done = subprocess.run(
-        ["bash", "-c", SPACETIME + line], cwd=folder, env=SURROUNDINGS,
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+        ["bash", "-c", SPACETIME + line],
+        cwd=folder,
+        env=SURROUNDINGS,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -95,9 +100,13 @@ def test_the_server_serves_until_it_is_interrupted(folder: Path) -> None:
     line += " --http-port 0 --grpc-port 0 --metrics-port 0 --json"
     words = [sys.executable, "-m", *line.split()]
     with subprocess.Popen(
-        words, cwd=folder, env=SURROUNDINGS, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as server:  # fmt: skip
+        words,
+        cwd=folder,
+        env=SURROUNDINGS,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:
         assert server.stdout is not None
         assert "http" in server.stdout.readline()
         server.send_signal(signal.SIGINT)

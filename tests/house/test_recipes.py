@@ -79,14 +79,17 @@ def test_the_python_runs(title: str, block: str, capsys: pytest.CaptureFixture[s
 
 def ran(block: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", SPACETIME + block], cwd=folder, env=SURROUNDINGS,
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+        ["bash", "-c", SPACETIME + block],
+        cwd=folder,
+        env=SURROUNDINGS,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize(
-    "block", [block for *_, block in SHELL if "spacetime serve" not in block]
-)  # fmt: skip
+@pytest.mark.parametrize("block", [block for *_, block in SHELL if "spacetime serve" not in block])
 def test_the_commands_run(block: str, folder: Path) -> None:
     done = ran(block, folder)
     assert done.returncode == 0, done.stderr
@@ -120,9 +123,13 @@ async def posted(app: Any, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         sent.append(message)
 
     scope = {
-        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "query_string": b"",
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
-    }  # fmt: skip
+    }
     await app(scope, receive, send)
     return sent[0]["status"], json.loads(sent[1]["body"])
 
@@ -152,9 +159,13 @@ def test_two_hugging_face_models_answer_as_themselves() -> None:
 def serving(line: str, folder: Path) -> Iterator[str]:
     """The server of a recipe on a free port; its address."""
     with subprocess.Popen(
-        [sys.executable, "-m", *line.split(), *ANY_PORTS], cwd=folder, env=SURROUNDINGS, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as server:  # fmt: skip
+        [sys.executable, "-m", *line.split(), *ANY_PORTS],
+        cwd=folder,
+        env=SURROUNDINGS,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:
         try:
             assert server.stdout is not None
             yield json.loads(server.stdout.readline())["http"]

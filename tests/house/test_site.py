@@ -48,8 +48,11 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [ROOT / "docs" / "site" / "build.sh", tmp_path],
         env=os.environ | {"PYTHON": sys.executable},
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "index.html").exists()
     for page in tmp_path.rglob("*.html"):

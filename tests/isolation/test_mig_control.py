@@ -113,8 +113,11 @@ def test_any_layout_becomes_any_other_and_then_nothing_is_left_to_do(
     before: tuple[Placement, ...], after: tuple[Placement, ...]
 ) -> None:
     nvml = with_layout(before)
-    kept = {i.uuid for i in nvml.states()[0].instances if (i.profile, i.start) in
-            {(IDS[units], start) for units, start in after}}  # fmt: skip
+    kept = {
+        i.uuid
+        for i in nvml.states()[0].instances
+        if (i.profile, i.start) in {(IDS[units], start) for units, start in after}
+    }
     wanted = plan(after)
     todo = steps(wanted, nvml.states())
     assert list(carry_out(todo, nvml)) == todo
@@ -174,12 +177,14 @@ def test_the_command_changes_nothing_without_yes(tmp_path: Path) -> None:
     on = ("--on", "fake:h200-141gbx2")
     status, said = run("apply", str(file), *on)
     assert (status, said.splitlines()[-1]) == (
-        0, "dry run: nothing was changed; add --yes to do it",
-    )  # fmt: skip
+        0,
+        "dry run: nothing was changed; add --yes to do it",
+    )
     status, said = run("apply", str(file), "--yes", *on)
     assert said.splitlines()[:2] == [
-        "done: gpu 0: enable MIG mode", "done: gpu 0: create 3g.71gb at memory slice 4 for g0p0",
-    ]  # fmt: skip
+        "done: gpu 0: enable MIG mode",
+        "done: gpu 0: create 3g.71gb at memory slice 4 for g0p0",
+    ]
     assert said.splitlines()[2].startswith("g0p0: CUDA_VISIBLE_DEVICES=MIG-")
     listed = json.loads(run("list", "--json", *on)[1])
     assert [(gpu["mig"], gpu["instances"]) for gpu in listed] == [(False, []), (False, [])]
@@ -206,10 +211,12 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str) -> None:
 
 def test_the_drivers_names_of_devices() -> None:
     names = {
-        "NVIDIA A100-SXM4-80GB": "a100-80gb", "NVIDIA A100-PCIE-40GB": "a100-40gb",
-        "NVIDIA H100 80GB HBM3": "h100-80gb", "NVIDIA H200": "h200-141gb",
+        "NVIDIA A100-SXM4-80GB": "a100-80gb",
+        "NVIDIA A100-PCIE-40GB": "a100-40gb",
+        "NVIDIA H100 80GB HBM3": "h100-80gb",
+        "NVIDIA H200": "h200-141gb",
         "NVIDIA B200": "b200-180gb",
-    }  # fmt: skip
+    }
     assert {name: getattr(facts_of(name), "name", None) for name in names} == names
     assert facts_of("Tesla T4") is None
 

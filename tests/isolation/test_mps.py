@@ -309,10 +309,12 @@ def test_a_clients_work_ends_before_its_process(program: str, fault: str) -> Non
 def test_a_clients_environment(program: str) -> None:
     control = Control(Path("/p"), Path("/l"), program)
     assert mps.client_environment(control, percent=12.5, visible="GPU-7", memory="0=2G") == {
-        "CUDA_MPS_PIPE_DIRECTORY": "/p", "CUDA_MPS_LOG_DIRECTORY": "/l",
-        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "12.5", "CUDA_VISIBLE_DEVICES": "GPU-7",
+        "CUDA_MPS_PIPE_DIRECTORY": "/p",
+        "CUDA_MPS_LOG_DIRECTORY": "/l",
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "12.5",
+        "CUDA_VISIBLE_DEVICES": "GPU-7",
         "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": "0=2G",
-    }  # fmt: skip
+    }
     with pytest.raises(MpsError, match="by UUID"):
         mps.client_environment(control, percent=10, visible="0")
     with pytest.raises(MpsError, match="one of them"):

@@ -95,13 +95,19 @@ def alone(
 ) -> Tensor:
     per_slot = len(x) // len(rows)
     stride, padding, dilation = map(list, geometry)
-    return torch.cat([
-        F.conv2d(
-            x[s * per_slot : (s + 1) * per_slot].double(), w[r].double(),
-            None if b is None else b[r].double(), stride, padding, dilation,
-        )
-        for s, r in enumerate(rows)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            F.conv2d(
+                x[s * per_slot : (s + 1) * per_slot].double(),
+                w[r].double(),
+                None if b is None else b[r].double(),
+                stride,
+                padding,
+                dilation,
+            )
+            for s, r in enumerate(rows)
+        ]
+    )
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -156,9 +162,13 @@ def test_other_types_and_layouts_are_named() -> None:
         linear_by_pointer(rows, RUN, torch.ones(1, 2).double(), torch.ones(1, 3, 2), None, by=by)
     with pytest.raises(ValueError, match="neither by rows nor by columns"):
         cublas.multiply(
-            rows, torch.ones(1, 4, 8)[:, ::2, ::2], torch.ones(1, 3, 4), None,
-            torch.empty(1, 2, 3), by=by,
-        )  # fmt: skip
+            rows,
+            torch.ones(1, 4, 8)[:, ::2, ::2],
+            torch.ones(1, 3, 4),
+            None,
+            torch.empty(1, 2, 3),
+            by=by,
+        )
 
 
 def test_memory_of_another_device_is_never_named_to_it() -> None:

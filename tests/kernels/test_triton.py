@@ -51,9 +51,18 @@ def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def convolution(
-    slots: int, channels: int, pixels: int, outputs: int, window: int, *, dtype: torch.dtype,
-    stride: int = 1, groups: int = 1, last: bool = True, **options: Any,
-) -> list[Launch]:  # fmt: skip
+    slots: int,
+    channels: int,
+    pixels: int,
+    outputs: int,
+    window: int,
+    *,
+    dtype: torch.dtype,
+    stride: int = 1,
+    groups: int = 1,
+    last: bool = True,
+    **options: Any,
+) -> list[Launch]:
     """convolution: launches for ResNet-like layers, 'same' padding, weights channels last."""
     x = empty(slots, pixels, pixels, channels, dtype=dtype).permute(0, 3, 1, 2)
     if not last:
@@ -145,8 +154,9 @@ def test_what_the_ranking_believes_of_a_configuration_is_what_is_compiled(
     precision: Precision, config: Config, products: int, resident: int
 ) -> None:
     dtype = torch.float32
-    build = compiled(convolution(16, 128, 56, 128, 3, dtype=dtype, precision=precision,
-                                 config=config)[0], 90)  # fmt: skip
+    build = compiled(
+        convolution(16, 128, 56, 128, 3, dtype=dtype, precision=precision, config=config)[0], 90
+    )
     sound(build, 90)
     assert build.usage()["STACK"] == 0
     loop = build.loop()

@@ -30,28 +30,38 @@ pytestmark = pytest.mark.skipif(CORES < 2, reason="two partitions need two cores
 
 
 def profiles(device: str = CPU, kind: str = "cores", sizes: tuple[int, ...] = (1, 2)) -> Profiles:
-    return Profiles(tuple(
-        Point(model, device, kind, units, batch, procs, ms * batch, procs / ms * 1000)
-        for model, ms in (("mlp", 1.0), ("conv", 2.0))
-        for units in sorted({*sizes})
-        for batch in (1, 2, 4, 8)
-        for procs in (1, 2)
-    ))  # fmt: skip
+    return Profiles(
+        tuple(
+            Point(model, device, kind, units, batch, procs, ms * batch, procs / ms * 1000)
+            for model, ms in (("mlp", 1.0), ("conv", 2.0))
+            for units in sorted({*sizes})
+            for batch in (1, 2, 4, 8)
+            for procs in (1, 2)
+        )
+    )
 
 
 def load(*models: str, rate_rps: float = 20.0) -> Workload:
-    return Workload(tuple(
-        Tenant(name=f"t{n}", model=model, slo_ms=SLO_MS, rate_rps=rate_rps)
-        for n, model in enumerate(models)
-    ))  # fmt: skip
+    return Workload(
+        tuple(
+            Tenant(name=f"t{n}", model=model, slo_ms=SLO_MS, rate_rps=rate_rps)
+            for n, model in enumerate(models)
+        )
+    )
 
 
 def on(tenant: str, batch: int, rate_rps: float = 20.0, **fields: float) -> Assignment:
     return Assignment(tenant, batch, rate_rps, SLO_MS, **fields)
 
 
-def part(name: str, *tenants: Assignment, units: int = 1, kind: str = "cores",
-         procs: int = 1, device: int = 0) -> PartitionPlan:  # fmt: skip
+def part(
+    name: str,
+    *tenants: Assignment,
+    units: int = 1,
+    kind: str = "cores",
+    procs: int = 1,
+    device: int = 0,
+) -> PartitionPlan:
     return PartitionPlan(name, kind, units, tenants, None, procs)
 
 
@@ -126,8 +136,10 @@ def test_turns_are_taken_as_planned() -> None:
     with PlannedSession(
         plan(part("p", *(replace(a, rate_rps=1.0) for a in cycle))),
         Workload(tuple(replace(t, rate_rps=1.0) for t in workload.tenants)),
-        points, device="cpu", timeline=True,
-    ) as session:  # fmt: skip
+        points,
+        device="cpu",
+        timeline=True,
+    ) as session:
         latch = Latch().eval()
         hold = session.add(latch, example_inputs=(X,), name="hold")
         for n in range(2):

@@ -51,10 +51,21 @@ seed: 5
 """
 INPUT = "{shape: [1, 6], datatype: FP32}"
 OPTIONS: dict[str, Any] = {
-    "plan": None, "profiles": None, "gpu": None, "policy": None, "device": "cpu", "duration": 0.5,
-    "isolation": "thread", "max_procs": 3, "max_utilisation": 0.9, "controller": False,
-    "period": 1.0, "explain": False, "out": None, "as_json": True,
-}  # fmt: skip
+    "plan": None,
+    "profiles": None,
+    "gpu": None,
+    "policy": None,
+    "device": "cpu",
+    "duration": 0.5,
+    "isolation": "thread",
+    "max_procs": 3,
+    "max_utilisation": 0.9,
+    "controller": False,
+    "period": 1.0,
+    "explain": False,
+    "out": None,
+    "as_json": True,
+}
 
 
 @pytest.fixture
@@ -143,11 +154,24 @@ def test_a_plan_is_read_checked_and_run(
         for name, rate in (("a", 80), ("b", 40))
     ]
     made = {
-        "format": "spacetime.plan/1", "planner": "by hand", "device": f"cpu-{CORES}",
-        "gpus": [{"id": 0, "partitions": [
-            {"id": "all", "kind": "cores", "units": CORES, "procs": 1, "tenants": assignments}
-        ]}],
-    }  # fmt: skip
+        "format": "spacetime.plan/1",
+        "planner": "by hand",
+        "device": f"cpu-{CORES}",
+        "gpus": [
+            {
+                "id": 0,
+                "partitions": [
+                    {
+                        "id": "all",
+                        "kind": "cores",
+                        "units": CORES,
+                        "procs": 1,
+                        "tenants": assignments,
+                    }
+                ],
+            }
+        ],
+    }
     plan.write_text(json.dumps(made))
     asked = OPTIONS | {"plan": plan, "profiles": profiles, "as_json": False, "explain": True}
     run(RunCommand(workload=workload, **asked))
@@ -194,21 +218,40 @@ MINUTES = [str(minute) for minute in range(1, 1441)]
 # Each form with 60 requests that last less than half a second at its time_scale; by tenant where
 # the recording has streams of its own: the busiest is that of the tenant of the highest rate.
 RECORDED = {
-    "azure-functions-2019": (600, {"a": 40, "b": 20}, "\n".join(",".join(row) for row in [
-        ["HashOwner", "HashApp", "HashFunction", "Trigger", *MINUTES],
-        ["o", "p", "small", "http", *("20" if m == "2" else "0" for m in MINUTES)],
-        ["o", "p", "busy", "http", *("20" if m in {"1", "4"} else "0" for m in MINUTES)],
-    ])),
-    "azure-functions-2021": (10, {"a": 40, "b": 20}, "\n".join([
-        "app,func,end_timestamp,duration",
-        *(f"p,{'busy' if n % 3 else 'small'},{90 + n / 15:.3f},0.5" for n in range(60)),
-    ])),
-    "azure-llm": (10, None, "\n".join([
-        "TIMESTAMP,ContextTokens,GeneratedTokens",
-        *(f"2023-11-16 18:17:0{n // 15}.{n % 15 * 6:02},{n + 1},10" for n in range(60)),
-    ])),
+    "azure-functions-2019": (
+        600,
+        {"a": 40, "b": 20},
+        "\n".join(
+            ",".join(row)
+            for row in [
+                ["HashOwner", "HashApp", "HashFunction", "Trigger", *MINUTES],
+                ["o", "p", "small", "http", *("20" if m == "2" else "0" for m in MINUTES)],
+                ["o", "p", "busy", "http", *("20" if m in {"1", "4"} else "0" for m in MINUTES)],
+            ]
+        ),
+    ),
+    "azure-functions-2021": (
+        10,
+        {"a": 40, "b": 20},
+        "\n".join(
+            [
+                "app,func,end_timestamp,duration",
+                *(f"p,{'busy' if n % 3 else 'small'},{90 + n / 15:.3f},0.5" for n in range(60)),
+            ]
+        ),
+    ),
+    "azure-llm": (
+        10,
+        None,
+        "\n".join(
+            [
+                "TIMESTAMP,ContextTokens,GeneratedTokens",
+                *(f"2023-11-16 18:17:0{n // 15}.{n % 15 * 6:02},{n + 1},10" for n in range(60)),
+            ]
+        ),
+    ),
     "twitter": (10, None, "30\n0\n20\n10"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", RECORDED)
@@ -241,9 +284,19 @@ MAIN = (
 def begun(workload: Path, *options: str) -> subprocess.Popen[str]:
     """A run of ten minutes that has sent requests for a second and a half."""
     command = [
-        sys.executable, "-c", MAIN, "run", str(workload), "--device", "cpu", "--duration", "600",
-        "--explain", "--json", *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        MAIN,
+        "run",
+        str(workload),
+        "--device",
+        "cpu",
+        "--duration",
+        "600",
+        "--explain",
+        "--json",
+        *options,
+    ]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stderr is not None
     for line in run.stderr:  # the explanation comes before the first request
@@ -272,8 +325,20 @@ def test_a_run_that_is_ended_reports_what_was_accepted(
 @pytest.mark.parametrize("full", ["files", "stdout"])
 def test_a_full_disk_is_one_line_and_the_report_is_not_lost(workload: Path, full: str) -> None:
     out = workload.parent / "out"
-    command = [sys.executable, "-m", "spacetime", "run", str(workload), "--device", "cpu",
-               "--duration", "0.2", "--json", "--out", str(out)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "spacetime",
+        "run",
+        str(workload),
+        "--device",
+        "cpu",
+        "--duration",
+        "0.2",
+        "--json",
+        "--out",
+        str(out),
+    ]
     out.mkdir()
     if full == "files":
         (out / "report.json").symlink_to("/dev/full")

@@ -97,10 +97,13 @@ def test_every_answer_is_right_while_plans_change_under_load(device: str) -> Non
 
 def _on_sms(made: Plan) -> Plan:
     sizes = {1: 48, 2: 132}
-    return plan(*(
-        part(p.id, *p.tenants, units=sizes[p.units], kind="sm", procs=p.procs)
-        for p in made.gpus[0].partitions
-    ), device="h200-141gb")  # fmt: skip
+    return plan(
+        *(
+            part(p.id, *p.tenants, units=sizes[p.units], kind="sm", procs=p.procs)
+            for p in made.gpus[0].partitions
+        ),
+        device="h200-141gb",
+    )
 
 
 def test_what_waits_goes_along_and_keeps_its_deadline() -> None:

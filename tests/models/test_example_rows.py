@@ -202,12 +202,19 @@ def test_an_input_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
         ("rows.json", b"{", "rows.json: "),
         ("rows.json", b'{"inputs": [{"name": "y"}]}', "has nothing called x; there are y"),
         ("rows.json", b'{"inputs": [{"name": "x", "datatype": "BYTES"}]}', "datatype of x must be"),
-        ("rows.json", b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3],'
-                      b' "data": [1, 2, "3"]}]}', "data of x must be values of FP32"),
-        ("rows.json", b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3],'
-                      b' "data": [1, 2]}]}', "rows.json: "),
+        (
+            "rows.json",
+            b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3],'
+            b' "data": [1, 2, "3"]}]}',
+            "data of x must be values of FP32",
+        ),
+        (
+            "rows.json",
+            b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2]}]}',
+            "rows.json: ",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_file_is_one_line(
     tmp_path: Path, name: str, holds: bytes | None, says: str
 ) -> None:
@@ -221,11 +228,21 @@ def test_a_wrong_file_is_one_line(
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("array", [
-    np.zeros((2, 3)), np.zeros((2, 4), np.float32), np.zeros((0, 3), np.float32),
-    np.zeros(3, np.float32), np.zeros((2, 3, 1), np.float32), np.float32(1),
-    np.array([["a"]]), np.array([[None]]), np.zeros((2, 3), ">i2"), np.zeros((1, 3), np.complex64),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 3)),
+        np.zeros((2, 4), np.float32),
+        np.zeros((0, 3), np.float32),
+        np.zeros(3, np.float32),
+        np.zeros((2, 3, 1), np.float32),
+        np.float32(1),
+        np.array([["a"]]),
+        np.array([[None]]),
+        np.zeros((2, 3), ">i2"),
+        np.zeros((1, 3), np.complex64),
+    ],
+)
 def test_rows_of_another_kind_are_refused(tmp_path: Path, array: Any) -> None:
     np.save(tmp_path / "rows.npy", array)
     with pytest.raises(WorkloadError, match=r"^tenant a: example_inputs\[0\]\.file: .*rows\.npy: "):

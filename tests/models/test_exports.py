@@ -20,9 +20,14 @@ from spacetime.models.performed import performed
 from spacetime.models.signature import signature_of
 
 UNSEEN = {  # by one run with a few samples: attributes that this run does not read, or weights
-    "a_number_of_another_type", "a_limit_on_the_batch", "a_buffer_inside_and_outside_the_state",
-    "dropout", "a_number_made_of_weights", "an_integer_buffer", "its_weight_in_a_list",
-}  # fmt: skip
+    "a_number_of_another_type",
+    "a_limit_on_the_batch",
+    "a_buffer_inside_and_outside_the_state",
+    "dropout",
+    "a_number_made_of_weights",
+    "an_integer_buffer",
+    "its_weight_in_a_list",
+}
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
 
 

@@ -24,7 +24,7 @@ from spacetime.plan import (
 )
 from spacetime.plan.plan_json import dumps, from_json, loads, to_json
 from spacetime.plan.timing import alone_ms, cycle_ms
-from spacetime.planners.registry import planner  # fmt: skip
+from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 
@@ -32,28 +32,40 @@ A100 = device("a100-80gb")
 FULL = PlanOptions(max_utilisation=1)
 
 
-def point(kind: str, units: int, batch: int, ms: float, *, model: str = "m",
-          procs: int = 1) -> Point:  # fmt: skip
+def point(
+    kind: str, units: int, batch: int, ms: float, *, model: str = "m", procs: int = 1
+) -> Point:
     return Point(model, "a100-80gb", kind, units, batch, procs, ms, batch * procs / ms * 1000)
 
 
 def workload(**rates: float) -> Workload:
     return Workload(
-        tuple(Tenant(name=name, model="m", slo_ms=100, rate_rps=rate)
-              for name, rate in rates.items())
-    )  # fmt: skip
+        tuple(
+            Tenant(name=name, model="m", slo_ms=100, rate_rps=rate) for name, rate in rates.items()
+        )
+    )
 
 
-PROFILES = Profiles((
-    *(point("mig", units, 8, 80 / units) for units in (1, 2, 3, 4, 7)),
-    point("mig", 1, 1, 20), point("mig", 7, 1, 5),
-    point("mig", 7, 8, 30, procs=3),
-    *(point("mps", units, 8, 1600 / units) for units in (40, 60, 100)),
-))  # fmt: skip
+PROFILES = Profiles(
+    (
+        *(point("mig", units, 8, 80 / units) for units in (1, 2, 3, 4, 7)),
+        point("mig", 1, 1, 20),
+        point("mig", 7, 1, 5),
+        point("mig", 7, 8, 30, procs=3),
+        *(point("mps", units, 8, 1600 / units) for units in (40, 60, 100)),
+    )
+)
 
 
-def part(name: str, units: int, *tenants: Assignment, start: int | None = None, kind: str = "mig",
-         procs: int = 1, parent: str | None = None) -> PartitionPlan:  # fmt: skip
+def part(
+    name: str,
+    units: int,
+    *tenants: Assignment,
+    start: int | None = None,
+    kind: str = "mig",
+    procs: int = 1,
+    parent: str | None = None,
+) -> PartitionPlan:
     return PartitionPlan(name, kind, units, tenants, start, procs, parent)
 
 
@@ -84,8 +96,11 @@ def test_a_cycle_of_two_is_sound() -> None:
     assert words(cycle, workload(a=100, b=100)) == []
     both = PlanOptions(turns="all")  # the other's turn is waited for as well: 80 + 32
     assert words(cycle, workload(a=100, b=100), both) == [
-        "a on p: fill", "a on p: promise", "b on p: fill", "b on p: promise",
-    ]  # fmt: skip
+        "a on p: fill",
+        "a on p: promise",
+        "b on p: fill",
+        "b on p: promise",
+    ]
 
 
 def test_processes_side_by_side_are_sound() -> None:
@@ -103,10 +118,13 @@ def test_slices_of_time_lengthen_every_launch() -> None:
     ]
 
 
-FUSED = Profiles((
-    point("mig", 1, 1, 10), replace(point("mig", 1, 8, 40), tenants=4),
-    *(replace(point("mig", units, 16, 120 / units), tenants=8) for units in (1, 2)),
-))  # fmt: skip
+FUSED = Profiles(
+    (
+        point("mig", 1, 1, 10),
+        replace(point("mig", 1, 8, 40), tenants=4),
+        *(replace(point("mig", units, 16, 120 / units), tenants=8) for units in (1, 2)),
+    )
+)
 
 
 def fused(batch: int, rate: float, names: str, units: int = 1, **more: Any) -> Plan:
@@ -132,14 +150,32 @@ def test_tenants_that_share_launches_fill_them_together() -> None:
         (fused(16, 40, "abcdefghi", 2), ["p: profile"]),  # of nine there is none
         (fused(16, 10, "ab", 2), ["a on p: fill"]),
         (fused(8, 40, "aa"), ["p: tenant"]),
-        (plan(replace(fused(8, 40, "ab").gpus[0].partitions[0], tenants=(
-            Assignment("a", 8, 40, 100), Assignment("b", 4, 40, 100),
-        ))), ["p: batch"]),
-        (plan(replace(fused(8, 40, "ab").gpus[0].partitions[0], tenants=(
-            Assignment("a", 8, 40, 100, 90), Assignment("b", 8, 40, 100, 90),
-        ))), ["p: duty"]),
+        (
+            plan(
+                replace(
+                    fused(8, 40, "ab").gpus[0].partitions[0],
+                    tenants=(
+                        Assignment("a", 8, 40, 100),
+                        Assignment("b", 4, 40, 100),
+                    ),
+                )
+            ),
+            ["p: batch"],
+        ),
+        (
+            plan(
+                replace(
+                    fused(8, 40, "ab").gpus[0].partitions[0],
+                    tenants=(
+                        Assignment("a", 8, 40, 100, 90),
+                        Assignment("b", 8, 40, 100, 90),
+                    ),
+                )
+            ),
+            ["p: duty"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_shared_launches_is_named(found: Plan, expected: list[str]) -> None:
     names = sorted({each.tenant for _, _, each in found})
     load = workload(**dict.fromkeys(names, 10.0))
@@ -163,28 +199,38 @@ DEFECTS = [
     (plan(part("p", 4, alone(), start=0), part("p", 1, start=4)), ["p: id"]),
     (plan(part("p", 60, alone(), kind="mps")), ["a on p: promise"]),
     (plan(part("p", 100, alone(), kind="mps"), part("q", 1, kind="mps")), ["gpu 0: units"]),
-    (plan(part("p", 8, kind="cores"), part("q", 1)), ["gpu 0: kind", "gpu 0: kind",
-                                                       "q: placement", "a: rate"]),
+    (
+        plan(part("p", 8, kind="cores"), part("q", 1)),
+        ["gpu 0: kind", "gpu 0: kind", "q: placement", "a: rate"],
+    ),
     (plan(part("p", 4, alone(rate=99), start=0)), ["a: rate"]),
     (plan(part("p", 4, replace(alone(), rate_rps=-1), start=0)), ["a on p: rate", "a: rate"]),
     (plan(part("p", 4, alone(batch=9), start=0)), ["p: profile"]),
     (plan(part("p", 1, alone(ms=80), start=0)), ["a on p: fill"]),
     (plan(part("p", 4, replace(alone(), latency_ms=1), start=0)), ["a on p: promise"]),
     (plan(part("p", 4, alone("z"), start=0)), ["p: tenant", "a: rate"]),
-    (plan(part("p", 7, alone(), alone(), start=0, procs=5)),
-     ["p: procs", "p: profile", "p: profile"]),
+    (
+        plan(part("p", 7, alone(), alone(), start=0, procs=5)),
+        ["p: procs", "p: profile", "p: profile"],
+    ),
     (plan(part("p", 100, replace(CYCLE, batch=7), kind="mps")), ["a on p: rate"]),
     (plan(part("p", 100, replace(CYCLE, duty_ms=8, latency_ms=24), kind="mps")), ["p: duty"]),
     (plan(part("p", 4, start=0), part("q", 50, alone(), kind="mps", parent="p")), ["q: profile"]),
     (plan(part("p", 4, alone(), start=0), part("q", 50, kind="mps", parent="p")), ["p: nesting"]),
     (plan(part("p", 4, alone(), start=0), part("q", 50, kind="mps", parent="z")), ["q: nesting"]),
     (plan(part("p", 4, start=0), part("q", 1, kind="mig", parent="p")), ["q: nesting", "a: rate"]),
-    (plan(part("p", 4, alone(), start=0), part("q", 1, start=4),
-          part("r", 15, kind="sm", parent="q")), ["q: units"]),
+    (
+        plan(
+            part("p", 4, alone(), start=0),
+            part("q", 1, start=4),
+            part("r", 15, kind="sm", parent="q"),
+        ),
+        ["q: units"],
+    ),
     (replace(SOUND, device="h100-80gb"), ["plan: device", "plan: device"]),
     (replace(SOUND, gpus=SOUND.gpus * 2), ["plan: gpus", "gpu 0: id", "p: id"]),
     (replace(SOUND, lower_bound_gpus=2), ["plan: gpus"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("found", "expected"), DEFECTS)
@@ -223,8 +269,13 @@ def test_routes_follow_the_planned_rates() -> None:
 
 def test_json_is_equal_after_a_round_trip() -> None:
     cycle = part("q", 2, replace(CYCLE), start=4, parent="p")
-    full = plan(part("p", 4, alone(), start=0, procs=2), cycle, lower_bound_gpus=1, headroom=0.5,
-                reasons=(Reason("a", "why"),))  # fmt: skip
+    full = plan(
+        part("p", 4, alone(), start=0, procs=2),
+        cycle,
+        lower_bound_gpus=1,
+        headroom=0.5,
+        reasons=(Reason("a", "why"),),
+    )
     assert loads(dumps(full)) == full
     assert loads(dumps(SOUND)) == SOUND
     shared = fused(8, 40, "ab", memory_mib=1.5)

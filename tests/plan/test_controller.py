@@ -173,9 +173,18 @@ def test_time_must_pass_and_every_tenant_be_counted() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("half_life_s", 0), ("headroom", 0.9), ("up", float("inf")), ("down", 1.0), ("alarm", 1.1),
-     ("boost", 0.5), ("gpus", 0), ("calm_s", -1), ("dwell_s", float("nan"))],
-)  # fmt: skip
+    [
+        ("half_life_s", 0),
+        ("headroom", 0.9),
+        ("up", float("inf")),
+        ("down", 1.0),
+        ("alarm", 1.1),
+        ("boost", 0.5),
+        ("gpus", 0),
+        ("calm_s", -1),
+        ("dwell_s", float("nan")),
+    ],
+)
 def test_an_option_that_is_none_is_refused(name: str, value: float) -> None:
     with pytest.raises(UnsupportedError, match=f"{name}: must be"):
         ControllerOptions(**{name: value})

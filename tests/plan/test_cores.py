@@ -19,27 +19,36 @@ FOR_CORES = ("spacetime", "exact", "whole-gpu", "time-only", "mps-default")
 
 
 def point(model: str, cores: int, batch: int, ms: float, *, of: int = 2, procs: int = 1) -> Point:
-    return Point(
-        model, f"cpu-{of}", "cores", cores, batch, procs, ms, batch * procs / ms * 1000
-    )  # fmt: skip
+    return Point(model, f"cpu-{of}", "cores", cores, batch, procs, ms, batch * procs / ms * 1000)
 
 
 def profiles(of: int = 2, procs: int = 1) -> Profiles:
     """Two models, one three times the other, whose launches gain little from a second core."""
-    return Profiles(tuple(
-        point(model, cores, batch, scale * (1 + batch / 2) / cores**0.5 * count, of=of, procs=count)
-        for model, scale in (("small", 1.0), ("large", 3.0))
-        for cores in range(1, of + 1)
-        for batch in (1, 2, 4, 8)
-        for count in range(1, procs + 1)
-    ))  # fmt: skip
+    return Profiles(
+        tuple(
+            point(
+                model,
+                cores,
+                batch,
+                scale * (1 + batch / 2) / cores**0.5 * count,
+                of=of,
+                procs=count,
+            )
+            for model, scale in (("small", 1.0), ("large", 3.0))
+            for cores in range(1, of + 1)
+            for batch in (1, 2, 4, 8)
+            for count in range(1, procs + 1)
+        )
+    )
 
 
 def tenants(*asked: tuple[str, float, float]) -> Workload:
-    return Workload(tuple(
-        Tenant(name=f"t{n}", model=model, slo_ms=slo_ms, rate_rps=rate)
-        for n, (model, slo_ms, rate) in enumerate(asked)
-    ))  # fmt: skip
+    return Workload(
+        tuple(
+            Tenant(name=f"t{n}", model=model, slo_ms=slo_ms, rate_rps=rate)
+            for n, (model, slo_ms, rate) in enumerate(asked)
+        )
+    )
 
 
 def test_a_cpu_package_is_known_by_its_cores() -> None:

@@ -17,8 +17,9 @@ from spacetime.plan.export import EXPORTS, dra, mig_parted, mps, nvidia_smi
 A100, TURING = device("a100-80gb"), device("rtx-2080ti")
 
 
-def part(name: str, kind: str, units: int, start: int | None = None, procs: int = 1, *,
-         tenant: str = "a") -> PartitionPlan:  # fmt: skip
+def part(
+    name: str, kind: str, units: int, start: int | None = None, procs: int = 1, *, tenant: str = "a"
+) -> PartitionPlan:
     return PartitionPlan(name, kind, units, (Assignment(tenant, 8, 10, 50),), start, procs)
 
 
@@ -30,8 +31,9 @@ MIG = plan(
     (part("g0p0", "mig", 2, 0), part("g0p1", "mig", 3, 4, 2), part("g0p2", "mig", 2, 2)),
     (part("g1p0", "mig", 7, 0),),
 )
-SHARES = plan((part("g0p0", "mps", 40), part("g0p1", "mps", 60, tenant="b\nrm -rf x")),
-              name="rtx-2080ti")  # fmt: skip
+SHARES = plan(
+    (part("g0p0", "mps", 40), part("g0p1", "mps", 60, tenant="b\nrm -rf x")), name="rtx-2080ti"
+)
 
 
 def test_mig_parted_counts_instances_by_device() -> None:
@@ -74,8 +76,9 @@ def test_mps_shares_are_variables_of_each_process() -> None:
     assert len(lines) == 3
     assert "CUDA_VISIBLE_DEVICES=0 " in lines[0]
     assert [line.rpartition(" ")[2] for line in lines[1:]] == [
-        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=40", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=60",
-    ]  # fmt: skip
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=40",
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=60",
+    ]
     assert all(line.startswith("#") for line in lines[1:])  # a tenant's name runs nothing
 
 

@@ -58,10 +58,11 @@ def mig_plans(draw: st.DrawFn) -> Plan:
     gpus = []
     for number in range(draw(st.integers(1, 3))):
         parts = tuple(
-            PartitionPlan(next(ids), "mig", units, (assignment(draw(NAMES)),), start,
-                          draw(st.integers(1, 3)))
+            PartitionPlan(
+                next(ids), "mig", units, (assignment(draw(NAMES)),), start, draw(st.integers(1, 3))
+            )
             for units, start in draw(st.sampled_from(mig.maximal_layouts()))
-        )  # fmt: skip
+        )
         gpus.append(GpuPlan(number, parts))
     return Plan("p", H100.name, tuple(gpus))
 
@@ -69,13 +70,20 @@ def mig_plans(draw: st.DrawFn) -> Plan:
 @st.composite
 def share_plans(draw: st.DrawFn) -> Plan:
     ids = iter(draw(st.lists(NAMES, min_size=8, max_size=8, unique=True)))
-    return Plan("p", TURING.name, tuple(
-        GpuPlan(number, tuple(
-            PartitionPlan(next(ids), "mps", units, (assignment(draw(NAMES)),))
-            for units in draw(st.sampled_from([(100,), (50, 50), (20, 30, 40), (1, 99)]))
-        ))
-        for number in range(draw(st.integers(1, 2)))
-    ))  # fmt: skip
+    return Plan(
+        "p",
+        TURING.name,
+        tuple(
+            GpuPlan(
+                number,
+                tuple(
+                    PartitionPlan(next(ids), "mps", units, (assignment(draw(NAMES)),))
+                    for units in draw(st.sampled_from([(100,), (50, 50), (20, 30, 40), (1, 99)]))
+                ),
+            )
+            for number in range(draw(st.integers(1, 2)))
+        ),
+    )
 
 
 def commands(text: str, grammar: re.Pattern[str]) -> None:
@@ -133,17 +141,39 @@ def test_plans_of_shares(plan: Plan) -> None:
     [
         (PARTED, {"version": "v2", "mig-configs": {"a": []}}),
         (PARTED, {"version": "v1", "mig-configs": {"a": [{"devices": [0], "mig-enabled": True}]}}),
-        (PARTED, {"version": "v1", "mig-configs": {"a": [
-            {"devices": [0], "mig-enabled": True, "mig-devices": {"1g10gb": 1}}]}}),
-        (PARTED, {"version": "v1", "mig-configs": {"a": [
-            {"devices": "some", "mig-enabled": False}]}}),
-        (CLAIM, {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
-                 "metadata": {"name": "A_b"}, "spec": {}}),
-        (CLAIM, {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
-                 "metadata": {"name": "a"},
-                 "spec": {"devices": {"requests": [{"name": "r", "deviceClassName": "x"}]}}}),
+        (
+            PARTED,
+            {
+                "version": "v1",
+                "mig-configs": {
+                    "a": [{"devices": [0], "mig-enabled": True, "mig-devices": {"1g10gb": 1}}]
+                },
+            },
+        ),
+        (
+            PARTED,
+            {"version": "v1", "mig-configs": {"a": [{"devices": "some", "mig-enabled": False}]}},
+        ),
+        (
+            CLAIM,
+            {
+                "apiVersion": "resource.k8s.io/v1",
+                "kind": "ResourceClaim",
+                "metadata": {"name": "A_b"},
+                "spec": {},
+            },
+        ),
+        (
+            CLAIM,
+            {
+                "apiVersion": "resource.k8s.io/v1",
+                "kind": "ResourceClaim",
+                "metadata": {"name": "a"},
+                "spec": {"devices": {"requests": [{"name": "r", "deviceClassName": "x"}]}},
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_schemas_refuse_what_the_tools_refuse(
     validator: Draft202012Validator, wrong: object
 ) -> None:

@@ -45,8 +45,9 @@ def test_every_process_needs_its_own() -> None:
 
 
 def test_partitions_of_a_share_add_up_to_the_device() -> None:
-    two = [part(name, 40, Assignment(name, 8, 140, alone_ms(8, 140, 40)), kind="mps")
-           for name in "ab"]  # fmt: skip
+    two = [
+        part(name, 40, Assignment(name, 8, 140, alone_ms(8, 140, 40)), kind="mps") for name in "ab"
+    ]
     rates = {"a": 140.0, "b": 140.0}
     assert lines(plan(*two), 40 * GIB, **rates) == []
     assert lines(plan(*two), 40 * GIB + 1, **rates) == [
@@ -85,12 +86,20 @@ def test_a_tenant_larger_than_any_partition_is_refused() -> None:
 ALL = Profiles(
     tuple(
         Point("m", A100.name, kind, units, batch, procs, 2.0 * batch, 500.0 * procs)
-        for kind, units in (("mig", 1), ("mig", 7), ("mps", 20), ("mps", 40), ("mps", 60),
-                            ("mps", 80), ("mps", 50), ("mps", 100))
+        for kind, units in (
+            ("mig", 1),
+            ("mig", 7),
+            ("mps", 20),
+            ("mps", 40),
+            ("mps", 60),
+            ("mps", 80),
+            ("mps", 50),
+            ("mps", 100),
+        )
         for batch in (1, 8)
         for procs in (1, 3)
     )
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("name", sorted(PLANNERS))
@@ -106,10 +115,13 @@ def test_planners_spread_what_one_device_cannot_hold(name: str) -> None:
 
 def test_exact_packs_memory_that_units_alone_would_exceed() -> None:
     load = Workload(tuple(tenant(f"t{number}", 5, 400) for number in range(4)))
-    points = Profiles(tuple(
-        replace(point, memory_mib=30 * GIB) for point in ALL if (point.kind, point.units)
-        in {("mps", 20), ("mps", 40)}
-    ))  # fmt: skip
+    points = Profiles(
+        tuple(
+            replace(point, memory_mib=30 * GIB)
+            for point in ALL
+            if (point.kind, point.units) in {("mps", 20), ("mps", 40)}
+        )
+    )
     plan = planner("exact").plan(load, points, A100, FULL)
     require(plan, load, points, A100, FULL)
     assert len(plan.gpus) == 2
@@ -123,15 +135,20 @@ MEMORY = st.floats(100, 60_000)
 @settings(max_examples=10, deadline=None)
 @given(DEMANDS, OPTIONS, profile_sets(), st.tuples(MEMORY, st.floats(0, 500)))
 def test_every_plan_keeps_to_the_memory_or_is_refused(
-    name: str, load: Workload, options: PlanOptions, profiles: Profiles,
+    name: str,
+    load: Workload,
+    options: PlanOptions,
+    profiles: Profiles,
     memory: tuple[float, float],
-) -> None:  # fmt: skip
+) -> None:
     base, each = memory
     if name in PERCENT:
-        profiles = Profiles(tuple(
-            replace(point, kind="mps", units={1: 20, 2: 40, 3: 50, 4: 60, 7: 100}[point.units])
-            for point in profiles
-        ))  # fmt: skip
+        profiles = Profiles(
+            tuple(
+                replace(point, kind="mps", units={1: 20, 2: 40, 3: 50, 4: 60, 7: 100}[point.units])
+                for point in profiles
+            )
+        )
     profiles = Profiles(
         tuple(replace(point, memory_mib=base + each * point.batch) for point in profiles)
     )

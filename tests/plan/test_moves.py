@@ -13,8 +13,15 @@ from spacetime.plan import Assignment, GpuPlan, PartitionPlan, Plan
 from spacetime.plan.moves import Move, MoveStep, move
 
 
-def part(name: str, units: int, *tenants: str, start: int | None = None, kind: str = "mps",
-         batch: int = 4, rate: float = 10.0) -> PartitionPlan:  # fmt: skip
+def part(
+    name: str,
+    units: int,
+    *tenants: str,
+    start: int | None = None,
+    kind: str = "mps",
+    batch: int = 4,
+    rate: float = 10.0,
+) -> PartitionPlan:
     serves = tuple(Assignment(each, batch, rate, 50.0) for each in tenants)
     return PartitionPlan(name, kind, units, serves, start)
 
@@ -43,10 +50,13 @@ def test_another_rate_or_batch_changes_routes_only() -> None:
 def test_shadows_open_first_then_routes_then_the_old_drains_and_closes() -> None:
     old, new = plan((part("a", 40, "x"), part("b", 60, "y"))), plan((part("a", 70, "x"),))
     assert move(old, new).steps == (
-        MoveStep("open", "a+1"), MoveStep("route", "x"),
-        MoveStep("drain", "a"), MoveStep("drain", "b"),
-        MoveStep("close", "a"), MoveStep("close", "b"),
-    )  # fmt: skip
+        MoveStep("open", "a+1"),
+        MoveStep("route", "x"),
+        MoveStep("drain", "a"),
+        MoveStep("drain", "b"),
+        MoveStep("close", "a"),
+        MoveStep("close", "b"),
+    )
 
 
 def test_partitions_by_percent_overlap_on_their_device() -> None:
@@ -90,16 +100,20 @@ def drawn(rng: random.Random) -> Plan:
         if rng.random() < 0.5:
             layout = rng.choice(mig.maximal_layouts())
             kept = [each for each in layout if rng.random() < 0.8] or list(layout)
-            gpus.append(tuple(
-                instance(f"{number}/{n}", each.units, each.start, rng.choice("xyz"))
-                for n, each in enumerate(kept)
-            ))  # fmt: skip
+            gpus.append(
+                tuple(
+                    instance(f"{number}/{n}", each.units, each.start, rng.choice("xyz"))
+                    for n, each in enumerate(kept)
+                )
+            )
         else:
             sizes = rng.choice([(100,), (40, 60), (30, 30, 40)])
-            gpus.append(tuple(
-                part(f"{number}/{n}", size, rng.choice("xyz"), rate=rng.choice([5.0, 10.0]))
-                for n, size in enumerate(sizes)
-            ))  # fmt: skip
+            gpus.append(
+                tuple(
+                    part(f"{number}/{n}", size, rng.choice("xyz"), rate=rng.choice([5.0, 10.0]))
+                    for n, size in enumerate(sizes)
+                )
+            )
     return plan(*gpus)
 
 

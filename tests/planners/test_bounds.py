@@ -38,12 +38,16 @@ def test_a_tenant_in_parts_is_told_the_share_of_each() -> None:
 @pytest.mark.parametrize(
     ("points", "rate", "slo_ms", "expected"),
     [
-        (((2, 8, 40), (1, 8, 80)), 170, 90,
-         "utilisation ceiling binds: busy 0.85 of 0.9; mig 1 would need 1.89 of its"),
+        (
+            ((2, 8, 40), (1, 8, 80)),
+            170,
+            90,
+            "utilisation ceiling binds: busy 0.85 of 0.9; mig 1 would need 1.89 of its",
+        ),
         (((1, 1, 50),), 5, 51, "SLO binds: answered within 50 of 51 ms"),
         (((1, 16, 10),), 100, 162, "batch fill binds: a batch of 16 fills in 150 of 162 ms"),
     ],
-)  # fmt: skip
+)
 def test_the_tightest_bound_is_the_one_that_binds(
     points: tuple[tuple[int, int, float], ...], rate: float, slo_ms: float, expected: str
 ) -> None:

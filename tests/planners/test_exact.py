@@ -38,12 +38,16 @@ def solved(load: Workload, options: PlanOptions = PAPER, **choices: object) -> P
 
 def test_layouts_of_mig_are_the_maximal_multisets() -> None:
     found = layouts([("mig", size) for size in mig.SIZES], A100)
-    as_sizes = {tuple(sorted((u for (_, u), n in each.items() for _ in range(n)), reverse=True))
-                for each in found}  # fmt: skip
+    as_sizes = {
+        tuple(sorted((u for (_, u), n in each.items() for _ in range(n)), reverse=True))
+        for each in found
+    }
     assert as_sizes == set(mig.maximal_multisets())
     assert layouts([("mig", 2), ("mig", 3)], A100) == (
-        {("mig", 2): 3}, {("mig", 3): 1, ("mig", 2): 2}, {("mig", 3): 2},
-    )  # fmt: skip
+        {("mig", 2): 3},
+        {("mig", 3): 1, ("mig", 2): 2},
+        {("mig", 3): 2},
+    )
 
 
 def test_layouts_of_shares_may_be_of_two_parts() -> None:
@@ -60,8 +64,7 @@ def test_layouts_of_shares_may_be_of_two_parts() -> None:
 def test_under_the_papers_rule_its_heuristic_is_optimal() -> None:
     for cap in (3, 5):
         options = PlanOptions(max_utilisation=1, max_procs=cap)
-        plans = [solved(published.scenario(name), options, slo_factor=0.45)
-                 for name in SCENARIOS]  # fmt: skip
+        plans = [solved(published.scenario(name), options, slo_factor=0.45) for name in SCENARIOS]
         assert [len(plan.gpus) for plan in plans] == [2, 3, 5, 7]
         assert [plan.lower_bound_gpus for plan in plans] == [2, 3, 5, 7]
 
@@ -77,8 +80,9 @@ def test_equal_devices_strand_no_slice_and_leave_headroom() -> None:
     heuristic = planner("parvagpu").plan(
         published.scenario("S2"), published.parvagpu(), A100, PAPER
     )
-    slices = [sum(p.units for gpu in each.gpus for p in gpu.partitions)
-              for each in (plan, heuristic)]  # fmt: skip
+    slices = [
+        sum(p.units for gpu in each.gpus for p in gpu.partitions) for each in (plan, heuristic)
+    ]
     assert slices == [21, 20]
     assert (plan.headroom or 0) > (heuristic.headroom or 0)
 

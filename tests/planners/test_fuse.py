@@ -75,9 +75,9 @@ def test_the_weights_of_all_members_are_in_memory() -> None:
     assert len(planned(eight(), Profiles(heavy)).gpus) == 2
 
 
-FUSED = PartitionPlan("p", "mig", 7, tuple(
-    Assignment(f"t{n}", 8, 20, 7 / 0.16 + 40) for n in range(8)
-), 0, fused=True)  # fmt: skip
+FUSED = PartitionPlan(
+    "p", "mig", 7, tuple(Assignment(f"t{n}", 8, 20, 7 / 0.16 + 40) for n in range(8)), 0, fused=True
+)
 PROFILES = Profiles((*ALONE, whole(8, 40, tenants=8)))
 
 
@@ -93,9 +93,11 @@ def test_tenants_of_a_family_share_launches_in_simulation() -> None:
     assert min(run.attainments.values()) == 1.0
     apart = replace(FUSED, fused=False)  # each by itself: 160 launches of 10 ms a second
     late = simulate_plan(
-        replace(plan, gpus=(GpuPlan(0, (apart,)),)), load, PROFILES,
+        replace(plan, gpus=(GpuPlan(0, (apart,)),)),
+        load,
+        PROFILES,
         SimOptions(duration_ns=10 * 10**9),
-    )  # fmt: skip
+    )
     assert min(late.attainments.values()) < 0.9
 
 
@@ -110,9 +112,12 @@ def test_who_shares_launches_shares_all_of_them() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(2, 9), st.floats(1, 300), st.floats(15, 500),
-    st.tuples(st.sampled_from([2, 4, 8]), st.floats(5, 200)), st.sampled_from([(), (8,), (1, 8)]),
-)  # fmt: skip
+    st.integers(2, 9),
+    st.floats(1, 300),
+    st.floats(15, 500),
+    st.tuples(st.sampled_from([2, 4, 8]), st.floats(5, 200)),
+    st.sampled_from([(), (8,), (1, 8)]),
+)
 def test_fusion_never_costs_a_device(
     count: int, rate: float, slo_ms: float, fused: tuple[int, float], sizes: tuple[int, ...]
 ) -> None:

@@ -28,22 +28,26 @@ WORK = {"light": 0.5, "heavy": 1.5}  # ms an input on a slice
 def profiled(kind: str = "mig", models: tuple[str, ...] = tuple(WORK)) -> Profiles:
     sizes = {"mig": (1, 2, 3, 4, 7), "mps": (20, 40, 50, 60, 80, 100)}[kind]
     whole = {"mig": 7, "mps": 100}[kind]
-    return Profiles(tuple(
-        Point(model, A100.name, kind, units, batch, procs, ms, batch * procs / ms * 1000)
-        for model in models
-        for units in sizes
-        for batch in (1, 4, 16)
-        for procs in (1, 2, 3)
-        for ms in [(1 + WORK[model] * batch * whole / units / 7) * (1 + 0.5 * (procs - 1))]
-    ))  # fmt: skip
+    return Profiles(
+        tuple(
+            Point(model, A100.name, kind, units, batch, procs, ms, batch * procs / ms * 1000)
+            for model in models
+            for units in sizes
+            for batch in (1, 4, 16)
+            for procs in (1, 2, 3)
+            for ms in [(1 + WORK[model] * batch * whole / units / 7) * (1 + 0.5 * (procs - 1))]
+        )
+    )
 
 
 def load(**rates: float) -> Workload:
     """A tenant a rate: those called h... have the heavy model."""
-    return Workload(tuple(
-        Tenant(name, "heavy" if name.startswith("h") else "light", slo_ms=90, rate_rps=rate)
-        for name, rate in rates.items()
-    ))  # fmt: skip
+    return Workload(
+        tuple(
+            Tenant(name, "heavy" if name.startswith("h") else "light", slo_ms=90, rate_rps=rate)
+            for name, rate in rates.items()
+        )
+    )
 
 
 def planned(name: str, workload: Workload, **options: int) -> tuple[Plan, Profiles]:
@@ -68,8 +72,9 @@ def test_an_idle_tenant_has_a_place_and_costs_no_device(name: str) -> None:
     assert not check_plan(plan, with_idle, profiles, A100)
     assert len(plan.gpus) == len(without.gpus)
     assert {each.tenant: each.rate_rps for _, _, each in plan if each.idle} == {
-        "idle": 0, "h_idle": 0,
-    }  # fmt: skip
+        "idle": 0,
+        "h_idle": 0,
+    }
     kept = plan.without_idle()
     assert [part.tenants for gpu in kept.gpus for part in gpu.partitions] == [
         part.tenants for gpu in without.gpus for part in gpu.partitions

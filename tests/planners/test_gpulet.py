@@ -63,8 +63,10 @@ def test_nexus_b_joins_the_cycle_of_a_and_c_does_not() -> None:
     assert fit.busy == 1
     assert together([asks("a", 64), asks("c", 32)], FULL) is None
     # Waiting for all turns, a request of A could take 125 + 125 ms.
-    assert together([asks("a", 64), asks("b", 32)], PlanOptions(max_utilisation=1, turns="all")) \
-        is None  # fmt: skip
+    assert (
+        together([asks("a", 64), asks("b", 32)], PlanOptions(max_utilisation=1, turns="all"))
+        is None
+    )
 
 
 def test_nexus_a_saturated() -> None:
@@ -215,14 +217,19 @@ def random_profiles(seed: int) -> Profiles:
 
 def random_workload(seed: int) -> Workload:
     draw = random.Random(seed)
-    return Workload(tuple(
-        Tenant(
-            f"t{number}", draw.choice(MODELS), draw.uniform(20, 500), draw.uniform(0.05, 300),
-            batch_sizes=draw.choice([(), (), (), (1, 2), (8,), (32,)]),
-            batch_mix=draw.choice([(), (), ((1, 1.0), (2, 2.0)), ((8, 1.0),)]),
+    return Workload(
+        tuple(
+            Tenant(
+                f"t{number}",
+                draw.choice(MODELS),
+                draw.uniform(20, 500),
+                draw.uniform(0.05, 300),
+                batch_sizes=draw.choice([(), (), (), (1, 2), (8,), (32,)]),
+                batch_mix=draw.choice([(), (), ((1, 1.0), (2, 2.0)), ((8, 1.0),)]),
+            )
+            for number in range(draw.randint(1, 9))
         )
-        for number in range(draw.randint(1, 9))
-    ))  # fmt: skip
+    )
 
 
 seeds = st.integers(0, 2**32)
@@ -316,9 +323,11 @@ def test_the_published_models() -> None:
     counts = {name: len(planner(name).plan(load, profiles, DEVICE, FULL).gpus) for name in NAMES}
     assert counts["ideal"] <= counts["gpulet"] <= counts["sbp"]
     uses = {
-        "googlenet": Use(0.25, 0.56), "resnet50": Use(0.28, 0.62),
-        "ssd_mobilenet_v1": Use(0.28, 0.61), "vgg16": Use(0.30, 0.61),
-    }  # fmt: skip
+        "googlenet": Use(0.25, 0.56),
+        "resnet50": Use(0.28, 0.62),
+        "ssd_mobilenet_v1": Use(0.28, 0.61),
+        "vgg16": Use(0.30, 0.61),
+    }
     aware = Gpulet(interference=MeasuredInterference(PUBLISHED["rtx-2080ti"], uses))
     found = aware.plan(load, profiles, DEVICE, FULL)
     assert check_plan(found, load, profiles, DEVICE, FULL) == ()
@@ -328,9 +337,12 @@ def test_the_published_models() -> None:
 @pytest.mark.parametrize("name", ["gpulet", "sbp", "greedy", "self-tuning"])
 def test_a_thousand_tenants_in_seconds(name: str) -> None:
     profiles = Profiles(tuple(p for n, model in enumerate(MODELS) for p in linear(model, 3 + n)))
-    load = Workload(tuple(
-        Tenant(f"t{n}", MODELS[n % 3], 40.0 + n % 17 * 20, 1.0 + n * 37 % 300) for n in range(1000)
-    ))  # fmt: skip
+    load = Workload(
+        tuple(
+            Tenant(f"t{n}", MODELS[n % 3], 40.0 + n % 17 * 20, 1.0 + n * 37 % 300)
+            for n in range(1000)
+        )
+    )
     begin = time.process_time()
     found = planner(name).plan(load, profiles, DEVICE, FULL)
     assert time.process_time() - begin < 10

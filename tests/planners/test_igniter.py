@@ -46,8 +46,13 @@ def shares(plan: Plan) -> dict[str, list[tuple[int, int]]]:
 @given(st.integers(0, 2**32))
 def test_nine_points_of_a_curve_give_the_curve(seed: int) -> None:
     draw = random.Random(seed)
-    truth = Curve(draw.uniform(0, 0.2), draw.uniform(5, 40), draw.uniform(10, 100),
-                  draw.uniform(0, 20), draw.uniform(0.5, 3))  # fmt: skip
+    truth = Curve(
+        draw.uniform(0, 0.2),
+        draw.uniform(5, 40),
+        draw.uniform(10, 100),
+        draw.uniform(0, 20),
+        draw.uniform(0.5, 3),
+    )
     nine = [p for p in points("m", truth) if p.units in {10, 50, 100} and p.batch in {1, 16, 32}]
     found = fit(nine)
     assert found is not None
@@ -75,9 +80,12 @@ CURVES = {
 
 
 def example(*models: str) -> Workload:
-    return Workload(tuple(
-        Tenant(name, name, slo_ms=EXAMPLE[name][1], rate_rps=EXAMPLE[name][0]) for name in models
-    ))  # fmt: skip
+    return Workload(
+        tuple(
+            Tenant(name, name, slo_ms=EXAMPLE[name][1], rate_rps=EXAMPLE[name][0])
+            for name in models
+        )
+    )
 
 
 def test_the_example_of_the_readme() -> None:
@@ -93,8 +101,11 @@ def test_the_example_of_the_readme() -> None:
 def test_neighbours_make_shares_grow_until_nobody_is_late() -> None:
     known = Profiles(tuple(p for name, curve in CURVES.items() for p in points(name, curve)))
     load = example(*EXAMPLE)
-    uses = {"alexnet": Use(0.2, 0.3, 20, 1000, 40), "resnet50": Use(0.3, 0.5, 80, 8000, 90),
-            "vgg19": Use(0.3, 0.6, 29, 20000, 110)}  # fmt: skip
+    uses = {
+        "alexnet": Use(0.2, 0.3, 20, 1000, 40),
+        "resnet50": Use(0.3, 0.5, 80, 8000, 90),
+        "vgg19": Use(0.3, 0.6, 29, 20000, 110),
+    }
     model = MeasuredInterference(IGniter(), uses)
     grown = Igniter(interference=model).plan(load, known, V100, FULL)
     assert check_plan(grown, load, known, V100, FULL) == ()
@@ -161,9 +172,12 @@ def test_every_plan_is_sound_or_refused(
 
 def test_a_thousand_tenants_in_seconds() -> None:
     known = random_profiles(3)
-    load = Workload(tuple(
-        Tenant(f"t{n}", "abc"[n % 3], 200.0 + n % 17 * 20, 1.0 + n * 37 % 100) for n in range(1000)
-    ))  # fmt: skip
+    load = Workload(
+        tuple(
+            Tenant(f"t{n}", "abc"[n % 3], 200.0 + n % 17 * 20, 1.0 + n * 37 % 100)
+            for n in range(1000)
+        )
+    )
     begin = time.process_time()
     plan = Igniter(interference=1.1).plan(load, known, TURING, PlanOptions())
     assert time.process_time() - begin < 10

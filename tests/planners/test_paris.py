@@ -160,8 +160,9 @@ def test_homogeneous_takes_the_size_that_needs_fewest_devices() -> None:
 
 def test_random_is_the_same_for_the_same_seed() -> None:
     profiles = Profiles(tuple(point(u, b, 9 + 8 * b / u) for u in mig.SIZES for b in (1, 4, 8)))
-    plans = [planner("random", seed=seed).plan(ask(3000), profiles, A100, FULL)
-             for seed in (0, 0, 1, 2)]  # fmt: skip
+    plans = [
+        planner("random", seed=seed).plan(ask(3000), profiles, A100, FULL) for seed in (0, 0, 1, 2)
+    ]
     assert plans[0] == plans[1]
     assert len({str(instances(plan)) for plan in plans}) > 1
 
@@ -194,29 +195,43 @@ def random_profiles(seed: int) -> Profiles:
     for model in "ab":
         fixed, each, scaling = draw.uniform(0.5, 20), draw.uniform(0.1, 6), draw.random()
         points += [
-            point(units, batch, (fixed + each * batch / units**scaling) * draw.uniform(0.9, 1.1),
-                  model)
-            for units in mig.SIZES for batch in (1, 2, 4, 16, 32)
-        ]  # fmt: skip
+            point(
+                units,
+                batch,
+                (fixed + each * batch / units**scaling) * draw.uniform(0.9, 1.1),
+                model,
+            )
+            for units in mig.SIZES
+            for batch in (1, 2, 4, 16, 32)
+        ]
     return Profiles(tuple(p for p in points if draw.random() < 0.9))
 
 
 def random_workload(seed: int) -> Workload:
     draw = random.Random(seed)
-    return Workload(tuple(
-        Tenant(f"t{n}", draw.choice("ab"), draw.uniform(10, 400), math.exp(draw.uniform(-2, 8)),
-               batch_sizes=draw.choice([(), (), (), (1, 4), (2,)]),
-               batch_mix=draw.choice([(), (), ((1, 3.0), (4, 1.0)), log_normal(32, 0.9)]))
-        for n in range(draw.randint(1, 6))
-    ))  # fmt: skip
+    return Workload(
+        tuple(
+            Tenant(
+                f"t{n}",
+                draw.choice("ab"),
+                draw.uniform(10, 400),
+                math.exp(draw.uniform(-2, 8)),
+                batch_sizes=draw.choice([(), (), (), (1, 4), (2,)]),
+                batch_mix=draw.choice([(), (), ((1, 3.0), (4, 1.0)), log_normal(32, 0.9)]),
+            )
+            for n in range(draw.randint(1, 6))
+        )
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=150, deadline=None)
 @given(
-    st.integers(0, 2**32).map(random_workload), st.integers(0, 2**32).map(random_profiles),
-    st.sampled_from([None, 1, 3, 30]), st.sampled_from([0.6, 0.9, 1.0]),
-)  # fmt: skip
+    st.integers(0, 2**32).map(random_workload),
+    st.integers(0, 2**32).map(random_profiles),
+    st.sampled_from([None, 1, 3, 30]),
+    st.sampled_from([0.6, 0.9, 1.0]),
+)
 def test_every_plan_is_sound_or_refused(
     name: str, load: Workload, profiles: Profiles, gpus: int | None, ceiling: float
 ) -> None:
@@ -245,9 +260,9 @@ def test_the_published_profiles(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_thousand_tenants_in_seconds(name: str) -> None:
     profiles = Profiles(tuple(point(u, b, 5 + 8 * b / u) for u in mig.SIZES for b in (1, 4, 8, 32)))
-    load = Workload(tuple(
-        Tenant(f"t{n}", "m", 60.0 + n % 17 * 20, 1.0 + n * 37 % 300) for n in range(1000)
-    ))  # fmt: skip
+    load = Workload(
+        tuple(Tenant(f"t{n}", "m", 60.0 + n % 17 * 20, 1.0 + n * 37 % 300) for n in range(1000))
+    )
     begin = time.process_time()
     plan = planner(name).plan(load, profiles, A100, PlanOptions())
     assert time.process_time() - begin < 10

@@ -56,24 +56,28 @@ def planned(name: str, load: Workload, options: PlanOptions = PAPER, **choices: 
 @pytest.mark.parametrize("cap", [1, 3, 5])
 def test_parvagpu_needs_the_devices_its_paper_says(cap: int) -> None:
     options = PlanOptions(max_utilisation=1, max_procs=cap)
-    counts = [len(planned("parvagpu", published.scenario(name), options).gpus)
-              for name in SCENARIOS]  # fmt: skip
+    counts = [
+        len(planned("parvagpu", published.scenario(name), options).gpus) for name in SCENARIOS
+    ]
     assert counts == [2, 3, 5, 7]
 
 
 def test_parvagpu_uses_the_slices_of_the_committed_deployments() -> None:
     options = PlanOptions(max_utilisation=1, max_procs=5)
     for optimise, expected in ((True, [10, 20, 33, 48]), (False, [10, 20, 30, 44])):
-        plans = [planned("parvagpu", published.scenario(name), options, optimise=optimise)
-                 for name in SCENARIOS]  # fmt: skip
+        plans = [
+            planned("parvagpu", published.scenario(name), options, optimise=optimise)
+            for name in SCENARIOS
+        ]
         used = [sum(p.units for gpu in plan.gpus for p in gpu.partitions) for plan in plans]
         assert used == expected
 
 
 def test_parvagpu_without_its_optimisation_strands_devices() -> None:
     options = PlanOptions(max_utilisation=1, max_procs=5)
-    plans = [planned("parvagpu", published.scenario(name), options, optimise=False)
-             for name in SCENARIOS]  # fmt: skip
+    plans = [
+        planned("parvagpu", published.scenario(name), options, optimise=False) for name in SCENARIOS
+    ]
     assert [len(plan.gpus) for plan in plans] == [2, 3, 8, 11]
 
 
@@ -106,15 +110,25 @@ def test_what_people_do_today(name: str, counts: list[int]) -> None:
     assert [len(planned(name, published.scenario(s)).gpus) for s in SCENARIOS] == counts
 
 
-HAND = Profiles((
-    *(point(units, 8, 80 / units) for units in (1, 2, 3, 4, 7)),
-    point(1, 1, 20), point(7, 1, 5), point(7, 8, 30, procs=3), point(7, 1, 6, procs=3),
-))  # fmt: skip
-EVERY_KIND = Profiles((
-    *HAND,
-    *(replace(point(7, batch, ms), kind="mps", units=units)
-      for units in (20, 40, 50, 60, 80, 100) for batch, ms in ((1, 5), (8, 13))),
-))  # fmt: skip
+HAND = Profiles(
+    (
+        *(point(units, 8, 80 / units) for units in (1, 2, 3, 4, 7)),
+        point(1, 1, 20),
+        point(7, 1, 5),
+        point(7, 8, 30, procs=3),
+        point(7, 1, 6, procs=3),
+    )
+)
+EVERY_KIND = Profiles(
+    (
+        *HAND,
+        *(
+            replace(point(7, batch, ms), kind="mps", units=units)
+            for units in (20, 40, 50, 60, 80, 100)
+            for batch, ms in ((1, 5), (8, 13))
+        ),
+    )
+)
 
 
 def test_demand_matching_by_hand() -> None:

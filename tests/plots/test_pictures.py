@@ -18,10 +18,14 @@ def test_no_two_of_twenty_planners_look_alike() -> None:
 
 def verdict(planner: str, refused: str | None) -> dict[str, Any]:
     return {
-        "scenario": "S1", "planner": planner, "refused": refused, "lower_bound_gpus": 1,
-        "gpus": None if refused else 3, "worst_attainment": None if refused else 0.9995,
+        "scenario": "S1",
+        "planner": planner,
+        "refused": refused,
+        "lower_bound_gpus": 1,
+        "gpus": None if refused else 3,
+        "worst_attainment": None if refused else 0.9995,
         "keeps": refused is None,
-    }  # fmt: skip
+    }
 
 
 def test_a_planner_that_refused_is_named_but_has_no_colour(tmp_path: Path) -> None:

@@ -179,9 +179,13 @@ FORKS = """
 
 def test_a_process_forked_from_the_session_ends_none_of_its_lanes() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FORKS)], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", textwrap.dedent(FORKS)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=120,
+        check=False,
+    )
     assert done.stdout == "served\n", done.stderr
 
 

@@ -71,9 +71,13 @@ def test_a_model_of_the_script_itself(tmp_path: Path, *, guarded: bool) -> None:
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=environment,
-        check=False, timeout=120,
-    )  # fmt: skip
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=120,
+    )
     if guarded:
         assert (done.returncode, done.stdout) == (0, "6.0\n"), done.stderr
     else:
@@ -94,16 +98,22 @@ SCRIPT = """
 def test_no_process_outlives_the_one_that_started_it(end: str) -> None:
     # A shell that starts jobs behind itself leaves SIGINT ignored; a terminal does not.
     heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    body = heard + textwrap.dedent(SCRIPT) + {
+    waits = "sys.stdin.read()\n"
+    last = {
         "interrupt": "try:\n    sys.stdin.read()\nfinally:\n    session.close()\n",
-        "kill": "sys.stdin.read()\n",
-        "exit": "sys.stdin.read()\nkept = [tenant.submit(torch.randn(16, 6)) for _ in range(99)]\n",
-    }[end]  # fmt: skip
+        "kill": waits,
+        "exit": f"{waits}kept = [tenant.submit(torch.randn(16, 6)) for _ in range(99)]\n",
+    }
+    body = heard + textwrap.dedent(SCRIPT) + last[end]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", body], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env=environment,
-    ) as parent:  # fmt: skip
+        [sys.executable, "-c", body],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         mapped = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in (parent.pid, child.pid))

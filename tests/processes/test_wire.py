@@ -150,8 +150,11 @@ def test_no_side_can_take_memory_from_the_other() -> None:
 
 @pytest.mark.parametrize("model", [mlp(3), convnet(4), Tied().eval()])
 def test_a_model_arrives_whole_and_its_weights_are_mapped(model: nn.Module) -> None:
-    x = torch.randn(2, 1, 8, 8) if isinstance(model[0] if isinstance(model, nn.Sequential) else 0,
-                                             nn.Conv2d) else torch.randn(2, 6)  # fmt: skip
+    x = (
+        torch.randn(2, 1, 8, 8)
+        if isinstance(model[0] if isinstance(model, nn.Sequential) else 0, nn.Conv2d)
+        else torch.randn(2, 6)
+    )
     area = pack("t", model, ((x,), {}))
     arrived, ((y,), _) = unpack(area.fd)
     assert torch.equal(x, y)

@@ -23,9 +23,16 @@ from spacetime.profiles.profile_file import read_profiles, write_profiles
 LINEAR = Layer("product", m=128, n=1024, k=1024, values=2 * 128 * 1024, weights=1024 * 1024)
 SIZES = st.integers(1, 3000)
 LAYERS = st.builds(
-    Layer, st.sampled_from(cost.OPS), m=SIZES, n=SIZES, k=SIZES, groups=st.integers(1, 32),
-    values=st.integers(0, 10**7), weights=st.integers(0, 10**7), count=st.integers(1, 50),
-)  # fmt: skip
+    Layer,
+    st.sampled_from(cost.OPS),
+    m=SIZES,
+    n=SIZES,
+    k=SIZES,
+    groups=st.integers(1, 32),
+    values=st.integers(0, 10**7),
+    weights=st.integers(0, 10**7),
+    count=st.integers(1, 50),
+)
 EXACT = Calibration(compute=1, bandwidth=1, launch_us=10)
 
 
@@ -109,9 +116,9 @@ def test_more_inputs_are_never_faster_and_more_units_never_slower(
     kind = "mig" if facts.mig else "mps"
     sliced = sorted({profile.units for profile in facts.mig})  # A30s have no three
     units = tuple(sliced) or (10, 30, 50, 100)
-    found = Profiles(tuple(
-        cost.points("m", layers, facts, kind, units=units, batches=(1, 3, 64), procs=(1, 3))
-    ))  # fmt: skip
+    found = Profiles(
+        tuple(cost.points("m", layers, facts, kind, units=units, batches=(1, 3, 64), procs=(1, 3)))
+    )
     assert {point.source for point in found} == {"predicted"}
     for point in found:
         least = sum(each.flops for each in layers if each.op != "move")

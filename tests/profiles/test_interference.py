@@ -65,8 +65,13 @@ def drawn(truth: SlowdownModel, *, noise: float = 0.0, count: int = 300) -> list
     draw = random.Random(1)
 
     def use() -> Use:
-        return Use(draw.uniform(0.05, 0.4), draw.uniform(0.2, 0.8), draw.randint(20, 90),
-                   draw.uniform(2000, 9000), draw.uniform(50, 200))  # fmt: skip
+        return Use(
+            draw.uniform(0.05, 0.4),
+            draw.uniform(0.2, 0.8),
+            draw.randint(20, 90),
+            draw.uniform(2000, 9000),
+            draw.uniform(50, 200),
+        )
 
     pairs = []
     for number in range(count):

@@ -19,8 +19,11 @@ from spacetime.profiles.interference_file import read_interference
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_file import write_profiles
 
-USES = {"vgg19": {"l2": 0.3, "dram": 0.61}, "resnet50": {"l2": 0.28, "dram": 0.62},
-        "alexnet": {"l2": 0.1, "dram": 0.2}}  # fmt: skip
+USES = {
+    "vgg19": {"l2": 0.3, "dram": 0.61},
+    "resnet50": {"l2": 0.28, "dram": 0.62},
+    "alexnet": {"l2": 0.1, "dram": 0.2},
+}
 
 
 def measured(count: int = 60) -> dict[str, Any]:
@@ -34,8 +37,9 @@ def measured(count: int = 60) -> dict[str, Any]:
         own, other = draw.sample(sorted(USES), 2)
         units = draw.choice([20, 40, 50, 60, 80])
         slowdown = truth.factor(own, units, other, 100 - units)
-        rows.append({"model": own, "units": units, "others": [[other, 100 - units]],
-                     "slowdown": slowdown})  # fmt: skip
+        rows.append(
+            {"model": own, "units": units, "others": [[other, 100 - units]], "slowdown": slowdown}
+        )
     return {"format": "spacetime.interference/1", "uses": USES, "pairs": rows}
 
 
@@ -73,13 +77,21 @@ def test_a_certificate_gives_its_mean(tmp_path: Path) -> None:
         ({"uses": {"vgg19": {"l2": 30, "dram": 0.1}}}, "uses.vgg19.l2: must be a number from 0"),
         ({"pairs": []}, "pairs: must be at least 4"),
         ({"pairs": [{"model": "a"}]}, "pairs[0]: must have model, units, others and slowdown"),
-        ({"pairs": [{"model": "x", "units": 50, "others": [["vgg19", 50]], "slowdown": 1}]},
-         "uses: x has none"),
-        ({"pairs": [{"model": "vgg19", "units": 50, "others": [["vgg19", 50]],
-                     "slowdown": "slow"}]}, "pairs[0].slowdown: must be a number"),
+        (
+            {"pairs": [{"model": "x", "units": 50, "others": [["vgg19", 50]], "slowdown": 1}]},
+            "uses: x has none",
+        ),
+        (
+            {
+                "pairs": [
+                    {"model": "vgg19", "units": 50, "others": [["vgg19", 50]], "slowdown": "slow"}
+                ]
+            },
+            "pairs[0].slowdown: must be a number",
+        ),
         ({"format": "spacetime.verify/1"}, "rows: must hold at least one pair"),
     ],
-)  # fmt: skip
+)
 def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write(tmp_path, measured() | change)
     with pytest.raises(ProfileError) as caught:
@@ -93,15 +105,28 @@ def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, Any], message
 def test_the_command_plans_with_it_checks_with_it_and_shows_the_errors(tmp_path: Path) -> None:
     known = Profiles(tuple(p for name, curve in CURVES.items() for p in points(name, curve)))
     write_profiles(tmp_path / "p.csv", known)
-    tenants = [{"name": n, "model": n, "slo_ms": slo, "rate_rps": rate}
-               for n, rate, slo in (("vgg19", 200, 60), ("resnet50", 400, 40))]  # fmt: skip
+    tenants = [
+        {"name": n, "model": n, "slo_ms": slo, "rate_rps": rate}
+        for n, rate, slo in (("vgg19", 200, 60), ("resnet50", 400, 40))
+    ]
     (tmp_path / "w.json").write_text(json.dumps({"tenants": tenants}))
     certificate = {"format": "spacetime.verify/1", "rows": [{"p50_inflation": 1.2}]}
 
     def units(data: object) -> tuple[list[int], str]:
-        args = ["plan", f"{tmp_path}/w.json", "--profiles", f"{tmp_path}/p.csv", "--planner",
-                "igniter", "--json", "--max-utilisation", "1", "--steady",
-                "--interference", str(write(tmp_path, data))]  # fmt: skip
+        args = [
+            "plan",
+            f"{tmp_path}/w.json",
+            "--profiles",
+            f"{tmp_path}/p.csv",
+            "--planner",
+            "igniter",
+            "--json",
+            "--max-utilisation",
+            "1",
+            "--steady",
+            "--interference",
+            str(write(tmp_path, data)),
+        ]
         done = CliRunner().invoke(cli, args, catch_exceptions=False)
         plan = plan_json.loads(done.stdout)
         return sorted(part.units for _, part, _ in plan), done.stderr

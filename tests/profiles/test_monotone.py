@@ -59,9 +59,7 @@ def test_a_smoothed_grid_is_in_order_and_within_what_was_measured(
 
 @given(GRIDS)
 def test_what_is_in_order_stays_exactly(grid: dict[tuple[int, int], float]) -> None:
-    ordered = {
-        (u, b): max(v for (w, c), v in grid.items() if w >= u and c <= b) for u, b in grid
-    }  # fmt: skip
+    ordered = {(u, b): max(v for (w, c), v in grid.items() if w >= u and c <= b) for u, b in grid}
     assert monotone(ordered) == ordered
 
 
@@ -74,9 +72,17 @@ def test_an_outlier_moves_its_neighbours_by_ratios() -> None:
 def test_points_of_other_models_procs_and_tenants_are_apart() -> None:
     def point(model: str, procs: int, tenants: int, batch: int, ms: float) -> Point:
         return Point(
-            model, "cpu-2", "cores", 1, batch, procs, ms, batch * procs / ms * 1e3, "measured",
+            model,
+            "cpu-2",
+            "cores",
+            1,
+            batch,
+            procs,
+            ms,
+            batch * procs / ms * 1e3,
+            "measured",
             tenants,
-        )  # fmt: skip
+        )
 
     apart = [point("a", 1, 1, 2, 9), point("b", 1, 1, 4, 3), point("a", 2, 1, 4, 3)]
     apart.append(point("a", 1, 2, 4, 3))

@@ -25,8 +25,9 @@ GOOD = "m,a100-80gb,mig,1,8,1,40,200,measured"
 def point(units: int = 1, batch: int = 8, procs: int = 1, ms: float = 40, **more: object) -> Point:
     entries = {"model": "m", "device": "a100-80gb", "kind": "mig", **more}
     rate = batch * procs / ms * 1000
-    return Point(units=units, batch=batch, procs=procs, latency_ms=ms, throughput_rps=rate,
-                 **entries)  # type: ignore[arg-type]  # fmt: skip
+    return Point(
+        units=units, batch=batch, procs=procs, latency_ms=ms, throughput_rps=rate, **entries
+    )  # type: ignore[arg-type]
 
 
 POINTS = st.builds(
@@ -224,8 +225,9 @@ def test_parvagpu_formats_by_hand(tmp_path: Path) -> None:
 def test_the_published_parvagpu_profiles() -> None:
     profiles = published.parvagpu()
     assert len(profiles.models) == 11
-    best = {units: profiles.best("resnet50", under_ms=1e9, units=units, max_procs=1)
-            for units in (1, 7)}  # fmt: skip
+    best = {
+        units: profiles.best("resnet50", under_ms=1e9, units=units, max_procs=1) for units in (1, 7)
+    }
     assert [round(each.throughput_rps) for each in best.values() if each] == [412, 2582]
 
 

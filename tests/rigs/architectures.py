@@ -11,16 +11,23 @@ from torch import Tensor, nn
 Made = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]  # a model and one call of it
 WORDS, LENGTH, SIDE = 100, 12, 64
 SMALL = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-}  # fmt: skip
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 CNN = {"embedding_size": 16, "hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 1, 1]}
 SOUND = {
-    "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
-}  # fmt: skip
+    "conv_dim": (32,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
 SEGFORMER = {
-    "hidden_sizes": [16, 32, 40, 64], "num_attention_heads": [1, 2, 4, 4], "depths": [1] * 4,
+    "hidden_sizes": [16, 32, 40, 64],
+    "num_attention_heads": [1, 2, 4, 4],
+    "depths": [1] * 4,
     "decoder_hidden_size": 32,
-}  # fmt: skip
+}
 
 
 def words() -> Tensor:
@@ -65,20 +72,38 @@ def bert(t: Any) -> Made:
 
 def whisper(t: Any) -> Made:
     config = t.WhisperConfig(
-        vocab_size=WORDS, d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=50,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-    )  # fmt: skip
+        vocab_size=WORDS,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_source_positions=50,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
     return t.WhisperModel(config).encoder, (torch.randn(1, 80, 100),), {}
 
 
 def detr(t: Any) -> Made:
     config = t.DetrConfig(
-        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None,
-        backbone_config=t.ResNetConfig(**CNN, out_features=["stage4"]), d_model=32,
-        encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=64, decoder_ffn_dim=64, num_queries=10,
-    )  # fmt: skip
+        use_timm_backbone=False,
+        use_pretrained_backbone=False,
+        backbone=None,
+        backbone_config=t.ResNetConfig(**CNN, out_features=["stage4"]),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        num_queries=10,
+    )
     pixels = {"pixel_mask": torch.ones(1, SIDE, SIDE, dtype=torch.long)}
     return t.DetrForObjectDetection(config), (torch.randn(1, 3, SIDE, SIDE),), pixels
 
@@ -94,9 +119,13 @@ def encoder(_: Any) -> Made:
 
 VIT = {"image_size": SIDE, "patch_size": 16, **SMALL}
 SWIN = {
-    "image_size": SIDE, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4],
+    "image_size": SIDE,
+    "patch_size": 4,
+    "embed_dim": 16,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
     "window_size": 4,
-}  # fmt: skip
+}
 CAUSAL = {"use_cache": False}
 ARCHITECTURES: dict[str, Callable[[Any], Made]] = {
     "ALBERT": of_words("AlbertModel", "AlbertConfig", embedding_size=16, **SMALL),
@@ -109,40 +138,73 @@ ARCHITECTURES: dict[str, Callable[[Any], Made]] = {
     ),
     "CLIP's image encoder": of_pictures("CLIPVisionModel", "CLIPVisionConfig", **VIT),
     "ConvNeXt": of_pictures(
-        "ConvNextForImageClassification", "ConvNextConfig", hidden_sizes=[16, 32, 48, 64],
+        "ConvNextForImageClassification",
+        "ConvNextConfig",
+        hidden_sizes=[16, 32, 48, 64],
         depths=[1, 1, 2, 1],
     ),
     "ConvNeXt V2": of_pictures(
-        "ConvNextV2ForImageClassification", "ConvNextV2Config", hidden_sizes=[16, 32, 48, 64],
+        "ConvNextV2ForImageClassification",
+        "ConvNextV2Config",
+        hidden_sizes=[16, 32, 48, 64],
         depths=[1, 1, 2, 1],
     ),
     "DeBERTa V2": of_words(
-        "DebertaV2Model", "DebertaV2Config", relative_attention=True,
-        pos_att_type=["p2c", "c2p"], **SMALL,
+        "DebertaV2Model",
+        "DebertaV2Config",
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        **SMALL,
     ),
     "DeiT": of_pictures("DeiTForImageClassification", "DeiTConfig", **VIT),
     "DETR": detr,
     "DINOv2": of_pictures(
-        "Dinov2Model", "Dinov2Config", 56, image_size=56, patch_size=14, hidden_size=32,
-        num_hidden_layers=2, num_attention_heads=2,
+        "Dinov2Model",
+        "Dinov2Config",
+        56,
+        image_size=56,
+        patch_size=14,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
     ),
     "DistilBERT": of_words(
-        "DistilBertForSequenceClassification", "DistilBertConfig", dim=32, n_layers=2, n_heads=2,
+        "DistilBertForSequenceClassification",
+        "DistilBertConfig",
+        dim=32,
+        n_layers=2,
+        n_heads=2,
         hidden_dim=64,
     ),
     "EfficientNet": of_pictures(
-        "EfficientNetForImageClassification", "EfficientNetConfig", image_size=SIDE,
-        width_coefficient=0.5, depth_coefficient=0.3, hidden_dim=640,
+        "EfficientNetForImageClassification",
+        "EfficientNetConfig",
+        image_size=SIDE,
+        width_coefficient=0.5,
+        depth_coefficient=0.3,
+        hidden_dim=640,
     ),
     "ELECTRA": of_words("ElectraModel", "ElectraConfig", embedding_size=16, **SMALL),
     "GPT-2": of_words(
-        "GPT2ForSequenceClassification", "GPT2Config", n_embd=32, n_layer=2, n_head=2,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, **CAUSAL,
+        "GPT2ForSequenceClassification",
+        "GPT2Config",
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        **CAUSAL,
     ),
     "HuBERT": of_sound("HubertModel", "HubertConfig", **SOUND, **SMALL),
     "LeViT": of_pictures(
-        "LevitForImageClassification", "LevitConfig", image_size=SIDE, hidden_sizes=[32, 48, 64],
-        num_attention_heads=[2, 2, 2], depths=[1, 1, 1], key_dim=[8, 8, 8],
+        "LevitForImageClassification",
+        "LevitConfig",
+        image_size=SIDE,
+        hidden_sizes=[32, 48, 64],
+        num_attention_heads=[2, 2, 2],
+        depths=[1, 1, 1],
+        key_dim=[8, 8, 8],
     ),
     "Llama": of_words("LlamaForCausalLM", "LlamaConfig", **CAUSAL, **SMALL),
     "MobileNet V1": of_pictures(
@@ -154,17 +216,15 @@ ARCHITECTURES: dict[str, Callable[[Any], Made]] = {
     "MobileViT": of_pictures("MobileViTForImageClassification", "MobileViTConfig", image_size=SIDE),
     "MPNet": of_words("MPNetModel", "MPNetConfig", **SMALL),
     "PoolFormer": of_pictures(
-        "PoolFormerForImageClassification", "PoolFormerConfig", hidden_sizes=[16, 32, 48, 64],
+        "PoolFormerForImageClassification",
+        "PoolFormerConfig",
+        hidden_sizes=[16, 32, 48, 64],
         depths=[1, 1, 1, 1],
     ),
-    "RegNet": of_pictures(
-        "RegNetForImageClassification", "RegNetConfig", groups_width=8, **CNN
-    ),
+    "RegNet": of_pictures("RegNetForImageClassification", "RegNetConfig", groups_width=8, **CNN),
     "ResNet": of_pictures("ResNetForImageClassification", "ResNetConfig", **CNN),
     "RoBERTa": of_words("RobertaForSequenceClassification", "RobertaConfig", **SMALL),
-    "SegFormer": of_pictures(
-        "SegformerForSemanticSegmentation", "SegformerConfig", **SEGFORMER
-    ),
+    "SegFormer": of_pictures("SegformerForSemanticSegmentation", "SegformerConfig", **SEGFORMER),
     "Swin": of_pictures("SwinForImageClassification", "SwinConfig", **SWIN),
     "Swin V2": of_pictures("Swinv2ForImageClassification", "Swinv2Config", **SWIN),
     "T5's encoder": of_words(
@@ -175,8 +235,10 @@ ARCHITECTURES: dict[str, Callable[[Any], Made]] = {
     "Wav2Vec2": of_sound("Wav2Vec2ForCTC", "Wav2Vec2Config", vocab_size=32, **SOUND, **SMALL),
     "Whisper's encoder": whisper,
     "YOLOS": of_pictures(
-        "YolosForObjectDetection", "YolosConfig", num_detection_tokens=5,
+        "YolosForObjectDetection",
+        "YolosConfig",
+        num_detection_tokens=5,
         **(VIT | {"image_size": [SIDE, SIDE]}),
     ),
-}  # fmt: skip
+}
 QUICK = ("BERT", "Swin", "ResNet", "Llama")  # without the mark slow

@@ -34,10 +34,28 @@ class Columns:
         return 0
 
     def _batched(  # noqa: PLR0917 - cuBLAS's own order
-        self, handle: int, transa: int, transb: int, m: int, n: int, k: int,
-        alpha: Any, a: int, a_type: int, lda: int, b: int, b_type: int, ldb: int,
-        beta: Any, c: int, c_type: int, ldc: int, count: int, compute: int, algorithm: int,
-    ) -> int:  # fmt: skip
+        self,
+        handle: int,
+        transa: int,
+        transb: int,
+        m: int,
+        n: int,
+        k: int,
+        alpha: Any,
+        a: int,
+        a_type: int,
+        lda: int,
+        b: int,
+        b_type: int,
+        ldb: int,
+        beta: Any,
+        c: int,
+        c_type: int,
+        ldc: int,
+        count: int,
+        compute: int,
+        algorithm: int,
+    ) -> int:
         assert handle == HANDLE
         assert algorithm == -1
         read = {pointer(array, i) for array in (a, b) for i in range(count)}

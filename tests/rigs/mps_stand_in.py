@@ -116,9 +116,13 @@ class Daemon:
 
 
 VERBS = {
-    "get_server_status", "get_client_list", "get_active_thread_percentage",
-    "set_active_thread_percentage", "terminate_client", "_join",
-}  # fmt: skip
+    "get_server_status",
+    "get_client_list",
+    "get_active_thread_percentage",
+    "set_active_thread_percentage",
+    "terminate_client",
+    "_join",
+}
 
 
 class NamedDaemon(Daemon):

@@ -76,8 +76,11 @@ class StandIn:
         return 0
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
-        pids = self._of(handle[1]).pids if isinstance(handle, tuple) else (
-            self.fake.states()[handle].pids)  # fmt: skip
+        pids = (
+            self._of(handle[1]).pids
+            if isinstance(handle, tuple)
+            else (self.fake.states()[handle].pids)
+        )
         return [SimpleNamespace(pid=pid) for pid in pids]
 
     def nvmlDeviceCreateGpuInstanceWithPlacement(self, gpu: int, profile: int, place: Any) -> int:

@@ -210,9 +210,18 @@ def test_any_convolution(data: st.DataObject) -> None:
     want = plain_convolution(rows, x, w, b, *shape, groups=groups)
     kept = torch.randn(want.shape).to(dtype)
     got = convolve_triton(
-        torch.tensor(rows), RUN, x, w, b, *shape, groups,
-        residual=kept, activation="relu", sms=draw(st.integers(1, 3)), config=config,
-    )  # fmt: skip
+        torch.tensor(rows),
+        RUN,
+        x,
+        w,
+        b,
+        *shape,
+        groups,
+        residual=kept,
+        activation="relu",
+        sms=draw(st.integers(1, 3)),
+        config=config,
+    )
     agree(got, F.relu(want + kept.double()), dtype)
 
 
@@ -240,9 +249,18 @@ def test_boxes(
     want = plain_convolution(rows, x, w, b, (1, 1), padding, dilation, groups=1)
     kept = torch.randn(want.shape).to(dtype)
     got = convolve_boxes(
-        torch.tensor(rows), RUN, x, w, b, padding, dilation,
-        box=Box(4, 4, 16, 32, 4, 2), residual=kept, activation="relu", sms=2,
-    )  # fmt: skip
+        torch.tensor(rows),
+        RUN,
+        x,
+        w,
+        b,
+        padding,
+        dilation,
+        box=Box(4, 4, 16, 32, 4, 2),
+        residual=kept,
+        activation="relu",
+        sms=2,
+    )
     agree(got, F.relu(want + kept.double()), dtype)
 
 
@@ -263,8 +281,17 @@ def test_depthwise(dtype: torch.dtype, per_channel: int, samples: int, last: boo
     for bias, config in ((b, None), (None, Config(8, 16))):
         want = plain_convolution(rows, x, w, bias, *shape, groups=10)
         got = convolve_triton(
-            torch.tensor(rows), RUN, x, w, bias, *shape, 10,
-            residual=kept, activation="relu6", sms=2, config=config,
-        )  # fmt: skip
+            torch.tensor(rows),
+            RUN,
+            x,
+            w,
+            bias,
+            *shape,
+            10,
+            residual=kept,
+            activation="relu6",
+            sms=2,
+            config=config,
+        )
         agree(got, F.relu6(want + kept.double()), dtype)
         assert got.is_contiguous(memory_format=torch.channels_last)

@@ -198,9 +198,10 @@ class TestSlack:
 class TestFairnessInsideABatch:
     def behind(self, tenants: list[dict], waiting: list[tuple[int, int]], **policy):
         made = scheduler(
-            **{**PINNED, "batch": "greedy", **policy}, families=[{1: 1000, 8: 2000}],
+            **{**PINNED, "batch": "greedy", **policy},
+            families=[{1: 1000, 8: 2000}],
             tenants=tenants,
-        )  # fmt: skip
+        )
         made.arrive(999, 0, 0)
         made.arrive_all(waiting, 1)
         return made
@@ -225,9 +226,13 @@ class TestFairnessInsideABatch:
 
     def test_each_tenant_sends_its_most_urgent_first(self) -> None:
         made = scheduler(
-            route="pinned", order="edf", batch="greedy", lend=False,
-            families=[{1: 1000, 4: 2000}], tenants=[{}, {}],
-        )  # fmt: skip
+            route="pinned",
+            order="edf",
+            batch="greedy",
+            lend=False,
+            families=[{1: 1000, 4: 2000}],
+            tenants=[{}, {}],
+        )
         made.arrive(99, 0, 0)
         for number, (tenant, deadline) in enumerate(
             [(0, 90_000), (0, 80_000), (0, 70_000), (1, 99_000), (1, 98_000)]

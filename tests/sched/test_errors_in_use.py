@@ -116,8 +116,13 @@ def test_missing_latencies_are_filled_in() -> None:
     made.set_latency(family, 0, 2, 1000)
     # A smaller bucket costs no more than the next known one; above it, in proportion.
     assert [made.predicted_ns(family, 0, n) for n in (1, 2, 3, 4, 8, 16)] == [
-        1000, 1000, 2000, 2000, 4000, 8000,
-    ]  # fmt: skip
+        1000,
+        1000,
+        2000,
+        2000,
+        4000,
+        8000,
+    ]
 
 
 def test_predictions_are_corrected_by_what_is_observed() -> None:

@@ -114,9 +114,14 @@ def test_the_floor_returns_within_one_launch(lengths: list[int], arrivals: list[
 
 def test_a_lane_that_waits_for_its_own_batch_does_not_borrow() -> None:
     made = scheduler(
-        route="pinned", order="fifo", batch="timeout", timeout_ns=500, lend=True, lanes=2,
+        route="pinned",
+        order="fifo",
+        batch="timeout",
+        timeout_ns=500,
+        lend=True,
+        lanes=2,
         tenants=[{"lane": 0}, {"lane": 1}],
-    )  # fmt: skip
+    )
     made.arrive_all([(n, 0) for n in range(4)], 0)
     made.arrive(10, 1, 100)
     assert made.arrive_all([(n, 0) for n in range(4, 8)], 200) == []

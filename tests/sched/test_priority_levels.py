@@ -208,9 +208,14 @@ def test_under_higher_levels_that_never_rest_each_request_starts_within_its_boun
         {"family": kind % len(costs), "priority": level} for level, kind in lower
     ]
     made = scheduler(
-        route="pinned", lend=False, order=order, batch=batch, age_ns=age, families=families,
+        route="pinned",
+        lend=False,
+        order=order,
+        batch=batch,
+        age_ns=age,
+        families=families,
         tenants=tenants,
-    )  # fmt: skip
+    )
     longest = max(costs)
     numbers = itertools.count(1000)
     now, launch, running = 0, 0, [next(numbers)]
@@ -259,9 +264,11 @@ def test_a_route_counts_only_the_work_that_is_ahead(route: str, level: int, lane
 def in_turns(turns: list[tuple[int, int]], tenants: list[dict], waiting: list[int]) -> list[int]:
     """The tenants, in the order in which a duty cycle serves them behind a launch of tenant 0."""
     made = scheduler(
-        **{**LONELY, "batch": "greedy"}, order="duty", families=[ONE] * len(tenants),
+        **{**LONELY, "batch": "greedy"},
+        order="duty",
+        families=[ONE] * len(tenants),
         tenants=[{"family": n, **tenant} for n, tenant in enumerate(tenants)],
-    )  # fmt: skip
+    )
     made.set_duty(0, turns)
     made.arrive(99, 0, 0)
     made.arrive_all(list(enumerate(waiting)), 1)
@@ -298,12 +305,13 @@ def overloaded(policy: Policy | str, load: float, level: int) -> SimResult:
         lanes=[LaneSpec()],
         families=[FamilySpec.uniform(1, {1: 1_000_000})] * 2,
         tenants=[
-            SimTenant(family=n, slo_ns=50_000_000, priority=n * level,
-                       arrivals=SimArrivals(rate_rps=rate))
+            SimTenant(
+                family=n, slo_ns=50_000_000, priority=n * level, arrivals=SimArrivals(rate_rps=rate)
+            )
             for n in range(2)
         ],
         horizon_ns=2_000_000_000,
-    )  # fmt: skip
+    )
 
 
 def test_when_something_must_be_shed_the_lower_level_goes_first() -> None:

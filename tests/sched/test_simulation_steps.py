@@ -87,8 +87,13 @@ def test_stopping_often_changes_nothing() -> None:
         SimTenant(lane=lane, slo_ns=4000, family=lane, arrivals=SimArrivals(rate_rps=900_000.0))
         for lane in range(2)
     ]
-    spec = {"lanes": [LaneSpec()] * 2, "families": [FamilySpec.uniform(2, BATCHED)] * 2,
-            "tenants": tenants, "horizon_ns": 300_000, "seed": 5}  # fmt: skip
+    spec = {
+        "lanes": [LaneSpec()] * 2,
+        "families": [FamilySpec.uniform(2, BATCHED)] * 2,
+        "tenants": tenants,
+        "horizon_ns": 300_000,
+        "seed": 5,
+    }
     whole = simulate(**spec, policy="space-time", timeline=True)
     run = stepped(tenants=tenants, policy="space-time", horizon_ns=300_000, seed=5)
     time = 0
@@ -156,13 +161,18 @@ def test_every_request_leaves_once_whatever_is_changed(
     route: str, order: str, batch: str, lend: bool, seed: int
 ) -> None:
     rng = random.Random(seed)
-    policy = Policy(route=route, order=order, batch=batch, lend=lend, timeout_ns=700,
-                    straggler_multiple=1.5)  # fmt: skip
+    policy = Policy(
+        route=route, order=order, batch=batch, lend=lend, timeout_ns=700, straggler_multiple=1.5
+    )
     tenants = [
-        SimTenant(family=n, lane=n % 2, slo_ns=rng.choice([None, 3000, 9000]),
-                   arrivals=SimArrivals(rate_rps=1e6))
+        SimTenant(
+            family=n,
+            lane=n % 2,
+            slo_ns=rng.choice([None, 3000, 9000]),
+            arrivals=SimArrivals(rate_rps=1e6),
+        )
         for n in range(3)
-    ]  # fmt: skip
+    ]
     run = stepped(tenants=tenants, policy=policy, seed=seed, horizon_ns=60_000, record=True)
     open_lanes = [0, 1]
     for _ in range(25):

@@ -70,10 +70,26 @@ def findings(text: Text, url: str, examples: int, *options: str) -> set[Finding]
         spec, report = Path(folder, "spec.yaml"), Path(folder, "report.json")
         spec.write_text(yaml.safe_dump(text), encoding="utf-8")
         command = [
-            sys.executable, "-m", "schemathesis.cli", "run", str(spec), "--url", url,
-            "--max-examples", str(examples), "--seed", "1", "--continue-on-failure",
-            "--checks", "all", "--report", "json", "--report-json-path", str(report), *options,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            str(spec),
+            "--url",
+            url,
+            "--max-examples",
+            str(examples),
+            "--seed",
+            "1",
+            "--continue-on-failure",
+            "--checks",
+            "all",
+            "--report",
+            "json",
+            "--report-json-path",
+            str(report),
+            *options,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
         if not report.exists():
             raise RuntimeError(f"schemathesis ended with {done.returncode}: {done.stdout[-2000:]}")

@@ -24,9 +24,11 @@ SLO_MS = 60_000.0
 
 def tenant(name: str, *inputs: InputSpec, **fields: Any) -> Tenant:
     given = {"slo_ms": SLO_MS, "rate_rps": 1.0, "example_inputs": inputs or ROW} | fields
-    return Tenant(name=name, model=f"served_models:{fields.get('factory', name)}", **{
-        key: value for key, value in given.items() if key != "factory"
-    })  # fmt: skip
+    return Tenant(
+        name=name,
+        model=f"served_models:{fields.get('factory', name)}",
+        **{key: value for key, value in given.items() if key != "factory"},
+    )
 
 
 TENANTS = (
@@ -36,19 +38,23 @@ TENANTS = (
     tenant("gate"),
     tenant(
         "halves",
-        InputSpec((1, 2), "FP16"), InputSpec((1, 2), "BF16"), InputSpec((1, 2), "BOOL"),
+        InputSpec((1, 2), "FP16"),
+        InputSpec((1, 2), "BF16"),
+        InputSpec((1, 2), "BOOL"),
     ),
-)  # fmt: skip
+)
 
 
 def planned(load: Workload) -> PlannedSession:
     """A session of a plan for this load; by its profile, all cores together serve any load."""
     cores = len(os.sched_getaffinity(0))
-    points = Profiles(tuple(
-        Point(model, f"cpu-{cores}", "cores", units, 1, 1, ms, 1000 / ms)
-        for model in sorted({each.model for each in load.tenants})
-        for units, ms in ((1, 2.0), (cores, 0.01))
-    ))  # fmt: skip
+    points = Profiles(
+        tuple(
+            Point(model, f"cpu-{cores}", "cores", units, 1, 1, ms, 1000 / ms)
+            for model in sorted({each.model for each in load.tenants})
+            for units, ms in ((1, 2.0), (cores, 0.01))
+        )
+    )
     made = planning_on_one(points, points.device, PlanOptions())(load)
     return PlannedSession(made, load, points, device="cpu")
 

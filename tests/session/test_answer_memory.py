@@ -41,8 +41,15 @@ class Returns(nn.Module):
 
 
 WHATS = [
-    "layer", "input", "view of the input", "weight", "buffer", "views of one", "a part", "numbers",
-]  # fmt: skip
+    "layer",
+    "input",
+    "view of the input",
+    "weight",
+    "buffer",
+    "views of one",
+    "a part",
+    "numbers",
+]
 
 
 class Keeps(nn.Module):
@@ -76,9 +83,13 @@ def zero_column(x: Tensor) -> None:
 
 
 WRITES: list[Callable[[Tensor], object]] = [
-    lambda x: x.add_(1), Tensor.relu_, zero_column, lambda x: x.view(-1).mul_(2),
-    lambda x: x.data.add_(1), lambda x: torch.neg(x, out=x),
-]  # fmt: skip
+    lambda x: x.add_(1),
+    Tensor.relu_,
+    zero_column,
+    lambda x: x.view(-1).mul_(2),
+    lambda x: x.data.add_(1),
+    lambda x: torch.neg(x, out=x),
+]
 
 
 @pytest.fixture(params=["cpu", "fake:h200"])

@@ -90,9 +90,14 @@ def test_a_neighbour_of_extremes_changes_nothing(worst: float, device: str) -> N
 def test_what_is_no_number_stays_none_through_fused_layers() -> None:
     """oneDNN's convolution with its own ReLU returns numbers for NaN: it must not run there."""
     model = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    ).eval()  # fmt: skip
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ).eval()
     pictures = [torch.randn(1, 3, 16, 16) for _ in range(4)]
     for picture, value in zip(pictures, [float("nan"), float("inf"), -1e38], strict=False):
         picture[0, 1, 2, 3] = value
@@ -246,9 +251,13 @@ def test_a_language_models_cache_is_its_callers_own() -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
-        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, hidden_size=16,
-        intermediate_size=32, vocab_size=50,
-    )  # fmt: skip
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        hidden_size=16,
+        intermediate_size=32,
+        vocab_size=50,
+    )
     model = transformers.Qwen2ForCausalLM(config).eval()
     calls = [(torch.randint(0, 50, (1, 6)),) for _ in range(4)]
     with st.Session("cpu", lanes=1) as session:

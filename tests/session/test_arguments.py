@@ -49,9 +49,14 @@ def test_an_option_that_is_no_whole_number(session: st.Session, field: str, valu
 
 def test_numbers_of_numpy_are_numbers(session: st.Session) -> None:
     tenant = session.add(
-        mlp(0), example_inputs=(X,), slo_ms=np.float32(5000), priority=np.int64(2),
-        queue_limit=np.int32(7), rate_rps=np.float64(3), weight=np.int8(2),
-    )  # fmt: skip
+        mlp(0),
+        example_inputs=(X,),
+        slo_ms=np.float32(5000),
+        priority=np.int64(2),
+        queue_limit=np.int32(7),
+        rate_rps=np.float64(3),
+        weight=np.int8(2),
+    )
     assert type(tenant.slo_ms) is float
     assert tenant(X, priority=np.int16(1), deadline_ms=np.float32(9000)).shape == (1, 3)
 

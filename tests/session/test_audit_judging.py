@@ -47,8 +47,10 @@ def adversarial(numbers: random.Random, *shape: int) -> Tensor:
 def test_no_false_alarm_over_thousands_of_mixed_adversarial_requests(place: str) -> None:
     numbers = random.Random(4)
     kinds: list[tuple[Any, tuple[int, ...] | None]] = [
-        (mlp, (6,)), (convnet, (1, 8, 8)), (Ranking, None),
-    ]  # fmt: skip
+        (mlp, (6,)),
+        (convnet, (1, 8, 8)),
+        (Ranking, None),
+    ]
     with session_on(place) as session:
         tenants = []
         for make, shape in kinds:
@@ -116,9 +118,12 @@ class Locked(nn.Module):
 
 @pytest.mark.parametrize(
     ("model", "why"),
-    [(Noisy(), "on one input differ"), (Remembers(), "on one input differ"),
-     (Locked(), "cannot be copied")],
-)  # fmt: skip
+    [
+        (Noisy(), "on one input differ"),
+        (Remembers(), "on one input differ"),
+        (Locked(), "cannot be copied"),
+    ],
+)
 def test_what_cannot_be_audited_is_said(model: nn.Module, why: str) -> None:
     with st.Session("cpu", audit=1.0) as session:
         tenant = session.add(model.eval(), example_inputs=(X + 1,), name="odd")

@@ -131,10 +131,15 @@ def test_a_wall_clock_that_jumps_moves_no_deadline(isolation: str, tmp_path: Pat
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     os.mkfifo(gate)
     environment = os.environ | {
-        "LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path),
-    }  # fmt: skip
+        "LD_PRELOAD": str(library),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", UNDER_JUMPS, str(gate), isolation], env=environment,
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", UNDER_JUMPS, str(gate), isolation],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.stdout == "kept\n", done.stderr

@@ -68,8 +68,13 @@ ANY = hypo.one_of(
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(drawn=hypo.lists(hypo.tuples(hypo.integers(0, 2), hypo.lists(ANY, min_size=3, max_size=3)),
-                        min_size=1, max_size=20))  # fmt: skip
+@given(
+    drawn=hypo.lists(
+        hypo.tuples(hypo.integers(0, 2), hypo.lists(ANY, min_size=3, max_size=3)),
+        min_size=1,
+        max_size=20,
+    )
+)
 def test_every_caller_gets_its_own_modules_answer_or_error(
     members: list[tuple[nn.Module, st.Tenant]], drawn: list[tuple[int, list[int]]]
 ) -> None:

@@ -36,14 +36,18 @@ from spacetime.workload.workload import Arrivals, Tenant, Workload
 
 MS = 1_000_000
 PLAIN = Policy(route="weighted", order="fifo", batch="greedy", lend=False)
-PROFILES = Profiles(tuple(
-    Point("net", "a100-80gb", kind, units, batch, procs, ms, 1000 * procs * batch / ms, "measured")
-    for kind, sizes in (("mps", (50, 100)), ("mig", (3, 7)))
-    for units in sizes
-    for procs in (1, 2)
-    for batch in (1, 2, 4)
-    for ms in [(4.0 + 4.0 * batch) * (1.0 if units in (100, 7) else 2.0)]
-))  # fmt: skip
+PROFILES = Profiles(
+    tuple(
+        Point(
+            "net", "a100-80gb", kind, units, batch, procs, ms, 1000 * procs * batch / ms, "measured"
+        )
+        for kind, sizes in (("mps", (50, 100)), ("mig", (3, 7)))
+        for units in sizes
+        for procs in (1, 2)
+        for batch in (1, 2, 4)
+        for ms in [(4.0 + 4.0 * batch) * (1.0 if units in (100, 7) else 2.0)]
+    )
+)
 STEADY = Arrivals(process="constant")
 
 
@@ -51,19 +55,36 @@ def load(*names: str, rate: float = 10.0, slo: float = 200.0, how: Arrivals = ST
     return Workload(tuple(Tenant(name, "net", slo, rate) for name in names), how)
 
 
-def plan(*gpus: list[tuple[str, int, tuple[str, ...], int]], rate: float = 10.0,
-         kind: str = "mps", duty: bool = False) -> Plan:  # fmt: skip
-    return Plan("test", "a100-80gb", tuple(
-        GpuPlan(number, tuple(
-            PartitionPlan(
-                name, kind, units,
-                tuple(Assignment(each, 4, rate, 100.0, 50.0 if duty else None) for each in names),
-                start=0 if kind == "mig" else None, procs=procs,
+def plan(
+    *gpus: list[tuple[str, int, tuple[str, ...], int]],
+    rate: float = 10.0,
+    kind: str = "mps",
+    duty: bool = False,
+) -> Plan:
+    return Plan(
+        "test",
+        "a100-80gb",
+        tuple(
+            GpuPlan(
+                number,
+                tuple(
+                    PartitionPlan(
+                        name,
+                        kind,
+                        units,
+                        tuple(
+                            Assignment(each, 4, rate, 100.0, 50.0 if duty else None)
+                            for each in names
+                        ),
+                        start=0 if kind == "mig" else None,
+                        procs=procs,
+                    )
+                    for name, units, names, procs in parts
+                ),
             )
-            for name, units, names, procs in parts
-        ))
-        for number, parts in enumerate(gpus)
-    ))  # fmt: skip
+            for number, parts in enumerate(gpus)
+        ),
+    )
 
 
 SMALL = plan([("a", 50, ("x",), 1)])
@@ -95,9 +116,13 @@ class Script:
 def run(first: Plan, workload: Workload, rates: list[float], decider, **options) -> DynamicRun:
     trace = RateTrace(1.0, tuple((rate,) * len(workload.tenants) for rate in rates))
     return simulate_dynamic(
-        first, workload, PROFILES, trace, decider=decider,
+        first,
+        workload,
+        PROFILES,
+        trace,
+        decider=decider,
         options=DynamicOptions(**{"period_s": 1.0, "start_ms": 500.0, **options}),
-    )  # fmt: skip
+    )
 
 
 def test_a_kept_plan_counts_its_devices_and_every_request() -> None:
@@ -153,8 +178,9 @@ def test_without_a_move_it_is_the_plans_own_simulation() -> None:
     workload = load("x", "y", rate=30.0, how=Arrivals(), slo=120.0)
     both = plan([("a", 50, ("x",), 2), ("b", 50, ("y",), 1)], rate=30.0)
     found = run(both, workload, [30.0] * 20, Keep())
-    once = simulate_plan(both, workload, PROFILES,
-                         SimOptions(duration_ns=20 * SECOND, replications=1))  # fmt: skip
+    once = simulate_plan(
+        both, workload, PROFILES, SimOptions(duration_ns=20 * SECOND, replications=1)
+    )
     of_plan = [(each.offered, each.met) for each in once.replications[0].tenants]
     assert [offered for offered, _ in found.tenants] == pytest.approx(
         [offered for offered, _ in of_plan], rel=0.15
@@ -196,9 +222,13 @@ def test_an_oracle_has_the_plan_of_every_period_when_it_begins() -> None:
     trace = RateTrace(1.0, ((10.0,), (40.0,), (10.0,)))
     oracle = Oracle(SMALL, load("x"), planning, trace, SECOND)
     found = simulate_dynamic(
-        SMALL, load("x"), PROFILES, trace, decider=oracle,
+        SMALL,
+        load("x"),
+        PROFILES,
+        trace,
+        decider=oracle,
         options=DynamicOptions(period_s=1.0, free=True),
-    )  # fmt: skip
+    )
     assert [each.routed_ns for each in found.moves] == [SECOND, 2 * SECOND, 3 * SECOND]
     assert found.short_s == 0
 
@@ -253,8 +283,9 @@ def test_every_request_ends_once_whatever_is_moved_when(seed: int, policy: str) 
     script = Script(plans[0], dict(zip(times, plans[1:], strict=True)))
     chosen = {} if policy in {"own", "duty"} else {"policy": Policy.named(policy)}
     trace = [rng.choice([0.0, 20.0, 80.0, 200.0]) for _ in range(10)]
-    found = run(plans[0], workload, trace, script,
-                start_ms=rng.choice([0.0, 300.0]), free=True, **chosen)  # fmt: skip
+    found = run(
+        plans[0], workload, trace, script, start_ms=rng.choice([0.0, 300.0]), free=True, **chosen
+    )
     assert len(found.moves) == 3
     offered = sum(each for each, _ in found.tenants)
     assert sum(each.arrived for each in found.periods) == offered
@@ -289,11 +320,20 @@ def test_the_command_moves_a_plan_through_a_day(tmp_path: Path) -> None:
         for each in workload.tenants
     ]
     given = [
-        "simulate", write(tmp_path, "plan.json", plan_json.dumps(first)), "--workload",
-        write(tmp_path, "w.json", json.dumps({"tenants": tenants})), "--profiles",
-        str(tmp_path / "p.csv"), "--controller", "--planner", "parvagpu", "--duration", "60",
-        "--start-ms", "100",
-    ]  # fmt: skip
+        "simulate",
+        write(tmp_path, "plan.json", plan_json.dumps(first)),
+        "--workload",
+        write(tmp_path, "w.json", json.dumps({"tenants": tenants})),
+        "--profiles",
+        str(tmp_path / "p.csv"),
+        "--controller",
+        "--planner",
+        "parvagpu",
+        "--duration",
+        "60",
+        "--start-ms",
+        "100",
+    ]
     shown = CliRunner().invoke(root.cli, given, catch_exceptions=False)
     assert "device-hours in 60 s" in shown.output
     report = json.loads(CliRunner().invoke(root.cli, [*given, "--json"]).output)

@@ -24,12 +24,14 @@ from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Tenant, Workload, WorkloadError
 
 PLANNERS = ("parvagpu", "whole-gpu")
-PROFILES = Profiles(tuple(
-    Point("m", "a100-80gb", "mig", units, batch, 1, ms, batch / ms * 1000)
-    for units in (1, 2, 3, 4, 7)
-    for batch in (1, 2, 4, 8)
-    for ms in [(8 + batch) / units]
-))  # fmt: skip
+PROFILES = Profiles(
+    tuple(
+        Point("m", "a100-80gb", "mig", units, batch, 1, ms, batch / ms * 1000)
+        for units in (1, 2, 3, 4, 7)
+        for batch in (1, 2, 4, 8)
+        for ms in [(8 + batch) / units]
+    )
+)
 QUICK = SimOptions(duration_ns=2 * SECOND, replications=2)
 
 
@@ -38,10 +40,16 @@ def asked(rate_rps: float = 100.0, slo_ms: float = 100.0) -> Workload:
 
 
 def verdicts(scenarios: dict[str, Workload], gpus: int | None = None) -> list[Verdict]:
-    return list(compare(
-        scenarios, PLANNERS, profiles=PROFILES, device=device("a100-80gb"),
-        plan_options=PlanOptions(gpus=gpus), sim_options=QUICK,
-    ))  # fmt: skip
+    return list(
+        compare(
+            scenarios,
+            PLANNERS,
+            profiles=PROFILES,
+            device=device("a100-80gb"),
+            plan_options=PlanOptions(gpus=gpus),
+            sim_options=QUICK,
+        )
+    )
 
 
 def test_every_planner_gets_a_verdict_on_every_scenario() -> None:
@@ -74,9 +82,12 @@ def test_a_refusal_is_a_verdict_with_its_reason() -> None:
 
 def test_published_scenarios_are_kept_by_their_own_planner() -> None:
     found = compare(
-        {"S1": published_scenario("S1")}, ["parvagpu"], profiles=parvagpu(),
-        device=device("a100-80gb"), sim_options=QUICK,
-    )  # fmt: skip
+        {"S1": published_scenario("S1")},
+        ["parvagpu"],
+        profiles=parvagpu(),
+        device=device("a100-80gb"),
+        sim_options=QUICK,
+    )
     (verdict,) = found
     assert verdict.gpus == 2
     assert verdict.keeps
@@ -91,16 +102,19 @@ def test_scenarios_from_a_csv_a_folder_and_a_file(tmp_path: Path) -> None:
     table.write_text(CSV)
     found = read_scenarios(table)
     assert {name: [t.name for t in each.tenants] for name, each in found.items()} == {
-        "s1": ["m", "m-2"], "s2": ["m"]
-    }  # fmt: skip
+        "s1": ["m", "m-2"],
+        "s2": ["m"],
+    }
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(WorkloadError, match="holds no workload"):
         read_scenarios(folder)
     for name in ("b.yaml", "a.yml", "b.json"):
-        (folder / name).write_text(YAML if name != "b.json" else json.dumps(
-            {"tenants": [{"name": "a", "model": "m", "slo_ms": 1, "rate_rps": 2}]}
-        ))  # fmt: skip
+        (folder / name).write_text(
+            YAML
+            if name != "b.json"
+            else json.dumps({"tenants": [{"name": "a", "model": "m", "slo_ms": 1, "rate_rps": 2}]})
+        )
     assert list(read_scenarios(folder)) == ["a", "b.json", "b.yaml"]
     assert list(read_scenarios(folder / "a.yml")) == ["a"]
 
@@ -146,9 +160,20 @@ def test_a_damaged_table_is_read_or_refused_in_one_line(
 def test_the_command_writes_table_json_and_picture(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(CSV + "s3,m,1,50\n")
     write_profiles(tmp_path / "profiles.csv", PROFILES)
-    arguments = ["compare", str(tmp_path / "table.csv"), "--profiles",
-                 str(tmp_path / "profiles.csv"), "--duration", "1", "--replications", "1",
-                 "--planner", "parvagpu", "--planner", "whole-gpu"]  # fmt: skip
+    arguments = [
+        "compare",
+        str(tmp_path / "table.csv"),
+        "--profiles",
+        str(tmp_path / "profiles.csv"),
+        "--duration",
+        "1",
+        "--replications",
+        "1",
+        "--planner",
+        "parvagpu",
+        "--planner",
+        "whole-gpu",
+    ]
     shown = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path / "out")])
     assert shown.exit_code == 0, shown.output
     assert "parvagpu" in shown.output

@@ -48,9 +48,9 @@ def plan_of(*parts: PartitionPlan) -> Plan:
     return Plan("hand", DEVICE, tuple(GpuPlan(n, (each,)) for n, each in enumerate(parts)))
 
 
-def on(tenant: str, batch: int = 1, rate_rps: float = 50.0, duty_ms: float | None = None) -> (
-    Assignment
-):  # fmt: skip
+def on(
+    tenant: str, batch: int = 1, rate_rps: float = 50.0, duty_ms: float | None = None
+) -> Assignment:
     return Assignment(tenant, batch, rate_rps, 1000.0, duty_ms)
 
 
@@ -151,13 +151,15 @@ def test_a_batch_between_two_points_costs_the_larger_and_every_lane_names_all_bu
     p, q = deploy(plan, workload(A), PROFILES).served[0].values()
     ms = 10**6
     assert p.latency_ns == {1: 10 * ms, 2: 15 * ms, 3: 25 * ms}
-    assert q.latency_ns == {b: round(5 * (1 + (4 if b == 3 else b)) / 2 * ms)
-                            for b in (1, 2, 3, 4, 8)}  # fmt: skip
+    assert q.latency_ns == {
+        b: round(5 * (1 + (4 if b == 3 else b)) / 2 * ms) for b in (1, 2, 3, 4, 8)
+    }
 
 
 assignments = st.tuples(st.sampled_from("ab"), st.integers(1, 8), st.floats(1, 100), st.booleans())
-partitions = st.tuples(st.sampled_from([1, 2]), st.integers(1, 3),
-                       st.lists(assignments, min_size=1, max_size=3))  # fmt: skip
+partitions = st.tuples(
+    st.sampled_from([1, 2]), st.integers(1, 3), st.lists(assignments, min_size=1, max_size=3)
+)
 
 
 @st.composite
@@ -167,11 +169,17 @@ def plans(draw: st.DrawFn) -> Plan:
     for number, (units, procs, tenants) in enumerate(draw(st.lists(partitions, max_size=4))):
         side = len(tenants) if procs > 1 and len(tenants) > 1 else procs
         cycle = procs == 1 and tenants[0][3]
-        parts.append(part(
-            f"p{number}", units,
-            *(on(name, batch, rate, 200.0 if cycle else None) for name, batch, rate, _ in tenants),
-            procs=side,
-        ))  # fmt: skip
+        parts.append(
+            part(
+                f"p{number}",
+                units,
+                *(
+                    on(name, batch, rate, 200.0 if cycle else None)
+                    for name, batch, rate, _ in tenants
+                ),
+                procs=side,
+            )
+        )
     return plan_of(*parts, part("last-a", 2, on("a", 4)), part("last-b", 1, on("b", 2)))
 
 
@@ -245,7 +253,7 @@ def test_a_trace_is_run_once_to_its_end_and_scaled_in_time() -> None:
         (plan_of(part("p", 3, on("a")), part("q", 1, on("b"))), "on mig 3"),
         (Plan("hand", "v100-16gb", ()), "device: the plan is for v100-16gb"),
     ],
-)  # fmt: skip
+)
 def test_a_plan_that_does_not_fit(plan: Plan, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         simulate_plan(plan, workload(A, B), PROFILES)
@@ -299,8 +307,11 @@ def test_requests_that_are_batches_go_whole_where_their_size_is_answered_in_time
     events = [e for e in plan_timeline(run) if e["ph"] == "X"]
     # One slice takes 10 ms for one input and 45 ms for eight, four take 2.5 and 11.25 ms.
     assert {(e["tid"], e["dur"]) for e in events} <= {
-        (1, 10e3), (1, 45e3), (2, 2.5e3), (2, 11.25e3)
-    }  # fmt: skip
+        (1, 10e3),
+        (1, 45e3),
+        (2, 2.5e3),
+        (2, 11.25e3),
+    }
     eights = [e for e in events if e["dur"] > 10e3]
     assert len(eights) / len(events) == pytest.approx(1 / 4, abs=0.05)
     # 90 inputs a second in requests of 11 / 4 on average, for a minute.
@@ -313,5 +324,10 @@ def test_what_is_larger_than_any_batch_measured_takes_several_launches() -> None
     plan = replace(plan_of(part("p", 1, on("w", 4))), policy="elsa")
     (served,) = deploy(plan, workload(large), PROFILES).served
     assert {b: ns / 1e6 for b, ns in served[0].latency_ns.items()} == {
-        1: 10, 2: 15, 4: 25, 8: 45, 16: 90, 32: 180,
-    }  # fmt: skip
+        1: 10,
+        2: 15,
+        4: 25,
+        8: 45,
+        16: 90,
+        32: 180,
+    }

@@ -21,15 +21,19 @@ from spacetime.workload.workload import Tenant, Workload
 
 QUICK = SimOptions(duration_ns=2 * 10**9, replications=1)
 # The whole device is hardly faster than one slice: requests of eight need not go there.
-FLAT = Profiles((
-    *(point(1, batch, 4 + 2 * batch) for batch in (1, 2, 4, 8)),
-    *(point(7, batch, 3 + batch) for batch in (1, 2, 4, 8)),
-))  # fmt: skip
+FLAT = Profiles(
+    (
+        *(point(1, batch, 4 + 2 * batch) for batch in (1, 2, 4, 8)),
+        *(point(7, batch, 3 + batch) for batch in (1, 2, 4, 8)),
+    )
+)
 # Seven times the slices, seven times as fast.
-STEEP = Profiles((
-    *(point(1, batch, 14 * batch) for batch in (1, 2)),
-    *(point(7, batch, 2 * batch) for batch in (1, 2, 4, 8)),
-))  # fmt: skip
+STEEP = Profiles(
+    (
+        *(point(1, batch, 14 * batch) for batch in (1, 2)),
+        *(point(7, batch, 2 * batch) for batch in (1, 2, 4, 8)),
+    )
+)
 
 
 def ask(rate: float, slo_ms: float) -> Workload:
@@ -72,8 +76,17 @@ def test_refusals_are_those_of_paris() -> None:
 @pytest.mark.parametrize("asked", [["--guard"], ["--set", "guard=true"]])
 def test_the_command_takes_it_for_paris_only(tmp_path: Path, asked: list[str]) -> None:
     write_profiles(tmp_path / "p.csv", FLAT)
-    load = {"tenants": [{"name": "t", "model": "m", "slo_ms": 500, "rate_rps": 3000,
-                         "batch_mix": {"1": 8, "8": 1}}]}  # fmt: skip
+    load = {
+        "tenants": [
+            {
+                "name": "t",
+                "model": "m",
+                "slo_ms": 500,
+                "rate_rps": 3000,
+                "batch_mix": {"1": 8, "8": 1},
+            }
+        ]
+    }
     (tmp_path / "w.json").write_text(json.dumps(load))
     args = ["plan", f"{tmp_path}/w.json", "--profiles", f"{tmp_path}/p.csv", *asked, "--json"]
     done = CliRunner().invoke(cli, [*args, "--planner", "paris"], catch_exceptions=False)

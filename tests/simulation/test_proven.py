@@ -41,9 +41,14 @@ def test_what_no_ceiling_keeps_names_the_tenant_and_how_far_it_is() -> None:
         InfeasibleError, match=r"t1: attainment: at best 50.00% .* 99.00% are asked"
     ):
         proven(
-            planner("spacetime"), load, line(), A100, OPTIONS, target=0.99,
+            planner("spacetime"),
+            load,
+            line(),
+            A100,
+            OPTIONS,
+            target=0.99,
             attained=lambda plan: {"t0": 0.7, "t1": 0.5},
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("name", ["S1", "S3", "S4"])

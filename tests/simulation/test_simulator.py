@@ -218,8 +218,10 @@ def test_the_account_of_every_preset_balances(
         ({"noise": SimNoise(kind="pink")}, "noise: 'pink' is not one of none, exponential"),
         ({"noise": SimNoise(kind="lognormal")}, "noise_cv: must be positive"),
         ({"noise": SimNoise(kind="recorded")}, "noise_factors: must be positive, at least one"),
-        ({"noise": SimNoise(kind="recorded", factors=(1.0, -1.0))},
-         "noise_factors: must be positive"),
+        (
+            {"noise": SimNoise(kind="recorded", factors=(1.0, -1.0))},
+            "noise_factors: must be positive",
+        ),
         ({"policy": "best"}, "policy: 'best' is not one of"),
         ({"tenants": [SimTenant(lane=0, arrivals=SimArrivals(rate_rps=-1))]}, "arrivals.rate"),
         (
@@ -227,12 +229,19 @@ def test_the_account_of_every_preset_balances(
             "arrivals.cv",
         ),
         ({"tenants": [SimTenant(lane=0, arrivals=SimArrivals.trace(5, 4))]}, "arrivals.times"),
-        ({"tenants": [SimTenant(lane=0, arrivals=SimArrivals(process="storm"))]},
-         "process: 'storm'"),
-        ({"lanes": [LaneSpec()] * 2, "tenants": [SimTenant(lane=1, arrivals=SimArrivals.trace(0))]},
-         "latencies: none for family 0 on lane 1"),
+        (
+            {"tenants": [SimTenant(lane=0, arrivals=SimArrivals(process="storm"))]},
+            "process: 'storm'",
+        ),
+        (
+            {
+                "lanes": [LaneSpec()] * 2,
+                "tenants": [SimTenant(lane=1, arrivals=SimArrivals.trace(0))],
+            },
+            "latencies: none for family 0 on lane 1",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_specification_that_is_none(change: dict[str, object], message: str) -> None:
     spec: dict[str, object] = {
         "policy": "time-only",
@@ -298,8 +307,10 @@ def test_a_percentile_is_off_by_less_than_one_percent(values: list[int], fractio
     exact = sorted(values)[max(math.ceil(fraction * len(values)), 1) - 1]
     assert histogram.percentile_ns(fraction) == pytest.approx(exact, rel=0.01, abs=1)
     assert (histogram.count, histogram.min_ns, histogram.max_ns) == (
-        len(values), min(values), max(values),
-    )  # fmt: skip
+        len(values),
+        min(values),
+        max(values),
+    )
     assert histogram.mean_ns == pytest.approx(sum(values) / len(values))
 
 
@@ -320,9 +331,14 @@ def test_sizes_are_drawn_by_weight_and_leave_the_arrivals_alone() -> None:
             lane=0, arrivals=SimArrivals(rate_rps=100), sizes=sizes, queue_limit=10**6
         )
         return simulate(
-            policy="elsa", lanes=[LaneSpec()], families=[FamilySpec(latency_ns={0: {1: 5, 4: 9}})],
-            tenants=[tenant], requests=4000, seed=5, timeline=True,
-        ).timeline  # fmt: skip
+            policy="elsa",
+            lanes=[LaneSpec()],
+            families=[FamilySpec(latency_ns={0: {1: 5, 4: 9}})],
+            tenants=[tenant],
+            requests=4000,
+            seed=5,
+            timeline=True,
+        ).timeline
 
     mixed, single = run((1, 1.0), (3, 3.0)), run()
     assert [e for e in mixed if e[1] == "arrive"] == [e for e in single if e[1] == "arrive"]
@@ -347,7 +363,10 @@ def test_tenants_count_the_samples_that_were_drawn() -> None:
 
 def test_the_names_of_old_scripts_stay() -> None:
     pairs = {
-        "Arrivals": SimArrivals, "TenantSpec": SimTenant, "Slowdown": simulator.SimSlowdown,
-        "Noise": SimNoise, "Interference": simulator.SimInterference,
-    }  # fmt: skip
+        "Arrivals": SimArrivals,
+        "TenantSpec": SimTenant,
+        "Slowdown": simulator.SimSlowdown,
+        "Noise": SimNoise,
+        "Interference": simulator.SimInterference,
+    }
     assert all(getattr(simulator, name) is kind for name, kind in pairs.items())

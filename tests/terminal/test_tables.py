@@ -33,9 +33,12 @@ from spacetime.workload.workload import Tenant, Workload
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
-    "densenet121", "densenet169", "densenet201", "org/very-long-name-of-a-model-in-two-sizes-small",
+    "densenet121",
+    "densenet169",
+    "densenet201",
+    "org/very-long-name-of-a-model-in-two-sizes-small",
     "org/very-long-name-of-a-model-in-two-sizes-large",
-)  # fmt: skip
+)
 
 
 def at(width: int, *parts: RenderableType) -> str:
@@ -95,10 +98,21 @@ def load() -> tuple[Workload, Profiles]:
         for n, name in enumerate(NAMES)
     ]
     points = [
-        Point(name, "a100-80gb", "mig", units, batch, 1, 2.0 + batch / units,
-              batch / (2.0 + batch / units) * 1e3, "measured")
-        for name in NAMES for units in (1, 2, 3, 4, 7) for batch in (1, 8, 16)
-    ]  # fmt: skip
+        Point(
+            name,
+            "a100-80gb",
+            "mig",
+            units,
+            batch,
+            1,
+            2.0 + batch / units,
+            batch / (2.0 + batch / units) * 1e3,
+            "measured",
+        )
+        for name in NAMES
+        for units in (1, 2, 3, 4, 7)
+        for batch in (1, 8, 16)
+    ]
     return Workload(tenants=tuple(tenants)), Profiles(tuple(points))
 
 
@@ -169,18 +183,36 @@ def certified() -> str:
     """A certificate with a pair that breaks several bounds: its verdict is long."""
     side = {"rate": 123.456, "p50_us": 500.0, "p99_us": 510.0}
     row = {
-        "on": 0, "by": 1, "probe": "compute", "stressor": "memory", "alone": side, "beside": side,
-        "held_frac": 0.5, "p50_inflation": 1.234, "p99_inflation": 12.345, "busy_frac": 0.9,
-        "looked": 50, "leaked": 1, "private": True,
+        "on": 0,
+        "by": 1,
+        "probe": "compute",
+        "stressor": "memory",
+        "alone": side,
+        "beside": side,
+        "held_frac": 0.5,
+        "p50_inflation": 1.234,
+        "p99_inflation": 12.345,
+        "busy_frac": 0.9,
+        "looked": 50,
+        "leaked": 1,
+        "private": True,
         "broken": ["held 0.50 < 0.9", "p99 x12.35 > x1.5", "leaked in 1 of 50 looks"],
-    }  # fmt: skip
+    }
     bounds = {"private_held": 0.9, "private_p99": 1.5, "shared_held": 0.3, "shared_p99": 5}
     part = {"asked": [0], "granted": 1, "home": [0], "fits": True}
-    return json.dumps({
-        "device": "cpu", "kind": "cores", "unit": "core", "partitions": [part, part],
-        "rows": [row, row | {"on": 1, "by": 0, "broken": []}], "bounds": bounds, "overlaps": [],
-        "shared": "memory bandwidth", "passed": False,
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "device": "cpu",
+            "kind": "cores",
+            "unit": "core",
+            "partitions": [part, part],
+            "rows": [row, row | {"on": 1, "by": 0, "broken": []}],
+            "bounds": bounds,
+            "overlaps": [],
+            "shared": "memory bandwidth",
+            "passed": False,
+        }
+    )
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -189,9 +221,14 @@ def test_a_comparison(width: int) -> None:
     options = SimOptions(duration_ns=10**9, replications=1)
     names = ("parvagpu", "mig-only", "gpulet")
     verdicts = [
-        *compare({"a-scenario-with-a-long-name/of-its-own": workload}, names, profiles=points,
-                 device=device("a100-80gb"), sim_options=options)
-    ]  # fmt: skip
+        *compare(
+            {"a-scenario-with-a-long-name/of-its-own": workload},
+            names,
+            profiles=points,
+            device=device("a100-80gb"),
+            sim_options=options,
+        )
+    ]
     console = Console(width=width)
     with console.capture() as said:
         scoreboard.print_comparison(verdicts, console)
@@ -213,10 +250,16 @@ def test_a_table_of_a_benchmark(width: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_the_demos_tables(width: int) -> None:
     row = {
-        "policy": "space-time", "offered_rps": 1234567.0, "throughput_rps": 234567.0,
-        "goodput_rps": 123456.0, "attainment": 0.98765, "p50_ms": 12.345, "p99_ms": 1234.5,
-        "tenants_per_launch": 12.3, "speed_up": None,
-    }  # fmt: skip
+        "policy": "space-time",
+        "offered_rps": 1234567.0,
+        "throughput_rps": 234567.0,
+        "goodput_rps": 123456.0,
+        "attainment": 0.98765,
+        "p50_ms": 12.345,
+        "p99_ms": 1234.5,
+        "tenants_per_launch": 12.3,
+        "speed_up": None,
+    }
     holds(demo._policy_table([row, row | {"policy": "time-only"}]), width)
     tenants: list[dict[str, Any]] = [
         {"name": name, "accuracy_alone": 0.98765, "accuracy_shared": None, "pictures": 1297}

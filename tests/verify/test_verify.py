@@ -82,8 +82,11 @@ def test_a_certificate_covers_every_ordered_pair_and_is_written(tmp_path: Path) 
     assert written["format"] == "spacetime.verify/1"
     assert (tmp_path / "verify.png").stat().st_size > 1000
     assert [(r["on"], r["by"], r["stressor"]) for r in written["rows"]] == [
-        (0, 1, "cache"), (0, 1, "memory"), (1, 0, "cache"), (1, 0, "memory")
-    ]  # fmt: skip
+        (0, 1, "cache"),
+        (0, 1, "memory"),
+        (1, 0, "cache"),
+        (1, 0, "memory"),
+    ]
     for row in written["rows"]:
         assert row["held_frac"] > 0
         assert row["alone"]["rate"] > 0

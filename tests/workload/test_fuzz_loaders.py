@@ -45,13 +45,28 @@ SCENARIOS = "scenario,model,slo_ms,rate_rps\nS1,m,50,10\nS1,n,50,10\n"
 INVOCATIONS = "app,func,end_timestamp,duration\na,f,10.5,0.5\na,g,11.5,0.25\n"
 LLM = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.979,10,20\n"
 TWITTER = "12\n7\n3.5\n"
-PLAN = json.dumps({
-    "format": "spacetime.plan/1", "planner": "p", "device": "a100-80gb",
-    "gpus": [{"id": 0, "partitions": [{
-        "id": "g0p0", "kind": "mig", "units": 1, "start": 0, "procs": 1,
-        "tenants": [{"tenant": "t", "batch": 8, "rate_rps": 10, "latency_ms": 100}],
-    }]}],
-})  # fmt: skip
+PLAN = json.dumps(
+    {
+        "format": "spacetime.plan/1",
+        "planner": "p",
+        "device": "a100-80gb",
+        "gpus": [
+            {
+                "id": 0,
+                "partitions": [
+                    {
+                        "id": "g0p0",
+                        "kind": "mig",
+                        "units": 1,
+                        "start": 0,
+                        "procs": 1,
+                        "tenants": [{"tenant": "t", "batch": 8, "rate_rps": 10, "latency_ms": 100}],
+                    }
+                ],
+            }
+        ],
+    }
+)
 
 
 def _plan(path: Path) -> object:
@@ -160,9 +175,9 @@ def test_yaml_made_to_hurt_is_refused_at_once(text: str, tmp_path: Path) -> None
 def test_a_trace_with_a_field_beyond_any_size(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("time_ms,tenant\n0,a\n" + "9" * 200_000 + ",a\n")
     path = tmp_path / "w.json"
-    path.write_text(json.dumps(
-        json.loads(AS_JSON) | {"arrivals": {"process": "trace", "file": "t.csv"}}
-    ))  # fmt: skip
+    path.write_text(
+        json.dumps(json.loads(AS_JSON) | {"arrivals": {"process": "trace", "file": "t.csv"}})
+    )
     assert "t.csv:3: row: is not CSV: field larger" in (judged(path, read_workload) or "")
 
 

@@ -48,10 +48,15 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.parametrize(
     ("step_s", "rates", "field"),
-    [(0.0, ((1.0,),), "step_s"), (math.nan, ((1.0,),), "step_s"), (1.0, (), "rates"),
-     (1.0, ((1.0,), (1.0, 2.0)), "rates"), (1.0, ((-1.0,),), "rates"),
-     (1.0, ((math.inf,),), "rates")],
-)  # fmt: skip
+    [
+        (0.0, ((1.0,),), "step_s"),
+        (math.nan, ((1.0,),), "step_s"),
+        (1.0, (), "rates"),
+        (1.0, ((1.0,), (1.0, 2.0)), "rates"),
+        (1.0, ((-1.0,),), "rates"),
+        (1.0, ((math.inf,),), "rates"),
+    ],
+)
 def test_a_trace_that_is_none_is_refused(step_s, rates, field) -> None:
     with pytest.raises(UnsupportedError, match=f"{field}: must"):
         RateTrace(step_s, rates)

@@ -28,7 +28,8 @@ def minutes(name: str, **counts: int) -> str:
 SMALL = {
     "azure-functions-2019": "\n".join(
         [HEADER_2019, minutes("f", m1=2, m3=4), minutes("g", m2=1), minutes("idle")]
-    ) + "\n",
+    )
+    + "\n",
     "azure-functions-2021": (
         "app,func,end_timestamp,duration\n"
         "a,f,12.5,0.5\n"  # begins at 12 s
@@ -42,7 +43,7 @@ SMALL = {
         "2023-11-16 18:17:05+00:00,110,27\n"
     ),
     "twitter": "3\n0\n2.0\n",
-}  # fmt: skip
+}
 
 
 def tenants(*rates_rps: float) -> tuple[Tenant, ...]:
@@ -72,8 +73,10 @@ def test_invocations_are_counted_by_the_minute(tmp_path: Path) -> None:
     drawn = recorded.draw(found, tenants(1, 9), how(), seed=0)
     # The busiest function goes to the tenant of the highest rate.
     assert Counter((a.tenant, a.time_ns // MINUTE) for a in drawn) == {
-        (1, 0): 2, (1, 2): 4, (0, 1): 1
-    }  # fmt: skip
+        (1, 0): 2,
+        (1, 2): 4,
+        (0, 1): 1,
+    }
     assert len({a.time_ns for a in drawn}) == len(drawn)
     assert drawn == recorded.draw(found, tenants(1, 9), how(), seed=0)
     assert drawn != recorded.draw(found, tenants(1, 9), how(), seed=1)
@@ -162,11 +165,14 @@ def test_a_workload_file_names_a_recording(tmp_path: Path, form: str) -> None:
         ("azure-llm", SMALL["azure-llm"] + "2023-11-16 18:17:03.9,-1,1\n", ":5: ContextTokens"),
         ("azure-functions-2021", SMALL["azure-functions-2021"] + "a,f,1,2\n", ":5: duration"),
         ("azure-functions-2021", SMALL["azure-functions-2021"] + "a,f,x,2\n", ":5: end_timestamp"),
-        ("azure-functions-2019", SMALL["azure-functions-2019"] + minutes("f", m1=1) + "\n",
-         ":5: HashFunction: was given before, in row 2"),
+        (
+            "azure-functions-2019",
+            SMALL["azure-functions-2019"] + minutes("f", m1=1) + "\n",
+            ":5: HashFunction: was given before, in row 2",
+        ),
         ("azure-functions-2019", HEADER_2019 + "\n" + minutes("f", m7=-1) + "\n", ":2: 7: must be"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_recording_is_refused_with_row_and_field(
     tmp_path: Path, form: str, text: str, message: str
 ) -> None:

@@ -40,7 +40,8 @@ FORMS: dict[str, tuple[str, list[str], Callable[[Path], Any]]] = {
         partial(read_recorded, form="azure-llm"),
     ),
     "trace.csv": (
-        "time_ms,tenant", ["3,a", "1.5e0,b", "0,a"],
+        "time_ms,tenant",
+        ["3,a", "1.5e0,b", "0,a"],
         partial(workload_file.read_trace, tenants=TENANTS),
     ),
     "profiles.csv": (
@@ -54,12 +55,16 @@ FORMS: dict[str, tuple[str, list[str], Callable[[Path], Any]]] = {
         profile_import.parvagpu,
     ),
     "gpulet.csv": (
-        "model,batch,share_percent,latency_ms", ["m,8,20,40", "m,8,40,20"], profile_import.gpulet,
+        "model,batch,share_percent,latency_ms",
+        ["m,8,20,40", "m,8,40,20"],
+        profile_import.gpulet,
     ),
     "scenarios.csv": (
-        "scenario,model,slo_ms,rate_rps", ["S1,m,5e1,10", "S1,n,50,0"], read_scenarios,
+        "scenario,model,slo_ms,rate_rps",
+        ["S1,m,5e1,10", "S1,n,50,0"],
+        read_scenarios,
     ),
-}  # fmt: skip
+}
 
 
 def shuffled(header: str, rows: list[str]) -> str:
@@ -152,8 +157,10 @@ def test_days_that_are_cut_short_and_empty_cells(tmp_path: Path) -> None:
         "HashFunction,HashApp,HashOwner,2,1,3\nf,p,o,7,,\ng,p,o,1,2\nh,p,o,0,0,4\n"
     )
     found = read_recorded(tmp_path / "d.csv", "azure-functions-2019")
-    minutes = {name: [(span.start_ns // 60_000_000_000, span.requests) for span in spans]
-               for name, spans in found.streams.items()}  # fmt: skip
+    minutes = {
+        name: [(span.start_ns // 60_000_000_000, span.requests) for span in spans]
+        for name, spans in found.streams.items()
+    }
     assert minutes == {"o/p/f": [(1, 7)], "o/p/g": [(0, 2), (1, 1)], "o/p/h": [(2, 4)]}
     assert found.length_ns == 3 * 60_000_000_000
     (tmp_path / "d.csv").write_text("HashOwner,HashApp,HashFunction,1\no,p\n")

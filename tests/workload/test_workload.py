@@ -127,14 +127,25 @@ def test_yaml_and_json_read_the_same(tmp_path: Path) -> None:
     assert workload.arrivals == Arrivals(process="gamma", cv=2)
     as_json = {
         "tenants": [
-            {"name": "eye", "model": "resnet", "slo_ms": 50, "rate_rps": 1e2,
-             "batch_sizes": [1, 2]},
-            {"name": "ear", "model": "zoo.audio:make", "slo_ms": 20.5, "rate_rps": 7, "weight": 2,
-             "example_inputs": [{"shape": [1, 3, 8], "datatype": "FP32"}]},
+            {
+                "name": "eye",
+                "model": "resnet",
+                "slo_ms": 50,
+                "rate_rps": 1e2,
+                "batch_sizes": [1, 2],
+            },
+            {
+                "name": "ear",
+                "model": "zoo.audio:make",
+                "slo_ms": 20.5,
+                "rate_rps": 7,
+                "weight": 2,
+                "example_inputs": [{"shape": [1, 3, 8], "datatype": "FP32"}],
+            },
         ],
         "arrivals": {"process": "gamma", "cv": 2},
         "seed": 3,
-    }  # fmt: skip
+    }
     assert read_workload(write(tmp_path, json.dumps(as_json, indent="\t"), "load.json")) == workload
 
 
@@ -170,59 +181,68 @@ def test_requests_that_are_batches(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "load.yaml:1: workload: must be fields and values, got None": "",
-    "load.yaml:1: workload: must be fields and values, got [1]": "[1]",
-    "load.yaml:1: tenants: is missing; add it": "seed: 1",
-    "load.yaml:1: tenants: must name at least one tenant": "tenants: []",
-    "load.yaml:1: tenants: must be a list, got 7": "tenants: 7",
-    "load.yaml:2: tenants[0].rate_rps: must be a number from 0 to 1e+09, got -3":
-        YAML.replace("1e2", "-3"),
-    "load.yaml:2: tenants[0].rate_rps: must be a number from 0 to 1e+09, got inf":
-        YAML.replace("1e2", "1e999"),
-    "load.yaml:5: tenants[1].slo_ms: must be a number, got 'fast'":
-        YAML.replace("20.5", "fast"),
-    "load.yaml:3: tenants[1].slo_ms: is missing; add it": YAML.replace("    slo_ms: 20.5\n", ""),
-    "load.yaml:7: tenants[1].wieght: is not a field here; there are name, model, slo_ms,":
-        YAML.replace("weight", "wieght"),
-    "load.yaml:7: tenants[1].rate_rps: is given twice, first in line 6":
-        YAML.replace("weight", "rate_rps"),
-    "load.yaml:3: tenants[1].name: eye is used twice; rename one": YAML.replace("ear", "eye"),
-    "load.yaml:8: tenants[1].example_inputs[0].datatype: must be one of BOOL,":
-        YAML.replace("FP32", "float"),
-    "load.yaml:8: tenants[1].example_inputs[0].shape: must be a whole number from 1":
-        YAML.replace("[1, 3, 8]", "[1, 0]"),
-    "load.yaml:9: arrivals.process: must be one of poisson, constant, gamma, trace, got 'burst'":
-        YAML.replace("gamma", "burst"),
-    "load.yaml:9: arrivals.cv: must be a number from 0.01 to 100, got 0":
-        YAML.replace("cv: 2", "cv: 0"),
-    "load.yaml:9: arrivals.file: belongs to process trace, and trace needs it":
-        YAML.replace("gamma", "trace"),
-    "load.yaml:10: seed: must be a whole number, got 'x'": YAML.replace("seed: 3", "seed: x"),
-    "load.yaml:10: seed: must be a whole number from 0 to 9223372036854775807, got -1":
-        YAML.replace("seed: 3", "seed: -1"),
-    "load.yaml:5: tenants[1].slo_ms: must be a number, got True": YAML.replace("20.5", "true"),
-    "load.yaml:5: tenants[1].slo_ms: must be a number, got None": YAML.replace("20.5", "null"),
-    "load.yaml:5: tenants[1].slo_ms: must be a number above 0 and at most 1e+12, got nan":
-        YAML.replace("20.5", ".nan"),
-    "load.yaml:5: tenants[1].slo_ms: must be a number of fewer digits, got 9999999999":
-        YAML.replace("20.5", "9" * 400),
-    "load.yaml:2: tenants[0]: must be fields and values, got 7":
-        YAML.replace("{name: eye, model: resnet, slo_ms: 50, rate_rps: 1e2, batch_sizes: [1, 2]}",
-                     "7"),
-    "load.yaml:2: tenants[0].batch_sizes[1]: must be a whole number, got 2.5":
-        YAML.replace("[1, 2]", "[1, 2.5]"),
-    "load.yaml:8: tenants[1].example_inputs[0].range: must be a list of 2, got 5":
-        YAML.replace("FP32", "FP32, range: 5"),
-    "load.yaml:8: tenants[1].example_inputs[0].range: must be a list of 2, got [1]":
-        YAML.replace("FP32", "FP32, range: [1]"),
-    "load.yaml:8: tenants[1].example_inputs[0].range[1]: must be a number, got 'x'":
-        YAML.replace("FP32", "FP32, range: [1, x]"),
-    "load.yaml:8: tenants[1].example_inputs[0].range: must be a whole number from 0 to 255":
-        YAML.replace("FP32", "UINT8, range: [0, 256]"),
-    "load.yaml:1: workload: is not YAML or JSON: ": "tenants: [",
-    "load.yaml:2: tenants[0].name: must be a text that is not empty, got datetime.date":
-        YAML.replace("eye", "2020-01-02"),
-}  # fmt: skip
+    "1: workload: must be fields and values, got None": "",
+    "1: workload: must be fields and values, got [1]": "[1]",
+    "1: tenants: is missing; add it": "seed: 1",
+    "1: tenants: must name at least one tenant": "tenants: []",
+    "1: tenants: must be a list, got 7": "tenants: 7",
+    "2: tenants[0].rate_rps: must be a number from 0 to 1e+09, got -3": YAML.replace("1e2", "-3"),
+    "2: tenants[0].rate_rps: must be a number from 0 to 1e+09, got inf": YAML.replace(
+        "1e2", "1e999"
+    ),
+    "5: tenants[1].slo_ms: must be a number, got 'fast'": YAML.replace("20.5", "fast"),
+    "3: tenants[1].slo_ms: is missing; add it": YAML.replace("    slo_ms: 20.5\n", ""),
+    "7: tenants[1].wieght: is not a field here; there are name, model, slo_ms,": YAML.replace(
+        "weight", "wieght"
+    ),
+    "7: tenants[1].rate_rps: is given twice, first in line 6": YAML.replace("weight", "rate_rps"),
+    "3: tenants[1].name: eye is used twice; rename one": YAML.replace("ear", "eye"),
+    "8: tenants[1].example_inputs[0].datatype: must be one of BOOL,": YAML.replace("FP32", "float"),
+    "8: tenants[1].example_inputs[0].shape: must be a whole number from 1": YAML.replace(
+        "[1, 3, 8]", "[1, 0]"
+    ),
+    "9: arrivals.process: must be one of poisson, constant, gamma, trace, got 'burst'": YAML.replace(
+        "gamma", "burst"
+    ),
+    "9: arrivals.cv: must be a number from 0.01 to 100, got 0": YAML.replace("cv: 2", "cv: 0"),
+    "9: arrivals.file: belongs to process trace, and trace needs it": YAML.replace(
+        "gamma", "trace"
+    ),
+    "10: seed: must be a whole number, got 'x'": YAML.replace("seed: 3", "seed: x"),
+    "10: seed: must be a whole number from 0 to 9223372036854775807, got -1": YAML.replace(
+        "seed: 3", "seed: -1"
+    ),
+    "5: tenants[1].slo_ms: must be a number, got True": YAML.replace("20.5", "true"),
+    "5: tenants[1].slo_ms: must be a number, got None": YAML.replace("20.5", "null"),
+    "5: tenants[1].slo_ms: must be a number above 0 and at most 1e+12": YAML.replace(
+        "20.5", ".nan"
+    ),
+    "5: tenants[1].slo_ms: must be a number of fewer digits, got 9999999999": YAML.replace(
+        "20.5", "9" * 400
+    ),
+    "2: tenants[0]: must be fields and values, got 7": YAML.replace(
+        "{name: eye, model: resnet, slo_ms: 50, rate_rps: 1e2, batch_sizes: [1, 2]}", "7"
+    ),
+    "2: tenants[0].batch_sizes[1]: must be a whole number, got 2.5": YAML.replace(
+        "[1, 2]", "[1, 2.5]"
+    ),
+    "8: tenants[1].example_inputs[0].range: must be a list of 2, got 5": YAML.replace(
+        "FP32", "FP32, range: 5"
+    ),
+    "8: tenants[1].example_inputs[0].range: must be a list of 2, got [1]": YAML.replace(
+        "FP32", "FP32, range: [1]"
+    ),
+    "8: tenants[1].example_inputs[0].range[1]: must be a number, got 'x'": YAML.replace(
+        "FP32", "FP32, range: [1, x]"
+    ),
+    "8: tenants[1].example_inputs[0].range: must be a whole number from 0 to 255": YAML.replace(
+        "FP32", "UINT8, range: [0, 256]"
+    ),
+    "1: workload: is not YAML or JSON: ": "tenants: [",
+    "2: tenants[0].name: must be a text that is not empty, got datetime.date": YAML.replace(
+        "eye", "2020-01-02"
+    ),
+}
 
 
 @pytest.mark.parametrize("message", BROKEN)
@@ -230,7 +250,7 @@ def test_broken_file_is_refused_in_one_line(tmp_path: Path, message: str) -> Non
     path = write(tmp_path, BROKEN[message])
     with pytest.raises(WorkloadError) as caught:
         read_workload(path)
-    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+    assert str(caught.value).startswith(f"{tmp_path}/load.yaml:{message}")
     assert "\n" not in str(caught.value)
 
 

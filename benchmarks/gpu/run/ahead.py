@@ -31,11 +31,20 @@ TESTED: Facts = {"kinds": ("digits", "resnet"), "dtypes": ("fp32", "tf32", "bf16
 # What run.sh measures, as options of `flops.run` and `models.run`: the kernels of these are worth
 # compiling ahead, and inputs are drawn from the seeds.
 CASES: Facts = {
-    "flops": {"problems": ["conv2_2"], "dtypes": ["fp32", "bf16"],
-              "tenants": [2, 4, 8, 16, 32, 64, 120], "seed": 0},
-    "models": {"models": ["resnet-50"], "dtypes": ["bf16"], "tenants": [16], "one_bucket": True,
-               "seed": 0},
-}  # fmt: skip
+    "flops": {
+        "problems": ["conv2_2"],
+        "dtypes": ["fp32", "bf16"],
+        "tenants": [2, 4, 8, 16, 32, 64, 120],
+        "seed": 0,
+    },
+    "models": {
+        "models": ["resnet-50"],
+        "dtypes": ["bf16"],
+        "tenants": [16],
+        "one_bucket": True,
+        "seed": 0,
+    },
+}
 
 
 def versions() -> dict[str, str | None]:

@@ -130,10 +130,15 @@ def flops(asked: StepSetting) -> int | None:
     small: dict[str, Any] = {"problems": ("rnn",), "tenants": (2,), "dtypes": ("fp32",)}
     whole = {**ahead.CASES["flops"], "repetitions": 9}
     device_flops.run(
-        device=DEVICE, dry_run=asked.rehearse, quick=asked.rehearse, out=asked.out,
-        budget_s=asked.budget_s, picture=False, compiled=False,
+        device=DEVICE,
+        dry_run=asked.rehearse,
+        quick=asked.rehearse,
+        out=asked.out,
+        budget_s=asked.budget_s,
+        picture=False,
+        compiled=False,
         **(small if asked.rehearse else whole),
-    )  # fmt: skip
+    )
     return None
 
 
@@ -145,10 +150,15 @@ def models(asked: StepSetting) -> int | None:
     small: dict[str, Any] = {"models": ("tiny",), "tenants": (2,), "dtypes": ("fp32",)}
     whole = {**ahead.CASES["models"], "seconds": 2.0, "repetitions": 9}
     device_models.run(
-        device=DEVICE, dry_run=asked.rehearse, quick=asked.rehearse, out=asked.out,
-        budget_s=asked.budget_s, picture=False, search=False,
+        device=DEVICE,
+        dry_run=asked.rehearse,
+        quick=asked.rehearse,
+        out=asked.out,
+        budget_s=asked.budget_s,
+        picture=False,
+        search=False,
         **(small if asked.rehearse else whole),
-    )  # fmt: skip
+    )
     return None
 
 

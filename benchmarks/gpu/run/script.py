@@ -69,16 +69,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks/gpu/run.sh", description=__doc__)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the files go: at most 8")
     parser.add_argument(
-        "--only", nargs="+", action="extend", default=[], metavar="STEP",
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="STEP",
         help="these steps, after a build; what DIR holds of the others stays",
-    )  # fmt: skip
+    )
     parser.add_argument("--prepared", type=Path, metavar="DIR", help="what --prepare made")
-    parser.add_argument("--prepare", type=Path, metavar="DIR",
-                        help="make there what needs no device")  # fmt: skip
-    parser.add_argument("--rehearse", action="store_true",
-                        help="every step in its smallest form, without a device")  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=WHOLE_S,
-                        help="for all of it; limits of steps shrink and grow with it")  # fmt: skip
+    parser.add_argument(
+        "--prepare", type=Path, metavar="DIR", help="make there what needs no device"
+    )
+    parser.add_argument(
+        "--rehearse", action="store_true", help="every step in its smallest form, without a device"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=WHOLE_S,
+        help="for all of it; limits of steps shrink and grow with it",
+    )
     return parser
 
 
@@ -159,9 +169,14 @@ class DeviceRun:
         with log.open("a", encoding="utf-8") as said:
             said.write(f"== {step.name}: {' '.join(command)}\n")
         return supervised.run(
-            command, folder=ROOT, environment=self._environment(step, left), limit_s=left, log=log,
-            stop=lambda: bool(self._stopped), look=self._fold,
-        )  # fmt: skip
+            command,
+            folder=ROOT,
+            environment=self._environment(step, left),
+            limit_s=left,
+            log=log,
+            stop=lambda: bool(self._stopped),
+            look=self._fold,
+        )
 
     def _environment(self, step: RunStep, left: float) -> dict[str, str]:
         """Returns a step's environment, which the driver reads when it is initialised."""
@@ -204,8 +219,9 @@ class DeviceRun:
         self._tell(step, status, outcome.seconds, last)
 
     def _tell(self, step: RunStep, status: str, seconds: float, last: str) -> None:
-        self.told.append({"name": step.name, "status": status, "seconds": round(seconds, 1),
-                          "last": last[:500]})  # fmt: skip
+        self.told.append(
+            {"name": step.name, "status": status, "seconds": round(seconds, 1), "last": last[:500]}
+        )
         print(f"{step.name}: {status}: {last[: summary.WIDTH]}", flush=True)
         self._fold()
         self._write()

@@ -85,10 +85,16 @@ def _tests_step(group: str, limit_s: float) -> RunStep:
 
 
 STEPS: tuple[RunStep, ...] = (
-    RunStep("environment", 60, lambda s: s.measured("environment"), folded="environment.json",
-         needs_device=False),
-    RunStep("compile", 25, lambda s: s.measured("compile"), folded="compile.json",
-         needs_device=False),
+    RunStep(
+        "environment",
+        60,
+        lambda s: s.measured("environment"),
+        folded="environment.json",
+        needs_device=False,
+    ),
+    RunStep(
+        "compile", 25, lambda s: s.measured("compile"), folded="compile.json", needs_device=False
+    ),
     RunStep("probes", 30, _probes, folded="probes.json"),
     RunStep("partition", 25, lambda s: s.measured("partition"), writes=("partition.json",)),
     RunStep("verify", 35, lambda s: s.measured("verify"), writes=("verify.json",)),
@@ -100,12 +106,15 @@ STEPS: tuple[RunStep, ...] = (
     _tests_step("mixtures", 15),
     RunStep("models", 105, lambda s: s.measured("models"), writes=("device_models.json",)),
     RunStep("mps", 25, _mps, folded="mps.json"),
-)  # fmt: skip
+)
 RESERVE_S = WHOLE_S - sum(step.limit_s for step in STEPS)  # for the summary
 FILES = (
-    "log.txt", "summary.txt", "run.json", JUNIT,
+    "log.txt",
+    "summary.txt",
+    "run.json",
+    JUNIT,
     *(name for step in STEPS for name in step.writes),
-)  # fmt: skip
+)
 
 
 def chosen(only: Iterable[str]) -> list[RunStep]:

@@ -54,9 +54,14 @@ def run(
         at = said.tell()
         try:
             process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                env=dict(environment), start_new_session=True,
-            )  # fmt: skip
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=dict(environment),
+                start_new_session=True,
+            )
         except OSError as why:
             return CommandEnd(127, 0.0, f"{command[0]} does not start: {why.strerror}")
         code = _awaited(process, begin + limit_s, stop, look)

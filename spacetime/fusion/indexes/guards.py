@@ -42,9 +42,15 @@ def checked(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
 
 GUARDS = (passed, checked)
 _VALUELESS = {  # operations that take the shape and type of an operand, not its values
-    "zeros_like", "ones_like", "full_like", "empty_like",
-    "new_zeros", "new_ones", "new_full", "new_empty",
-}  # fmt: skip
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,21 +29,45 @@ TABLES = {"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forwar
 BY_LIST = {"index", "_unsafe_index", "index_put", "_unsafe_index_put", "_index_put_impl"}
 FLAT = {"take", "put"}
 LOSSES = {
-    "nll_loss", "nll_loss_nd", "nll_loss2d", "nll_loss_forward", "nll_loss2d_forward",
+    "nll_loss",
+    "nll_loss_nd",
+    "nll_loss2d",
+    "nll_loss_forward",
+    "nll_loss2d_forward",
     "cross_entropy_loss",
-}  # fmt: skip
+}
 ASSERT = "_assert_async"
 UNPOOLED = {"max_unpool2d", "max_unpool3d"}
 SOLVERS = {
-    "linalg_inv", "linalg_solve", "linalg_cholesky", "linalg_eigh", "linalg_eig", "linalg_eigvals",
-    "linalg_eigvalsh", "linalg_svd", "linalg_svdvals", "linalg_lstsq", "linalg_lu_factor",
-    "linalg_ldl_factor", "linalg_pinv", "linalg_tensorinv", "linalg_tensorsolve", "inverse",
+    "linalg_inv",
+    "linalg_solve",
+    "linalg_cholesky",
+    "linalg_eigh",
+    "linalg_eig",
+    "linalg_eigvals",
+    "linalg_eigvalsh",
+    "linalg_svd",
+    "linalg_svdvals",
+    "linalg_lstsq",
+    "linalg_lu_factor",
+    "linalg_ldl_factor",
+    "linalg_pinv",
+    "linalg_tensorinv",
+    "linalg_tensorsolve",
+    "inverse",
     "cholesky",
-}  # fmt: skip
+}
 DIVISIONS = {"div", "divide", "floor_divide", "remainder", "fmod"}
 INDEX_ERRORS = {  # these raise IndexError, the others RuntimeError
-    *BY_LIST, *LOSSES, "embedding", "index_select", "index_fill", "index_copy", "take", "put",
-}  # fmt: skip
+    *BY_LIST,
+    *LOSSES,
+    "embedding",
+    "index_select",
+    "index_fill",
+    "index_copy",
+    "take",
+    "put",
+}
 _INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64}
 
 Valued = Callable[[Any], Any]  # from an argument of a call to its value

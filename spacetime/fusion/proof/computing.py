@@ -128,8 +128,10 @@ def einsum(call: Call) -> Value:
     (letter, outer, inner), *others = layouts
     if others or letter not in kept or any(term.count(letter) > 1 for term in terms.split(",")):
         raise Mixed("it combines each sample with others")
-    if any(letter in t and call.of(n) is None
-           for t, n in zip(terms.split(","), tensors(call["tensors"]), strict=True)):  # fmt: skip
+    if any(
+        letter in t and call.of(n) is None
+        for t, n in zip(terms.split(","), tensors(call["tensors"]), strict=True)
+    ):
         raise Mixed("it combines each sample with others")
     return Layout(kept.index(letter), outer, inner)
 
@@ -161,36 +163,143 @@ def distances(call: Call) -> Value:
 
 
 REDUCTIONS = (
-    "sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "prod", "var",
-    "std", "var_mean", "std_mean", "logsumexp", "norm", "linalg_vector_norm", "count_nonzero",
-    "median", "nanmedian", "mode", "kthvalue", "nansum", "nanmean", "aminmax",
-)  # fmt: skip
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "argmax",
+    "argmin",
+    "any",
+    "all",
+    "prod",
+    "var",
+    "std",
+    "var_mean",
+    "std_mean",
+    "logsumexp",
+    "norm",
+    "linalg_vector_norm",
+    "count_nonzero",
+    "median",
+    "nanmedian",
+    "mode",
+    "kthvalue",
+    "nansum",
+    "nanmean",
+    "aminmax",
+)
 LINES = (
-    "softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "cummax", "cummin",
-    "logcumsumexp", "sort", "argsort", "topk", "flip", "roll", "diff", "glu", "unfold",
-    "_safe_softmax", "linalg_cross", "fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_fftn",
-    "fft_rfftn", "fft_irfftn", "fft_ifftn", "fft_fft2", "fft_rfft2", "fft_irfft2", "fft_ifft2",
-    "_fft_r2c", "_fft_c2r", "_fft_c2c", "softmin",
-)  # fmt: skip
+    "softmax",
+    "log_softmax",
+    "_softmax",
+    "_log_softmax",
+    "cumsum",
+    "cumprod",
+    "cummax",
+    "cummin",
+    "logcumsumexp",
+    "sort",
+    "argsort",
+    "topk",
+    "flip",
+    "roll",
+    "diff",
+    "glu",
+    "unfold",
+    "_safe_softmax",
+    "linalg_cross",
+    "fft_fft",
+    "fft_ifft",
+    "fft_rfft",
+    "fft_irfft",
+    "fft_fftn",
+    "fft_rfftn",
+    "fft_irfftn",
+    "fft_ifftn",
+    "fft_fft2",
+    "fft_rfft2",
+    "fft_irfft2",
+    "fft_ifft2",
+    "_fft_r2c",
+    "_fft_c2r",
+    "_fft_c2c",
+    "softmin",
+)
 ON_LAST = {
-    1: ("view_as_complex", "adaptive_avg_pool1d", "avg_pool1d", "max_pool1d", "upsample_linear1d",
-        "upsample_nearest1d", "adaptive_max_pool1d", "_upsample_nearest_exact1d"),
-    2: ("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "avg_pool2d", "max_pool2d",
-        "max_pool2d_with_indices", "adaptive_max_pool2d", "upsample_nearest2d",
-        "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d",
-        "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "col2im"),
-    3: ("adaptive_avg_pool3d", "_adaptive_avg_pool3d", "avg_pool3d", "max_pool3d",
-        "max_pool3d_with_indices", "adaptive_max_pool3d", "upsample_nearest3d",
-        "upsample_trilinear3d", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "im2col"),
-}  # fmt: skip
+    1: (
+        "view_as_complex",
+        "adaptive_avg_pool1d",
+        "avg_pool1d",
+        "max_pool1d",
+        "upsample_linear1d",
+        "upsample_nearest1d",
+        "adaptive_max_pool1d",
+        "_upsample_nearest_exact1d",
+    ),
+    2: (
+        "adaptive_avg_pool2d",
+        "_adaptive_avg_pool2d",
+        "avg_pool2d",
+        "max_pool2d",
+        "max_pool2d_with_indices",
+        "adaptive_max_pool2d",
+        "upsample_nearest2d",
+        "_upsample_nearest_exact2d",
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "_upsample_bilinear2d_aa",
+        "_upsample_bicubic2d_aa",
+        "col2im",
+    ),
+    3: (
+        "adaptive_avg_pool3d",
+        "_adaptive_avg_pool3d",
+        "avg_pool3d",
+        "max_pool3d",
+        "max_pool3d_with_indices",
+        "adaptive_max_pool3d",
+        "upsample_nearest3d",
+        "upsample_trilinear3d",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "im2col",
+    ),
+}
 # Operations that work element by element, though PyTorch does not tag them as pointwise.
 ELEMENTWISE = (
-    "__and__", "__or__", "__xor__", "masked_fill", "hardswish", "log_sigmoid_forward",
-    "_prelu_kernel", "floor_divide", "polar", "complex", "real", "imag", "conj", "_conj",
-    "resolve_conj", "resolve_neg", "rsub", "true_divide", "divide", "multiply", "subtract",
-    "special_expit", "special_erf", "special_log1p", "ldexp", "isclose", "absolute", "isreal",
+    "__and__",
+    "__or__",
+    "__xor__",
+    "masked_fill",
+    "hardswish",
+    "log_sigmoid_forward",
+    "_prelu_kernel",
+    "floor_divide",
+    "polar",
+    "complex",
+    "real",
+    "imag",
+    "conj",
+    "_conj",
+    "resolve_conj",
+    "resolve_neg",
+    "rsub",
+    "true_divide",
+    "divide",
+    "multiply",
+    "subtract",
+    "special_expit",
+    "special_erf",
+    "special_log1p",
+    "ldexp",
+    "isclose",
+    "absolute",
+    "isreal",
     "log_sigmoid",
-)  # fmt: skip
+)
 
 RULES: dict[str, ProofRule] = {
     **dict.fromkeys(REDUCTIONS, reduced),
@@ -209,4 +318,4 @@ RULES: dict[str, ProofRule] = {
     "stft": windowed,
     "cdist": distances,
     "_cdist_forward": distances,
-}  # fmt: skip
+}

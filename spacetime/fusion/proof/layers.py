@@ -172,16 +172,30 @@ def transformed(call: Call) -> Value:
     return layout
 
 
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
-                "conv_transpose3d", "convolution")  # fmt: skip
+CONVOLUTIONS = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolution",
+)
 
 RULES: dict[str, ProofRule] = {
     **dict.fromkeys(CONVOLUTIONS, convolved),
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"), normalised),
     **dict.fromkeys(("group_norm", "native_group_norm"), group_normalised),
     **dict.fromkeys(
-        ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_batch_norm_no_update",
-         "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), batch_normalised
+        (
+            "batch_norm",
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_batch_norm_no_update",
+            "_native_batch_norm_legit_no_training",
+            "cudnn_batch_norm",
+        ),
+        batch_normalised,
     ),
     "prelu": rectified,
     "instance_norm": instance_normalised,
@@ -197,4 +211,4 @@ RULES: dict[str, ProofRule] = {
     "grid_sampler_2d": grid_sampled,
     "grid_sampler_3d": grid_sampled,
     "affine_grid_generator": transformed,
-}  # fmt: skip
+}

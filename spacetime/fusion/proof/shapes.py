@@ -265,21 +265,66 @@ def _growing_dim(call: Call) -> tuple[int, int]:
     return grows[0]
 
 
-RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze",
-            "view_as", "reshape_as", "_reshape_alias")  # fmt: skip
+RESHAPES = (
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "flatten",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "view_as",
+    "reshape_as",
+    "_reshape_alias",
+)
 MAKERS = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 ALIKE = ("zeros_like", "ones_like", "full_like", "empty_like")
-SAME = ("clone", "contiguous", "detach", "alias", "_to_copy", "to", "type_as", "dropout",
-        "lift_fresh_copy", "view_as_real", "feature_dropout", "alpha_dropout")  # fmt: skip
-CUTS = ("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk",
-        "unsafe_split_with_sizes", "narrow")  # fmt: skip
-PADS = ("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-        "replication_pad1d", "replication_pad2d", "replication_pad3d")  # fmt: skip
+SAME = (
+    "clone",
+    "contiguous",
+    "detach",
+    "alias",
+    "_to_copy",
+    "to",
+    "type_as",
+    "dropout",
+    "lift_fresh_copy",
+    "view_as_real",
+    "feature_dropout",
+    "alpha_dropout",
+)
+CUTS = (
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "tensor_split",
+    "unsafe_split",
+    "unsafe_chunk",
+    "unsafe_split_with_sizes",
+    "narrow",
+)
+PADS = (
+    "constant_pad_nd",
+    "pad",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+)
 
 TAKE_SIZES = {
-    *RESHAPES, *MAKERS, "expand", "repeat", "arange", "slice", "native_group_norm",
-    "affine_grid_generator", "full_like",
-}  # fmt: skip
+    *RESHAPES,
+    *MAKERS,
+    "expand",
+    "repeat",
+    "arange",
+    "slice",
+    "native_group_norm",
+    "affine_grid_generator",
+    "full_like",
+}
 RULES: dict[str, ProofRule] = {
     **dict.fromkeys(RESHAPES, reshaped),
     **dict.fromkeys(MAKERS, filled),

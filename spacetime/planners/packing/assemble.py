@@ -19,9 +19,15 @@ from spacetime.workload.workload import Workload
 
 
 def assemble(
-    name: str, devices: Sequence[Sequence[Part]], workload: Workload, *, profiles: Profiles,
-    device: DeviceFacts, options: PlanOptions, reasons: Iterable[Reason] = (),
-) -> Plan:  # fmt: skip
+    name: str,
+    devices: Sequence[Sequence[Part]],
+    workload: Workload,
+    *,
+    profiles: Profiles,
+    device: DeviceFacts,
+    options: PlanOptions,
+    reasons: Iterable[Reason] = (),
+) -> Plan:
     """The plan of parts that have one tenant each; empty devices are left out.
 
     A tenant's rate is split over its parts by their throughput, so all are equally busy. Raises
@@ -38,14 +44,24 @@ def assemble(
         )
         for number, parts in enumerate(devices)
     ]
-    return finish(Plan(name, device.name, tuple(gpus), reasons=tuple(reasons)),
-                  workload, profiles, device, options)  # fmt: skip
+    return finish(
+        Plan(name, device.name, tuple(gpus), reasons=tuple(reasons)),
+        workload,
+        profiles,
+        device,
+        options,
+    )
 
 
 def _partitions(
-    number: int, parts: Sequence[Part], total: dict[str, float], *, profiles: Profiles,
-    options: PlanOptions, geometry: mig.MigGeometry,
-) -> tuple[PartitionPlan, ...]:  # fmt: skip
+    number: int,
+    parts: Sequence[Part],
+    total: dict[str, float],
+    *,
+    profiles: Profiles,
+    options: PlanOptions,
+    geometry: mig.MigGeometry,
+) -> tuple[PartitionPlan, ...]:
     starts: Sequence[int | None] | None = [None] * len(parts)
     if parts[0].point.kind == "mig":
         starts = mig.arrange(tuple(part.point.units for part in parts), geometry)
@@ -56,10 +72,16 @@ def _partitions(
         rate = _rate(part, total)
         point = _batch_that_fills(part, rate, profiles, options)
         worst_ms = alone_ms(point.batch, rate, point.latency_ms, part.tenant.largest_request)
-        made.append(PartitionPlan(
-            f"g{number}p{index}", point.kind, point.units,
-            (Assignment(part.tenant.name, point.batch, rate, worst_ms),), start, point.procs,
-        ))  # fmt: skip
+        made.append(
+            PartitionPlan(
+                f"g{number}p{index}",
+                point.kind,
+                point.units,
+                (Assignment(part.tenant.name, point.batch, rate, worst_ms),),
+                start,
+                point.procs,
+            )
+        )
     return tuple(made)
 
 
@@ -134,10 +156,11 @@ def require_gpus(plan: Plan, bound: int | None, options: PlanOptions) -> None:
     if options.gpus is not None and len(plan.gpus) > options.gpus:
         beyond = plan.gpus[options.gpus].partitions[0].tenants[0].tenant
         raise InfeasibleError(
-            beyond, "gpus",
+            beyond,
+            "gpus",
             f"{plan.planner} needs {len(plan.gpus)} devices, there are {options.gpus} "
             f"(no plan needs fewer than {bound})",
-        )  # fmt: skip
+        )
 
 
 def _with_memory(

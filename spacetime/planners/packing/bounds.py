@@ -54,9 +54,13 @@ def explained(
 
 
 def _partition(
-    part: PartitionPlan, tenants: dict[str, Tenant], *, profiles: Profiles, device: DeviceFacts,
+    part: PartitionPlan,
+    tenants: dict[str, Tenant],
+    *,
+    profiles: Profiles,
+    device: DeviceFacts,
     options: PlanOptions,
-) -> Iterator[tuple[Assignment, str]]:  # fmt: skip
+) -> Iterator[tuple[Assignment, str]]:
     models = {assignment.tenant: tenants[assignment.tenant].model for assignment in part.tenants}
     largest = {
         assignment.tenant: tenants[assignment.tenant].largest_request for assignment in part.tenants
@@ -77,17 +81,25 @@ def _partition(
 
 
 def bounds_of(
-    part: PartitionPlan, assignment: Assignment, tenant: Tenant, found: list[Load | None], *,
-    device: DeviceFacts, options: PlanOptions,
-) -> list[BindingBound]:  # fmt: skip
+    part: PartitionPlan,
+    assignment: Assignment,
+    tenant: Tenant,
+    found: list[Load | None],
+    *,
+    device: DeviceFacts,
+    options: PlanOptions,
+) -> list[BindingBound]:
     """Every bound of an assignment: utilisation, objective or batch fill, rate, memory."""
     load = next(x for a, x in zip(part.tenants, found, strict=True) if a is assignment)
     assert load is not None, "only an assignment that has a point has bounds"
     used = busy(part, found)
-    bounds = [BindingBound(
-        "utilisation ceiling", used / options.max_utilisation,
-        f"busy {used:.2f} of {options.max_utilisation:g}",
-    )]  # fmt: skip
+    bounds = [
+        BindingBound(
+            "utilisation ceiling",
+            used / options.max_utilisation,
+            f"busy {used:.2f} of {options.max_utilisation:g}",
+        )
+    ]
     late, slo_ms = load.worst_ms / tenant.slo_ms, tenant.slo_ms
     waits_ms = 0.0 if assignment.duty_ms is not None else load.worst_ms - load.point.latency_ms
     if waits_ms > load.point.latency_ms:
@@ -119,9 +131,10 @@ def _smaller(
     if len(part.tenants) > 1 or part.parent is not None:
         return ""
     points = [
-        p for p in usable(tenant, profiles, replace(options, max_procs=1000), kind=part.kind)
+        p
+        for p in usable(tenant, profiles, replace(options, max_procs=1000), kind=part.kind)
         if p.units < part.units
-    ]  # fmt: skip
+    ]
     if not points:
         return "; it has no smaller partition in time"
     units = max(point.units for point in points)
@@ -131,10 +144,15 @@ def _smaller(
             point.batch, assignment.rate_rps, point.latency_ms, tenant.largest_request
         )
         filling = point.latency_ms < fill_ms(point.batch, assignment.rate_rps)
-        tried.append(max(
-            (assignment.rate_rps / ceiling_rps(point, options), "utilisation ceiling"),
-            (worst_ms / tenant.slo_ms, "objective, to fill its batch" if filling else "objective"),
-        ))  # fmt: skip
+        tried.append(
+            max(
+                (assignment.rate_rps / ceiling_rps(point, options), "utilisation ceiling"),
+                (
+                    worst_ms / tenant.slo_ms,
+                    "objective, to fill its batch" if filling else "objective",
+                ),
+            )
+        )
     if not tried:
         return ""
     of, name = min(tried)

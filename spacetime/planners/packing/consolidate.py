@@ -88,11 +88,14 @@ class _Room:
             return partition
         points = [
             self.profiles.at(
-                self.models[assignment.tenant], partition.kind, partition.units, assignment.batch,
+                self.models[assignment.tenant],
+                partition.kind,
+                partition.units,
+                assignment.batch,
                 partition.procs,
             )
             for assignment in partition.tenants
-        ]  # fmt: skip
+        ]
         return replace(partition, memory_mib=partition_mib(partition, points) or None)
 
     def load(self, partition: PartitionPlan) -> float:
@@ -104,9 +107,14 @@ class _Room:
 
 
 def consolidate(
-    plan: Plan, workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions,
-    *, apart: frozenset[str] = frozenset(),
-) -> Plan:  # fmt: skip
+    plan: Plan,
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
+    options: PlanOptions,
+    *,
+    apart: frozenset[str] = frozenset(),
+) -> Plan:
     """The same tenants on as few of the plan's devices as this finds.
 
     Plans with nested or fused partitions stay as they are. The tenants `apart` take no turns.
@@ -121,10 +129,12 @@ def consolidate(
     begun = 0
     while begun != len(devices):
         begun = len(devices)
-        devices = tuple(chain.from_iterable(
-            _fewer(devices[first : first + STRETCH], room, moved)
-            for first in range(0, begun, STRETCH)
-        ))  # fmt: skip
+        devices = tuple(
+            chain.from_iterable(
+                _fewer(devices[first : first + STRETCH], room, moved)
+                for first in range(0, begun, STRETCH)
+            )
+        )
         if begun <= STRETCH:
             break
         devices = tuple(sorted(devices, key=lambda parts: sum(map(room.load, parts))))

@@ -123,11 +123,12 @@ def _grouped(
 
 def _stand_in(name: str, model: str, members: Sequence[Tenant], sizes: tuple[int, ...]) -> Tenant:
     return Tenant(
-        name, model,
+        name,
+        model,
         slo_ms=min(tenant.slo_ms for tenant in members),
         rate_rps=sum(tenant.rate_rps for tenant in members),
         batch_sizes=sizes,
-    )  # fmt: skip
+    )
 
 
 def _common(members: Sequence[Tenant]) -> tuple[int, ...] | None:

@@ -82,14 +82,26 @@ class IntegerProgram:
         """One more column, the factor every rate can grow by, and the rows that hold it."""
         extra = len(self.columns) + len(self.layouts)
         rows = [
-            Constraint({**{i: self.columns[i].point.throughput_rps / tenant.rate_rps for i in own},
-                 extra: -1.0}, 0, np.inf)
+            Constraint(
+                {
+                    **{i: self.columns[i].point.throughput_rps / tenant.rate_rps for i in own},
+                    extra: -1.0,
+                },
+                0,
+                np.inf,
+            )
             for tenant, own in _by_tenant(self.columns)
-        ]  # fmt: skip
+        ]
         return extra, rows
 
-    def solve(self, objective: dict[int, float], nodes: int, more: Sequence[Constraint] = (),
-              extra: int = 0, gap: float = 0.0) -> Solution:  # fmt: skip
+    def solve(
+        self,
+        objective: dict[int, float],
+        nodes: int,
+        more: Sequence[Constraint] = (),
+        extra: int = 0,
+        gap: float = 0.0,
+    ) -> Solution:
         """Minimise, looking at no more than `nodes` of the search tree: work, which is the same on
         every machine, unlike time. `extra` columns after the program's own are fractions. With a
         `gap` a plan is enough whose objective is off by no more than that part."""
@@ -99,10 +111,12 @@ class IntegerProgram:
         integral = np.ones(width)
         integral[width - extra :] = 0
         found = milp(
-            costs, integrality=integral, bounds=Bounds(0, np.inf),
+            costs,
+            integrality=integral,
+            bounds=Bounds(0, np.inf),
             constraints=_matrix([*self.rows, *more], width),
             options={"node_limit": nodes, "mip_rel_gap": gap},
-        )  # fmt: skip
+        )
         whole = width - extra
         values = None if found.x is None else tuple(round(float(x)) for x in found.x[:whole])
         bound = getattr(found, "mip_dual_bound", None)
@@ -110,9 +124,14 @@ class IntegerProgram:
 
 
 def build(
-    workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions, *,
-    most_parts: int | None = None, slo_factor: float = 1.0,
-) -> IntegerProgram:  # fmt: skip
+    workload: Workload,
+    profiles: Profiles,
+    device: DeviceFacts,
+    options: PlanOptions,
+    *,
+    most_parts: int | None = None,
+    slo_factor: float = 1.0,
+) -> IntegerProgram:
     """The program of a workload. Raises InfeasibleError for a tenant no point serves."""
     columns = tuple(
         column

@@ -41,16 +41,26 @@ def shared(
 
 
 def _on(
-    kind: str, units: int, workload: Workload, *, profiles: Profiles, device: DeviceFacts,
+    kind: str,
+    units: int,
+    workload: Workload,
+    *,
+    profiles: Profiles,
+    device: DeviceFacts,
     options: PlanOptions,
-) -> Plan | None:  # fmt: skip
+) -> Plan | None:
     demands = [
-        Demand(tenant, tenant.rate_rps, tuple(
-            point for point in profiles.batches(tenant.model, kind, units, 1)
-            if tenant.takes(point.batch)
-        ))
+        Demand(
+            tenant,
+            tenant.rate_rps,
+            tuple(
+                point
+                for point in profiles.batches(tenant.model, kind, units, 1)
+                if tenant.takes(point.batch)
+            ),
+        )
         for tenant in workload.tenants
-    ]  # fmt: skip
+    ]
     if sum(demand.least_busy for demand in demands) * (1 + TENFOLD) > 1:  # inf without a point
         return None
     if len(demands) == 1:

@@ -46,13 +46,16 @@ class Health:
         """Returns the handler that a gRPC server dispatches calls of this service to."""
         service = f"{HEALTH}.Health"
         unary = self._service.unary
-        return grpc.method_handlers_generic_handler(service, {
-            "Check": unary(f"/{service}/Check", self._check, _Response, is_open=True),
-            "List": unary(f"/{service}/List", self._list, _ListResponse, is_open=False),
-            "Watch": grpc.unary_stream_rpc_method_handler(
-                self._watch, response_serializer=_Response.SerializeToString
-            ),
-        })  # fmt: skip
+        return grpc.method_handlers_generic_handler(
+            service,
+            {
+                "Check": unary(f"/{service}/Check", self._check, _Response, is_open=True),
+                "List": unary(f"/{service}/List", self._list, _ListResponse, is_open=False),
+                "Watch": grpc.unary_stream_rpc_method_handler(
+                    self._watch, response_serializer=_Response.SerializeToString
+                ),
+            },
+        )
 
     def end(self) -> None:
         """Ends every watch, since no more changes will come."""

@@ -19,12 +19,17 @@ from spacetime.server.refusal import Refusal, RefusalKind, invalid
 # Where the typed form of a message has its values, as the protocol says.
 _CONTENTS = {
     "BOOL": "bool_contents",
-    "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
     "INT64": "int64_contents",
-    "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
     "UINT64": "uint64_contents",
-    "FP32": "fp32_contents", "FP64": "fp64_contents",
-}  # fmt: skip
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
 _response = message_class("ModelInferResponse")
 
 
@@ -92,10 +97,14 @@ def _typed(field: str, spec: TensorSpec, shape: Sequence[int], contents: Any) ->
 
 
 DTYPES_OF = {
-    "bool_contents": np.bool_, "int_contents": np.int32, "int64_contents": np.int64,
-    "uint_contents": np.uint32, "uint64_contents": np.uint64,
-    "fp32_contents": np.float32, "fp64_contents": np.float64,
-}  # fmt: skip
+    "bool_contents": np.bool_,
+    "int_contents": np.int32,
+    "int64_contents": np.int64,
+    "uint_contents": np.uint32,
+    "uint64_contents": np.uint64,
+    "fp32_contents": np.float32,
+    "fp64_contents": np.float64,
+}
 
 
 def infer_response(

@@ -24,9 +24,18 @@ class Exchange:
     """
 
     __slots__ = (
-        "_body", "_call", "_future", "_intake", "_model", "_start",
-        "arriving", "disconnected", "keep_alive", "reply", "response_complete",
-    )  # fmt: skip
+        "_body",
+        "_call",
+        "_future",
+        "_intake",
+        "_model",
+        "_start",
+        "arriving",
+        "disconnected",
+        "keep_alive",
+        "reply",
+        "response_complete",
+    )
     message_event = asyncio.Event()  # set by uvicorn where a connection ends; nobody waits for it
 
     def __init__(self, intake: Intake, call: HttpCall, model: ServedModel, body: Body) -> None:

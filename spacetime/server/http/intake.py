@@ -24,8 +24,16 @@ class HttpCall:
     """One HTTP request on its way through the application; the journal notes it."""
 
     __slots__ = (
-        "headers", "method", "model", "path", "receive", "request", "trace", "version", "words",
-    )  # fmt: skip
+        "headers",
+        "method",
+        "model",
+        "path",
+        "receive",
+        "request",
+        "trace",
+        "version",
+        "words",
+    )
 
     def __init__(
         self, method: str, path: str, headers: Headers, receive: Receive | None = None

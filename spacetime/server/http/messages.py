@@ -239,8 +239,10 @@ def infer_answer(
     described, parts = [], []
     for (spec, tensor), as_bytes in zip(outputs, binary, strict=True):
         output: dict[str, Any] = {
-            "name": spec.name, "datatype": spec.datatype, "shape": list(tensor.shape),
-        }  # fmt: skip
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": list(tensor.shape),
+        }
         if as_bytes:
             data = tensors.to_bytes(tensor)
             output["parameters"] = {BINARY_SIZE: len(data)}

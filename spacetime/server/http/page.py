@@ -255,10 +255,12 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     names = [(name.lstrip("#"), ' class="number"' * name.startswith("#")) for name in columns]
     head = "".join(f'<th scope="col"{number}>{name}</th>' for name, number in names)
     body = "\n".join(
-        "<tr>" + "".join(
+        "<tr>"
+        + "".join(
             f'<td data-of="{name}"{number}><span>{cell}</span></td>'
             for (name, number), cell in zip(names, row, strict=True)
-        ) + "</tr>"
+        )
+        + "</tr>"
         for row in rows
-    )  # fmt: skip
+    )
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"

@@ -24,11 +24,33 @@ FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=list(Heal
 PATH = "/v2/models/affine/infer"
 RIGHT = json.dumps({"id": "i", "inputs": [ONE], "parameters": {"priority": 1}}).encode()
 # What parsers, numpy and formatting have each stumbled over somewhere.
-NASTY = st.sampled_from([
-    b"NaN", b"-Infinity", b"1e999", b"-0.0", b"9" * 30, b"9" * 5000, b'"\\ud800"', b'"\\u0000"',
-    b"\xff\xfe", b"\xed\xa0\x80", b"[" * 2000, b'{"a":' * 2000, b"[]", b"{}", b"null", b"true",
-    b'"id":1,"id":2,', b"\x00", b"", b'"x"', b"[[1,2,3]]", b"[1,[2],3]", b"-1",
-])  # fmt: skip
+NASTY = st.sampled_from(
+    [
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b"-0.0",
+        b"9" * 30,
+        b"9" * 5000,
+        b'"\\ud800"',
+        b'"\\u0000"',
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"[" * 2000,
+        b'{"a":' * 2000,
+        b"[]",
+        b"{}",
+        b"null",
+        b"true",
+        b'"id":1,"id":2,',
+        b"\x00",
+        b"",
+        b'"x"',
+        b"[[1,2,3]]",
+        b"[1,[2],3]",
+        b"-1",
+    ]
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
@@ -146,7 +168,7 @@ WHOLE = b"%x\r\n%b\r\n0\r\n\r\n" % (len(RIGHT), RIGHT)
         (b"content-length: 99999999999\r\n", b"", b"413"),
         (CHUNKED, b"fff\r\n" + b" " * 0xFFF + b"\r\n", b"413"),
     ],
-)  # fmt: skip
+)
 def test_bodies_framed_in_odd_ways(
     short: Server, headers: bytes, body: bytes, status: bytes
 ) -> None:

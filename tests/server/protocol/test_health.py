@@ -153,5 +153,7 @@ def test_the_official_client_lives_in_one_process_with_it(own: Server) -> None:
         assert next(watched).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         if hasattr(stub, "List"):
             assert {*stub.List(health_pb2.HealthListRequest(), timeout=60).statuses} == {
-                "", NAMED, "two-b",
-            }  # fmt: skip
+                "",
+                NAMED,
+                "two-b",
+            }

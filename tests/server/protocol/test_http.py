@@ -38,9 +38,11 @@ def test_an_answer_in_json(server: Server) -> None:
     status, body = infer(server, "affine", ONE, id="seven")
     assert status == 200
     assert body == {
-        "model_name": "affine", "model_version": "1", "id": "seven",
+        "model_name": "affine",
+        "model_version": "1",
+        "id": "seven",
         "outputs": [{"name": "output_0", "datatype": "FP32", "shape": [1, 3], "data": [3, 5, 7]}],
-    }  # fmt: skip
+    }
 
 
 def test_nested_data_two_inputs_and_a_chosen_output(server: Server) -> None:
@@ -64,8 +66,9 @@ def test_what_the_server_and_its_models_say_of_themselves(server: Server) -> Non
         {"name": "right", "datatype": "INT64", "shape": [-1, 2]},
     ]
     assert {spec["name"]: spec["shape"] for spec in body["outputs"]} == {
-        "sum": [-1, 2], "largest": [-1],
-    }  # fmt: skip
+        "sum": [-1, 2],
+        "largest": [-1],
+    }
     assert ask(server, "GET", "/v2/models/two/versions/1/ready")[0] == 200
     assert ask(server, "GET", "/v2/models/two/config")[1]["max_batch_size"] == 16
 
@@ -105,10 +108,15 @@ def change(**fields: Any) -> dict[str, Any]:
         ({"inputs": [ONE], "parameters": {"sequence_id": 3}}, "sequences are not served"),
         ({"inputs": [change(parameters={"shared_memory_region": "r"})]}, "shared memory is not"),
         ("[" * 100_000, "body"),
-        ('{"inputs": [{"name": "input_0", "shape": [1, 3], "datatype": "FP32", "data": '
-         + "[" * 500 + "]" * 500 + "}]}", "inputs[0].data"),
+        (
+            '{"inputs": [{"name": "input_0", "shape": [1, 3], "datatype": "FP32", "data": '
+            + "[" * 500
+            + "]" * 500
+            + "}]}",
+            "inputs[0].data",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_body_is_a_400_that_names_the_field(server: Server, body: Any, says: str) -> None:
     status, answer, _ = ask(server, "POST", "/v2/models/affine/infer", body)
     assert status == 400

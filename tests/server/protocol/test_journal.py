@@ -50,10 +50,15 @@ def test_a_request_with_its_id_and_trace(lines: io.StringIO) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        f"ff-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01-more", f"00-{'0' * 32}-{PARENT}-01",
-        f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-{PARENT}-01", f"00-{TRACE}-{PARENT}", "",
+        f"ff-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01-more",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}",
+        "",
     ],
-)  # fmt: skip
+)
 def test_a_traceparent_that_is_none_does_not_count(given: str) -> None:
     assert trace_of({b"traceparent": given.encode()}) is None
 
@@ -74,8 +79,9 @@ def test_hostile_ids_stay_on_their_line_and_are_cut(lines: io.StringIO) -> None:
             assert (status, told["id"]) == (200, name)
         for given in (b"x" * 10_000, b"\xff\xfe\x80", b"a\tb"):
             wire = b"GET /v2/models/%s HTTP/1.1\r\nhost: x\r\nx-request-id: %s\r\n" % (
-                b"m" * 3000, given,
-            )  # fmt: skip
+                b"m" * 3000,
+                given,
+            )
             answer = everything(raw(own, wire, b"connection: close\r\n\r\n"))
             assert answer.startswith(b"HTTP/1.1 404 ")
             assert b"x-request-id" not in answer.lower()

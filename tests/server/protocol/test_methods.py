@@ -17,9 +17,12 @@ from spacetime.server.tokens import Tokens
 
 READ = [
     *("/", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/openapi.json"),
-    *(f"/v2/models/affine{version}{what}"
-      for version in ("", "/versions/1") for what in ("", "/ready", "/config", "/stats")),
-]  # fmt: skip
+    *(
+        f"/v2/models/affine{version}{what}"
+        for version in ("", "/versions/1")
+        for what in ("", "/ready", "/config", "/stats")
+    ),
+]
 WRITTEN = [
     *("/v2/models/affine/infer", "/v2/repository/index"),
     *("/v2/repository/models/affine/load", "/v2/repository/models/affine/unload"),

@@ -21,11 +21,18 @@ from spacetime.server.serve import Server
 TRITON = {
     f"nv_inference_{name}"
     for name in (
-        "request_success", "request_failure", "count", "exec_count", "request_duration_us",
-        "queue_duration_us", "compute_input_duration_us", "compute_infer_duration_us",
-        "compute_output_duration_us", "pending_request_count",
+        "request_success",
+        "request_failure",
+        "count",
+        "exec_count",
+        "request_duration_us",
+        "queue_duration_us",
+        "compute_input_duration_us",
+        "compute_infer_duration_us",
+        "compute_output_duration_us",
+        "pending_request_count",
     )
-}  # fmt: skip
+}
 
 
 def text(server: Server) -> str:
@@ -55,8 +62,10 @@ def test_the_counts_are_what_happened(gate: type[Gate]) -> None:
         assert {line.partition("{")[0] for line in lines} >= TRITON
         three = change(shape=[3, 3], data=[1] * 9)
         assert [infer(own, "affine", each)[0] for each in (ONE, three, change(shape=[1]))] == [
-            200, 200, 400,
-        ]  # fmt: skip
+            200,
+            200,
+            400,
+        ]
         assert infer(own, "breaks", change(data=[101, 0, 0]))[0] == 500
         held = own.repository.model("gate").tenant.submit(Gate.example + 101)
         assert gate.held.wait(60)

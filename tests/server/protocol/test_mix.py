@@ -30,9 +30,13 @@ from spacetime.server.serve import Server
 
 STAY, LEAVES = ("plain", "hurried", "breaks"), "fickle"
 STATUSES = {
-    "RESOURCE_EXHAUSTED": 429, "DEADLINE_EXCEEDED": 504, "NOT_FOUND": 404, "INTERNAL": 500,
-    "UNAVAILABLE": 503, "CANCELLED": 499,
-}  # fmt: skip
+    "RESOURCE_EXHAUSTED": 429,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "CANCELLED": 499,
+}
 Books = Counter[tuple[str, int | str]]  # requests by model, and status or what their client did
 Once = Callable[[random.Random, Books], None]
 
@@ -159,12 +163,18 @@ def mix(server: Server, seconds: float) -> Books:
     with client("grpc", server) as triton:
         clients = [
             Client(once, seed, done, pause_s)
-            for seed, (once, pause_s) in enumerate([
-                (ask(server), 0.003), (ask(server), 0.003), (partial(vanish, server), 0.02),
-                (partial(dawdle, server), 0.1), (partial(burst, triton), 0.02),
-                (come_and_go(server), 0.4), (move(session), 0.4),
-            ])
-        ]  # fmt: skip
+            for seed, (once, pause_s) in enumerate(
+                [
+                    (ask(server), 0.003),
+                    (ask(server), 0.003),
+                    (partial(vanish, server), 0.02),
+                    (partial(dawdle, server), 0.1),
+                    (partial(burst, triton), 0.02),
+                    (come_and_go(server), 0.4),
+                    (move(session), 0.4),
+                ]
+            )
+        ]
         done.wait(seconds)
         done.set()
         for each in clients:
@@ -179,9 +189,10 @@ def journal(lines: io.StringIO) -> Books:
     """The server's books: a line for each request."""
     found = [json.loads(line) for line in lines.getvalue().splitlines()]
     return Counter(
-        (one["model"], one["status"]) for one in found
+        (one["model"], one["status"])
+        for one in found
         if one["event"] == "request" and one["path"].rsplit("/", 1)[1].lower().endswith("infer")
-    )  # fmt: skip
+    )
 
 
 def total(books: Books, model: str, *what: int | str) -> int:
@@ -196,9 +207,11 @@ def total(books: Books, model: str, *what: int | str) -> int:
 )
 def test_the_books_of_server_and_clients_agree(lines: io.StringIO, seconds: float) -> None:
     tenants = (
-        tenant("plain", factory="affine"), tenant("hurried", factory="affine", slo_ms=20.0),
-        tenant("breaks"), tenant(LEAVES, factory="affine"),
-    )  # fmt: skip
+        tenant("plain", factory="affine"),
+        tenant("hurried", factory="affine", slo_ms=20.0),
+        tenant("breaks"),
+        tenant(LEAVES, factory="affine"),
+    )
     limits = Limits(read_seconds=0.3)
     with serving(*tenants, queue=4, opened=planned, limits=limits, log_requests=True) as own:
         mine = mix(own, seconds)
@@ -223,11 +236,15 @@ def test_the_books_of_server_and_clients_agree(lines: io.StringIO, seconds: floa
             assert (counts.pending, counts.refused) == (0, theirs[model, 429])
             assert wrong == theirs[model, 408]
             ended = [
-                n for (name, of, _), n in shown.items()
-                if of == model and name in {
-                    "nv_inference_request_success", "nv_inference_request_failure",
+                n
+                for (name, of, _), n in shown.items()
+                if of == model
+                and name
+                in {
+                    "nv_inference_request_success",
+                    "nv_inference_request_failure",
                 }
-            ]  # fmt: skip
+            ]
             assert sum(ended) == counts.accepted + counts.refused + wrong
             assert shown["nv_inference_pending_request_count", model, ""] == 0
     print({str(key): n for key, n in sorted(mine.items(), key=str)})

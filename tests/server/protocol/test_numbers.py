@@ -23,10 +23,15 @@ from spacetime.workload.workload import DATATYPES, InputSpec
 
 LIMITS = {
     f"{sign}INT{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    for sign in ("U", "") for bits in (8, 16, 32, 64)
-}  # fmt: skip
-LARGEST = {"FP16": 65504.0, "FP32": float(np.finfo(np.float32).max), "FP64": 1.7976931348623157e308,
-           "BF16": 3.3895313892515355e38}  # fmt: skip
+    for sign in ("U", "")
+    for bits in (8, 16, 32, 64)
+}
+LARGEST = {
+    "FP16": 65504.0,
+    "FP32": float(np.finfo(np.float32).max),
+    "FP64": 1.7976931348623157e308,
+    "BF16": 3.3895313892515355e38,
+}
 SMALLEST = {"FP16": 2.0**-24, "FP32": 2.0**-149, "FP64": 5e-324, "BF16": 2.0**-133}
 FLOATS = ("FP16", "FP32", "FP64")
 NUMPY = {name: np.dtype(name.lower().replace("fp", "float")) for name in (*LIMITS, *FLOATS)}
@@ -89,19 +94,38 @@ def test_numbers_beyond_a_datatype_are_refused_and_none_becomes_infinite(
 
 
 @pytest.mark.parametrize("datatype", LARGEST)
-@pytest.mark.parametrize("data", [
-    '["NaN", "Infinity", "-Infinity", 1.5]', "[NaN, Infinity, -Infinity, 1.5]",
-    '[[NaN,"Infinity" , -Infinity\\n,1.5]]',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        '["NaN", "Infinity", "-Infinity", 1.5]',
+        "[NaN, Infinity, -Infinity, 1.5]",
+        '[[NaN,"Infinity" , -Infinity\\n,1.5]]',
+    ],
+)
 def test_nan_and_infinities_are_texts_in_answers(same: Server, datatype: str, data: str) -> None:
     text = data.encode().decode("unicode_escape")
     assert asked(same, datatype, text) == (200, ["NaN", "Infinity", "-Infinity", 1.5])
 
 
-@pytest.mark.parametrize("text", [
-    '"nan"', '"inf"', '"+Infinity"', '"1"', '""', "nan", "inf", "Inf", "+Infinity", "NaN0", "-NaN",
-    "null", "{}", "NaN NaN",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"nan"',
+        '"inf"',
+        '"+Infinity"',
+        '"1"',
+        '""',
+        "nan",
+        "inf",
+        "Inf",
+        "+Infinity",
+        "NaN0",
+        "-NaN",
+        "null",
+        "{}",
+        "NaN NaN",
+    ],
+)
 def test_other_texts_are_none_of_them(same: Server, text: str) -> None:
     status, says = asked(same, "FP32", f"[{text}, 1, 2, 3]")
     assert status == 400

@@ -20,9 +20,15 @@ from spacetime.workload.workload import InputSpec
 
 BROWSER = shutil.which("chromium")
 QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 HOSTILE = "<script>document.title='owned'</script>"
 QUOTED = '"><img src=x onerror="document.title=\'owned\'">'
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,8 +39,9 @@ def shown() -> Iterator[Server]:
     """A server with names that want to be more than names, and a model that is not loaded."""
     inputs = (InputSpec((1, 3), "FP32", "<i>x</i>"),)
     hostile = (tenant(name, *inputs, factory="affine") for name in (HOSTILE, QUOTED))
-    with serving(tenant("team/net", factory="affine"), tenant("gone", factory="affine"),
-                 *hostile) as own:  # fmt: skip
+    with serving(
+        tenant("team/net", factory="affine"), tenant("gone", factory="affine"), *hostile
+    ) as own:
         ask(own, "POST", "/v2/repository/models/gone/unload")
         assert ask(own, "POST", "/v2/models/team%2Fnet/infer", {"inputs": [ONE]})[0] == 200
         yield own
@@ -118,8 +125,10 @@ def test_the_same_as_json_for_who_prefers_that(shown: Server, accept: str, is_js
         found = json.loads(text)
         models = {one["name"]: one for one in found["models"]}
         assert models["team/net"]["inputs"][0] == {
-            "name": "input_0", "datatype": "FP32", "shape": [-1, 3],
-        }  # fmt: skip
+            "name": "input_0",
+            "datatype": "FP32",
+            "shape": [-1, 3],
+        }
         assert models["team/net"]["answered"] >= 1
         assert models["gone"]["state"] == "UNAVAILABLE"
         assert len(found["lanes"]) == 2
@@ -136,10 +145,18 @@ def test_a_token_opens_the_page_too() -> None:
 def browsed(folder: Path, server: Server, *options: str) -> str:
     """What a browser makes of the page."""
     done = subprocess.run(
-        [str(BROWSER), *QUIET, f"--user-data-dir={folder}/profile", *options,
-         f"http://127.0.0.1:{server.http_port}/"],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        [
+            str(BROWSER),
+            *QUIET,
+            f"--user-data-dir={folder}/profile",
+            *options,
+            f"http://127.0.0.1:{server.http_port}/",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     return done.stdout
 
 

@@ -45,11 +45,20 @@ def rows(server: Server, folder: Path, kind: str, *options: str) -> list[dict[st
         (2, ("-m", "affine", "--concurrency-range", "1:2:1", "--shape", "input_0:3")),
         (1, ("-m", "two", "-x", "1", "-b", "16", "-a", "--concurrency-range", "4")),
         (1, ("-m", "halves", "--concurrency-range", "2", "--shared-memory", "none")),
-        (2, ("-m", "affine", "--request-rate-range", "50:100:50",
-             "--request-distribution", "poisson")),
+        (
+            2,
+            (
+                "-m",
+                "affine",
+                "--request-rate-range",
+                "50:100:50",
+                "--request-distribution",
+                "poisson",
+            ),
+        ),
     ],
     ids=["concurrency", "batches", "datatypes", "rates"],
-)  # fmt: skip
+)
 def test_it_measures_what_it_is_asked(
     kind: str, levels: int, options: tuple[str, ...], server: Server, tmp_path: Path
 ) -> None:

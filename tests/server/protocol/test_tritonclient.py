@@ -72,11 +72,14 @@ def test_every_datatype_arrives_and_leaves_as_it_is(kind: str, server: Server) -
     b = np.array([[1.5, -2]], ml_dtypes.bfloat16)
     c = np.array([[True, False]])
     with client(kind, server) as triton:
-        result = triton.infer("halves", [
-            tensor(kind, "input_0", a, "FP16"),
-            tensor(kind, "input_1", b, "BF16"),
-            tensor(kind, "input_2", c, "BOOL"),
-        ])  # fmt: skip
+        result = triton.infer(
+            "halves",
+            [
+                tensor(kind, "input_0", a, "FP16"),
+                tensor(kind, "input_1", b, "BF16"),
+                tensor(kind, "input_2", c, "BOOL"),
+            ],
+        )
         np.testing.assert_array_equal(result.as_numpy("output_0"), 2 * a)
         np.testing.assert_array_equal(result.as_numpy("output_1"), 2 * b)
         np.testing.assert_array_equal(result.as_numpy("output_2"), ~c)
@@ -98,9 +101,11 @@ def test_http_in_json_and_in_binary_and_compressed(how: dict[str, bool], server:
         wanted = [tritonclient.http.InferRequestedOutput("output_0", **how)]
         for compression in (None, "gzip", "deflate"):
             result = triton.infer(
-                "affine", row("http", 1, 2, 3, **how), outputs=wanted,
+                "affine",
+                row("http", 1, 2, 3, **how),
+                outputs=wanted,
                 request_compression_algorithm=compression,
-            )  # fmt: skip
+            )
             np.testing.assert_array_equal(result.as_numpy("output_0"), [[3, 5, 7]])
 
 
