@@ -3,7 +3,7 @@
 torch.export takes seconds for a model of some size, and tenants of one family differ in weights
 only. A model is given the graph of an earlier one where nothing can tell them apart: equal in all
 but the values of weights (`likeness`), and with the same operations on the same operands when both
-are run (`performed`). Whatever cannot be told is exported. Graphs hold no weights.
+are run (`performed`). A model that cannot be compared is exported. Graphs hold no weights.
 """
 
 from __future__ import annotations

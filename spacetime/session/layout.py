@@ -81,7 +81,8 @@ class FreeLayout:
     def route(self, tenant: str, family: Family) -> tuple[int, list[float]]:
         """The lane whose tenants expect the fewest requests a second; no weighted shares.
 
-        What was measured of the family is told for every lane, since routes may choose any.
+        The scheduler gets what was measured of the family for every lane, for a route may choose
+        any of them.
         """
         numbers = range(len(self._lanes.partitions))
         for lane, bucket in itertools.product(numbers, family.buckets):

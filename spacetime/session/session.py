@@ -221,7 +221,8 @@ class Session:
         return chrome_events(self._executor.native.timeline(), names, lanes)
 
     def recording(self) -> Recording:
-        """What the scheduler was told and decided since the session opened; needs record=True."""
+        """Every event that the scheduler got, and every decision, since the session opened; needs
+        record=True."""
         data = self._executor.native.recording()
         if not data:
             raise InvalidInput("-", "record", "True when the session opens", "False")
