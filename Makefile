@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/sources.txt csrc/*/*.cpp csrc/*/*.h)
 
-.PHONY: demo test test-all lint types native driver dist env clean check-tools
+.PHONY: demo test test-all lint types native driver dist docs env clean check-tools
 
 demo: env
 	$(BIN)/spacetime demo $(ARGS)
@@ -35,7 +35,11 @@ driver: $(VENV)/.test
 
 # What is published: source distribution, wheel, a clean environment. Objects stay in build/dist.
 dist: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu" tests/test_distribution.py $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" tests/house/test_distribution.py $(ARGS)
+
+# A site of the pages and the docstrings in build/docs/site; a link that leads nowhere is an error.
+docs: $(VENV)/.docs
+	PYTHON=$(BIN)/python docs/site/build.sh
 
 env: $(VENV)/.demo
 
@@ -46,6 +50,10 @@ $(VENV)/.demo: $(SOURCES) | $(VENV)/.made
 $(VENV)/.test: $(SOURCES) | $(VENV)/.made
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[test]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.demo
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[docs]'
+	@touch $@
 
 $(VENV)/.made: | check-tools
 	$(PYTHON) -m venv $(VENV)

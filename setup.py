@@ -96,6 +96,13 @@ def check_exports(library: Path) -> None:
         raise LinkError(f"{library}: {', '.join(lacking)}: declared in {HEADER}, not exported")
 
 
+def check_header(version: str) -> None:
+    """The header of the C API is read by compilers as it stands: it names this release itself."""
+    (named,) = re.findall(r'^#define ST_VERSION "([^"]*)"', Path(HEADER).read_text(), re.MULTILINE)
+    if named != version:
+        sys.exit(f"setup.py: {HEADER}: ST_VERSION is {named}, spacetime/version.py says {version}")
+
+
 def lay_out(files: Iterable[tuple[str | Path, str]], package: Path) -> None:
     """Copies each file to its place under the package."""
     for source, place in files:
@@ -103,13 +110,24 @@ def lay_out(files: Iterable[tuple[str | Path, str]], package: Path) -> None:
         shutil.copyfile(source, package / place)
 
 
+def fill_in(version: str, package: Path) -> None:
+    """The release's version, in the laid-out files for CMake and pkg-config."""
+    for place in EMBED.values():
+        if place.endswith((".cmake", ".pc")):
+            text = (package / place).read_text()
+            (package / place).write_text(text.replace("@VERSION@", version))
+
+
 class Build(build_ext):
     """The extension; then the library, of the same objects of the core."""
 
     def build_extension(self, ext: Pybind11Extension) -> None:
+        version = self.distribution.get_version()
+        check_header(version)
         super().build_extension(ext)
         package = Path(self.get_ext_fullpath(ext.name)).parent
         lay_out(EMBED.items(), package)
+        fill_in(version, package)
         objects = self.compiler.compile(
             core + capi,
             output_dir=self.build_temp,

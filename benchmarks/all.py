@@ -1,7 +1,7 @@
 """Records what a CPU alone measures: python -m spacetime.benchmarks.all [--out DIR] [--quick]
 
-Each runs in a process of its own, so none inherits the threads or the memory of another. Run it on
-an otherwise idle machine; it takes about a quarter of an hour.
+Each topic runs in a process of its own, so none inherits the threads or the memory of another. Run
+it on an otherwise idle machine; it takes about a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOPICS = ("flops", "models", "dispatch", "scheduler")
 
 
 def main() -> int:
-    """Runs the topics that are here; the number of those that failed is the exit status."""
+    """Runs the topics; returns the exit status: how many of them failed."""
     parser = argparse.ArgumentParser(prog="python -m spacetime.benchmarks.all")
     parser.add_argument("--out", type=Path, default=RESULTS / record.device_folder())
     parser.add_argument("--quick", action="store_true", help="tiny settings: do they run at all?")

@@ -13,32 +13,32 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.loads import schedule
 from spacetime.demo.zoo import exhibits as zoo
 from spacetime.demo.zoo.exhibits import ZooModel
 from spacetime.policy import PRESETS
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
     NativeResult,
-    Noise,
-    TenantSpec,
+    SimArrivals,
+    SimNoise,
+    SimTenant,
     merged,
     native_run,
 )
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload.openloop import Sent, Target, drive
-from spacetime.workload.workload import Arrival, Workload
-from spacetime.workload.workload import Tenant as WorkloadTenant
 
 GOALS = {"p50": 0.10, "p99": 0.25, "throughput": 0.05}  # relative difference at most
 TENANTS = 4
@@ -93,12 +93,15 @@ def run(
 def row_of(
     policy: str, entries: Sequence[ZooModel], load: float, *, seconds: float, seed: int
 ) -> dict[str, Any]:
-    """One policy: rehearsed, driven and simulated. `load` is of what its lanes do one by one."""
+    """Returns the row of one policy: rehearsed, driven and simulated.
+
+    load: the rate, as a part of what the lanes answer without batches.
+    """
     with Session("cpu", policy=policy, timeline=True) as session:
         with zoo.one_thread():
             tenants = [
-                session.add(each.model, example_inputs=(each.pool[:1],), name=each.name)
-                for each in entries
+                session.add(entry.model, example_inputs=(entry.pool[:1],), name=entry.name)
+                for entry in entries
             ]
         one_ns = fmean(t.family.predicted_ns(t.lane, 1) for t in tenants)
         slo_ns = SLO_PER_LAUNCH * one_ns
@@ -106,42 +109,34 @@ def row_of(
             tenant.slo_ms = ms_from_ns(slo_ns)
         rps = load * len(session.partitions) / one_ns * SECOND
         targets = [
-            Target(tenant.submit, each.pool.unsqueeze(1).unbind())
-            for tenant, each in zip(tenants, entries, strict=True)
+            Target(tenant.submit, entry.pool.unsqueeze(1).unbind())
+            for tenant, entry in zip(tenants, entries, strict=True)
         ]
-        part = seconds / ROUNDS
-        drive(targets, schedule(tenants, rps, seconds=part, seed=seed))  # warms up
+        arrivals = partial(schedule, len(tenants), rps, round(slo_ns), seconds / ROUNDS)
+        drive(targets, arrivals(seed))  # warms up
         session.timeline()
         rehearsed, performed = [], []
         sent = []
         for n in range(ROUNDS):
-            drive(targets, schedule(tenants, rps, seconds=part, seed=seed + 2 * n + 2))
+            drive(targets, arrivals(seed + 2 * n + 2))
             rehearsed += session.timeline()
-            sent.append(drive(targets, schedule(tenants, rps, seconds=part, seed=seed + 2 * n + 1)))
+            sent.append(drive(targets, arrivals(seed + 2 * n + 1)))
             performed += session.timeline()
         profile, own = measured(session, rehearsed), measured(session, performed)
-        foretold = [simulated(session, tenants, profile, each, round(slo_ns)) for each in sent]
-        known = [simulated(session, tenants, own, each, round(slo_ns)) for each in sent]
-        hindsight = compared(sent, known)
+        foretold = [simulated(session, tenants, profile, part, round(slo_ns)) for part in sent]
+        after = [simulated(session, tenants, own, part, round(slo_ns)) for part in sent]
+        hindsight = compared(sent, after)
     return compared(sent, foretold) | {
         "policy": policy, "load": load, "offered_rps": rps, "cv": profile.cv,
         "hindsight": {name: hindsight[name] for name in ("simulated", "off", "agrees")},
     }  # fmt: skip
 
 
-def schedule(
-    tenants: Sequence[Tenant], rps: float, *, seconds: float, seed: int
-) -> Iterable[Arrival]:
-    """Poisson arrivals at the same rate for every tenant."""
-    asked = tuple(
-        WorkloadTenant(name=each.name, model="zoo", slo_ms=1, rate_rps=rps / len(tenants))
-        for each in tenants
-    )
-    return Workload(tenants=asked, seed=seed).schedule(duration_ns=round(seconds * SECOND))
-
-
 def measured(session: Session, events: Sequence[dict[str, Any]]) -> Profile:
-    """The profile of a timeline. What never ran is predicted, times how wrong predictions were."""
+    """Returns the profile of a timeline.
+
+    Buckets that never ran have their predicted time, multiplied by how wrong predictions were.
+    """
     family_of = {t.name: session.families.index(t.family) for t in session.tenants.values()}
     took: dict[tuple[int, int, int], list[float]] = defaultdict(list)
     for event in events:
@@ -164,10 +159,10 @@ def measured(session: Session, events: Sequence[dict[str, Any]]) -> Profile:
 def simulated(
     session: Session, tenants: Sequence[Tenant], profile: Profile, sent: Sequence[Sent], slo_ns: int
 ) -> NativeResult:
-    """The same arrivals through the simulator: the instants at which requests were submitted."""
+    """Simulates the same arrivals: the instants at which the requests were submitted."""
     arrived: list[list[int]] = [[] for _ in tenants]
-    for one in sent:
-        arrived[one.tenant].append(one.due_ns + one.late_ns)
+    for request in sent:
+        arrived[request.tenant].append(request.due_ns + request.late_ns)
     lanes = range(len(session.partitions))
     return native_run(
         policy=session.policy,
@@ -180,29 +175,29 @@ def simulated(
             for number, family in enumerate(session.families)
         ],
         tenants=[
-            TenantSpec(
+            SimTenant(
                 family=session.families.index(tenant.family), lane=tenant.lane, slo_ns=slo_ns,
-                arrivals=Arrivals.trace(*times),
+                arrivals=SimArrivals.trace(*times),
             )
             for tenant, times in zip(tenants, arrived, strict=True)
         ],
-        noise=Noise(kind="recorded", factors=profile.factors),
+        noise=SimNoise(kind="recorded", factors=profile.factors),
         seed=len(sent),
     )  # fmt: skip
 
 
 def compared(rounds: Sequence[Sequence[Sent]], foretold: Sequence[NativeResult]) -> dict[str, Any]:
-    """Both sides: latency at every quantile, throughput, drops; and how far apart they are."""
-    sent = [one for each in rounds for one in each]
-    live = sorted(one.latency_ns - one.late_ns for one in sent if one.latency_ns is not None)
-    begins = [min(one.due_ns + one.late_ns for one in each) for each in rounds]
-    ends = [max(o.due_ns + o.latency_ns for o in each if o.latency_ns is not None)
-            for each in rounds]  # fmt: skip
-    tenants = [tenant for each in foretold for tenant in each.tenants]
+    """Returns both sides, and how far apart they are: latency quantiles, throughput, drops."""
+    sent = [request for part in rounds for request in part]
+    live = sorted(r.latency_ns - r.late_ns for r in sent if r.latency_ns is not None)
+    begins = [min(r.due_ns + r.late_ns for r in part) for part in rounds]
+    ends = [max(r.due_ns + r.latency_ns for r in part if r.latency_ns is not None)
+            for part in rounds]  # fmt: skip
+    tenants = [tenant for run in foretold for tenant in run.tenants]
     histogram = merged(tenant.latency for tenant in tenants)
     completed = sum(tenant.completed for tenant in tenants)
     lasted = sum(ends) - sum(begins)
-    lasts = sum(each.end_ns for each in foretold) - sum(begins)
+    lasts = sum(run.end_ns for run in foretold) - sum(begins)
     sides: dict[str, dict[str, Any]] = {
         "live": {
             "ms": [ms_from_ns(live[math.ceil(q * len(live)) - 1]) for q in QUANTILES],
@@ -229,9 +224,10 @@ def compared(rounds: Sequence[Sequence[Sent]], foretold: Sequence[NativeResult])
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
-    """The table: live and simulated side by side."""
-    heads = ["policy", "model", "load", "requests", "p50 ms", "simulated", "p99 ms", "simulated",
-             "req/s", "simulated", "cv", "agrees", "hindsight"]  # fmt: skip
+    """Returns the table: live and simulated side by side."""
+    heads = ["policy", "model", "load", "requests", "p50 ms live", "p50 ms simulated",
+             "p99 ms live", "p99 ms simulated", "answers/s live", "answers/s simulated",
+             "cv of launches", "agrees", "agrees in hindsight"]  # fmt: skip
     lines = []
     for row in rows:
         live, foretold = row["live"], row["simulated"]

@@ -23,8 +23,8 @@ from spacetime.devices import facts
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.plan.controller import Controller, ControllerOptions
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.changing_rates import (
     Decider,
     DynamicOptions,
@@ -35,16 +35,17 @@ from spacetime.simulation.changing_rates import (
     simulate_dynamic,
 )
 from spacetime.units import SECOND
-from spacetime.workload import scenario_file
 from spacetime.workload.rate_trace import RateTrace, bursty, diurnal
+from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Tenant, Workload
 
 TRACES = ("diurnal", "bursty")
 WAYS = ("static", "controller", "oracle")
 ORACLE_S = 30.0
 MOST_KEPT = 720  # periods of a run in its record
-HEADS = ("trace", "plan", "device-hours", "% of static", "in time %", "worst %", "moves", "refused",
-         "short s", "missed", "in moves")  # fmt: skip
+HEADS = ("trace", "plan", "device-hours", "% of static's", "in time %", "worst tenant in time %",
+         "moves", "plans refused", "s without capacity", "requests missed",
+         "missed in moves")  # fmt: skip
 
 
 def run(
@@ -52,9 +53,14 @@ def run(
     planner: str = "parvagpu", scenario: str = "S3", seconds: float = 1800.0,
     start_ms: float = 12_000.0, period_s: float = 5.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Both traces under all three. Raises UnsupportedError: planner, scenario, no data."""
+    """Simulates both traces under all three plans; prints and records them.
+
+    seconds: of each trace. start_ms: from asking for a partition until it serves. period_s: between
+    two looks at the load. Raises InvalidInput for an unknown scenario, UnsupportedError without
+    data.
+    """
     seconds = min(seconds, 150.0) if quick else seconds
-    study = Study(planner, *problem(scenario, quick=quick), start_ms, period_s)
+    study = ControllerStudy(planner, *problem(scenario, quick=quick), start_ms, period_s)
     result = record.header("controller", seed=seed, quick=quick, chosen={
         "planner": [planner], "scenario": [scenario], "seconds": [seconds], "start-ms": [start_ms],
         "period-s": [period_s],
@@ -64,9 +70,9 @@ def run(
     for name in TRACES:
         trace = drawn(name, study.workload, seconds, seed)
         rows = [row(name, way, study.judge(way, trace)) for way in WAYS]
-        result["rows"] += [each | {"of_static": each["device_s"] / rows[0]["device_s"]}
-                           for each in rows]  # fmt: skip
-    lines = [_line(each) for each in result["rows"]]
+        result["rows"] += [run | {"of_static": run["device_s"] / rows[0]["device_s"]}
+                           for run in rows]  # fmt: skip
+    lines = [_line(run) for run in result["rows"]]
     title = (f"{scenario}, {seconds:g} s, planner {planner}, looked at every {period_s:g} s, "
              f"partitions serve after {start_ms:g} ms")  # fmt: skip
     shown = record.table(title, HEADS, lines)
@@ -76,37 +82,40 @@ def run(
 
 
 def problem(scenario: str, *, quick: bool = False) -> tuple[Workload, Profiles]:
-    """A published scenario and profiles, or the built-in ones. Raises UnsupportedError."""
+    """Returns a published scenario and its profiles; with `quick` the built-in ones.
+
+    Raises UnsupportedError outside a checkout, InvalidInput for an unknown scenario.
+    """
     if quick:
         return built_in()
-    found = scenario_file.read(record.a100("scenarios.csv"))
-    record.known("scenario", [scenario], found)
-    return found[scenario], profile_file.read(record.a100("profiles.csv"))
+    scenarios = read_scenarios(record.a100("scenarios.csv"))
+    record.known("scenario", [scenario], scenarios)
+    return scenarios[scenario], read_profiles(record.a100("profiles.csv"))
 
 
 def drawn(trace: str, workload: Workload, seconds: float, seed: int) -> RateTrace:
-    """One of TRACES."""
+    """Returns the rates of one of TRACES: a day, or bursts."""
     if trace == "diurnal":
         return diurnal(workload, seconds=seconds, seed=seed)
     return bursty(workload, seconds=seconds, seed=seed)
 
 
 def built_in() -> tuple[Workload, Profiles]:
-    """Three models by a formula, a launch of 2 ms and what its inputs take on so many slices."""
+    """Returns three models by a formula: a launch takes 2 ms, and each input its time by slices."""
     work = {"small": 1.0, "middle": 3.0, "large": 8.0}  # ms an input on one slice
     points = [
         Point(model, "a100-80gb", "mig", units, batch, 1, ms, 1000 * batch / ms, "predicted")
-        for model, each in work.items()
+        for model, input_ms in work.items()
         for units in (1, 2, 3, 4, 7)
         for batch in (1, 2, 4, 8, 16, 32)
-        for ms in [2 + each * batch / units]
+        for ms in [2 + input_ms * batch / units]
     ]
     rates = {"small": 1500.0, "middle": 700.0, "large": 250.0}
     tenants = tuple(Tenant(name, name, 150.0, rate) for name, rate in rates.items())
     return Workload(tenants), Profiles(tuple(points))
 
 
-class Study:
+class ControllerStudy:
     """One workload with its profiles, planned by one planner."""
 
     def __init__(
@@ -118,12 +127,12 @@ class Study:
         self._planner, self._device = planner(name), facts.device(profiles.device)
 
     def plan(self, load: Workload) -> Plan:
-        """A checked plan. Raises InfeasibleError."""
-        made = self._planner.plan(load, self.profiles, self._device, PlanOptions())
-        return require(made, load, self.profiles, self._device)
+        """Returns a checked plan. Raises InfeasibleError."""
+        plan = self._planner.plan(load, self.profiles, self._device, PlanOptions())
+        return require(plan, load, self.profiles, self._device)
 
     def judge(self, way: str, trace: RateTrace) -> DynamicRun:
-        """The trace under one of WAYS."""
+        """Simulates the trace under one of WAYS."""
         options = self.options
         decider: Decider = Keep()
         if way == "static":
@@ -133,67 +142,67 @@ class Study:
             first = self.plan(self.workload.with_rates([rate * headroom for rate in trace.at(0)]))
             decider = Controller(first, self.workload.with_rates(trace.at(0)), self.plan)
         else:
-            known = round(ORACLE_S * SECOND)
-            first = self.plan(self.workload.with_rates(trace.highest(0, known)))
-            decider = Oracle(first, self.workload, self.plan, trace, known)
+            ahead_ns = round(ORACLE_S * SECOND)
+            first = self.plan(self.workload.with_rates(trace.highest(0, ahead_ns)))
+            decider = Oracle(first, self.workload, self.plan, trace, ahead_ns)
             options = DynamicOptions(period_s=ORACLE_S, free=True)
         return simulate_dynamic(
             first, self.workload, self.profiles, trace, decider=decider, options=options
         )
 
 
-def row(trace: str, way: str, found: DynamicRun) -> dict[str, Any]:
-    """One run as the record keeps it."""
-    missed = sum(offered - met for offered, met in found.tenants)
+def row(trace: str, way: str, run: DynamicRun) -> dict[str, Any]:
+    """Returns one run as the record keeps it."""
+    missed = sum(offered - met for offered, met in run.tenants)
     return {
         "trace": trace,
         "plan": way,
-        "device_s": found.device_s,
-        "attainment": found.attainment,
-        "worst_attainment": found.worst_attainment,
-        "requests": sum(offered for offered, _ in found.tenants),
+        "device_s": run.device_s,
+        "attainment": run.attainment,
+        "worst_attainment": run.worst_attainment,
+        "requests": sum(offered for offered, _ in run.tenants),
         "missed": missed,
-        "missed_in_moves": sum(each.missed for each in found.moves),
-        "short_s": found.short_s,
-        "moves": [asdict(each) for each in found.moves],
-        "refused": [{"at_ns": at, "why": why} for at, why in found.refused],
-        "periods": _kept(found.periods),
+        "missed_in_moves": sum(move.missed for move in run.moves),
+        "short_s": run.short_s,
+        "moves": [asdict(move) for move in run.moves],
+        "refused": [{"at_ns": at, "why": why} for at, why in run.refused],
+        "periods": _kept(run.periods),
     }
 
 
 def _kept(periods: Sequence[Period]) -> dict[str, list[float]]:
-    """At most `MOST_KEPT` periods as columns: several are joined, with the most devices."""
+    """Returns at most `MOST_KEPT` periods as columns: several are joined, with the most devices."""
     some = math.ceil(len(periods) / MOST_KEPT)
     joined = [periods[n : n + some] for n in range(0, len(periods), some)]
     return {
-        "end_s": [each[-1].end_ns / SECOND for each in joined],
-        "devices": [max(one.devices for one in each) for each in joined],
-        "arrived": [sum(one.arrived for one in each) for each in joined],
-        "missed": [sum(one.ended - one.met for one in each) for each in joined],
+        "end_s": [several[-1].end_ns / SECOND for several in joined],
+        "devices": [max(period.devices for period in several) for several in joined],
+        "arrived": [sum(period.arrived for period in several) for several in joined],
+        "missed": [sum(period.ended - period.met for period in several) for several in joined],
     }
 
 
-def _line(each: dict[str, Any]) -> list[object]:
+def _line(run: dict[str, Any]) -> list[object]:
     return [
-        each["trace"], each["plan"], f"{each['device_s'] / 3600:.3f}",
-        f"{100 * each['of_static']:.1f}", f"{100 * each['attainment']:.3f}",
-        f"{100 * each['worst_attainment']:.3f}", len(each["moves"]), len(each["refused"]),
-        f"{each['short_s']:.0f}", each["missed"], each["missed_in_moves"],
+        run["trace"], run["plan"], f"{run['device_s'] / 3600:.3f}",
+        f"{100 * run['of_static']:.1f}", f"{100 * run['attainment']:.3f}",
+        f"{100 * run['worst_attainment']:.3f}", len(run["moves"]), len(run["refused"]),
+        f"{run['short_s']:.0f}", run["missed"], run["missed_in_moves"],
     ]  # fmt: skip
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """Whether the controller pays, by trace, said plainly."""
+    """Returns whether the controller pays, in words, a line a trace."""
     said = []
-    for each in rows:
-        if each["plan"] != "controller":
+    for run in rows:
+        if run["plan"] != "controller":
             continue
-        saved, kept = 1 - each["of_static"], each["worst_attainment"] >= 0.99
+        saved, kept = 1 - run["of_static"], run["worst_attainment"] >= 0.99
         said.append(
-            f"{each['trace']}: the controller "
+            f"{run['trace']}: the controller "
             + (f"saves {saved:.1%} of the static plan's device-hours" if saved >= 0
                else f"needs {-saved:.1%} more device-hours than the static plan")
             + (" and keeps 99 % in time for every tenant" if kept
-               else f" but keeps only {each['worst_attainment']:.2%} in time for some tenant")
+               else f" but keeps only {run['worst_attainment']:.2%} in time for some tenant")
         )  # fmt: skip
     return "\n".join(said)

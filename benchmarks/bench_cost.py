@@ -23,9 +23,10 @@ from spacetime.benchmarks import record
 from spacetime.benchmarks.studies import cost_plans
 from spacetime.benchmarks.studies.architectures import MODELS
 from spacetime.devices.facts import A100_80
-from spacetime.profiles import cost, profile_file
+from spacetime.profiles import cost
 from spacetime.profiles.cost import Calibration, Layer
 from spacetime.profiles.profile import Point
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.terminal.progress import track
 
 DTYPE = "tf32"
@@ -51,24 +52,24 @@ class Studied:
     work: Mapping[tuple[float, float], Mapping[Place, tuple[float, float]]]
 
     def predicted_us(self, point: Point, constants: Constants) -> float:
-        """One batch; the same arithmetic as `cost.latency_us` with `ahead`."""
+        """Returns the time of a batch in us, as `cost.latency_us` with `ahead` calculates it."""
         compute, bandwidth, launch_us = constants
-        alone, each = self.work[compute, bandwidth][point.units, point.batch]
-        return max(self.launches * launch_us, alone, point.procs * each)
+        alone, shared = self.work[compute, bandwidth][point.units, point.batch]
+        return max(self.launches * launch_us, alone, point.procs * shared)
 
     def error(self, constants: Constants) -> float:
-        """Mean of |predicted / measured - 1|."""
+        """Returns the mean of |predicted / measured - 1| over all points."""
         return fmean(abs(self.predicted_us(p, constants) / measured_us(p) - 1) for p in self.points)
 
 
 def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
 ) -> dict[str, Any]:
-    """Fit and predict, model by model. quick: a coarse fit on two sizes of the device.
+    """Fits and predicts, model by model; prints and records it.
 
-    Raises UnsupportedError outside a checkout.
+    quick: a coarse fit on two sizes of the device. Raises UnsupportedError outside a checkout.
     """
-    profiles = profile_file.read(record.a100("profiles.csv"))
+    profiles = read_profiles(record.a100("profiles.csv"))
     parts = QUICK_PARTS if quick else PARTS
     kept = {1, 7} if quick else {1, 2, 3, 4, 7}
     studied = [
@@ -76,14 +77,14 @@ def run(
         for name, make in track(MODELS.items(), "predicting", quiet=as_json)
     ]
     grid = list(itertools.product(parts, parts, LAUNCH_US))
-    errors = {each.name: {c: each.error(c) for c in grid} for each in studied}
+    errors = {model.name: {c: model.error(c) for c in grid} for model in studied}
     result = record.header("cost", seed=seed, quick=quick, chosen={})
-    result["rows"] = [_row(each, errors, grid) for each in studied]
+    result["rows"] = [_row(model, errors, grid) for model in studied]
     result["constants"] = fitted(errors, grid, set(errors))
     for of in ("left_out", "family_out"):
         result[f"median_{of}"] = median(row[of] for row in result["rows"])
     if not quick:
-        by_name = {each.name: each for each in studied}
+        by_name = {model.name: model for model in studied}
         left_out = {row["model"]: row["constants"] for row in result["rows"]}
         result["plans"] = cost_plans.compared(
             profiles, lambda p: by_name[p.model].predicted_us(p, left_out[p.model])
@@ -96,7 +97,7 @@ def run(
 def study(
     name: str, layers: Sequence[Layer], points: Sequence[Point], parts: Sequence[float]
 ) -> Studied:
-    """A model's work at every place it was measured and every pair of parts."""
+    """Returns a model's work wherever it was measured, for every pair of parts of the peaks."""
     places = sorted({(p.units, p.batch) for p in points})
     work = {
         (compute, bandwidth): {
@@ -107,18 +108,18 @@ def study(
     return Studied(name, sum(layer.count for layer in layers), tuple(points), work)
 
 
-def _work(layers: Sequence[Layer], place: Place, known: Calibration) -> tuple[float, float]:
+def _work(layers: Sequence[Layer], place: Place, reached: Calibration) -> tuple[float, float]:
     units, batch = place
     on = cost.granted(A100_80, "mig", units, dtype=DTYPE)
 
     def total(of: Callable[..., float]) -> float:
-        return sum(layer.count * of(layer, batch, on, known) for layer in layers)
+        return sum(layer.count * of(layer, batch, on, reached) for layer in layers)
 
     return total(cost.kernel_us), total(cost.fluid_us)
 
 
 def measured_us(point: Point) -> float:
-    """A batch, from the rate: latencies were published to the millisecond only."""
+    """Returns the time of a batch in us, from its rate: latencies were published in whole ms."""
     return point.batch * point.procs / point.throughput_rps * 1e6
 
 
@@ -127,35 +128,35 @@ def fitted(
     grid: Sequence[Constants],
     models: Collection[str],
 ) -> Constants:
-    """The constants of smallest mean error over some models."""
+    """Returns the constants of the smallest mean error over some models."""
     return min(grid, key=lambda constants: fmean(errors[model][constants] for model in models))
 
 
 def family(model: str) -> str:
-    """Which architecture a model is a size of."""
+    """Returns the architecture that a model is a size of."""
     return next(name for name in FAMILIES if model.startswith(name))
 
 
 def _row(
-    one: Studied, errors: Mapping[str, Mapping[Constants, float]], grid: Sequence[Constants]
+    model: Studied, errors: Mapping[str, Mapping[Constants, float]], grid: Sequence[Constants]
 ) -> dict[str, Any]:
     fit = partial(fitted, errors, grid)
-    without = fit(set(errors) - {one.name})
-    strangers = fit({model for model in errors if family(model) != family(one.name)})
-    small = [p for p in one.points if p.batch == 1 and p.procs == 1]
+    without = fit(set(errors) - {model.name})
+    strangers = fit({other for other in errors if family(other) != family(model.name)})
+    small = [p for p in model.points if p.batch == 1 and p.procs == 1]
     return {
-        "model": one.name,
-        "family": family(one.name),
-        "points": len(one.points),
-        "launches": one.launches,
+        "model": model.name,
+        "family": family(model.name),
+        "points": len(model.points),
+        "launches": model.launches,
         "constants": without,
-        "left_out": errors[one.name][without],
-        "family_out": errors[one.name][strangers],
-        "batch_one": fmean(abs(one.predicted_us(p, without) / measured_us(p) - 1) for p in small),
-        "bias": median(one.predicted_us(p, without) / measured_us(p) - 1 for p in one.points),
+        "left_out": errors[model.name][without],
+        "family_out": errors[model.name][strangers],
+        "batch_one": fmean(abs(model.predicted_us(p, without) / measured_us(p) - 1) for p in small),
+        "bias": median(model.predicted_us(p, without) / measured_us(p) - 1 for p in model.points),
         "pairs": [
-            (round(measured_us(p) / 1e3, 3), round(one.predicted_us(p, without) / 1e3, 3))
-            for p in one.points
+            (round(measured_us(p) / 1e3, 3), round(model.predicted_us(p, without) / 1e3, 3))
+            for p in model.points
         ],
     }
 
@@ -163,8 +164,8 @@ def _row(
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         "A100-80GB, MIG sizes x batches x processes: mean error of predicted latency",
-        ("model", "points", "launches", "left out", "its family out", "batch 1", "bias",
-         "compute", "bandwidth", "launch us"),
+        ("model", "points", "launches", "left out", "its family out", "batch 1 only", "bias",
+         "compute, of peak", "bandwidth, of peak", "launch us"),
         [
             (row["model"], row["points"], row["launches"],
              *(f"{row[of]:.0%}" for of in ("left_out", "family_out", "batch_one")),
@@ -187,7 +188,8 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     if "plans" in result:
         yield record.table(
             "ParvaGPU's scenarios planned from predictions, each model left out of the fit",
-            ("scenario", "tenants", "devices: measured", "predicted", "breaks, when measured"),
+            ("scenario", "tenants", "devices, measured", "devices, predicted",
+             "bounds broken, as measured"),
             [
                 (row["scenario"], row["tenants"], *row["devices"].values(),
                  ", ".join(f"{word} {n}" for word, n in row["bounds"].items()) or "nothing")

@@ -32,6 +32,7 @@ from spacetime.benchmarks.dispatch.ways import (
     pipelined,
     spinning,
 )
+from spacetime.benchmarks.driving.calls import percentile, timed_ns
 from spacetime.benchmarks.serving.ways import has_litserve
 
 CLIENTS = 8  # of litserve: connections at once
@@ -45,17 +46,17 @@ GOALS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much is measured."""
+class DispatchSize:
+    """How much is measured: numbers of requests."""
 
-    latencies: int
-    requests: int
-    bulk: int
-    memory: int
+    latencies: int  # each awaited before the next, for percentiles
+    requests: int  # at once from one thread, for a rate
+    bulk: int  # at once from native code, for a rate
+    memory: int  # whose memory is looked at
 
 
-FULL = Size(latencies=20_000, requests=200_000, bulk=3_000_000, memory=10_000_000)
-QUICK = Size(latencies=400, requests=2_000, bulk=20_000, memory=200_000)
+FULL = DispatchSize(latencies=20_000, requests=200_000, bulk=3_000_000, memory=10_000_000)
+QUICK = DispatchSize(latencies=400, requests=2_000, bulk=20_000, memory=200_000)
 
 
 def run(
@@ -71,20 +72,21 @@ def run(
     result = record.header("dispatch", seed=seed, quick=quick, chosen={})
     result |= {"size": asdict(size), "rows": rows, "litserve": has_litserve()}
     result["cc"] = capi.available()  # without it the C API has no row
-    record.publish(result, [shown(rows)], out=out, as_json=as_json)
+    record.publish(result, [shown(rows)], out=out, as_json=as_json, plots="dispatch")
     return result
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
-    """The table, with the goals beside what was measured."""
-    heads = ["way", "p50 us", "p99 us", "max us", "requests/s", "cpu us", "bytes/request", "goal"]
+    """Returns the table: latencies, rates, and the goals beside what was measured."""
+    heads = ["way", "p50 us", "p99 us", "max us", "requests/s", "CPU us a request",
+             "memory, bytes a request", "goal"]  # fmt: skip
     keys = ["p50_us", "p99_us", "max_us", "rps", "cpu_us", "bytes_per_request"]
     lines = [[row["way"], *(row.get(key) for key in keys), goal(row)] for row in rows]
     return record.table("dispatch: launches that do nothing", heads, lines)
 
 
 def goal(row: dict[str, Any]) -> str | None:
-    """The row's goal, and whether it was met."""
+    """Returns the row's goal and whether it was met, in words; None where it has no goal."""
     for (way, key), bound in GOALS.items():
         if row["way"] == way:
             sign = ">=" if key == "rps" else "<="
@@ -94,36 +96,28 @@ def goal(row: dict[str, Any]) -> str | None:
 
 
 def latency_row(way: str, sorted_ns: Sequence[int]) -> dict[str, Any]:
-    """A row of latencies that come sorted."""
-    last = len(sorted_ns) - 1
+    """Returns a row of percentiles, in us, of latencies that are sorted."""
     return {
         "way": way,
-        "p50_us": sorted_ns[last // 2] / 1e3,
-        "p99_us": sorted_ns[last * 99 // 100] / 1e3,
-        "max_us": sorted_ns[last] / 1e3,
+        "p50_us": percentile(sorted_ns, 50) / 1e3,
+        "p99_us": percentile(sorted_ns, 99) / 1e3,
+        "max_us": sorted_ns[-1] / 1e3,
     }
 
 
-def timed(calls: int, call: Callable[[], object]) -> list[int]:
-    """Sorted nanoseconds of each of `calls` calls."""
-    took = []
-    for _ in range(calls):
-        before = time.perf_counter_ns()
-        call()
-        took.append(time.perf_counter_ns() - before)
-    return sorted(took)
-
-
 def rate_row(way: str, requests: int, work: Callable[[], object]) -> dict[str, Any]:
-    """A row of requests a second, and of this process's own time for one, which drifts less."""
+    """Returns a row of requests a second, and of this process's CPU time a request, in us.
+
+    The CPU time drifts less than the rate where other programs run.
+    """
     before, used = time.perf_counter(), time.process_time()
     work()
     rps = requests / (time.perf_counter() - before)
     return {"way": way, "rps": rps, "cpu_us": (time.process_time() - used) / requests * 1e6}
 
 
-def native_rows(size: Size) -> Iterator[dict[str, Any]]:
-    """Without Python between submit and the end."""
+def native_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
+    """Yields rows of requests with no Python between submitting and the end."""
     dispatch = Dispatch(native=True)
     executor, (tenant, *_) = dispatch.executor, dispatch.tenants
     executor.bench_roundtrip(tenant, 100)
@@ -144,8 +138,8 @@ def native_rows(size: Size) -> Iterator[dict[str, Any]]:
         yield latency_row("C API submit to wait", capi.roundtrips_ns(size.latencies))
 
 
-def python_rows(size: Size) -> Iterator[dict[str, Any]]:
-    """Futures of one Python thread, over a native and a Python lane."""
+def python_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
+    """Yields rows of futures asked by one Python thread, over a native and a Python lane."""
     for lane, native in [("native", True), ("Python", False)]:
         dispatch = Dispatch(native=native)
         yield alone_row(f"future, {lane} lane", size, dispatch.submit)
@@ -153,18 +147,22 @@ def python_rows(size: Size) -> Iterator[dict[str, Any]]:
         dispatch.close()
 
 
-def alone_row(way: str, size: Size, submit: Callable[[int], Future[None]]) -> dict[str, Any]:
-    """One request after the other, each awaited."""
-    return latency_row(way, timed(size.latencies, lambda: submit(0).result()))
+def alone_row(
+    way: str, size: DispatchSize, submit: Callable[[int], Future[None]]
+) -> dict[str, Any]:
+    """Returns a row of the latencies of one request after the other, each awaited."""
+    return latency_row(way, sorted(timed_ns(lambda: submit(0).result(), size.latencies)))
 
 
-def pipelined_row(way: str, size: Size, submit: Callable[[int], Future[None]]) -> dict[str, Any]:
-    """Requests without waiting for each."""
+def pipelined_row(
+    way: str, size: DispatchSize, submit: Callable[[int], Future[None]]
+) -> dict[str, Any]:
+    """Returns a row of the rate of requests that are not awaited one by one."""
     return rate_row(way, size.requests, lambda: pipelined(submit, size.requests))
 
 
-def rival_rows(size: Size) -> Iterator[dict[str, Any]]:
-    """What a user has today, doing nothing as well."""
+def rival_rows(size: DispatchSize) -> Iterator[dict[str, Any]]:
+    """Yields rows of what a user has today, doing nothing as well."""
     with ThreadPoolExecutor(1) as pool:
 
         def submit(_: int) -> Future[None]:
@@ -178,13 +176,14 @@ def rival_rows(size: Size) -> Iterator[dict[str, Any]]:
         return
     with litserve.serving() as port:
         calls = size.latencies // 20
-        yield latency_row("litserve, over HTTP", timed(calls, litserve.Client(port).call))
+        took_ns = sorted(timed_ns(litserve.Client(port).call, calls))
+        yield latency_row("litserve, over HTTP", took_ns)
         yield rate_row(
             f"litserve, {CLIENTS} connections", calls, lambda: _clients(port, calls // CLIENTS)
         )
 
 
-async def _asyncio_rows(size: Size) -> list[dict[str, Any]]:
+async def _asyncio_rows(size: DispatchSize) -> list[dict[str, Any]]:
     batcher = AsyncBatcher()
     took = []
     for _ in range(size.latencies):
@@ -201,10 +200,10 @@ async def _asyncio_rows(size: Size) -> list[dict[str, Any]]:
     return [latency_row("asyncio batcher", sorted(took)), gathered]
 
 
-def _clients(port: int, each: int) -> None:
+def _clients(port: int, calls_each: int) -> None:
     def work() -> None:
         client = litserve.Client(port)
-        for _ in range(each):
+        for _ in range(calls_each):
             client.call()
 
     threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
@@ -214,8 +213,8 @@ def _clients(port: int, each: int) -> None:
         thread.join()
 
 
-def memory_row(size: Size) -> dict[str, Any]:
-    """Median growth of the resident memory over ten steps, after one to warm up.
+def memory_row(size: DispatchSize) -> dict[str, Any]:
+    """Returns a row of the resident memory's median growth over ten steps, after one to warm up.
 
     What requests leave behind grows in every step; the process's allocator grows once in a while.
     """
@@ -240,4 +239,4 @@ def _resident_bytes() -> int:
 
 
 def _nothing() -> None:
-    """What every launch does."""
+    """Does what every launch here does: nothing."""

@@ -22,7 +22,7 @@ from spacetime.benchmarks import record
 from spacetime.devices.facts import V100
 from spacetime.profiles import cost
 
-M, N, K = 256, 128, 1152  # ResNet-18 conv2_2 as one product, papers.md 1.3
+M, N, K = 256, 128, 1152  # ResNet-18's conv2_2 as one product
 TILE = (128, 64)  # of cublasSgemmBatched: what a period of 20 on 80 SMs means
 MODES = ("space-time", "space-only", "time-only")
 CONSTANTS = ("begin_us", "wave_us", "stream_us", "serial_us")
@@ -36,15 +36,20 @@ Row = tuple[int, dict[str, float]]
 def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
 ) -> dict[str, Any]:
-    """Fit, predict, compare; as much when quick. Raises UnsupportedError without the data."""
-    paper = read(record.published("dsts_fig7.csv"))
+    """Fits, predicts and compares; prints and records it. `quick` changes nothing.
+
+    Raises UnsupportedError without the data.
+    """
+    paper = read_figure(record.published("dsts_fig7.csv"))
     result = record.header("dsts", seed=seed, quick=quick, chosen={})
     constants = fit(paper)
     result |= {
         "facts": {"sms": V100.sms, "period": period(), "peak_tflops": V100.tflops["fp32"]},
         "constants": dict(zip(CONSTANTS, constants, strict=True)),
         "tile_reaches": peak_wave_us() / constants[1],
-        "rows": [_row(one, constants, fit([r for r in paper if r != one])) for one in paper],
+        "rows": [
+            _row(row, constants, fit([other for other in paper if other != row])) for row in paper
+        ],
         "curve": {mode: [gflops(mode, r, constants) for r in PLOTTED] for mode in MODES},
         "tenants": PLOTTED,
     }
@@ -55,8 +60,8 @@ def run(
     return result
 
 
-def read(path: Path) -> list[Row]:
-    """Tenants, and GFLOP/s by mode, of every row."""
+def read_figure(path: Path) -> list[Row]:
+    """Returns the tenants, and the GFLOP/s by mode, of every row of a file."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             (
@@ -68,18 +73,18 @@ def read(path: Path) -> list[Row]:
 
 
 def period() -> int:
-    """Tenants that fill a wave: one tile an SM."""
+    """Returns how many tenants fill a wave: one tile an SM."""
     return V100.sms // cost.waves(M, N, 1, TILE, 1)
 
 
 def peak_wave_us() -> float:
-    """A wave at the V100's peak rate."""
+    """Returns the time of a wave at the V100's peak rate, in us."""
     on = cost.granted(V100, "sm", V100.sms)
     return cost.tile_us(K, TILE, on, cost.Calibration(compute=1.0))
 
 
 def terms(mode: str, tenants: int) -> list[float]:
-    """How often each of CONSTANTS is spent: a prediction is linear in them."""
+    """Returns how often each of CONSTANTS is spent; a predicted time is linear in them."""
     often = {
         "space-time": (cost.waves(M, N, tenants, TILE, V100.sms), 0, 0),
         "space-only": (0, tenants, 0),
@@ -89,7 +94,7 @@ def terms(mode: str, tenants: int) -> list[float]:
 
 
 def fit(rows: Sequence[Row]) -> list[float]:
-    """The constants of least squared relative error in time."""
+    """Returns the constants, in us, of the least squared relative error in time."""
     table, ones = [], []
     for tenants, rates in rows:
         for mode in MODES:
@@ -97,18 +102,22 @@ def fit(rows: Sequence[Row]) -> list[float]:
             table.append([term / took_us for term in terms(mode, tenants)])
             ones.append([1.0])
     wide, target = torch.tensor(table, dtype=torch.float64), torch.tensor(ones, dtype=torch.float64)
-    found: list[float] = torch.linalg.lstsq(wide, target).solution[:, 0].tolist()
-    return found
+    solution: list[float] = torch.linalg.lstsq(wide, target).solution[:, 0].tolist()
+    return solution
 
 
 def gflops(mode: str, tenants: int, constants: Sequence[float]) -> float:
-    """The predicted rate."""
+    """Returns the predicted rate in GFLOP/s."""
     took_us = sum(a * b for a, b in zip(terms(mode, tenants), constants, strict=True))
     return tenants * FLOP / took_us / 1e3
 
 
-def _row(one: Row, constants: Sequence[float], without: Sequence[float]) -> dict[str, Any]:
-    tenants, paper = one
+def _row(figure: Row, constants: Sequence[float], without: Sequence[float]) -> dict[str, Any]:
+    """Returns a row of the figure beside its predictions.
+
+    constants: fitted to all rows; without: fitted to all rows but this one.
+    """
+    tenants, paper = figure
     ours, blind = ({m: gflops(m, tenants, by) for m in MODES} for by in (constants, without))
     return {
         "tenants": tenants,
@@ -129,7 +138,7 @@ def _gain(mode: str, constants: Sequence[float]) -> float:
 
 
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
-    heads = [word for mode in MODES for word in (f"{mode}: paper", "ours", "off")]
+    heads = [word for mode in MODES for word in (f"{mode}, paper", f"{mode}, ours", "error")]
     yield record.table(
         "D-STS Fig. 7, GFLOP/s of R tenants' 256 x 128 x 1152 products in fp32 on a V100",
         ("R", *heads),

@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.calls import percentile
 from spacetime.benchmarks.embed.server import (
     LIBRARIES,
     NAMES,
-    Running,
+    RunningExample,
     four_models,
     missing,
     post,
@@ -39,16 +40,16 @@ Question = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How long is measured."""
+class EmbedSize:
+    """How long is measured: seconds to warm up, seconds of a window of load, and windows."""
 
     warm_s: float
     window_s: float
     rounds: int
 
 
-FULL = Size(warm_s=2.0, window_s=4.0, rounds=5)
-QUICK = Size(warm_s=0.2, window_s=0.3, rounds=2)
+FULL = EmbedSize(warm_s=2.0, window_s=4.0, rounds=5)
+QUICK = EmbedSize(warm_s=0.2, window_s=0.3, rounds=2)
 
 
 def run(
@@ -76,13 +77,14 @@ def run(
         "embed", seed=seed, quick=quick, chosen={"servers": servers, "concurrency": concurrency}
     )
     result |= {"size": asdict(size), "rows": rows, "skipped": skipped}
-    record.publish(result, [shown(rows, skipped)], out=out, as_json=as_json)
+    record.publish(result, [shown(rows, skipped)], out=out, as_json=as_json, plots="embed")
     return result
 
 
 def shown(rows: Sequence[Mapping[str, Any]], skipped: Sequence[str]) -> Any:
-    """A line for each server and concurrency; a gain below 1 is a loss."""
-    heads = ["server", "at once", "before /s", "after /s", "gain"]
+    """Returns the table: a line for each server and concurrency. A gain below 1 is a loss."""
+    heads = ["server", "requests at once", "before, requests/s", "after, requests/s"]
+    heads += ["after / before"]
     heads += [f"{p} ms\n{way}" for p in ("p50", "p99") for way in ("before", "after")] + ["lost"]
     lines = []
     for row in rows:
@@ -98,22 +100,21 @@ def shown(rows: Sequence[Mapping[str, Any]], skipped: Sequence[str]) -> Any:
 
 
 def lost_by(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """In which of throughput, p50 and p99 `after` is more than 3 % behind."""
-    found = ["rate"] * (after["rps"] * LOST < before["rps"])
-    return found + [key[:3] for key in ("p50_ms", "p99_ms") if after[key] > before[key] * LOST]
+    """Returns in which of throughput, p50 and p99 `after` is more than 3 % behind."""
+    lost = ["rate"] * (after["rps"] * LOST < before["rps"])
+    return lost + [key[:3] for key in ("p50_ms", "p99_ms") if after[key] > before[key] * LOST]
 
 
 def measured(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One way's windows: the median rate, percentiles of all latencies together."""
-    rates = [len(window["latencies_ns"]) / window["elapsed_s"] for window in windows]
-    latencies = sorted(ns for window in windows for ns in window["latencies_ns"])
-    last = len(latencies) - 1
+    """Returns one way's median rate over its windows, and percentiles of all its latencies."""
+    rates_rps = [len(window["latencies_ns"]) / window["elapsed_s"] for window in windows]
+    latencies_ns = sorted(ns for window in windows for ns in window["latencies_ns"])
     return {
-        "rps": median(rates),
-        "rps_of_rounds": rates,
-        "answered": len(latencies),
-        "p50_ms": latencies[last // 2] / 1e6,
-        "p99_ms": latencies[last * 99 // 100] / 1e6,
+        "rps": median(rates_rps),
+        "rps_of_rounds": rates_rps,
+        "answered": len(latencies_ns),
+        "p50_ms": percentile(latencies_ns, 50) / 1e6,
+        "p99_ms": percentile(latencies_ns, 99) / 1e6,
     }
 
 
@@ -128,18 +129,18 @@ def _chosen(servers: Sequence[str] | None) -> list[str]:
 
 
 def _questions(seed: int) -> list[Question]:
-    """One for each tenant."""
+    """Returns one question for each tenant."""
     models = four_models()
     draw = torch.Generator().manual_seed(seed)
     pixels = [torch.rand(models.PIXELS, generator=draw).tolist() for _ in range(models.TENANTS)]
-    return [{"tenant": tenant, "pixels": one} for tenant, one in enumerate(pixels)]
+    return [{"tenant": tenant, "pixels": picture} for tenant, picture in enumerate(pixels)]
 
 
 def _rows(
     example: str,
     client: subprocess.Popen[str],
     concurrency: Sequence[int],
-    size: Size,
+    size: EmbedSize,
     questions: Sequence[Question],
 ) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
@@ -152,7 +153,7 @@ def _rows(
             yield {"server": NAMES[example], "concurrency": count, **ways}
 
 
-def _check(running: Running, questions: Sequence[Question]) -> None:
+def _check(running: RunningExample, questions: Sequence[Question]) -> None:
     """Raises unless every tenant's answer is that of its model alone."""
     models = four_models()
     for question in questions:
@@ -163,13 +164,13 @@ def _check(running: Running, questions: Sequence[Question]) -> None:
 
 
 def _interleaved(
-    up: Mapping[str, Running],
+    up: Mapping[str, RunningExample],
     client: subprocess.Popen[str],
     count: int,
-    size: Size,
+    size: EmbedSize,
     questions: Sequence[Question],
 ) -> dict[str, list[Any]]:
-    """Windows of each way, in turn; who begins changes, so that each follows the other."""
+    """Measures windows of each way in turn; who begins changes, so that each follows the other."""
     for way in WAYS:
         window(client, up[way].port, count, size.warm_s, questions)
     windows: dict[str, list[Any]] = {way: [] for way in WAYS}
@@ -183,7 +184,7 @@ def _interleaved(
 def window(
     client: subprocess.Popen[str], port: int, count: int, seconds: float, bodies: Sequence[Question]
 ) -> Any:
-    """What the client process saw in `seconds` of load."""
+    """Returns what the client process saw in `seconds` of load over `count` connections."""
     asked = {"port": port, "concurrency": count, "seconds": seconds, "bodies": bodies}
     assert client.stdin is not None
     assert client.stdout is not None
@@ -197,7 +198,7 @@ def window(
 
 @contextmanager
 def client_process() -> Iterator[subprocess.Popen[str]]:
-    """The process that asks every server."""
+    """Yields the client process, which asks every server."""
     command = [sys.executable, "-m", "spacetime.benchmarks.embed.client"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as client:

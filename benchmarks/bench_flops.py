@@ -14,19 +14,19 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.interleave import fastest, interleaved
-from spacetime.benchmarks.driving.lanes import Lanes
+from spacetime.benchmarks.driving.lanes import PinnedLanes
 from spacetime.benchmarks.flops.modes import (
     BASELINES,
     BOUND,
     MODES,
-    Case,
+    CpuCase,
     allowed,
     case_of,
     check,
     choices,
     rivals,
 )
-from spacetime.benchmarks.flops.problems import PROBLEMS, Problem, peak_candidates
+from spacetime.benchmarks.flops.problems import PROBLEMS, LayerProblem, peak_candidates
 from spacetime.benchmarks.gpu import flops as device_flops
 from spacetime.terminal.progress import track
 
@@ -68,7 +68,7 @@ def run(
     record.known("problems", problems or (), PROBLEMS)
     chosen = {"problems": problems, "tenants": tenants}
     result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
-    with Lanes() as lanes:
+    with PinnedLanes() as lanes:
         side = 512 if quick else 1024
         peaks = [_peak(lanes, side)]
         named = problems or (QUICK_PROBLEMS if quick else tuple(PROBLEMS))
@@ -82,28 +82,28 @@ def run(
     result["peak"] = max(peaks, key=lambda peak: peak["gflops"])
     result["rows"] = rows
     result["summary"] = _summary(rows, result["peak"]["gflops"])
-    record.publish(result, _tables(result), out=out, as_json=as_json)
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="flops")
     return result
 
 
-def _fits(problem: Problem, tenants: int) -> bool:
+def _fits(problem: LayerProblem, tenants: int) -> bool:
     return 4 * tenants * prod(problem.weight) <= MOST_WEIGHT_BYTES
 
 
-def _peak(lanes: Lanes, side: int) -> dict[str, Any]:
-    """The machine's own best large product, in GFLOP/s, and which library did it."""
+def _peak(lanes: PinnedLanes, side: int) -> dict[str, Any]:
+    """Measures the machine's best large product in GFLOP/s, and says by which library."""
     flop = 2 * side**3
     rounds = {name: [(lanes.whole, launch)] for name, launch in peak_candidates(side).items()}
-    found = {
+    gflops = {
         name: flop / min(values)
         for name, values in interleaved(rounds, repetitions=25, target_ns=0).items()
     }
-    library = max(found, key=found.__getitem__)
-    return {"side": side, "library": library, "gflops": found[library], "by_library": found}
+    library = max(gflops, key=gflops.__getitem__)
+    return {"side": side, "library": library, "gflops": gflops[library], "by_library": gflops}
 
 
-def _row(case: Case, repetitions: int, target_ns: int) -> dict[str, Any]:
-    """Every way's GFLOP/s, and how much faster space-time is than each, for one problem and R."""
+def _row(case: CpuCase, repetitions: int, target_ns: int) -> dict[str, Any]:
+    """Measures one problem and R: the GFLOP/s of every way, and how much faster space-time is."""
     tried = choices(case)
     check(case, tried)
     calibration = interleaved(tried, repetitions=repetitions, target_ns=target_ns)
@@ -138,7 +138,7 @@ def _row(case: Case, repetitions: int, target_ns: int) -> dict[str, Any]:
 
 
 def _summary(rows: list[dict[str, Any]], peak_gflops: float) -> list[dict[str, Any]]:
-    """Geometric means over R of what space-time gains, per problem and over all."""
+    """Returns geometric means over R of what space-time gains, by problem and over all."""
     names = [*dict.fromkeys(row["problem"] for row in rows)]
     groups = [(name, [row for row in rows if row["problem"] == name]) for name in names]
     return [_mean_row(name, part, peak_gflops) for name, part in [*groups, ("all", rows)]]
@@ -164,7 +164,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         f"GFLOP/s, fp32, {result['cores']} cores, {result['cpu']}; this machine's peak: "
         f"{peak['gflops']:.0f} ({peak['library']}, {peak['side']} squared)",
-        ("problem", "R", *ways, "of peak", "vs hardest", "hardest", "space-time chose"),
+        ("problem", "R", *ways, "of peak", "over best other", "best other", "space-time chose"),
         [
             (
                 row["problem"],

@@ -29,11 +29,19 @@ from typing import Any
 import numpy as np
 
 from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.interleave import turned
 from spacetime.benchmarks.driving.loads import schedule
 from spacetime.benchmarks.driving.server_process import triton_wheel
 from spacetime.benchmarks.goodput import servers as goodput_servers
-from spacetime.benchmarks.goodput.models import KINDS, LARGEST_BATCH, SLO_MS, TOLD_MS, Member, saved
-from spacetime.benchmarks.goodput.servers import WAIT_MS, Running
+from spacetime.benchmarks.goodput.models import (
+    KINDS,
+    LARGEST_BATCH,
+    SLO_MS,
+    TOLD_MS,
+    GoodputTenant,
+    saved,
+)
+from spacetime.benchmarks.goodput.servers import WAIT_MS, RunningServer
 from spacetime.benchmarks.serving.ways import has_litserve
 from spacetime.errors import SpacetimeError
 from spacetime.terminal.progress import track
@@ -46,18 +54,18 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class GoodputSize:
     """Loads in parts of our capacity; rounds and seconds of each server at each load."""
 
     loads: Sequence[float]
     rounds: int
     seconds: float
-    each: int = 8  # connections a tenant in the closed loop that finds our capacity
+    each: int = 8  # connections of a tenant in the closed loop that finds our capacity
     patience_s: float = 1.0  # for answers after the last request
 
 
-FULL = Size(loads=(0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0), rounds=3, seconds=2.0)
-QUICK = Size(loads=(0.5, 2.0), rounds=1, seconds=0.3)
+FULL = GoodputSize(loads=(0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0), rounds=3, seconds=2.0)
+QUICK = GoodputSize(loads=(0.5, 2.0), rounds=1, seconds=0.3)
 
 
 def run(
@@ -96,16 +104,25 @@ def _names(servers: Sequence[str] | None) -> Sequence[str]:
 
 
 def fleet(
-    tenants: int, names: Sequence[str], wheel: Path | None, size: Size, seed: int, *, quiet: bool
+    tenants: int,
+    names: Sequence[str],
+    wheel: Path | None,
+    size: GoodputSize,
+    seed: int,
+    *,
+    quiet: bool,
 ) -> Row:
-    """The named servers with so many tenants: our capacity, who is missing, rows of each load."""
+    """Measures the named servers with so many tenants.
+
+    Returns our capacity, what each server uses idle, which are missing and why, and the rows.
+    """
     missing = {name: "not installed" if name in names else "not asked" for name in NAMES}
     with TemporaryDirectory() as folder, ExitStack() as stack:
         members = saved(Path(folder), tenants, seed=seed)
-        up: dict[str, Running] = {}
-        for name, there in found(names, wheel, Path(folder), members).items():
+        up: dict[str, RunningServer] = {}
+        for name, server in installed(names, wheel, Path(folder), members).items():
             try:
-                up[name] = stack.enter_context(there)
+                up[name] = stack.enter_context(server)
             except RuntimeError as reason:  # noqa: PERF203 - three servers, not a hot loop
                 missing[name] = str(reason)
             else:
@@ -123,39 +140,39 @@ def fleet(
     }  # fmt: skip
 
 
-def found(
-    names: Sequence[str], wheel: Path | None, folder: Path, members: Sequence[Member]
-) -> dict[str, AbstractContextManager[Running]]:
-    """Those of the named servers that are here, not started yet."""
-    there: dict[str, AbstractContextManager[Running]] = {}
-    there["spacetime"] = goodput_servers.ours(folder, members)
+def installed(
+    names: Sequence[str], wheel: Path | None, folder: Path, members: Sequence[GoodputTenant]
+) -> dict[str, AbstractContextManager[RunningServer]]:
+    """Returns those of the named servers that are installed, not started yet."""
+    servers: dict[str, AbstractContextManager[RunningServer]] = {}
+    servers["spacetime"] = goodput_servers.ours(folder, members)
     if wheel is not None:
-        there["triton"] = goodput_servers.triton(wheel, folder, members)
+        servers["triton"] = goodput_servers.triton(wheel, folder, members)
     if has_litserve():
-        there["litserve"] = goodput_servers.litserve(folder, members)
-    return {name: one for name, one in there.items() if name in names}
+        servers["litserve"] = goodput_servers.litserve(folder, members)
+    return {name: server for name, server in servers.items() if name in names}
 
 
-def idle_cores(up: Mapping[str, Running], seconds: float = 1.0) -> dict[str, float]:
-    """What each server uses while nobody asks, in cores."""
+def idle_cores(up: Mapping[str, RunningServer], seconds: float = 1.0) -> dict[str, float]:
+    """Returns how many cores each server uses while nobody asks."""
     before = {name: running.cpu_s() for name, running in up.items()}
     time.sleep(seconds)
     return {name: (running.cpu_s() - before[name]) / seconds for name, running in up.items()}
 
 
-def capacity(up: Mapping[str, Running], size: Size) -> float:
-    """What ours answers a second in a closed loop."""
+def capacity(up: Mapping[str, RunningServer], size: GoodputSize) -> float:
+    """Returns how many requests a second ours answers in a closed loop."""
     ours = up[NAMES[0]]
     with ours.alone(up.values()):
         for seconds in (0.3, 2 * size.seconds):  # the first is to warm up
-            told = asked(ours, {"each": size.each, "seconds": seconds})
-    return float(told["answered"]) / (2 * size.seconds)
+            report = asked(ours, {"each": size.each, "seconds": seconds})
+    return float(report["answered"]) / (2 * size.seconds)
 
 
 def measured(
-    up: Mapping[str, Running], load: float, capacity_rps: float, size: Size, seed: int
+    up: Mapping[str, RunningServer], load: float, capacity_rps: float, size: GoodputSize, seed: int
 ) -> Iterator[Row]:
-    """A row for each server, of all rounds together; who begins changes with the round."""
+    """Yields a row for each server, of all rounds together; who begins changes with the round."""
     names, seen = list(up), {name: list[Row]() for name in up}
     for turn in range(size.rounds):
         tenants = len(up[names[0]].ways)
@@ -163,28 +180,26 @@ def measured(
             tenants, load * capacity_rps, ns_from_ms(SLO_MS), size.seconds, seed + turn
         )
         order = {
-            "due_ns": [one.time_ns for one in arrivals],
-            "tenants": [one.tenant for one in arrivals],
+            "due_ns": [arrival.time_ns for arrival in arrivals],
+            "tenants": [arrival.tenant for arrival in arrivals],
             "patience_s": size.patience_s,
         }
-        for place in range(len(names)):
-            name = names[(turn + place) % len(names)]
+        for name in turned(names, turn):
             seen[name].append(asked_alone(up, name, order))
     for name, rounds in seen.items():
         yield {"server": name, "load": load, **summary(rounds, size.seconds)}
 
 
-def asked_alone(up: Mapping[str, Running], name: str, order: Row) -> Row:
-    """What the client says of one server, and the processor time the server used."""
+def asked_alone(up: Mapping[str, RunningServer], name: str, order: Row) -> Row:
+    """Returns what the client says of one server, and the CPU seconds the server used."""
     running = up[name]
     with running.alone(up.values()):
         before = running.cpu_s()
-        told = asked(running, order)
-        return told | {"cpu_s": running.cpu_s() - before}
+        return asked(running, order) | {"cpu_s": running.cpu_s() - before}
 
 
-def asked(running: Running, order: Row) -> Row:
-    """What a client process says of its load."""
+def asked(running: RunningServer, order: Row) -> Row:
+    """Returns what a client process says of the load it was ordered."""
     wires = [base64.b64encode(way.wire()).decode() for way in running.ways]
     full = order | {"port": running.ways[0].port, "wires": wires}
     command = [sys.executable, "-m", "spacetime.benchmarks.goodput.client"]
@@ -193,22 +208,22 @@ def asked(running: Running, order: Row) -> Row:
     )
     if done.returncode:
         raise SpacetimeError(f"the client failed: {done.stderr.splitlines()[-1:]}")
-    told: Row = json.loads(done.stdout)
-    return told
+    report: Row = json.loads(done.stdout)
+    return report
 
 
 def summary(rounds: Sequence[Row], seconds: float) -> Row:
-    """One server's rounds at one load: how many ended how, rates, percentiles in ms."""
-    statuses = np.concatenate([one["statuses"] for one in rounds])
-    took_ms = np.concatenate([one["latencies_ns"] for one in rounds]) / 1e6
-    late_ms = np.concatenate([one["late_ns"] for one in rounds]) / 1e6
+    """Returns one server's rounds at one load: how many ended how, rates, percentiles in ms."""
+    statuses = np.concatenate([part["statuses"] for part in rounds])
+    took_ms = np.concatenate([part["latencies_ns"] for part in rounds]) / 1e6
+    late_ms = np.concatenate([part["late_ns"] for part in rounds]) / 1e6
     answered, total_s = statuses == OK, seconds * len(rounds)
     good = answered & (took_ms <= SLO_MS)
     some = bool(answered.any())
     return {
         "offered": len(statuses), "offered_rps": len(statuses) / total_s,
         "goodput_rps": int(good.sum()) / total_s, "goodput_of_rounds": [
-            _good(one) / seconds for one in rounds
+            _good(part) / seconds for part in rounds
         ],
         "in_time": int(good.sum()), "late": int((answered & ~good).sum()),
         "refused": int((~answered & (statuses > 0)).sum()),
@@ -216,29 +231,32 @@ def summary(rounds: Sequence[Row], seconds: float) -> Row:
         "p50_ms": float(np.percentile(took_ms[answered], 50)) if some else None,
         "p99_ms": float(np.percentile(took_ms[answered], 99)) if some else None,
         "client_late_p99_ms": float(np.percentile(late_ms, 99)),
-        "cpu_cores": sum(one["cpu_s"] for one in rounds) / total_s,
-        "cpu_ms": 1e3 * sum(one["cpu_s"] for one in rounds) / max(1, int(answered.sum())),
+        "cpu_cores": sum(part["cpu_s"] for part in rounds) / total_s,
+        "cpu_ms": 1e3 * sum(part["cpu_s"] for part in rounds) / max(1, int(answered.sum())),
     }  # fmt: skip
 
 
-def _good(one: Row) -> int:
-    pairs = zip(one["statuses"], one["latencies_ns"], strict=True)
+def _good(part: Row) -> int:
+    """Returns how many requests of a round were answered in time."""
+    pairs = zip(part["statuses"], part["latencies_ns"], strict=True)
     return sum(status == OK and ns <= SLO_MS * 1e6 for status, ns in pairs)
 
 
 def shown(result: Row) -> Iterator[Any]:
-    """A table for each number of tenants, and who is missing."""
-    heads = ["server", "load", "offered/s", "in time/s", "p50 ms", "p99 ms", "late", "refused",
-             "unanswered", "CPU ms", "client late ms"]  # fmt: skip
+    """Yields a table for each number of tenants, and which servers are missing."""
+    heads = [
+        "server", "load", "offered, requests/s", "in time, answers/s", "p50 ms", "p99 ms", "late",
+        "refused", "unanswered", "CPU ms an answer", "client late, p99 ms",
+    ]  # fmt: skip
     keys = ["server", "load", "offered_rps", "goodput_rps", "p50_ms", "p99_ms", "late", "refused",
             "unanswered", "cpu_ms", "client_late_p99_ms"]  # fmt: skip
-    for one in result["fleets"]:
-        rows = sorted(one["rows"], key=lambda row: NAMES.index(row["server"]))
+    for fleet in result["fleets"]:
+        rows = sorted(fleet["rows"], key=lambda row: NAMES.index(row["server"]))
         yield record.table(
-            f"goodput: R = {one['tenants']}, objective {result['slo_ms']:g} ms, "
-            f"load 1 = {one['capacity_rps']:.0f} requests/s",
+            f"goodput: R = {fleet['tenants']}, objective {result['slo_ms']:g} ms, "
+            f"load 1 = {fleet['capacity_rps']:.0f} requests/s",
             heads, [[row[key] for key in keys] for row in rows],
         )  # fmt: skip
-        idle = ", ".join(f"{name} {cores:.2f}" for name, cores in one["idle_cores"].items())
+        idle = ", ".join(f"{name} {cores:.2f}" for name, cores in fleet["idle_cores"].items())
         yield f"idle CPU, cores: {idle}"
-        yield from (f"{name}: {why}" for name, why in one["missing"].items())
+        yield from (f"{name}: {why}" for name, why in fleet["missing"].items())

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import spacetime as st
 from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.calls import timed_ns
 from spacetime.benchmarks.driving.servers import PoolServer, scripted
 from spacetime.errors import UnsupportedError
 from spacetime.units import SECOND
@@ -73,7 +74,7 @@ def run(
 
 
 def available() -> Any:
-    """LoadGen's module. Raises UnsupportedError."""
+    """Returns LoadGen's module. Raises UnsupportedError where it is not installed."""
     try:
         return import_module("mlperf_loadgen")
     except ModuleNotFoundError:
@@ -83,7 +84,7 @@ def available() -> Any:
 
 
 def tested(loadgen: Any, way: str, submit: Submit, scenario: str, seconds: float) -> Row:
-    """One run of LoadGen, read from its own summary."""
+    """Runs LoadGen once; returns the row that its own summary tells."""
     data = [torch.randn(SHAPE) for _ in range(SAMPLES)]
     room = threading.BoundedSemaphore(MOST_UNDER_WAY)
 
@@ -112,60 +113,62 @@ def tested(loadgen: Any, way: str, submit: Submit, scenario: str, seconds: float
         summary = (Path(folder) / "mlperf_log_summary.txt").read_text(encoding="utf-8")
     loadgen.DestroyQSL(qsl)
     loadgen.DestroySUT(sut)
-    return {"way": way, "scenario": scenario} | read(summary)
+    return {"way": way, "scenario": scenario} | read_summary(summary)
 
 
 def expected(submit: Submit, x: Tensor) -> tuple[int, float]:
-    """Latency of one in ns and answers a second, both too good: LoadGen prepares by them."""
-    took = []
-    for _ in range(50):
-        begun = time.perf_counter_ns()
-        submit(x).result()
-        took.append(time.perf_counter_ns() - begun)
+    """Returns a latency in ns and answers a second, both too good: LoadGen prepares by them."""
+    took_ns = timed_ns(lambda: submit(x).result(), 50)
     begun = time.perf_counter_ns()
     wait([submit(x) for _ in range(TRIED)])
-    rate = TRIED / (time.perf_counter_ns() - begun) * SECOND
-    return max(1, min(took) // 4), 2 * rate
+    rate_rps = TRIED / (time.perf_counter_ns() - begun) * SECOND
+    return max(1, min(took_ns) // 4), 2 * rate_rps
 
 
 def settings(loadgen: Any, scenario: str, seconds: float, best: tuple[int, float]) -> Any:
-    """LoadGen's settings: so long at least, and as many queries as that takes."""
-    latency_ns, rate = best
+    """Returns LoadGen's settings: `seconds` at least, and as many queries as that takes.
+
+    best: what `expected` returned.
+    """
+    latency_ns, rate_rps = best
     if scenario == "Offline":
         seconds = min(seconds, MOST_OFFLINE_S)
-    made = loadgen.TestSettings()
-    made.scenario = getattr(loadgen.TestScenario, scenario)
-    made.mode = loadgen.TestMode.PerformanceOnly
-    made.min_duration_ms = round(1000 * seconds)
-    made.min_query_count = SERVER_QUERIES
-    made.single_stream_expected_latency_ns = latency_ns
-    made.multi_stream_expected_latency_ns = latency_ns
-    made.server_target_qps = TARGET_QPS
-    made.server_target_latency_ns = round(TARGET_MS * 1e6)
-    made.offline_expected_qps = rate
-    made.multi_stream_samples_per_query = 8
-    return made
+    chosen = loadgen.TestSettings()
+    chosen.scenario = getattr(loadgen.TestScenario, scenario)
+    chosen.mode = loadgen.TestMode.PerformanceOnly
+    chosen.min_duration_ms = round(1000 * seconds)
+    chosen.min_query_count = SERVER_QUERIES
+    chosen.single_stream_expected_latency_ns = latency_ns
+    chosen.multi_stream_expected_latency_ns = latency_ns
+    chosen.server_target_qps = TARGET_QPS
+    chosen.server_target_latency_ns = round(TARGET_MS * 1e6)
+    chosen.offline_expected_qps = rate_rps
+    chosen.multi_stream_samples_per_query = 8
+    return chosen
 
 
-def read(summary: str) -> Row:
-    """What LoadGen's summary says: VALID or not, percentiles in µs, samples a second."""
-    found: Row = {}
+def read_summary(summary: str) -> Row:
+    """Returns what LoadGen's summary says: VALID or not, percentiles in us, samples a second.
+
+    A figure that is not there is None.
+    """
+    row: Row = {}
     for field, pattern in FIELDS.items():
         match = re.search(pattern, summary)
         if field == "valid":
-            found[field] = match is not None and match[1] == "VALID"
+            row[field] = match is not None and match[1] == "VALID"
         else:
             scale = 1e-3 if field.endswith("us") else 1.0
-            found[field] = float(match[1]) * scale if match else None
-    return found
+            row[field] = float(match[1]) * scale if match else None
+    return row
 
 
 def shown(result: Row) -> Iterator[Any]:
-    """The table, and what the library adds."""
+    """Yields the table, and what the library adds to a request."""
     keys = ("way", "scenario", "valid", "p50_us", "p99_us", "samples_rps")
     yield record.table(
         f"MLPerf LoadGen, {result['seconds']:g} s a scenario",
-        ("who", "scenario", "VALID", "p50 us", "p99 us", "samples/s"),
+        ("way", "scenario", "VALID", "p50 us", "p99 us", "samples/s"),
         [[row[key] for key in keys] for row in result["rows"]],
     )
     yield f"SingleStream: {result['added_p50_us']:.0f} us more than a bare pool of threads (p50)"

@@ -20,8 +20,9 @@ import torch
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.booth import BASELINES, POLICIES, Booth, Keeper
-from spacetime.benchmarks.driving.interleave import SETTLE_S
-from spacetime.benchmarks.driving.loads import Outcome
+from spacetime.benchmarks.driving.calls import timed_ns
+from spacetime.benchmarks.driving.interleave import SETTLE_S, turned
+from spacetime.benchmarks.driving.loads import LoadOutcome
 from spacetime.benchmarks.driving.processes import preload
 from spacetime.benchmarks.driving.servers import scripted
 from spacetime.benchmarks.gpu import models as device_models
@@ -43,7 +44,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class LoopEffort:
     """Seconds of one measurement, how many of them, and the seed of everything drawn."""
 
     seconds: float
@@ -79,7 +80,7 @@ def run(
             device=device, quick=quick, out=out, as_json=as_json, models=models, tenants=tenants,
             dtypes=dtypes, budget_s=budget_s, compiled=compiled, seed=seed, dry_run=dry_run,
         )  # fmt: skip
-    effort = Effort(0.1, 1, seed) if quick else Effort(seconds, repetitions, seed)
+    effort = LoopEffort(0.1, 1, seed) if quick else LoopEffort(seconds, repetitions, seed)
     record.known("models", models or (), zoo.KINDS)
     kinds = tuple(models or (("digits",) if quick else zoo.KINDS))
     counts = tuple(tenants or ((2,) if quick else TENANTS))
@@ -102,13 +103,13 @@ def run(
         if kind == LANES_MODEL:
             rows.append(_lanes_row(kind, first, effort))
     result |= {"rows": rows, "summary": _summary(rows)}
-    record.publish(result, _tables(result), out=out, as_json=as_json)
+    record.publish(result, _tables(result), out=out, as_json=as_json, plots="models")
     return result
 
 
 @contextmanager
 def booths(names: Sequence[str], first: ZooModel, seed: int) -> Iterator[dict[str, Booth]]:
-    """A booth for each name, closed at the end."""
+    """Yields a booth for each name; they end with the block."""
     with ExitStack() as stack:
         opened = {}
         for name in names:
@@ -124,9 +125,9 @@ def rows_of(
     opened: Mapping[str, Booth],
     slo_ms: float,
     loads: Sequence[float],
-    effort: Effort,
+    effort: LoopEffort,
 ) -> list[Row]:
-    """The closed loop's row of one model and R, the setting, and the open loop's at each load."""
+    """Measures one model and R: returns the closed loop's row, and the open loop's at each load."""
     tenants = setting["tenants"]
     grown = {
         server: booth.ask(partial(Keeper.grow, tenants=tenants)) for server, booth in opened.items()
@@ -144,34 +145,34 @@ def rows_of(
     return rows
 
 
-def _closed(tenants: int, effort: Effort) -> Callable[[Keeper], Outcome]:
+def _closed(tenants: int, effort: LoopEffort) -> Callable[[Keeper], LoadOutcome]:
     return partial(
         Keeper.closed_loop, tenants=tenants, outstanding=OUTSTANDING, seconds=effort.seconds
     )
 
 
 def _in_turn(
-    opened: Mapping[str, Booth], repetitions: int, order: Callable[[Keeper], Outcome]
-) -> dict[str, list[Outcome]]:
-    """Each server's outcomes, one a repetition; the order turns by one each time."""
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in opened}
-    names = list(opened)
+    opened: Mapping[str, Booth], repetitions: int, order: Callable[[Keeper], LoadOutcome]
+) -> dict[str, list[LoadOutcome]]:
+    """Returns each server's outcomes, one a repetition; the order turns by one each time."""
+    outcomes: dict[str, list[LoadOutcome]] = {name: [] for name in opened}
     for repetition in range(repetitions):
-        first = repetition % len(names)
-        for name in names[first:] + names[:first]:
+        for name in turned([*opened], repetition):
             time.sleep(SETTLE_S)
             outcomes[name].append(opened[name].ask(order))
     return outcomes
 
 
-def _throughputs(outcomes: Mapping[str, Sequence[Outcome]]) -> Row:
-    rates = {name: [o.throughput_rps for o in each] for name, each in outcomes.items()}
-    speedups = {name: _speedup(rates["space-time"], each) for name, each in rates.items()}
+def _throughputs(outcomes: Mapping[str, Sequence[LoadOutcome]]) -> Row:
+    rates_rps = {name: [o.throughput_rps for o in runs] for name, runs in outcomes.items()}
+    speedups = {name: _speedup(rates_rps["space-time"], rps) for name, rps in rates_rps.items()}
     speedups.pop("space-time")
     hardest = min(speedups, key=speedups.__getitem__)
     return {
-        "throughput_rps": {name: median(each) for name, each in rates.items()},
-        "p99_ms": {name: _median(o.percentile_ms(99) for o in o_) for name, o_ in outcomes.items()},
+        "throughput_rps": {name: median(rps) for name, rps in rates_rps.items()},
+        "p99_ms": {
+            name: _median(o.percentile_ms(99) for o in runs) for name, runs in outcomes.items()
+        },
         "speedup": speedups,
         "hardest": hardest,
         "lost": speedups[hardest] < TOLERANCE,
@@ -179,19 +180,19 @@ def _throughputs(outcomes: Mapping[str, Sequence[Outcome]]) -> Row:
 
 
 def _speedup(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median over repetitions; a server that answered nothing in one counts as one answer."""
+    """Returns the median factor over repetitions; no answer at all counts as one a second."""
     return median(a / max(b, 1.0) for a, b in zip(ours, theirs, strict=True))
 
 
 def _median(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+    measured = [value for value in values if value is not None]
+    return median(measured) if measured else None
 
 
 def _open(
-    tenants: int, opened: Mapping[str, Booth], rates: Mapping[str, float], effort: Effort
+    tenants: int, opened: Mapping[str, Booth], rates: Mapping[str, float], effort: LoopEffort
 ) -> Row:
-    """Goodput, attainment and p99 of every server at one rate."""
+    """Returns goodput, attainment and p99 of every server at one rate."""
     order = partial(
         Keeper.open_loop,
         tenants=tenants,
@@ -200,7 +201,7 @@ def _open(
         seconds=2 * effort.seconds,
         seed=effort.seed,
     )
-    outcomes = {name: each[0] for name, each in _in_turn(opened, 1, order).items()}
+    outcomes = {name: runs[0] for name, runs in _in_turn(opened, 1, order).items()}
     goodput = {name: outcome.goodput_rps for name, outcome in outcomes.items()}
     best = max(goodput, key=goodput.__getitem__)
     return {
@@ -212,33 +213,32 @@ def _open(
     }
 
 
-def _lanes_row(kind: str, first: ZooModel, effort: Effort) -> Row:
-    """One one-core lane against one on every core: what space alone can give."""
+def _lanes_row(kind: str, first: ZooModel, effort: LoopEffort) -> Row:
+    """Measures one one-core lane beside one on every core: what space alone can give."""
     with booths(("one one-core lane", "space-only"), first, effort.seed) as opened:
         for booth in opened.values():
             booth.ask(partial(Keeper.grow, tenants=LANES_TENANTS))
         outcomes = _in_turn(opened, effort.repetitions, _closed(LANES_TENANTS, effort))
-    one, every = ([o.throughput_rps for o in each] for each in outcomes.values())
+    one_rps, all_rps = ([o.throughput_rps for o in runs] for runs in outcomes.values())
     return {
         "model": kind,
         "tenants": LANES_TENANTS,
         "loop": "lanes",
-        "throughput_rps": {"one one-core lane": median(one), "one for each core": median(every)},
-        "scaling": _speedup(every, one),
+        "throughput_rps": {
+            "one one-core lane": median(one_rps),
+            "one for each core": median(all_rps),
+        },
+        "scaling": _speedup(all_rps, one_rps),
     }
 
 
 def _slo_ms(first: ZooModel) -> float:
-    """The objective: some latencies of the model run alone on all cores, as TorchScript."""
+    """Returns the objective: some latencies of the model alone on all cores, as TorchScript."""
     x = first.pool[:1]
     call = scripted(first.model, x)
-    times = []
     with torch.no_grad():
-        for _ in range(20):
-            start = time.perf_counter_ns()
-            call(x)
-            times.append(time.perf_counter_ns() - start)
-    return max(SLO_MS, SLO_FACTOR * ms_from_ns(min(times)))
+        times_ns = timed_ns(partial(call, x), 20)
+    return max(SLO_MS, SLO_FACTOR * ms_from_ns(min(times_ns)))
 
 
 def _summary(rows: Sequence[Row]) -> Row:
@@ -264,7 +264,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         f"closed loop, answers/s, {OUTSTANDING} requests a tenant under way; "
         f"{result['cores']} cores, {result['cpu']}",
-        ("model", "R", *map(_head, servers), "vs hardest", "hardest"),
+        ("model", "R", *map(_head, servers), "over best other", "best other"),
         [
             (
                 row["model"],
@@ -288,7 +288,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
 
 
 def _measured(rows: Sequence[Row]) -> Sequence[str]:
-    """The servers of which there is something to show."""
+    """Returns the servers that some row has measured."""
     return [name for name in SERVERS if any(name in row["throughput_rps"] for row in rows)]
 
 
@@ -297,7 +297,7 @@ def _head(server: str) -> str:
 
 
 def _open_table(rows: Sequence[Row], servers: Sequence[str]) -> Iterator[Any]:
-    settings = ("model", "R", "load", "offered/s", "SLO ms")
+    settings = ("model", "R", "load", "offered, requests/s", "SLO ms")
     named = [
         (row["model"], row["tenants"], row["load"], row["rate_rps"], row["slo_ms"]) for row in rows
     ]

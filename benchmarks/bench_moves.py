@@ -44,7 +44,8 @@ from spacetime.workload.rate_trace import RateTrace
 from spacetime.workload.workload import Arrival, InputSpec, Tenant, Workload
 
 WAYS = ("static", "oracle", "controller")
-SHARES = ((0.1, 0.1), (0.62, 0.05), (0.1, 0.1), (0.05, 0.62))  # of what all cores together answer
+# The two tenants' rates in turn, as parts of what all cores together answer.
+LOAD_PARTS = ((0.1, 0.1), (0.62, 0.05), (0.1, 0.1), (0.05, 0.62))
 BATCHES = (1, 2, 4, 8)
 SLO_PER_LAUNCH = 10  # objective: this many times the largest batch on one core
 HEADROOM = 1.2
@@ -68,12 +69,12 @@ def run(
     points = _profiles(models["t0"], rounds=1 if quick else 5)
     load, trace = _load(points, models["t0"], step_s=step_s, cycles=1 if quick else 3)
     arrivals = list(_arrivals(trace, seed))
-    stage = Stage(load, points, models, trace, arrivals)
+    stage = MovesStage(load, points, models, trace, arrivals)
     rows = [stage.row(way) for way in ways or WAYS]
-    peak = [max(each) for each in zip(*trace.rates, strict=True)]
+    peak_rps = [max(rates) for rates in zip(*trace.rates, strict=True)]
     result |= {
         "rates_rps": trace.rates, "step_s": step_s, "slo_ms": load.tenants[0].slo_ms,
-        "requests": len(arrivals), "peak_devices": _devices(load.with_rates(peak), points),
+        "requests": len(arrivals), "peak_devices": _devices(load.with_rates(peak_rps), points),
         "rows": rows,
     }  # fmt: skip
     record.publish(result, [shown(result)], out=out, as_json=as_json, plots="moves")
@@ -99,28 +100,28 @@ def _profiles(live: LoadedModel, *, rounds: int) -> Profiles:
     wanted = profiler.settings({"convolutions": (_tenant("t0"), live)}, device, extent)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "profiles.csv"
-        known = Rounds.open(path, facts_name(device), "measured", enough=rounds)
-        profiler.measure(wanted, device, known, seen=lambda _: None)
-        return known.profiles()
+        measured = Rounds.open(path, facts_name(device), "measured", enough=rounds)
+        profiler.measure(wanted, device, measured, seen=lambda _: None)
+        return measured.profiles()
 
 
 def _load(
     points: Profiles, live: LoadedModel, *, step_s: float, cycles: int
 ) -> tuple[Workload, RateTrace]:
-    """The workload at its mean rates, and how the rates change."""
-    one = points.batches("convolutions", "cores", 1)
-    every = points.batches("convolutions", "cores", len(open_device("cpu").units))
-    device_rps = max(point.throughput_rps for point in every)
-    steps = tuple(tuple(share * device_rps for share in each) for each in SHARES * cycles)
-    mean = [sum(each) / len(steps) for each in zip(*steps, strict=True)]
-    slo_ms = max(50.0, SLO_PER_LAUNCH * one[-1].latency_ms)
-    tenants = (_tenant("t0", mean[0], slo_ms), _tenant("t1", mean[1], slo_ms))
+    """Returns the workload at its mean rates, and how the rates change."""
+    on_one_core = points.batches("convolutions", "cores", 1)
+    on_all_cores = points.batches("convolutions", "cores", len(open_device("cpu").units))
+    device_rps = max(point.throughput_rps for point in on_all_cores)
+    steps = tuple(tuple(part * device_rps for part in parts) for parts in LOAD_PARTS * cycles)
+    mean_rps = [sum(rates) / len(steps) for rates in zip(*steps, strict=True)]
+    slo_ms = max(50.0, SLO_PER_LAUNCH * on_one_core[-1].latency_ms)
+    tenants = (_tenant("t0", mean_rps[0], slo_ms), _tenant("t1", mean_rps[1], slo_ms))
     return Workload(tenants), RateTrace(step_s, steps)
 
 
 def _arrivals(trace: RateTrace, seed: int) -> Iterator[Arrival]:
-    """Poisson arrivals at the rates of each step, in order of time."""
-    found: list[Arrival] = []
+    """Yields Poisson arrivals at the rates of each step, in order of time."""
+    arrivals: list[Arrival] = []
     for tenant in range(2):
         draw = random.Random(f"moves/{seed}/{tenant}")
         for step, rates in enumerate(trace.rates):
@@ -128,8 +129,8 @@ def _arrivals(trace: RateTrace, seed: int) -> Iterator[Arrival]:
             while (at := at + draw.expovariate(rates[tenant]) * SECOND) < (
                 step + 1
             ) * trace.step_ns:
-                found.append(Arrival(round(at), tenant))
-    yield from sorted(found)
+                arrivals.append(Arrival(round(at), tenant))
+    yield from sorted(arrivals)
 
 
 def _planned(load: Workload, points: Profiles) -> Plan:
@@ -138,18 +139,18 @@ def _planned(load: Workload, points: Profiles) -> Plan:
 
 
 def _devices(load: Workload, points: Profiles) -> int | None:
-    """How many such devices a plan for these rates needs; None where there is no plan."""
+    """Returns how many such devices a plan for these rates needs; None where there is no plan."""
     try:
-        made = planner("spacetime", nodes=100).plan(
+        plan = planner("spacetime", nodes=100).plan(
             load, points, facts.device(points.device), PlanOptions()
         )
     except InfeasibleError:
         return None
-    return len(made.gpus)
+    return len(plan.gpus)
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class MovesStage:
     """What every way gets: workload, points, models, rates and the requests themselves."""
 
     load: Workload
@@ -159,16 +160,16 @@ class Stage:
     arrivals: Sequence[Arrival]
 
     def row(self, way: str) -> dict[str, Any]:
-        """Drives one way."""
+        """Drives a session by one way; returns its row."""
         load = self.load if way == "static" else self.load.with_rates(self.trace.rates[0])
         with PlannedSession(
             _planned(load, self.points), load, self.points, device="cpu", max_batch=max(BATCHES)
         ) as session:
             targets = [
                 target(
-                    session.add(each.module, example_inputs=each.example_inputs, name=name), each
+                    session.add(live.module, example_inputs=live.example_inputs, name=name), live
                 )
-                for name, each in self.models.items()
+                for name, live in self.models.items()
             ]
             drive(targets, [Arrival(n * 2_000_000, n % 2) for n in range(50)], keep=False)
             sent: list[Sent] = []
@@ -181,7 +182,7 @@ class Stage:
     def moving(
         self, way: str, session: PlannedSession, start_ns: int
     ) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-        """Whoever moves the session meanwhile; what it yields tells the moves made."""
+        """Moves the session meanwhile, by the way; yields a function that returns the moves."""
         if way == "controller":
             step_s = self.trace.step_s
             options = ControllerOptions(
@@ -190,7 +191,7 @@ class Stage:
             with LiveController(session, options=options, period_s=PERIOD_S) as controller:
                 yield lambda: summary(controller.events, start_ns)
             return
-        made: list[dict[str, Any]] = []
+        moves: list[dict[str, Any]] = []
         plans = [
             _planned(self.load.with_rates(rates), self.points)
             for rates in (self.trace.rates if way == "oracle" else ())
@@ -204,12 +205,12 @@ class Stage:
                     return
                 at_ns = time.monotonic_ns()
                 moved = session.apply(plan, self.load.with_rates(self.trace.rates[step]))
-                made.extend(summary([Event(at_ns, "move", "foreseen", 0.0, moved)], start_ns))
+                moves.extend(summary([Event(at_ns, "move", "foreseen", 0.0, moved)], start_ns))
 
         thread = threading.Thread(target=follow)
         thread.start()
         try:
-            yield lambda: made
+            yield lambda: moves
         finally:
             stop.set()
             thread.join()
@@ -218,27 +219,27 @@ class Stage:
 def _judged(
     sent: Sequence[Sent], slo_ms: float, events: list[dict[str, Any]], trace: RateTrace
 ) -> dict[str, Any]:
-    """Attainment over all, by step, and of what was due while a move was under way."""
-    met = [one.latency_ns is not None and ms_from_ns(one.latency_ns) <= slo_ms for one in sent]
-    moves = [each for each in events if each["outcome"] == "move"]
-    windows = [(each["at_s"], each["at_s"] + _took_ms(each) / 1000) for each in moves]
+    """Returns the attainment over all, by step, and of requests due while a move was under way."""
+    met = [r.latency_ns is not None and ms_from_ns(r.latency_ns) <= slo_ms for r in sent]
+    moves = [event for event in events if event["outcome"] == "move"]
+    windows = [(move["at_s"], move["at_s"] + _took_ms(move) / 1000) for move in moves]
     during = [
-        good for one, good in zip(sent, met, strict=True)
-        if any(a <= one.due_ns / SECOND <= b for a, b in windows)
+        good for request, good in zip(sent, met, strict=True)
+        if any(a <= request.due_ns / SECOND <= b for a, b in windows)
     ]  # fmt: skip
     by_step: list[list[bool]] = [[] for _ in trace.rates]
-    for one, good in zip(sent, met, strict=True):
-        by_step[min(one.due_ns // trace.step_ns, len(by_step) - 1)].append(good)
-    answered = sum(one.latency_ns is not None for one in sent)
+    for request, good in zip(sent, met, strict=True):
+        by_step[min(request.due_ns // trace.step_ns, len(by_step) - 1)].append(good)
+    answered = sum(request.latency_ns is not None for request in sent)
     return {
         "offered": len(sent), "answered": answered,
         "dropped": len(sent) - answered, "attainment": sum(met) / max(len(met), 1),
-        "attainment_by_step": [sum(each) / max(len(each), 1) for each in by_step],
+        "attainment_by_step": [sum(step) / max(len(step), 1) for step in by_step],
         "moves": len(moves), "refused": len(events) - len(moves),
         "due_during_moves": len(during), "violations_during_moves": during.count(False),
-        "move_ms": [_took_ms(each) for each in moves],
-        "switch_ms": [each["switch_ms"] for each in moves],
-        "plan_ms": [each["plan_ms"] for each in events], "events": events,
+        "move_ms": [_took_ms(move) for move in moves],
+        "switch_ms": [move["switch_ms"] for move in moves],
+        "plan_ms": [event["plan_ms"] for event in events], "events": events,
     }  # fmt: skip
 
 
@@ -247,11 +248,11 @@ def _took_ms(event: dict[str, Any]) -> float:
 
 
 def shown(result: dict[str, Any]) -> FittedTable:
-    """The rows, a line a way."""
+    """Returns the table, a line a way."""
     needs = result["peak_devices"]
     peak = "no plan" if needs is None else f"{needs} device{'s' * (needs > 1)}"
-    heads = ("way", "requests", "in time", "worst step", "moves", "refused", "switch ms, most",
-             "violations during moves")  # fmt: skip
+    heads = ("way", "requests", "in time", "in time, worst step", "moves", "plans refused",
+             "longest switch, ms", "violations during moves")  # fmt: skip
     rows = [
         (
             row["way"], f"{row['offered']:,}", f"{row['attainment']:.2%}",

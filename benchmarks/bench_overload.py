@@ -13,9 +13,9 @@ times its p99 alone and a launch that it may have to wait for (p99 of the flood'
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from torch import Tensor
 
 import spacetime as st
 from spacetime.benchmarks import record
-from spacetime.benchmarks.driving.loads import closed_loop
+from spacetime.benchmarks.driving.calls import timed_ns
+from spacetime.benchmarks.driving.loads import closed_loop, schedule
 from spacetime.benchmarks.driving.servers import scripted
 from spacetime.benchmarks.overload.load import (
     SHAPE,
@@ -37,10 +38,8 @@ from spacetime.benchmarks.overload.load import (
     pool_answers_ms,
     timed_out_ms,
 )
-from spacetime.errors import QueueFull
 from spacetime.policy import Policy
-from spacetime.units import SECOND, ms_from_ns
-from spacetime.workload.workload import Arrival, Tenant, Workload
+from spacetime.units import ms_from_ns, ns_from_ms
 
 OURS = "space-time"
 WAYS = (OURS, "space-only", "thread pool")
@@ -72,27 +71,29 @@ def run(
 
 
 def objective_ms() -> float:
-    """Ten times what the model takes alone, at least 50 ms."""
-    x, took = torch.randn(SHAPE), []
+    """Returns the objective: ten times what the model takes alone, and at least 50 ms."""
+    x = torch.randn(SHAPE)
     call = scripted(net(0), x)
     with torch.no_grad():
-        for _ in range(20):
-            begun = time.perf_counter_ns()
-            call(x)
-            took.append(ms_from_ns(time.perf_counter_ns() - begun))
-    return max(50.0, 10 * min(took))
+        took_ns = timed_ns(partial(call, x), 20)
+    return max(50.0, 10 * ms_from_ns(min(took_ns)))
 
 
 def overloaded(way: str, slo_ms: float, seconds: tuple[float, float], seed: int) -> Iterator[Row]:
-    """One row a load."""
+    """Yields a row of one way at each load.
+
+    seconds: of the lower loads, and of the highest.
+    """
     with asked(way, None) as server:
         pools = [torch.randn(4, *SHAPE[1:])] * TENANTS
         capacity = closed_loop(server, pools, outstanding=8, seconds=max(0.5, seconds[0] / 2))
     capacity_rps = capacity.throughput_rps
     with asked(way, slo_ms) as server:
         for load in LOADS:
-            length = seconds[load == WORST]
-            seen = drive(server.submit, schedule(load * capacity_rps, slo_ms, length, seed), length)
+            length_s = seconds[load == WORST]
+            rate_rps, slo_ns = load * capacity_rps, ns_from_ms(slo_ms)
+            arrivals = schedule(TENANTS, rate_rps, slo_ns, length_s, seed)
+            seen = drive(server.submit, arrivals, length_s)
             counts = seen.counts()
             yield {
                 "way": way, "load": load, "capacity_rps": capacity_rps,
@@ -104,20 +105,12 @@ def overloaded(way: str, slo_ms: float, seconds: tuple[float, float], seed: int)
             }  # fmt: skip
 
 
-def schedule(rate_rps: float, slo_ms: float, seconds: float, seed: int) -> Sequence[Arrival]:
-    """Poisson arrivals of all tenants together."""
-    tenants = tuple(
-        Tenant(f"t{n}", "net", slo_ms=slo_ms, rate_rps=rate_rps / TENANTS) for n in range(TENANTS)
-    )
-    return [*Workload(tenants=tenants, seed=seed).schedule(duration_ns=round(seconds * SECOND))]
-
-
 def timeouts(hold_s: float, timeout_s: float) -> Row:
-    """When requests with a timeout are answered while their only lane is held."""
-    took = timed_out_ms(hold_s, timeout_s)
+    """Returns when requests with a timeout are answered while their only lane is held."""
+    answered_ms = timed_out_ms(hold_s, timeout_s)
     return {
-        "hold_s": hold_s, "timeout_ms": 1000 * timeout_s, "answered_ms": took,
-        "off_ms": max((abs(ms - 1000 * timeout_s) for ms in took), default=None),
+        "hold_s": hold_s, "timeout_ms": 1000 * timeout_s, "answered_ms": answered_ms,
+        "off_ms": max((abs(ms - 1000 * timeout_s) for ms in answered_ms), default=None),
         "thread_pool_ms": pool_answers_ms(hold_s),
     }  # fmt: skip
 
@@ -138,50 +131,44 @@ class Flood:
         self._tenant.submit(self._x).add_done_callback(self._again)
 
     def stop(self) -> None:
+        """Submits no more, and waits for the requests that are under way."""
         self._stopped = True
         for _ in range(FLOOD):
             self._idle.acquire()
 
 
 def priority(requests: int) -> Row:
-    """p99 of who matters, alone and under a flood, and how long the flood's launches took."""
+    """Measures the p99 of the tenant that matters, alone and under a flood, in `requests` each."""
     x = torch.randn(SMALL)
     policy = Policy(order="priority")
     with st.Session("cpu", policy=policy, timeline=True) as session:
         matters = session.add(net(0), example_inputs=(x,), name="matters", priority=10)
         flooding = session.add(net(1), example_inputs=(x,), name="flood", queue_limit=2 * FLOOD)
-        alone = asked_in_turn(matters, x, requests)
+        alone_ms = asked_in_turn(matters, x, requests)
         session.timeline()
         flood = Flood(flooding, x)
-        beside = asked_in_turn(matters, x, requests)
+        beside_ms = asked_in_turn(matters, x, requests)
         flood.stop()
-        launches = [event["dur"] / 1e3 for event in session.timeline() if event["name"] == "flood"]
-    launch_ms = float(np.percentile(launches, 99))
+        events = session.timeline()
+    launches_ms = [event["dur"] / 1e3 for event in events if event["name"] == "flood"]
+    launch_ms = float(np.percentile(launches_ms, 99))
     return {
-        "requests": requests, "alone_p99_ms": alone, "beside_p99_ms": beside,
-        "launch_p99_ms": launch_ms, "bound_ms": ALONE_FACTOR * alone + launch_ms,
+        "requests": requests, "alone_p99_ms": alone_ms, "beside_p99_ms": beside_ms,
+        "launch_p99_ms": launch_ms, "bound_ms": ALONE_FACTOR * alone_ms + launch_ms,
     }  # fmt: skip
 
 
 def asked_in_turn(tenant: st.Tenant, x: Tensor, requests: int) -> float:
-    """p99 of one request after the other, ms."""
-    took = []
-    for _ in range(requests):
-        begun = time.perf_counter_ns()
-        try:
-            tenant(x)
-        except QueueFull as full:  # one at a time cannot fill a queue
-            raise AssertionError from full
-        took.append(ms_from_ns(time.perf_counter_ns() - begun))
-    return float(np.percentile(took, 99))
+    """Returns the p99, in ms, of one request after the other."""
+    return ms_from_ns(float(np.percentile(timed_ns(partial(tenant, x), requests), 99)))
 
 
 def goals(result: Row) -> Row:
-    """Each of our goals in words, and whether it was met; None where nothing could show it."""
+    """Returns whether each goal, in words, was met; None where nothing could show it."""
     own = [row for row in result["rows"] if row["way"] == OURS]
     peak, worst = max(row["goodput_rps"] for row in own), own[-1]
     refusal = worst["refusal_p99_ms"]
-    found: Row = {
+    met: Row = {
         "goodput at 5 x >= 95 % of its peak": worst["goodput_rps"] >= LEAST_OF_PEAK * peak,
         f"memory grows by <= {MOST_GROWTH_MIB:.0f} MiB":
             max(row["grown_mib"] for row in own) <= MOST_GROWTH_MIB,
@@ -191,18 +178,18 @@ def goals(result: Row) -> Row:
             all(row["unaccounted"] == row["failed"] == 0 for row in own),
     }  # fmt: skip
     off, first = result["timeouts"]["off_ms"], result["priority"]
-    found["a timeout is answered within 20 ms of it"] = (
+    met["a timeout is answered within 20 ms of it"] = (
         off is not None and off <= TIMEOUT_TOLERANCE_MS
     )
-    found["p99 under flood <= 1.2 x alone + a launch"] = first["beside_p99_ms"] <= first["bound_ms"]
-    return found
+    met["p99 under flood <= 1.2 x alone + a launch"] = first["beside_p99_ms"] <= first["bound_ms"]
+    return met
 
 
 def shown(result: Row) -> Iterator[Any]:
-    """The tables, and the goals."""
-    heads = ("way", "load", "offered", "in time/s", "answered", "queue full", "deadline",
-             "p99 ms", "refused p99 ms", "MiB more", "sender cores",
-             "sent late p99 ms")  # fmt: skip
+    """Yields the tables, and the goals."""
+    heads = ("way", "load, of capacity", "requests offered", "in time, answers/s", "answered",
+             "queue full", "deadline", "answered, p99 ms", "refused, p99 ms", "memory, MiB more",
+             "sender's cores", "sent late, p99 ms")  # fmt: skip
     keys = ("way", "load", "offered", "goodput_rps", "answered", "queue-full", "deadline",
             "p99_ms", "refusal_p99_ms", "grown_mib", "sender_cores",
             "sent_late_p99_ms")  # fmt: skip
@@ -224,5 +211,5 @@ def shown(result: Row) -> Iterator[Any]:
     )
     words = {True: "met", False: "NOT met", None: "nothing was refused"}
     yield record.table(
-        "goals", ("goal", ""), [(goal, words[met]) for goal, met in result["goals"].items()]
+        "goals", ("goal", "verdict"), [(goal, words[met]) for goal, met in result["goals"].items()]
     )

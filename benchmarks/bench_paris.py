@@ -2,8 +2,9 @@
 
     spacetime bench paris [--quick] [--sla 1.5] [--out DIR]
 
-Simulated from the published A100-80 profiles, see `paris_study`. Every server has the same number
-of devices. The paper's figures are unconfirmed: what is compared is the order of the servers.
+Simulated from the published A100-80 profiles, see `studies/paris.py`. Every server has the same
+number of devices. The paper's figures are unconfirmed: what is compared is the order of the
+servers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from spacetime.benchmarks import record
 from spacetime.benchmarks.studies import paris
-from spacetime.benchmarks.studies.paris import ELSA, FIFS, HOMOGENEOUS, MODELS, Setting
+from spacetime.benchmarks.studies.paris import ELSA, FIFS, HOMOGENEOUS, MODELS, ParisSetting
 
 DRAWS = 3  # random layouts
 NAMES = (
@@ -38,12 +39,13 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
     sla: float = 1.5, variance: float = 0.9, largest: int = 32,
 ) -> dict[str, Any]:  # fmt: skip
-    """Every server for five models. Raises UnsupportedError without the data.
+    """Simulates every server for five models; prints and records it.
 
     sla: the objective, in latencies of the largest request on a whole device. variance: of the
-    logarithm of a request's size. largest: the most inputs of a request.
+    logarithm of a request's size. largest: the most inputs of a request. Raises UnsupportedError
+    outside a checkout.
     """
-    known = paris.profiles()
+    profiles = paris.profiles()
     result = record.header(
         "paris", seed=seed, quick=quick,
         chosen={"sla": [sla], "variance": [variance], "largest": [largest]},
@@ -51,7 +53,7 @@ def run(
     requests = 1_000 if quick else 20_000
     result["in_time"], result["requests"] = paris.IN_TIME, requests
     settings = [
-        Setting(model, gpus, known, sla, variance, largest, requests, seed)
+        ParisSetting(model, gpus, profiles, sla, variance, largest, requests, seed)
         for model, (_, gpus) in MODELS.items()
     ]
     with ThreadPoolExecutor() as pool:
@@ -61,7 +63,7 @@ def run(
     return result
 
 
-def _row(setting: Setting) -> dict[str, Any]:
+def _row(setting: ParisSetting) -> dict[str, Any]:
     gpus = setting.gpus
     layout = paris.paris(setting)
     drawn = [paris.at_random(gpus, setting.seed + number) for number in range(DRAWS)]
@@ -71,8 +73,7 @@ def _row(setting: Setting) -> dict[str, Any]:
     }
     rps["best homogeneous"] = max(rps.values())
     for name, policy in (("fifs", FIFS), ("elsa", ELSA)):
-        each = [paris.highest_rps(setting, layout_, policy) for layout_ in drawn]
-        rps[f"random {name}"] = fmean(each)
+        rps[f"random {name}"] = fmean(paris.highest_rps(setting, at, policy) for at in drawn)
         rps[f"paris {name}"] = paris.highest_rps(setting, layout, policy)
     return {
         "model": setting.model,
@@ -91,16 +92,16 @@ def _held(rows: list[dict[str, Any]], better: str, worse: str) -> dict[str, Any]
 
 
 def relative(rps: Mapping[str, float]) -> dict[str, float | None]:
-    """Rates in those of whole devices, None where that serves nothing."""
-    base = rps["7g fifs"]
-    return {name: value / base if base else None for name, value in rps.items()}
+    """Returns rates as multiples of whole devices' rate; None where that is 0."""
+    whole_rps = rps["7g fifs"]
+    return {name: value / whole_rps if whole_rps else None for name, value in rps.items()}
 
 
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         f"highest rate with {result['in_time']:.0%} of the requests in time, whole devices = 1; "
         "0: no rate keeps it",
-        ("model", "gpus", "SLO ms", "7g req/s", *NAMES),
+        ("model", "devices", "SLO ms", "7g fifs, requests/s", *NAMES),
         [
             (row["model"], row["gpus"], row["slo_ms"], row["rps"]["7g fifs"],
              *relative(row["rps"]).values())
@@ -120,9 +121,9 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         "the order of the servers: paper, ours",
         ("better", "worse", "paper", "ours", "not so for"),
         [
-            (each["better"], each["worse"], "yes",
-             f"{len(each['held'])} of {len(result['rows'])} models",
-             ", ".join(each["broken"]) or "-")
-            for each in result["order"]
+            (pair["better"], pair["worse"], "yes",
+             f"{len(pair['held'])} of {len(result['rows'])} models",
+             ", ".join(pair["broken"]) or "-")
+            for pair in result["order"]
         ],
     )  # fmt: skip

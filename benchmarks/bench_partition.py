@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.calls import percentile
 from spacetime.benchmarks.gpu.run import goals
 from spacetime.benchmarks.gpu.rungs import WORK, Ladder
 from spacetime.terminal.progress import track
@@ -67,7 +68,7 @@ def run(
 
 
 def _switching(ladder: Ladder, switches: int) -> dict[str, Any]:
-    """A launch that does nothing, always on one rung and on another rung each time."""
+    """Times a launch that does nothing: on the rung of the launch before, and on another one."""
     prefixes = ladder.prefixes()
     pair = [ladder.rung(prefixes[len(prefixes) // 2]), ladder.rung(prefixes[-1])]
     for rung in pair * SETTLED:
@@ -80,7 +81,7 @@ def _switching(ladder: Ladder, switches: int) -> dict[str, Any]:
 
 
 def _launching(ladder: Ladder, count: int) -> dict[str, Any]:
-    """What the runner adds to the bare driver calls of the same work: medians of the host."""
+    """Returns what the runner adds to the bare driver calls of the same work, in us of the host."""
     rung = ladder.rung(ladder.prefixes()[-1])
     rung.host_ns("nothing", SETTLED)
     ours, bare = rung.host_ns("nothing", count)
@@ -89,7 +90,7 @@ def _launching(ladder: Ladder, count: int) -> dict[str, Any]:
 
 
 def _creating(ladder: Ladder, repetitions: int) -> dict[str, float]:
-    """A partition of every second unit, of which no context exists yet, and its streams."""
+    """Times the creation of a partition with its streams: of every second unit, each a new one."""
     units, held, times = ladder.device.units, [], []
     for number in range(min(repetitions, max(1, len(units) - 2))):
         mask = [u for u in units if u % 2 == 0 and u != units[0] + 2 * number] or [units[-1]]
@@ -113,11 +114,12 @@ def _row(ladder: Ladder, units: Sequence[int], repetitions: int) -> dict[str, An
 
 
 def _spread(ns: Sequence[int]) -> dict[str, float]:
+    """Returns median, least and 99th percentile of times in ns, in us."""
     ordered = sorted(ns)
     return {
         "median": median(ordered) / 1e3,
         "least": ordered[0] / 1e3,
-        "p99": ordered[int(0.99 * (len(ordered) - 1))] / 1e3,
+        "p99": percentile(ordered, 99) / 1e3,
     }
 
 
@@ -127,7 +129,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     yield record.table(
         f"{result['device']}{virtual}: a bf16 product {WORK['product'].flop / 1e9:.0f} GFLOP, "
         f"a copy by SMs; by {result['mechanism']}",
-        ("SMs", "units", "TFLOP/s", "of all", "GB/s", "of all"),
+        ("SMs", "units", "TFLOP/s", "of all SMs'", "GB/s", "of all SMs'"),
         [
             (
                 row["sms"],
@@ -146,8 +148,8 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     if launched := result["launch_us"]:
         spreads |= {"launch, our runner": launched["runner"], "bare calls": launched["bare"]}
     yield record.table(
-        "microseconds of the host",
-        ("what", "median", "least", "p99"),
+        "time of the host",
+        ("what", "median us", "least us", "p99 us"),
         [(word, *spread.values()) for word, spread in spreads.items()],
     )
     yield record.table(

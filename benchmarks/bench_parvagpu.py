@@ -20,11 +20,11 @@ from spacetime.benchmarks import record
 from spacetime.devices.facts import device
 from spacetime.plan import Plan, PlanOptions, require
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.units import SECOND
-from spacetime.workload import scenario_file
+from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Workload
 
 DEVICE = device("a100-80gb")
@@ -46,17 +46,17 @@ USED = {"not optimised, 5 processes": (10, 20, 30, 44), COMMITTED: (10, 20, 33, 
 def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0
 ) -> dict[str, Any]:
-    """Every way on every scenario. Raises UnsupportedError outside a checkout."""
-    known = profile_file.read(record.a100("profiles.csv"))
-    found = scenario_file.read(record.a100("scenarios.csv"))
+    """Plans every scenario in every way. Raises UnsupportedError outside a checkout."""
+    profiles = read_profiles(record.a100("profiles.csv"))
+    scenarios = read_scenarios(record.a100("scenarios.csv"))
     result = record.header("parvagpu", seed=seed, quick=quick, chosen={})
     chosen = SCENARIOS[: 2 if quick else None]
-    loads = {name: replace(found[name], seed=seed) for name in chosen}
+    loads = {name: replace(scenarios[name], seed=seed) for name in chosen}
     exact = not quick and find_spec("scipy") is not None
     ways = [way for way in WAYS if exact or not way.startswith("exact")]
     sim = SimOptions(duration_ns=(1 if quick else 10) * SECOND, replications=1 if quick else 3)
     result["rows"] = [
-        _row(way, place, load, known, sim)
+        _row(way, place, load, profiles, sim)
         for way in ways
         for place, load in enumerate(loads.items())
     ]
@@ -65,13 +65,13 @@ def run(
 
 
 def _row(
-    way: str, place: int, named: tuple[str, Workload], known: Profiles, sim: SimOptions
+    way: str, place: int, named: tuple[str, Workload], profiles: Profiles, sim: SimOptions
 ) -> dict[str, Any]:
     name, choices, procs, paper = WAYS[way]
     scenario, load = named
     options = PlanOptions(max_utilisation=1, max_procs=procs)
-    plan = require(planner(name, **choices).plan(load, known, DEVICE, options),
-                   load, known, DEVICE, options)  # fmt: skip
+    plan = require(planner(name, **choices).plan(load, profiles, DEVICE, options),
+                   load, profiles, DEVICE, options)  # fmt: skip
     used = USED.get(way)
     return {
         "way": way,
@@ -81,7 +81,7 @@ def _row(
         "slices": _slices(plan),
         "paper_slices": None if used is None else used[place],
         "unused": 1 - _slices(plan) / (7 * len(plan.gpus)),
-        "worst_in_time": min(simulate_plan(plan, load, known, sim).attainments.values()),
+        "worst_in_time": min(simulate_plan(plan, load, profiles, sim).attainments.values()),
     }
 
 
@@ -93,7 +93,8 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     for scenario in dict.fromkeys(row["scenario"] for row in result["rows"]):
         yield record.table(
             f"{scenario}: devices and slices in use",
-            ("way", "ours", "paper", "slices", "paper", "unused", "worst in time"),
+            ("way", "devices", "paper's devices", "slices", "paper's slices", "slices unused",
+             "in time, worst tenant"),
             [
                 (row["way"], row["gpus"], row["paper_gpus"], row["slices"], row["paper_slices"],
                  f"{row['unused']:.1%}", f"{row['worst_in_time']:.1%}")

@@ -18,8 +18,8 @@ from spacetime.benchmarks import record
 from spacetime.devices import facts
 from spacetime.plan import PlanOptions, require
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.workload.workload import Tenant, Workload
 
 MODELS = ("resnet50", "mobilenetv2", "densenet121", "vgg16", "bert", "inceptionv3")
@@ -30,31 +30,35 @@ def run(
     *, quick: bool = False, out: Path | None = None, as_json: bool = False, seed: int = 0,
     tenants: Sequence[int] = (20, 300, 1000),
 ) -> dict[str, Any]:  # fmt: skip
-    """Every planner on every number of tenants. Raises UnsupportedError outside a checkout."""
-    profiles = profile_file.read(record.a100("profiles.csv"))
+    """Plans every number of tenants by every planner; prints and records it.
+
+    Raises UnsupportedError outside a checkout.
+    """
+    profiles = read_profiles(record.a100("profiles.csv"))
     tenants = tenants[:1] if quick else tenants
     result = record.header("plan", seed=seed, quick=quick, chosen={"tenants": tenants})
     result["rows"] = [
         _row(name, drawn(count, seed), profiles) for count in tenants for name in PLANNERS
     ]
-    heads = ("tenants", "planner", "devices", "bound", "headroom", "seconds")
-    lines = [[row[head] for head in heads] for row in result["rows"]]
+    heads = ("tenants", "planner", "devices", "least devices", "headroom", "planning s")
+    keys = ("tenants", "planner", "devices", "bound", "headroom", "seconds")
+    lines = [[row[key] for key in keys] for row in result["rows"]]
     shown = record.table("devices for many small tenants", heads, lines)
     record.publish(result, [shown], out=out, as_json=as_json, plots=None)
     return result
 
 
 def drawn(count: int, seed: int) -> Workload:
-    """A workload of that many tenants, the same for the same seed."""
+    """Returns a workload of that many tenants, the same for the same seed."""
     draw = random.Random(f"{seed}/{count}")
     return Workload(tuple(_tenant(number, draw) for number in range(count)))
 
 
 def _tenant(number: int, draw: random.Random) -> Tenant:
-    model, slo_ms, rate = draw.choice(MODELS), draw.uniform(150, 600), draw.uniform(2, 200)
+    model, slo_ms, rate_rps = draw.choice(MODELS), draw.uniform(150, 600), draw.uniform(2, 200)
     if model == "bert":
-        slo_ms, rate = 6000.0, rate / 10
-    return Tenant(f"t{number}", model, slo_ms, rate)
+        slo_ms, rate_rps = 6000.0, rate_rps / 10
+    return Tenant(f"t{number}", model, slo_ms, rate_rps)
 
 
 def _row(name: str, load: Workload, profiles: Profiles) -> dict[str, Any]:

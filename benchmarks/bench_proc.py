@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import spacetime._native as _native
 from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.calls import percentile, timed_ns
 from spacetime.processes.area import Area
 from spacetime.session.session import Session
 
@@ -42,15 +43,15 @@ SHAPES = {"24 bytes": (1, 6), "600 KB": (1, 3, 224, 224)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much is measured."""
+class ProcSize:
+    """How much is measured: rounds, and requests of each way in a round."""
 
     rounds: int
-    requests: int  # of each way in a round
+    requests: int
 
 
-FULL = Size(rounds=20, requests=500)
-QUICK = Size(rounds=2, requests=50)
+FULL = ProcSize(rounds=20, requests=500)
+QUICK = ProcSize(rounds=2, requests=50)
 
 
 class AddOne(nn.Module):
@@ -79,8 +80,11 @@ def run(
     return result
 
 
-def latencies(name: str, together: Session, apart: Session, size: Size) -> list[dict[str, Any]]:
-    """A row for bare wake-ups and for each kind of lane, and what a process adds to a thread."""
+def latencies(name: str, together: Session, apart: Session, size: ProcSize) -> list[dict[str, Any]]:
+    """Returns rows of bare wake-ups and of each kind of lane, and what a process adds to a thread.
+
+    name: of an input in SHAPES. together, apart: sessions whose lane is a thread, and a process.
+    """
     x = torch.zeros(SHAPES[name])
     (pid,) = apart.lane_pids
     assert pid is not None
@@ -95,7 +99,7 @@ def latencies(name: str, together: Session, apart: Session, size: Size) -> list[
             for way in sorted(ways, reverse=bool(round_ % 2)):
                 call, pids = ways[way]
                 before = cpu_ns(pids)
-                took[way] += timed(call, size.requests)
+                took[way] += timed_ns(call, size.requests)
                 busy[way] += cpu_ns(pids) - before
     rows = {way: row(way, name, took[way], busy[way]) for way in ways}
     del rows[WOKEN]["cpu_us"]  # of this side only
@@ -106,35 +110,29 @@ def latencies(name: str, together: Session, apart: Session, size: Size) -> list[
 
 
 def row(way: str, name: str, nanoseconds: list[int], busy_ns: int) -> dict[str, Any]:
-    """Percentiles of so many requests, and the CPU time of one."""
-    nanoseconds.sort()
-    last = len(nanoseconds) - 1
+    """Returns percentiles of the requests' wall time, and the CPU time of one request, in us."""
+    ordered = sorted(nanoseconds)
     return {
-        "way": way, "input": name,
-        "p50_us": nanoseconds[last // 2] / 1e3, "p99_us": nanoseconds[last * 99 // 100] / 1e3,
-        "cpu_us": busy_ns / len(nanoseconds) / 1e3,
-    }  # fmt: skip
-
-
-def timed(call: Callable[[], object], times: int) -> list[int]:
-    """Wall nanoseconds of each call."""
-    took = []
-    for _ in range(times):
-        before = time.perf_counter_ns()
-        call()
-        took.append(time.perf_counter_ns() - before)
-    return took
+        "way": way,
+        "input": name,
+        "p50_us": percentile(ordered, 50) / 1e3,
+        "p99_us": percentile(ordered, 99) / 1e3,
+        "cpu_us": busy_ns / len(ordered) / 1e3,
+    }
 
 
 def cpu_ns(pids: Sequence[int]) -> int:
-    """CPU time of this process and of `pids`: by Linux's numbers of other processes' clocks."""
+    """Returns the CPU time, in ns, of this process and of those with numbers `pids` together.
+
+    Linux has a clock for each process, whose number is made of the process's.
+    """
     others = sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)
     return time.process_time_ns() + others
 
 
 @contextmanager
 def answering() -> Iterator[_native.Mailbox]:
-    """A mailbox whose other side, in a process of its own, answers at once."""
+    """Yields a mailbox whose other side, in a process of its own, answers at once."""
     area = Area.new(_native.Mailbox.BYTES)
     mailbox = _native.Mailbox(area.fd)
     command = [sys.executable, "-c", ANSWERS, str(area.fd)]
@@ -148,7 +146,7 @@ def answering() -> Iterator[_native.Mailbox]:
 
 
 def recovery_s(session: Session) -> float:
-    """From killing the lane's process, with requests waiting, to the last one's answer."""
+    """Returns the seconds from killing the lane's process to the answers of all that waited."""
     tenant = session.tenants["24 bytes"]
     (pid,) = session.lane_pids
     assert pid is not None
@@ -159,18 +157,18 @@ def recovery_s(session: Session) -> float:
 
 
 def shown(result: dict[str, Any]) -> Any:
-    """The table, with the goal beside what was measured."""
-    heads = ["lane", "input", "p50 us", "p99 us", "CPU us", "added p50 us", "goal"]
+    """Returns the table, with the goal beside what was measured."""
+    heads = ["lane", "input", "p50 us", "p99 us", "CPU us a request", "added p50 us", "goal"]
     lines = []
-    for each in result["rows"]:
+    for measured in result["rows"]:
         goal = None
-        if "added_p50_us" in each and each["input"] in ADDED_GOAL:
-            goal = f"<= {GOAL_US:g}: {'met' if each['goal_met'] else 'NOT met'}"
+        if "added_p50_us" in measured and measured["input"] in ADDED_GOAL:
+            goal = f"<= {GOAL_US:g}: {'met' if measured['goal_met'] else 'NOT met'}"
         columns = ("way", "input", "p50_us", "p99_us", "cpu_us", "added_p50_us")
-        lines.append([*map(each.get, columns), goal])
-    made = record.table("lanes in processes: launches that do next to nothing", heads, lines)
-    made.caption = (
+        lines.append([*map(measured.get, columns), goal])
+    table = record.table("lanes in processes: launches that do next to nothing", heads, lines)
+    table.caption = (
         f"started in {result['start_s']:.1f} s; 100 requests that waited when the process was "
         f"killed were all answered after {result['back_s']:.1f} s"
     )
-    return made
+    return table

@@ -21,6 +21,8 @@ from statistics import median
 from typing import Any
 
 from spacetime.benchmarks import record
+from spacetime.benchmarks.driving.calls import percentile
+from spacetime.benchmarks.driving.interleave import turned
 from spacetime.benchmarks.driving.server_process import Way, triton_wheel
 from spacetime.benchmarks.serving import ways as serving_ways
 from spacetime.benchmarks.serving.toy import BATCH_S
@@ -69,33 +71,32 @@ def run(
 
 
 def others(wheel: Path | None) -> dict[str, AbstractContextManager[Way]]:
-    """The servers there are to compare with, not started yet."""
-    found: dict[str, AbstractContextManager[Way]] = {}
+    """Returns the servers to compare with that are installed, not started yet."""
+    servers: dict[str, AbstractContextManager[Way]] = {}
     if wheel is not None:
-        found["triton"] = serving_ways.triton(wheel)
-        found["triton, no delay"] = serving_ways.triton(wheel, 0)
+        servers["triton"] = serving_ways.triton(wheel)
+        servers["triton, no delay"] = serving_ways.triton(wheel, 0)
     if serving_ways.has_litserve():
-        found["litserve"] = serving_ways.litserve()
-    return found
+        servers["litserve"] = serving_ways.litserve()
+    return servers
 
 
 def measured(ways: dict[str, Way], *, rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """A row for each server and number of connections: medians over the rounds."""
+    """Yields a row for each server and number of connections: medians over the rounds."""
     for connections in CONNECTIONS:
         for way in ways.values():
             asked(way, connections, 0.3)
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        by_server: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
         for turn in range(rounds):
-            names = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]
-            for name in names:
-                found[name].append(summary(asked(ways[name], connections, seconds), seconds))
-        for name, each in found.items():
-            middle = {key: median(one[key] for one in each) for key in each[0]}
-            yield {"server": name, "connections": connections, **middle, "rounds": each}
+            for name in turned([*ways], turn):
+                by_server[name].append(summary(asked(ways[name], connections, seconds), seconds))
+        for name, summaries in by_server.items():
+            middle = {key: median(part[key] for part in summaries) for key in summaries[0]}
+            yield {"server": name, "connections": connections, **middle, "rounds": summaries}
 
 
 def asked(way: Way, connections: int, seconds: float) -> dict[str, Any]:
-    """What one client process says."""
+    """Returns what one client process says of `seconds` of load on a server."""
     command = [
         sys.executable, "-m", "spacetime.benchmarks.serving.client",
         str(way.port), str(connections), str(seconds),
@@ -108,23 +109,22 @@ def asked(way: Way, connections: int, seconds: float) -> dict[str, Any]:
 
 
 def summary(said: Mapping[str, Any], seconds: float) -> dict[str, float]:
-    """Answers a second, percentiles in milliseconds, and the client's own cost of a request."""
-    latencies = said["took_us"]
-    last = len(latencies) - 1
+    """Returns answers a second, percentiles in ms, and the client's own CPU time of one in us."""
+    latencies_us = said["took_us"]
     return {
-        "rps": len(latencies) / seconds,
-        "p50_ms": latencies[last // 2] / 1e3,
-        "p99_ms": latencies[last * 99 // 100] / 1e3,
-        "max_ms": latencies[-1] / 1e3,
-        "client_us": said["cpu_s"] / len(latencies) * 1e6,
+        "rps": len(latencies_us) / seconds,
+        "p50_ms": percentile(latencies_us, 50) / 1e3,
+        "p99_ms": percentile(latencies_us, 99) / 1e3,
+        "max_ms": latencies_us[-1] / 1e3,
+        "client_us": said["cpu_s"] / len(latencies_us) * 1e6,
     }
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> Any:
-    """The table; `added` is what the median request waits beyond the batch itself."""
+    """Returns the table; the last column is the median request's time beyond its batch's own."""
     heads = [
-        "server", "connections", "requests/s", "p50 ms", "p99 ms", "max ms", "client us",
-        "added ms p50",
+        "server", "connections", "requests/s", "p50 ms", "p99 ms", "max ms",
+        "client's CPU us a request", "added p50 ms",
     ]  # fmt: skip
     keys = ["server", "connections", "rps", "p50_ms", "p99_ms", "max_ms", "client_us"]
     lines = [[*(row[key] for key in keys), max(0.0, row["p50_ms"] - BATCH_S * 1e3)] for row in rows]

@@ -1,4 +1,7 @@
-"""What every benchmark records: the machine, the command, the rows; as JSON and as a table."""
+"""Records: what every benchmark writes down of its machine, its command and its rows.
+
+A record is printed as tables or as JSON, and saved as JSON with a picture.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ RECORD_WIDTH = 200  # one row of a recorded file, such as one move of a plan
 def header(
     topic: str, *, seed: int, quick: bool, chosen: Mapping[str, Sequence[object] | None]
 ) -> dict[str, Any]:
-    """The facts a number means nothing without: machine, versions, commit, command, seed.
+    """Returns the facts without which a number means nothing: machine, versions, commit, command.
 
-    chosen: the topic's own options, None where its defaults hold.
+    chosen: the topic's own options by name, None where its defaults hold.
     """
     words = ["spacetime", "bench", topic, *["--quick"] * quick, *["--seed", str(seed)] * bool(seed)]
     for name, values in chosen.items():
@@ -52,14 +55,17 @@ def header(
 
 
 def known(field: str, asked: Iterable[str], words: Collection[str]) -> None:
-    """Raises InvalidInput, naming the field, where something is asked that is none of `words`."""
+    """Raises InvalidInput, naming the field, for the first of `asked` that is none of `words`."""
     for word in asked:
         if word not in words:
             raise InvalidInput("-", field, f"one of {', '.join(words)}", word)
 
 
 def published(name: str) -> Path:
-    """A file or folder of what others measured. Raises UnsupportedError where it is absent."""
+    """Returns a file or folder of what others measured, in the folder that SPACETIME_DATA names.
+
+    Raises UnsupportedError where it is absent.
+    """
     path = Path(os.environ.get("SPACETIME_DATA", "../shared/data")) / name
     if not path.exists():
         raise UnsupportedError(f"{path} is absent; set SPACETIME_DATA to the published data")
@@ -67,7 +73,7 @@ def published(name: str) -> Path:
 
 
 def a100(name: str = "") -> Path:
-    """A file of `examples/a100`, the profiles and scenarios of ParvaGPU, or that folder.
+    """Returns a file of `examples/a100`, the profiles and scenarios of ParvaGPU, or that folder.
 
     Raises UnsupportedError outside a checkout of the project, which alone has it.
     """
@@ -78,20 +84,23 @@ def a100(name: str = "") -> Path:
 
 
 def cpu_name() -> str:
-    """The processor's own name."""
+    """Returns the processor's own name."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.machine()
 
 
 def device_folder() -> str:
-    """A folder name for this machine's records, such as `amd-epyc-2-cores`."""
+    """Returns the name of the folder of this machine's records, such as `amd-epyc-2-cores`."""
     words = f"{cpu_name()} {len(os.sched_getaffinity(0))} cores"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def commit() -> str:
-    """The commit measured, `+` when files differ from it; empty outside a checkout."""
+    """Returns the commit measured, with `+` where files differ from it.
+
+    Outside a checkout it is empty.
+    """
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
@@ -113,9 +122,10 @@ def save(record: dict[str, Any], out: Path) -> Path:
 
 
 def laid_out(value: Any, depth: int = 0, before: int = 0) -> str:
-    """`value` as JSON of short lines: what fits one stays on it, numbers fill them.
+    """Returns `value` as JSON of short lines: a part that fits a line stays on one.
 
-    before: columns taken on the line where it starts; one behind it is left for a comma.
+    Numbers fill lines. before: the columns that are taken on the line where it starts; one column
+    is left for a comma.
     """
     flat = json.dumps(value)
     if before + len(flat) < RECORD_WIDTH or not isinstance(value, list | dict):
@@ -126,9 +136,9 @@ def laid_out(value: Any, depth: int = 0, before: int = 0) -> str:
             flat, RECORD_WIDTH - 1, initial_indent=" " * before, subsequent_indent=gap
         )
         return filled[before:]
-    named = value.items() if isinstance(value, dict) else ((None, each) for each in value)
-    heads = ((gap + ("" if key is None else f"{json.dumps(key)}: "), each) for key, each in named)
-    lines = [head + laid_out(each, depth + 1, len(head)) for head, each in heads]
+    named = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    heads = ((gap + ("" if key is None else f"{json.dumps(key)}: "), item) for key, item in named)
+    lines = [head + laid_out(item, depth + 1, len(head)) for head, item in heads]
     return flat[0] + "\n" + ",\n".join(lines) + "\n" + " " * depth + flat[-1]
 
 
@@ -138,12 +148,12 @@ def publish(
     *,
     out: Path | None,
     as_json: bool,
-    plots: str | None = "bench",
+    plots: str | None,
 ) -> None:
     """Prints the record, as JSON or as tables; saves it and its picture where `out` is given.
 
-    plots: the module of `spacetime.plots` that draws it, by a function `draw_<topic>`; None draws
-    no picture.
+    tables: drawn from only where tables are printed. plots: the module of `spacetime.plots` that
+    draws the picture, by its function `draw_<topic>`; None draws no picture.
     """
     if as_json:
         print(json.dumps(record))
@@ -164,13 +174,13 @@ def publish(
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> FittedTable:
-    """A table with the first column to the left and numbers to the right."""
+    """Returns a table with its first column to the left and numbers to the right."""
     cells = [[text(cell) for cell in row] for row in rows]
     return FittedTable(heads, cells, words=heads[:1], title=title)
 
 
 def text(cell: object) -> str:
-    """A cell as three significant digits, a dash for what was not measured."""
+    """Returns a cell's text: three significant digits, a dash for what was not measured."""
     if cell is None:
         return "-"
     if isinstance(cell, float):
@@ -179,9 +189,9 @@ def text(cell: object) -> str:
 
 
 def geometric_mean(values: Iterable[float]) -> float | None:
-    """The geometric mean, None of nothing."""
-    known = [*values]
-    if not all(known):
+    """Returns the geometric mean; 0 where one value is 0, None where there is none."""
+    factors = [*values]
+    if not all(factors):
         return 0.0
-    logs = [math.log(value) for value in known]
+    logs = [math.log(factor) for factor in factors]
     return math.exp(sum(logs) / len(logs)) if logs else None

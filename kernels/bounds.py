@@ -1,6 +1,7 @@
 """Whether indexes lie inside what they index: asked on the host, or noted on the device.
 
-Bounds are ``low <= i < high``, or ``i == also``, the one value that is ignored, if there is one.
+An index i is within its bounds where low <= i < high, or where i == also. `also` is the one value
+outside that an operation ignores; None where there is none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .scripted import scripted
 
 @scripted
 def check(ids: Tensor, low: int, high: int, also: int | None) -> None:
-    """check(ids, low, high, also): IndexError unless all are within; waits for the values."""
+    """Raise IndexError unless all indexes are within their bounds. Waits for the values."""
     if ids.numel() > 0:
         if also is not None:
             ids = torch.where(ids == also, low, ids)
@@ -24,14 +25,16 @@ def check(ids: Tensor, low: int, high: int, also: int | None) -> None:
 
 @scripted
 def checked(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
-    """checked(ids, ...): the same indexes, once all are known to be within."""
+    """The same indexes, once all are known to be within their bounds. Raises as `check`."""
     check(ids, low, high, also)
     return ids
 
 
 @scripted
 def beyond(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
-    """beyond(ids, ...): which are not within, as bool; nothing waits for the values."""
+    """Which indexes are beyond their bounds, as bool of the same shape. Nothing waits for the
+    values.
+    """
     out = (ids < low).logical_or(ids >= high)
     if also is not None:
         out = out.logical_and(ids != also)
@@ -40,15 +43,15 @@ def beyond(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
 
 @scripted
 def clamped(ids: Tensor, out: Tensor) -> Tensor:
-    """clamped(ids, out): 0, which is within, where `out`."""
+    """The indexes with 0, which is within any bounds, wherever `out` is true."""
     return ids.masked_fill(out, 0)
 
 
 @scripted
 def noted(codes: Tensor, out: Tensor, number: int) -> Tensor:
-    """noted(codes, out, number): int64 [S], `number` where a slot's first index beyond is now.
+    """The codes int64 [S], set to `number` for each slot whose first index beyond is in `out`.
 
-    `out` is bool [S, ...]; codes are 0 as long as a slot's indexes were all within.
+    `out` is bool [S, ...]. A code is 0 as long as all indexes of its slot were within.
     """
     here = out.reshape(out.size(0), -1).any(1)
     return codes.masked_fill(here.logical_and(codes == 0), number)

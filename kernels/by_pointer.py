@@ -21,9 +21,15 @@ def linear_by_pointer(
     tf32: bool = False,
     by: Library | None = None,
 ) -> Tensor:
-    """linear_by_pointer: x [S, ..., K] times each slot's weight + bias, [S, ..., N].
+    """A linear layer over slots: [S, ..., N].
 
-    `tf32`: float32 may be rounded so. The errors are those of `multiply`.
+    `rows`: int64 [S]; `run` is not needed.
+    `x`: [S, ..., K].
+    `weight`, `bias`: stacks [T, N, K] and [T, N], or None.
+    `tf32`: whether float32 may be rounded to TF32.
+    `by`: the library to call; None means PyTorch's own.
+
+    Raises what `cublas.multiply` raises.
     """
     y = x.new_empty(*x.shape[:-1], weight.shape[1])
     flat = (x.shape[0], x.shape[1:-1].numel())
@@ -45,9 +51,17 @@ def convolve_by_pointer(  # noqa: PLR0917 - positions as its siblings have them
     tf32: bool = False,
     by: Library | None = None,
 ) -> Tensor:
-    """convolve_by_pointer: groups = 1; x [S*k, C, H, W], weight [T, O, C, kh, kw].
+    """A 2-d convolution over slots with one group: [S*k, O, OH, OW].
 
-    Windows of the input are unfolded unless they are one pixel; weights never are.
+    `rows`: int64 [S]; `run` is not needed.
+    `x`: [S*k, C, H, W].
+    `weight`, `bias`: stacks [T, O, C, kh, kw] and [T, O], or None.
+    `stride`, `padding`, `dilation`: one number each, or two, down and across.
+    `tf32`: whether float32 may be rounded to TF32.
+    `by`: the library to call; None means PyTorch's own.
+
+    Windows of more than one pixel are copied out of the input; weights never are. Raises what
+    `cublas.multiply` raises.
     """
     if weight.shape[3:] == (1, 1) and not any(padding):
         x = x[:, :, :: stride[0], :: stride[-1]]
@@ -77,7 +91,10 @@ def _by_planes(
     tf32: bool,
     by: Library | None,
 ) -> Tensor:
-    """One pixel windows of an input whose channels are planes: neither side is moved."""
+    """A convolution with 1 x 1 kernels of an input whose channels are planes [H, W] in memory.
+
+    Neither the input nor the output is reordered.
+    """
     samples, _, high, wide = x.shape
     if samples != rows.shape[0]:
         rows = spread(rows, 1, samples // max(rows.shape[0], 1))
@@ -96,7 +113,9 @@ def _windows(
     *,
     last: bool,
 ) -> Tensor:
-    """A view [N, OH, OW, kh, kw, C] of the padded input, or [N, OH, OW, C, kh, kw]."""
+    """A view of the windows of the padded input: [N, OH, OW, kh, kw, C] where `last`, else [N,
+    OH, OW, C, kh, kw].
+    """
     if any(padding):
         x = torch.constant_pad_nd(x, [padding[-1], padding[-1], padding[0], padding[0]])
     out = [

@@ -1,7 +1,13 @@
 """Convolution over slots, plain and transposed, in one to three dimensions.
 
-``x`` is [S*k, C, *space]: k samples a slot, a slot's samples adjacent. ``weight`` is the stack
-[T, ...] of one tenant's weight, ``bias`` [T, O] or None; output [S*k, O, *space'].
+`rows`, `run`: as in every kernel.
+`x`: [S*k, C, *space]: k samples for each slot, a slot's samples side by side.
+`weight`: the stack [T, *shape] of one tenant's weight.
+`bias`: stack [T, O], or None.
+`stride`, `padding`, `dilation`, `output_padding`: one number for each dimension of space.
+`transposed`, `groups`: as in torch.convolution.
+
+The output is [S*k, O, *space'].
 """
 
 from __future__ import annotations
@@ -10,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .scripted import scripted
-from .slots import take
+from .slots import stretches, take
 
 
 @scripted
@@ -28,15 +34,9 @@ def convolve_each(  # noqa: PLR0917 - TorchScript functions take positions
     groups: int,
 ) -> Tensor:
     """One convolution for each stretch of equal rows, on views: no weight is copied."""
-    ids: list[int] = rows.tolist()
-    per_slot = x.size(0) // max(len(ids), 1)
+    per_slot = x.size(0) // max(rows.size(0), 1)
     out: list[Tensor] = []
-    begin = 0
-    while begin < len(ids):
-        row = ids[begin]
-        end = begin + 1
-        while end < len(ids) and ids[end] == row:
-            end += 1
+    for row, begin, end in stretches(rows):
         part = x.narrow(0, begin * per_slot, (end - begin) * per_slot)
         b = bias[row] if bias is not None else None
         out.append(
@@ -44,7 +44,6 @@ def convolve_each(  # noqa: PLR0917 - TorchScript functions take positions
                 part, weight[row], b, stride, padding, dilation, transposed, output_padding, groups
             )
         )
-        begin = end
     return out[0] if len(out) == 1 else torch.cat(out)
 
 
@@ -62,7 +61,7 @@ def convolve_grouped(  # noqa: PLR0917 - TorchScript functions take positions
     output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    """All slots as the groups of one convolution."""
+    """All slots at once, as the groups of one convolution."""
     slots = rows.size(0)
     per_slot = x.size(0) // slots
     if weight.dim() == 5 and weight.stride(2) == 1:  # channels last: gather it as it lies
@@ -90,7 +89,9 @@ def convolve_unfolded(  # noqa: PLR0917 - TorchScript functions take positions
     padding: list[int],
     dilation: list[int],
 ) -> Tensor:
-    """Windows of the padded input times the weights: 2-d, one sample a slot, groups = 1."""
+    """Windows of the padded input times the weights: in 2-d, with one sample a slot and one
+    group.
+    """
     n, c, h, w = x.size()
     kh, kw = weight.size(3), weight.size(4)
     oh = (h + 2 * padding[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1

@@ -1,11 +1,11 @@
 """Products over slots by pointer arrays, in the cuBLAS that PyTorch itself has loaded.
 
-Each slot's weight is a pointer to its row of the stack, computed on the device from `rows`: no
+Each slot's weight is a pointer to its row of the stack, computed on the device from `rows`. So no
 weight is copied, and a captured graph serves whatever tenants the rows name. Everything is ordered
 on PyTorch's current stream, through PyTorch's own handle and its workspace for that stream.
 
-By ctypes, not CuPy: CuPy hands on cublasSgemmBatched but not cublasGemmBatchedEx, so no bfloat16,
-and its cuBLAS need not be the one that PyTorch's handles belong to.
+The calls go through ctypes, not CuPy. CuPy hands on cublasSgemmBatched but not cublasGemmBatchedEx,
+so it has no bfloat16, and its cuBLAS need not be the one that PyTorch's handles belong to.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ALIGNED = 16  # bytes: what fast kernels assume of every matrix
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """The calls that are needed, with cuBLAS's own arguments; they return a status, 0 for done."""
+    """The calls that are needed, with cuBLAS's own arguments. They return a status, 0 for done."""
 
     gemm_batched: Callable[..., int]  # cublasGemmBatchedEx
     set_math: Callable[[int, int], int]  # cublasSetMathMode
@@ -39,7 +39,7 @@ class Library:
 
 
 def why_missing() -> str:
-    """why_missing(): why there are no products by pointer array here; "" if there are."""
+    """Why there are no products by pointer array here; "" where there are."""
     try:
         library()
     except OSError as error:
@@ -49,13 +49,13 @@ def why_missing() -> str:
 
 @cache
 def library() -> Library:
-    """library(): PyTorch's cuBLAS. OSError, saying why, where PyTorch has loaded none."""
+    """PyTorch's cuBLAS. Raises OSError, which says why, where PyTorch has loaded none."""
     if torch.version.cuda is None:
         raise OSError(f"this PyTorch ({torch.__version__}) is built without CUDA")
     # Only one that is loaded already: another copy's functions would not know PyTorch's handles.
     name = f"libcublas.so.{torch.version.cuda.partition('.')[0]}"
-    found = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-    gemm, math = found.cublasGemmBatchedEx, found.cublasSetMathMode
+    loaded = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    gemm, math = loaded.cublasGemmBatchedEx, loaded.cublasSetMathMode
     gemm.argtypes, math.argtypes = ARGUMENTS, (ctypes.c_void_p, ctypes.c_int)
     return Library(gemm, math, torch.cuda.current_blas_handle)
 
@@ -82,11 +82,17 @@ def multiply(
     tf32: bool = False,
     by: Library | None = None,
 ) -> None:
-    """multiply(...): y[i] = x[i] times the transpose of weight[rows[i]], plus bias[rows[i]].
+    """Compute y[i] = x[i] @ weight[rows[i]].T + bias[rows[i]] for every slot i.
 
-    x [S, P, K], weight [T, N, K], bias [T, N] or None, y [S, P, N]; in each matrix one of the two
-    dimensions lies together. ValueError for what cuBLAS does not take; RuntimeError with its status
-    when it refuses.
+    `rows`: int64 [S].
+    `x`: [S, P, K].
+    `weight`, `bias`: stacks [T, N, K] and [T, N], or None.
+    `y`: [S, P, N], which is written.
+    `tf32`: whether float32 may be rounded to TF32.
+    `by`: the library to call; None means PyTorch's own.
+
+    In each matrix one of the two dimensions has stride 1. Raises ValueError for what cuBLAS does
+    not take, RuntimeError with the status where cuBLAS refuses.
     """
     if y.numel() == 0:
         return
@@ -116,6 +122,8 @@ def multiply(
 
 @dataclass(frozen=True, slots=True)
 class _Operand:
+    """Matrices that all have one shape and strides, and the address of each."""
+
     matrices: Tensor  # [*, rows, columns]
     pointers: Tensor  # int64, one for each product
 
@@ -128,8 +136,8 @@ def _columns(
 ) -> tuple[int, int, _Side, _Side, tuple[Tensor, int]]:
     """m, n, A, B and C of C = A B, all by columns as cuBLAS counts.
 
-    Where y lies by rows, C is its transpose, weight times x transposed; else x times weight
-    transposed.
+    Where y lies by rows, C is its transpose: the weight times x transposed. Else C is x times the
+    weight transposed.
     """
     by_rows, lead = _lead(y)
     points, outputs = y.shape[1:]
@@ -140,13 +148,22 @@ def _columns(
 
 
 def _side(operand: _Operand, *, flat: bool) -> _Side:
-    """`flat`: the operand's transpose is wanted, which is how rows lie for who reads columns."""
+    """An operand as cuBLAS takes it: whether it is transposed, its addresses, its leading
+    dimension.
+
+    `flat` says that the operand's transpose is wanted. Rows are that already for a reader of
+    columns.
+    """
     by_rows, lead = _lead(operand.matrices)
     return _AS_IS if by_rows == flat else _TRANSPOSED, operand.pointers, lead
 
 
 def _lead(matrices: Tensor) -> tuple[bool, int]:
-    """Whether each matrix lies by rows, and the elements from one row, or column, to the next."""
+    """Whether each matrix lies by rows, and how many elements there are from one row, or column, to
+    the next.
+
+    Raises ValueError where neither its rows nor its columns have stride 1.
+    """
     (high, wide), (down, across) = matrices.shape[1:], matrices.stride()[1:]
     if (across == 1 or wide == 1) and (down >= wide or high == 1):
         return True, max(down, wide)
@@ -176,5 +193,6 @@ def _of(stack: Tensor, rows: Tensor) -> Tensor:
 
 
 def _done(call: str, status: int) -> None:
+    """Raise RuntimeError unless the status says that the call is done."""
     if status:
         raise RuntimeError(f"{call} returned status {status}")

@@ -1,4 +1,4 @@
-"""Embedding over slots: ids [S, ...], weight stack [T, V, D]; output [S, ..., D]."""
+"""Embedding over slots: ids [S, ...], weight stack [T, V, D]; the output is [S, ..., D]."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .scripted import scripted
 
 @scripted
 def embed_table(rows: Tensor, run: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
-    """One look-up in all tenants' tables: only the rows used are read.
+    """One look-up in all tenants' tables; only the rows that are used are read.
 
-    An id beyond a tenant's own table is an IndexError, as in the module: laid end to end, it would
-    be the next tenant's row. On a CUDA device, where looking at ids would stop the stream, nothing
-    is laid end to end: such an id cannot leave its own table.
+    Raises IndexError for an id beyond a tenant's own table, as the module does. On a CUDA device
+    looking at the ids would stop the stream, so nothing is raised there: the tables are not laid
+    end to end, and an id cannot reach the next tenant's table.
     """
     slots = rows.view([-1] + [1] * (ids.dim() - 1))
     if weight.is_cuda:

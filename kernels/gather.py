@@ -1,4 +1,4 @@
-"""A bare parameter, one copy a slot, shaped to broadcast against the value it meets."""
+"""A bare parameter, one copy for each slot, shaped to broadcast against the value it meets."""
 
 from __future__ import annotations
 
@@ -12,5 +12,11 @@ from .slots import take
 def gather_aligned(
     rows: Tensor, run: Tensor, stack: Tensor, shape: list[int], slot_dim: int
 ) -> Tensor:
-    """gather_aligned: the weights of each slot as [S, *shape[1:]], S moved to slot_dim."""
+    """The weights of each slot, shaped to broadcast.
+
+    `rows`, `run`: as in every kernel.
+    `stack`: [T, ...].
+    `shape`: [S, ...], what the gathered weights become.
+    `slot_dim`: the dimension to which S is moved afterwards.
+    """
     return take(stack, rows, run).reshape(shape).movedim(0, slot_dim)

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from .scripted import scripted
-from .slots import take
+from .slots import stretches, take
 
 
 @scripted
 def linear_batched(
     rows: Tensor, run: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """One batched matrix product over the slots' weights."""
+    """One batched matrix product with the slots' weights: [S, ..., N]."""
     w = take(weight, rows, run).transpose(1, 2)
     flat = x.reshape(x.size(0), -1, x.size(-1))
     if bias is not None:
@@ -28,15 +28,8 @@ def linear_each(
     rows: Tensor, run: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """One linear layer for each stretch of equal rows, on views: no weight is copied."""
-    ids: list[int] = rows.tolist()
     out: list[Tensor] = []
-    begin = 0
-    while begin < len(ids):
-        row = ids[begin]
-        end = begin + 1
-        while end < len(ids) and ids[end] == row:
-            end += 1
+    for row, begin, end in stretches(rows):
         b = bias[row] if bias is not None else None
         out.append(torch._C._nn.linear(x.narrow(0, begin, end - begin), weight[row], b))
-        begin = end
     return out[0] if len(out) == 1 else torch.cat(out)

@@ -1,8 +1,4 @@
-"""Normalisation over slots: statistics of the input, then scale and shift of each slot.
-
-``scale`` and ``shift`` are stacks or None; ``shape`` is how one slot's scale broadcasts against x,
-with S in front: [S, 1, ..., n].
-"""
+"""Normalisation over slots: x is normalised already; here each slot's scale and shift follow."""
 
 from __future__ import annotations
 
@@ -23,7 +19,14 @@ def affine(  # noqa: PLR0917 - TorchScript functions take positions
     shape: list[int],
     slot_dim: int,
 ) -> Tensor:
-    """x * scale + shift with the scale and shift of each slot."""
+    """x * scale + shift, with the scale and shift of each slot.
+
+    `rows`, `run`: as in every kernel.
+    `x`: any shape, with the slots in dimension `slot_dim`.
+    `scale`, `shift`: stacks, or None for no scale or shift.
+    `shape`: [S, 1, ..., n], how the slots' scales are shaped before S is moved to `slot_dim`.
+    `slot_dim`: of x.
+    """
     if scale is not None:
         s = take(scale, rows, run).reshape(shape).movedim(0, slot_dim)
         if shift is not None:

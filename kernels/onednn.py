@@ -1,8 +1,8 @@
 """oneDNN's own matrix product for float32, which PyTorch uses only where asked for by name.
 
-PyTorch's linear and bmm call MKL; on processors where MKL takes a narrower vector path than
-oneDNN does, many rows are up to twice as fast here, few rows slower: always a matter of measuring.
-``x`` [S, ..., K], weight stack [T, N, K], bias stack [T, N] or None, as in `linear`.
+PyTorch's linear and bmm call MKL. On processors where MKL takes a narrower vector path than oneDNN,
+many rows are up to twice as fast here and few rows slower, so it is always a matter of measuring.
+`x` is [S, ..., K], `weight` a stack [T, N, K], `bias` a stack [T, N] or None, as in `linear`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,16 @@ import torch
 from torch import Tensor
 
 from .scripted import scripted
+from .slots import stretches
 
 
 def _linear(rows: Tensor, run: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One product for each stretch of equal rows, on views: no weight is copied."""
-    ids: list[int] = rows.tolist()
     out: list[Tensor] = []
-    begin = 0
-    while begin < len(ids):
-        row = ids[begin]
-        end = begin + 1
-        while end < len(ids) and ids[end] == row:
-            end += 1
+    for row, begin, end in stretches(rows):
         part = x.narrow(0, begin, end - begin).contiguous()
         b = bias[row] if bias is not None else None
         out.append(torch.ops.mkldnn._linear_pointwise(part, weight[row], b, "none", [], ""))
-        begin = end
     return out[0] if len(out) == 1 else torch.cat(out)
 
 
@@ -57,5 +51,8 @@ if available:  # elsewhere the operator does not exist, so nothing could be comp
 
 
 def linear_of_one(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """_of_one as a plain function, which torch.fx takes into a graph; only where available."""
+    """One tenant's linear layer as a function of Python, which torch.fx takes into a graph.
+
+    It exists only where oneDNN is `available`.
+    """
     return _scripted_of_one(x, weight, bias)

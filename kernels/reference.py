@@ -1,4 +1,4 @@
-"""Plain twins of the super-kernels: one slot after the other, in numpy. The tests' oracle."""
+"""Plain twins of the super-kernels, in numpy, for one slot at a time: what tests compare with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def convolve(
     dilation: tuple[int, ...],
     groups: int,
 ) -> Array:
-    """convolve: one sample [C, *space] with one tenant's weight [O, C/groups, *kernel]."""
+    """One sample [C, *space] convolved with one tenant's weight [O, C / groups, *kernel]."""
     pads = [(0, 0), *((p, p) for p in padding)]
     x = np.pad(x, pads)
     kernel = weight.shape[2:]
@@ -45,12 +45,12 @@ def convolve(
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """linear: x [..., K] times weight [N, K], plus bias [N]."""
+    """x [..., K] times one tenant's weight [N, K] transposed, plus its bias [N]."""
     y: Array = x @ weight.T
     return y if bias is None else y + bias
 
 
 def embed(ids: NDArray[np.int64], weight: Array) -> Array:
-    """embed: rows of weight [V, D] at ids."""
+    """The rows of one tenant's table [V, D] at `ids`."""
     rows: Array = weight[ids]
     return rows

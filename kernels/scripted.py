@@ -1,4 +1,4 @@
-"""Compile a function with TorchScript, so that it runs without the interpreter lock."""
+"""Functions compiled with TorchScript, so that they run without the interpreter lock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def scripted(function: F) -> F:
-    """scripted(f) is f compiled: same arguments, same result, no Python while it runs."""
+    """A function, compiled: the same arguments and result, no Python while it runs."""
     with tracing():
         # Newer PyTorch announces TorchScript's retirement. Nothing that replaces it runs a dynamic
         # index without the interpreter lock yet, so the warning tells our users nothing.

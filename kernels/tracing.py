@@ -1,8 +1,9 @@
 """PyTorch's tracers: one thread at a time, and without their remarks.
 
 torch.export, torch.jit and torch.fx change what is global to PyTorch while they work, so two
-threads that trace break each other. What they say meanwhile (warnings, log records, half-made
-graphs on standard error) is dropped for the tracing thread alone; other threads are heard.
+threads that trace break each other. What the tracers say meanwhile (warnings, log records,
+half-made graphs on standard error) is dropped for the tracing thread alone; other threads are
+heard.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ _one_at_a_time = threading.RLock()
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Everything of PyTorch that traces, exports or compiles to TorchScript runs inside."""
+    """The block inside which PyTorch traces, exports or compiles to TorchScript; one thread at a
+    time.
+    """
     with _one_at_a_time, _unheard():
         yield
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Random numbers of the caller come as if nothing inside had drawn any."""
+    """Afterwards the caller's random numbers go on as if nothing inside had drawn any."""
     numpy: Any = sys.modules.get("numpy.random")
     before = torch.get_rng_state(), random.getstate()
     drawn = None if numpy is None else numpy.get_state()
@@ -48,6 +51,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
+    """Drops the warnings and the log records of PyTorch that this thread makes inside the block."""
     mine = threading.get_ident()
     # A filter of our own, not warnings.catch_warnings, which puts back what others changed since.
     # Python asks its second item whether it matches a warning's text; the types know strings only.
@@ -86,12 +90,12 @@ def unprinted() -> Iterator[None]:
 
 
 def _heed() -> None:
-    """Python keeps, by module, what the filters said last; this makes it ask them again."""
+    """Make Python ask its warning filters again; it keeps, by module, what they said last."""
     getattr(warnings, "_filters_mutated", lambda: None)()
 
 
 class _Here:
-    """Matches every warning of one thread."""
+    """A pattern that matches every warning of one thread."""
 
     def __init__(self, thread: int) -> None:
         self._thread = thread
@@ -101,7 +105,7 @@ class _Here:
 
 
 class _Elsewhere(logging.Filter):
-    """Lets records of other threads through."""
+    """A filter that lets the log records of other threads through."""
 
     def __init__(self, thread: int) -> None:
         super().__init__()
@@ -112,7 +116,7 @@ class _Elsewhere(logging.Filter):
 
 
 class _WithoutGraphs:
-    """A stream without the half-made graphs that torch.export prints when it fails."""
+    """A stream without the half-made graphs that torch.export prints where it fails."""
 
     def __init__(self, stream: TextIO, thread: int) -> None:
         self._stream = stream

@@ -1,6 +1,7 @@
 """Many neural networks share one accelerator in space and in time, under latency objectives.
 
-Names are loaded when first used: planning and simulating need no PyTorch.
+Each name is loaded when it is first used. `import spacetime` loads nothing else, and whoever plans
+or simulates needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spacetime.version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from spacetime.devices import facts as _facts
     from spacetime.errors import CannotExport as CannotExport
     from spacetime.errors import CannotFuse as CannotFuse
     from spacetime.errors import ClosedError as ClosedError
@@ -30,15 +34,26 @@ if TYPE_CHECKING:
     from spacetime.errors import UnsupportedError as UnsupportedError
     from spacetime.fusion import Fused as Fused
     from spacetime.fusion import fuse as fuse
+    from spacetime.isolation import mps as mps
+    from spacetime.isolation.shares import mig_shares as mig_shares
+    from spacetime.isolation.shares import mps_shares as mps_shares
     from spacetime.live.planned_session import PlannedSession as PlannedSession
     from spacetime.models.cuda.cuda_function import CudaFunction as CudaFunction
+    from spacetime.plan.check import check_plan as check_plan
+    from spacetime.plan.options import PlanOptions as PlanOptions
+    from spacetime.plan.plan_json import read_plan as read_plan
+    from spacetime.planners.registry import planner as planner
     from spacetime.policy import Policy as Policy
+    from spacetime.profiles.profile_file import read_profiles as read_profiles
     from spacetime.reports.recording import Recording as Recording
     from spacetime.reports.recording import replay as replay
     from spacetime.session.session import Session as Session
     from spacetime.session.tenant import Tenant as Tenant
     from spacetime.simulation.simulator import simulate as simulate
     from spacetime.workload.workload import WorkloadError as WorkloadError
+    from spacetime.workload.workload_file import read_workload as read_workload
+
+    device_facts = _facts.device
 
 _ERRORS = (
     "CannotExport",
@@ -61,28 +76,41 @@ _ERRORS = (
     "SpacetimeError",
     "UnsupportedError",
 )
+# The module of each name; behind a colon what the name is called there, where that differs.
 _HOME = {
-    "Policy": "policy",
-    "CudaFunction": "models.cuda.cuda_function",
     **dict.fromkeys(_ERRORS, "errors"),
-    "WorkloadError": "workload.workload",
+    "CudaFunction": "models.cuda.cuda_function",
     "Fused": "fusion",
-    "fuse": "fusion",
+    "PlanOptions": "plan.options",
     "PlannedSession": "live.planned_session",
+    "Policy": "policy",
     "Recording": "reports.recording",
-    "replay": "reports.recording",
     "Session": "session.session",
-    "simulate": "simulation.simulator",
     "Tenant": "session.tenant",
+    "WorkloadError": "workload.workload",
+    "check_plan": "plan.check",
+    "device_facts": "devices.facts:device",
+    "fuse": "fusion",
+    "mig_shares": "isolation.shares",
+    "mps": "isolation.mps",
+    "mps_shares": "isolation.shares",
+    "planner": "planners.registry",
+    "read_plan": "plan.plan_json",
+    "read_profiles": "profiles.profile_file",
+    "read_workload": "workload.workload_file",
+    "replay": "reports.recording",
+    "simulate": "simulation.simulator",
 }
 __all__ = list(_HOME)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'spacetime' has no attribute {name!r}")
-    value = getattr(import_module(f"spacetime.{_HOME[name]}"), name)
+    home, _, inside = _HOME[name].partition(":")
+    module = import_module(f"spacetime.{home}")
+    # `mps` is a module itself: its functions read `mps.daemon`, `mps.granted_sms`.
+    value = module if home.endswith(f".{name}") else getattr(module, inside or name)
     globals()[name] = value
     return value
 

@@ -534,7 +534,7 @@ class Executor:
 
     def timeline(self) -> list[Happening]: ...
     def recording(self) -> bytes:
-        """What the scheduler was told and decided since the executor opened (csrc/sched/tape.h)."""
+        """What the scheduler was told and decided since the executor opened (csrc/tape/tape.h)."""
 
     def stats(self) -> ExecutorStats: ...
     def close(self, *, drain: bool = ..., timeout_ns: int | None = ...) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import IO, NoReturn, Protocol
+from typing import IO, Any, NoReturn, Protocol
 
 
-class Refusal(Protocol):
+class FieldError(Protocol):
     """An error class that knows field, problem and where, such as ProfileError."""
 
     def __call__(self, field: str, problem: str, *, where: str = "") -> Exception: ...
@@ -24,7 +25,7 @@ class Refusal(Protocol):
 class Table:
     """A CSV file and its header; iterate over `rows`. Nothing is read before it is asked for."""
 
-    def __init__(self, path: Path, error: Refusal) -> None:
+    def __init__(self, path: Path, error: FieldError) -> None:
         self.path, self._error = path, error
 
     def rows(
@@ -83,6 +84,19 @@ class Table:
             )
         return {
             name: values[place].strip() for name, place in places.items() if place < len(values)
+        }
+
+    def typed(self, line: int, values: Mapping[str, str], kind: type) -> dict[str, Any]:
+        """A row's texts as the fields of the dataclass `kind` are typed: numbers, or texts still.
+
+        msgspec would take no `8.0` or `1e3` for a whole number, as spreadsheets write them.
+        """
+        readers: dict[str, Callable[[int, str, str], float]]
+        readers = {"int": self.whole, "float": self.number}
+        asked = {field.name: str(field.type).partition(" ")[0] for field in fields(kind)}
+        return {
+            name: readers[asked[name]](line, name, text) if asked[name] in readers else text
+            for name, text in values.items()
         }
 
     def whole(self, line: int, field: str, text: str) -> int:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests in two turns: most in several processes, then those marked `alone`, one after another.
-# Arguments go to pytest, in both turns: tests/run.sh tests/test_session.py -x
+# Arguments go to pytest, in both turns: tests/run.sh tests/session/test_session.py -x
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} none=5

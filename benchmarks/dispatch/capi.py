@@ -19,7 +19,7 @@ def available() -> bool:
 
 
 def roundtrips_ns(count: int) -> list[int]:
-    """st_submit to the end of st_wait, `count` times on a lane that does nothing, sorted; ns."""
+    """Returns the ns from st_submit to the end of st_wait on a lane that does nothing, sorted."""
     flags = shlex.split(f"{embed.cflags()} {embed.libs()}")
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "dispatch")

@@ -26,7 +26,7 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)
 
     def call(self) -> None:
-        """One request and its answer."""
+        """Sends one request and reads its answer. Raises RuntimeError unless it is a success."""
         headers = {"Content-Type": "application/json"}
         self._connection.request("POST", "/predict", body="{}", headers=headers)
         answer = self._connection.getresponse()
@@ -37,7 +37,7 @@ class Client:
 
 @contextmanager
 def serving() -> Iterator[int]:
-    """A server in a process of its own; its port."""
+    """Yields the port of a server in a process of its own, once it answers."""
     port = free_port()
     with process([sys.executable, "-m", "spacetime.benchmarks.dispatch.litserve_noop", str(port)]):
         first_answer(Way(port, "/predict", b"{}"))

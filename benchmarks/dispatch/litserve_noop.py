@@ -16,10 +16,10 @@ class Noop(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
     """Answers every request with itself."""
 
     def setup(self, device: str) -> None:
-        """Nothing to prepare."""
+        """Prepares nothing."""
 
     def predict(self, batch: list[object]) -> list[object]:
-        """The batch as it is."""
+        """Returns the batch as it is."""
         return batch
 
 

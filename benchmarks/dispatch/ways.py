@@ -45,7 +45,7 @@ class Dispatch:
             thread.start()
 
     def submit(self, tenant: int) -> Future[None]:
-        """A future of a request of the tenant with this number."""
+        """Returns a future of a request of the tenant with this number."""
         token = next(self._tokens)
         future: Future[None] = Future()
         self._waiting[token] = future
@@ -78,7 +78,7 @@ class AsyncBatcher:
         self._task = asyncio.create_task(self._serve())
 
     def submit(self, tenant: int) -> Awaitable[None]:
-        """An awaitable of one request; which tenant it is of makes no difference here."""
+        """Returns an awaitable of one request; its tenant makes no difference here."""
         del tenant
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(future)
@@ -99,7 +99,7 @@ class AsyncBatcher:
 
 @contextmanager
 def spinning() -> Iterator[None]:
-    """Another Python thread that computes all the time and holds the interpreter lock."""
+    """Runs another Python thread for the block that computes and holds the interpreter's lock."""
     stop = threading.Event()
 
     def spin() -> None:

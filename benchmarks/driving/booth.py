@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spacetime.benchmarks.driving.loads import Outcome, closed_loop, open_loop
+from spacetime.benchmarks.driving.loads import LoadOutcome, closed_loop, open_loop
 from spacetime.benchmarks.driving.processes import ProcessServer
 from spacetime.benchmarks.driving.servers import (
     LoopServer,
     PoolServer,
-    Server,
     SessionServer,
+    TenantServer,
     VmapServer,
     scripted,
 )
@@ -43,18 +43,18 @@ BASELINES = (
     "processes",
     "vmap ensemble",
 )
-Make = Callable[[Sequence[nn.Module], Tensor], Server]
+Make = Callable[[Sequence[nn.Module], Tensor], TenantServer]
 
 
 def _compiled(models: Sequence[nn.Module], x: Tensor) -> list[Callable[[Tensor], Tensor]]:
     return [scripted(model, x) for model in models]
 
 
-def _one_core(models: Sequence[nn.Module], x: Tensor) -> Server:
+def _one_core(models: Sequence[nn.Module], x: Tensor) -> TenantServer:
     return SessionServer(policy="space-only", lanes=[[min(os.sched_getaffinity(0))]])
 
 
-def _session(policy: str, models: Sequence[nn.Module], x: Tensor) -> Server:
+def _session(policy: str, models: Sequence[nn.Module], x: Tensor) -> TenantServer:
     return SessionServer(policy=policy)
 
 
@@ -71,16 +71,16 @@ MAKERS: dict[str, Make] = {
 
 
 class Keeper:
-    """Lives in the process: the server, and variations of one model that are its tenants."""
+    """Lives in a booth's process: the server, and variations of one model that are its tenants."""
 
     def __init__(self, name: str, first: ZooModel, seed: int) -> None:
         self._name = name
         self._seed = seed
         self._held = [first]
-        self._server: Server | None = None
+        self._server: TenantServer | None = None
 
     def grow(self, tenants: int) -> str | None:
-        """Serves so many tenants from now on; why not, where PyTorch cannot in this way."""
+        """Serves so many tenants from now on. Returns why not, where PyTorch cannot in this way."""
         self._held += [self._variation(n) for n in range(len(self._held), tenants)]
         models = [held.model for held in self._held[:tenants]]
         x = self._held[0].pool[:1]
@@ -96,15 +96,15 @@ class Keeper:
             self._server.grow(models, x)
         return None
 
-    def closed_loop(self, *, tenants: int, outstanding: int, seconds: float) -> Outcome:
-        """Keeps so many requests of each tenant under way."""
+    def closed_loop(self, *, tenants: int, outstanding: int, seconds: float) -> LoadOutcome:
+        """Keeps `outstanding` requests of each tenant under way for `seconds`."""
         pools = [held.pool for held in self._held[:tenants]]
         return closed_loop(self._asked(None), pools, outstanding=outstanding, seconds=seconds)
 
     def open_loop(
         self, *, tenants: int, rate_rps: float, slo_ns: int, seconds: float, seed: int
-    ) -> Outcome:
-        """Poisson arrivals; sessions drop what has not started at the objective."""
+    ) -> LoadOutcome:
+        """Sends Poisson arrivals; sessions drop requests that have not started at the objective."""
         return open_loop(
             self._asked(ms_from_ns(slo_ns)),
             [held.pool for held in self._held[:tenants]],
@@ -115,11 +115,11 @@ class Keeper:
         )
 
     def how(self) -> str:
-        """What a session says about its families; empty for other servers."""
+        """Returns what a session's explain() says; empty for other servers."""
         return self._server.session.explain() if isinstance(self._server, SessionServer) else ""
 
     def errors(self, tenants: int) -> float:
-        """The largest difference between the server's answers and the models' own, relative."""
+        """Returns the largest relative difference between the server's answers and the models'."""
         server, worst = self._asked(None), 0.0
         for tenant, held in enumerate(self._held[:tenants]):
             x = held.pool[tenant : tenant + 1]
@@ -134,14 +134,14 @@ class Keeper:
         if self._server is not None:
             self._server.close()
 
-    def _asked(self, deadline_ms: float | None) -> Server:
+    def _asked(self, deadline_ms: float | None) -> TenantServer:
         assert self._server is not None
         if isinstance(self._server, SessionServer):
             self._server.deadline_ms = deadline_ms
         return self._server
 
     def _variation(self, number: int) -> ZooModel:
-        """The first model with other weights: training each would measure nothing more."""
+        """Returns the first model with other weights: training each would measure nothing more."""
         draw = torch.Generator().manual_seed(1000 * self._seed + number)
         model = copy.deepcopy(self._held[0].model)
         for parameter in model.parameters():
@@ -163,7 +163,10 @@ class Booth:
         theirs.close()
 
     def ask(self, order: Callable[[Keeper], Answer]) -> Answer:
-        """What `order` returns there: a method of Keeper, with its arguments bound by partial."""
+        """Returns what `order` returns in the process. Raises RuntimeError with what it raised.
+
+        order: a method of Keeper, with its arguments bound by `partial`.
+        """
         self._pipe.send(order)
         answer, error = self._pipe.recv()
         if error is not None:
@@ -183,7 +186,7 @@ class Booth:
 
 
 def _keep(pipe: Connection, name: str, held: bytes, seed: int) -> None:
-    """Body of a booth's process, until the order to end or the end of the parent."""
+    """Runs a booth's process until it is told to end, or its parent ends."""
     torch.set_num_threads(1)  # this thread must not found a team: see above
     keeper = Keeper(name, torch.load(io.BytesIO(held), weights_only=False), seed)
     while (order := _next(pipe)) is not None:

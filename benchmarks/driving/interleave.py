@@ -6,7 +6,7 @@ What counts is each way's best time: other programs on the machine only ever add
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from spacetime.benchmarks.driving.lanes import Round, elapsed_ns
 
@@ -17,24 +17,28 @@ Times = dict[str, list[float]]  # by way: nanoseconds of one round, one value a 
 
 
 def interleaved(rounds: Mapping[str, Round], *, repetitions: int, target_ns: int) -> Times:
-    """Nanoseconds of a round of each way; a measurement lasts about `target_ns`.
+    """Returns the ns of a round of each way; a measurement lasts about `target_ns`.
 
     The order turns by one way each repetition: every way follows every other equally often.
     """
     counts = {name: _count(round_, target_ns) for name, round_ in rounds.items()}
     times: Times = {name: [] for name in rounds}
-    names = list(rounds)
     for repetition in range(repetitions):
-        first = repetition % len(names)
-        for name in names[first:] + names[:first]:
+        for name in turned([*rounds], repetition):
             time.sleep(SETTLE_S)
             elapsed_ns(rounds[name], max(1, counts[name] // 4))
             times[name].append(elapsed_ns(rounds[name], counts[name]) / counts[name])
     return times
 
 
+def turned(names: Sequence[str], repetition: int) -> list[str]:
+    """Returns the names in their order of a repetition: it turns by one each time."""
+    first = repetition % len(names) if names else 0
+    return [*names[first:], *names[:first]]
+
+
 def fastest(times: Times) -> str:
-    """The way with the least best time."""
+    """Returns the way with the least best time."""
     return min(times, key=lambda name: min(times[name]))
 
 

@@ -34,7 +34,7 @@ class Lane:
         self._launches.put((launch, rounds))
 
     def finish(self) -> int:
-        """Waits for the last start; the instant it finished, in ns. Raises what it raised."""
+        """Waits for the last start; returns when it finished, in ns. Raises what it raised."""
         finished = self._finished.get()
         if isinstance(finished, BaseException):
             raise finished
@@ -58,7 +58,7 @@ class Lane:
                     self._finished.put(error)
 
 
-class Lanes:
+class PinnedLanes:
     """Two layouts of the cores this process may use: `whole`, one lane on all, and `single`.
 
     Meanwhile the calling thread computes with one thread. A second team of OpenMP threads would
@@ -73,7 +73,7 @@ class Lanes:
         self.whole = Lane(self.cores)
         self.single = [Lane([core]) for core in self.cores]
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> PinnedLanes:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +86,7 @@ Round = Sequence[tuple[Lane, Launch]]  # what each lane runs once
 
 
 def elapsed_ns(round_: Round, rounds: int) -> int:
-    """From the release of every lane to the last one's finish, each running `rounds` times."""
+    """Returns the ns from the release of all lanes to the last one's finish, after `rounds`."""
     start = time.perf_counter_ns()
     for lane, launch in round_:
         lane.start(launch, rounds)

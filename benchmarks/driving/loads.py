@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from spacetime.benchmarks.driving.servers import Server
+from spacetime.benchmarks.driving.servers import TenantServer
 from spacetime.errors import DeadlineExceeded, QueueFull
 from spacetime.units import SECOND, ms_from_ns
 from spacetime.workload.workload import Arrival, Tenant, Workload
@@ -24,13 +24,13 @@ MOST_WAIT_NS = 60 * SECOND  # for the first answer
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a load saw: answers in its window, their latencies, and how many came too late."""
+class LoadOutcome:
+    """What a load saw of a server."""
 
-    seconds: float
-    latencies_ns: Sequence[int]
-    offered: int
-    slo_ns: int | None = None
+    seconds: float  # of its window
+    latencies_ns: Sequence[int]  # of the answers in the window
+    offered: int  # requests
+    slo_ns: int | None = None  # the objective; None where there was none
 
     @property
     def throughput_rps(self) -> float:
@@ -45,7 +45,7 @@ class Outcome:
         return good / self.seconds
 
     def percentile_ms(self, percent: float) -> float | None:
-        """A percentile of latency; None when nothing was answered."""
+        """Returns a percentile of latency; None where nothing was answered."""
         if not self.latencies_ns:
             return None
         return ms_from_ns(float(np.percentile(self.latencies_ns, percent)))
@@ -54,7 +54,7 @@ class Outcome:
 class _Closed:
     """Keeps every tenant's requests outstanding until told to stop."""
 
-    def __init__(self, server: Server, pools: Sequence[Tensor]) -> None:
+    def __init__(self, server: TenantServer, pools: Sequence[Tensor]) -> None:
         self._server = server
         self._requests = [[pool[i : i + 1] for i in range(len(pool))] for pool in pools]
         self._sent = [0] * len(pools)
@@ -96,9 +96,9 @@ class _Closed:
 
 
 def closed_loop(
-    server: Server, pools: Sequence[Tensor], *, outstanding: int, seconds: float
-) -> Outcome:
-    """Each tenant keeps `outstanding` requests under way; a fifth of `seconds` is warm-up.
+    server: TenantServer, pools: Sequence[Tensor], *, outstanding: int, seconds: float
+) -> LoadOutcome:
+    """Keeps `outstanding` requests of each tenant under way; a fifth of `seconds` is warm-up.
 
     The window grows until there is an answer in it, however slow the machine is just now.
     """
@@ -116,19 +116,19 @@ def closed_loop(
     end = time.perf_counter_ns()
     loop.wait()
     latencies = [latency for when, latency in loop.done if begin <= when < end]
-    return Outcome((end - begin) / SECOND, latencies, len(latencies))
+    return LoadOutcome((end - begin) / SECOND, latencies, len(latencies))
 
 
 def open_loop(
-    server: Server,
+    server: TenantServer,
     pools: Sequence[Tensor],
     *,
     rate_rps: float,
     slo_ns: int,
     seconds: float,
     seed: int,
-) -> Outcome:
-    """Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
+) -> LoadOutcome:
+    """Sends Poisson arrivals at `rate_rps` over all tenants, whatever the server does.
 
     Latency counts from the instant a request was due, so a late driver hides nothing. What has
     not started when the last request's objective is over is cancelled.
@@ -162,16 +162,16 @@ def open_loop(
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, DeadlineExceeded | QueueFull):
             raise error
-    return Outcome(seconds, latencies, len(futures), slo_ns)
+    return LoadOutcome(seconds, latencies, len(futures), slo_ns)
 
 
 def schedule(
     tenants: int, rate_rps: float, slo_ns: int, seconds: float, seed: int
 ) -> Sequence[Arrival]:
-    """Poisson arrivals of so many tenants, `rate_rps` all together."""
-    each = [
+    """Returns Poisson arrivals of so many tenants, `rate_rps` all together, for `seconds`."""
+    declared = tuple(
         Tenant(f"tenant-{i}", "zoo", slo_ms=ms_from_ns(slo_ns), rate_rps=rate_rps / tenants)
         for i in range(tenants)
-    ]
-    workload = Workload(tenants=tuple(each), seed=seed)
+    )
+    workload = Workload(tenants=declared, seed=seed)
     return list(workload.schedule(duration_ns=round(seconds * SECOND)))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Modules that processes to come find imported: R models then start in a second or two.
+    """Imports modules for processes to come: R models then start in a second or two.
 
     Takes effect before the first process of this program. Ctrl-C is for the program alone, which
     ends them: they are born with it blocked.
@@ -59,7 +59,7 @@ class ProcessServer:
             self.submit(tenant, x).result()
 
     def submit(self, tenant: int, x: Tensor) -> Future[Tensor]:
-        """A future of the tenant's answer."""
+        """Returns a future of the tenant's answer."""
         future: Future[Tensor] = Future()
         self._waiting[tenant].put((x, future))
         return future
@@ -82,7 +82,7 @@ class ProcessServer:
 
 
 def _call(pipe: Connection, waiting: SimpleQueue[tuple[Tensor, Future[Tensor]] | None]) -> None:
-    """Body of a caller's thread: one request at a time to its process."""
+    """Runs a caller's thread: one request at a time to its process."""
     with pipe:
         while (request := waiting.get()) is not None:
             x, future = request
@@ -94,7 +94,7 @@ def _call(pipe: Connection, waiting: SimpleQueue[tuple[Tensor, Future[Tensor]] |
 
 
 def _serve(pipe: Connection, held: bytes, shape: tuple[int, ...]) -> None:
-    """Body of a process: answers until an empty message."""
+    """Runs a process: answers until an empty message."""
     torch.set_num_threads(1)
     model: nn.Module = torch.load(io.BytesIO(held), weights_only=False)
     with torch.no_grad(), suppress(EOFError):  # whoever asked has gone

@@ -29,7 +29,7 @@ JSON_TYPE = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where a server answers, and what it is asked."""
+    """Where a server answers, which request it gets, and how a right answer ends."""
 
     port: int
     path: str
@@ -38,7 +38,7 @@ class Way:
     headers: Mapping[str, str] = field(default_factory=lambda: JSON_TYPE)
 
     def wire(self) -> bytes:
-        """The request as it is sent."""
+        """Returns the request's bytes."""
         heads = {"Host": "localhost", **self.headers, "Content-Length": str(len(self.body))}
         lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {text}" for name, text in heads.items())]
         return "\r\n".join([*lines, "", ""]).encode() + self.body
@@ -48,7 +48,10 @@ class Way:
 def process(
     command: Sequence[str], *, output: bool = False, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The leader of a session of its own, which ends with it; its `output` can be read."""
+    """Runs a command as the leader of a session of its own, all of which ends with the block.
+
+    output: whether what it prints can be read.
+    """
     quiet = subprocess.DEVNULL
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE if output else quiet, stderr=quiet,
@@ -67,24 +70,27 @@ def process(
 
 
 def first_answer(way: Way) -> bytes:
-    """Asks until the server answers. Raises RuntimeError for a wrong answer, and after READY_S."""
+    """Asks until the server answers; returns the answer's body.
+
+    Raises RuntimeError for a wrong answer, and where none comes within READY_S.
+    """
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
         with suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", way.port, timeout=READY_S)
             connection.request("POST", way.path, way.body, dict(way.headers))
             response = connection.getresponse()
-            found = response.read()
+            answer = response.read()
             if response.status == http.HTTPStatus.OK:
-                if found.endswith(way.answer):
-                    return found
-                raise RuntimeError(f"a wrong answer on port {way.port}: {found[-200:]!r}")
+                if answer.endswith(way.answer):
+                    return answer
+                raise RuntimeError(f"a wrong answer on port {way.port}: {answer[-200:]!r}")
         time.sleep(0.1)
     raise RuntimeError(f"no answer on port {way.port} within {READY_S:.0f} s")
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on."""
+    """Returns a port of this machine that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -92,7 +98,10 @@ def free_port() -> int:
 
 
 def triton_wheel(named: str) -> Path | None:
-    """The folder of nvidia-pytriton: the one named, else where it is installed, if it is."""
+    """Returns the folder of nvidia-pytriton: the one named, else the installed one, if any.
+
+    Raises InvalidInput where the folder named is none.
+    """
     if named:
         if not (Path(named) / "pytriton" / "tritonserver").is_dir():
             raise InvalidInput("-", "triton", "the folder of an unpacked nvidia-pytriton", named)
@@ -105,9 +114,9 @@ def triton_wheel(named: str) -> Path | None:
 def triton_server(
     wheel: Path, fill: Callable[[Path], None]
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Triton and its HTTP port, not ready yet; `fill` makes the repository of models.
+    """Starts Triton; yields its process and its HTTP port, which does not answer yet.
 
-    Its only backend is the one for Python.
+    fill: makes the repository of models in a folder. The only backend is the one for Python.
     """
     home = wheel / "pytriton" / "tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -131,7 +140,7 @@ def triton_server(
 
 
 def _interpreter(wheel: Path) -> dict[str, str]:
-    """What lets the backend's stub find this Python's library, and numpy where the wheel lies.
+    """Returns the variables by which the backend's stub finds this Python, and the wheel's numpy.
 
     The stub takes the environment of the first `python` of the path. That of Triton 2.51 was built
     for numpy 1: of numpy 2 it sends tensors without bytes.

@@ -24,11 +24,11 @@ Call = Callable[[Tensor], Tensor]
 Request = tuple[Tensor, Future[Tensor]]
 
 
-class Server(Protocol):
-    """Answers requests `[1, ...]` to tenant 0 ... R-1."""
+class TenantServer(Protocol):
+    """Answers requests `[1, ...]` to the tenants 0 to R - 1."""
 
     def submit(self, tenant: int, x: Tensor) -> Future[Tensor]:
-        """A future of the tenant's answer."""
+        """Returns a future of the tenant's answer."""
         ...
 
     def close(self) -> None:
@@ -37,12 +37,15 @@ class Server(Protocol):
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def scripted(model: nn.Module, x: Tensor) -> Call:
-    """The fastest TorchScript PyTorch documents: traced, frozen, optimised for inference."""
+    """Returns a model as the fastest TorchScript that PyTorch documents.
+
+    It is traced with x, frozen and optimised for inference.
+    """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # see kernels/scripted.py
         trace: Any = torch.jit.trace  # untyped in PyTorch
@@ -123,10 +126,10 @@ class VmapServer:
         state: Any = torch.func.stack_module_state(list(models))
         base = copy.deepcopy(models[0]).to("meta")
 
-        def one(parameters: Any, buffers: Any, row: Tensor) -> Any:
+        def call(parameters: Any, buffers: Any, row: Tensor) -> Any:
             return torch.func.functional_call(base, (parameters, buffers), (row,))
 
-        ensemble: Any = torch.func.vmap(one)
+        ensemble: Any = torch.func.vmap(call)
         self._call: Call = lambda rows: ensemble(*state, rows)
         self._idle = torch.zeros_like(x)
         self._waiting: list[deque[Request]] = [deque() for _ in models]
@@ -155,11 +158,11 @@ class VmapServer:
         torch.set_num_threads(cores())
         with torch.no_grad():
             while (turn := self._next()) is not None:
-                rows = [self._idle if one is None else one[0] for one in turn]
+                rows = [self._idle if request is None else request[0] for request in turn]
                 answers = self._call(torch.stack(rows))
-                for one, answer in zip(turn, answers, strict=True):
-                    if one is not None:
-                        one[1].set_result(answer)
+                for request, answer in zip(turn, answers, strict=True):
+                    if request is not None:
+                        request[1].set_result(answer)
 
     def _next(self) -> list[Request | None] | None:
         with self._changed:
@@ -170,7 +173,7 @@ class VmapServer:
 
 
 def _first(queue: deque[Request]) -> Request | None:
-    """The first request that its caller still wants."""
+    """Returns the first request that its caller still wants; None where there is none."""
     while queue:
         request = queue.popleft()
         if request[1].set_running_or_notify_cancel():

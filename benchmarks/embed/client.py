@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class Connection:
+class StreamConnection:
     """One connection that is kept open."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,12 +26,12 @@ class Connection:
         self._writer = writer
 
     @classmethod
-    async def open(cls, port: int) -> Connection:
-        """Connects to this machine's `port`."""
+    async def open(cls, port: int) -> StreamConnection:
+        """Returns a connection to this machine's `port`."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def post(self, body: bytes) -> bytes:
-        """The answer to one request; RuntimeError unless it is a success."""
+        """Returns the answer to one request. Raises RuntimeError unless it is a success."""
         self._writer.write(
             b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -45,26 +45,29 @@ class Connection:
         return await self._reader.readexactly(int(length[1]))
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        """An answer whose length is not said in advance, as Ray Serve sends it."""
+        """Yields an answer whose length is not said in advance, as Ray Serve sends it."""
         while size := int((await self._reader.readline()).split(b";")[0], 16):
             yield (await self._reader.readexactly(size + 2))[:-2]
         await self._reader.readline()
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self._writer.close()
 
 
 async def closed_loop(
     port: int, concurrency: int, seconds: float, bodies: Sequence[bytes]
 ) -> dict[str, object]:
-    """Each connection asks again as soon as it is answered; they ask the `bodies` in turn."""
-    connections = [await Connection.open(port) for _ in range(concurrency)]
+    """Asks the `bodies` in turn over `concurrency` connections, each as soon as it is answered.
+
+    Returns the seconds it took and the latencies in ns.
+    """
+    connections = [await StreamConnection.open(port) for _ in range(concurrency)]
     latencies: list[int] = []
     start = time.perf_counter_ns()
     end = start + round(seconds * 1e9)
 
-    async def one(connection: Connection, first: int) -> None:
+    async def ask_on(connection: StreamConnection, first: int) -> None:
         for number in itertools.count(first):
             before = time.perf_counter_ns()
             if before >= end:
@@ -72,7 +75,7 @@ async def closed_loop(
             await connection.post(bodies[number % len(bodies)])
             latencies.append(time.perf_counter_ns() - before)
 
-    await asyncio.gather(*(one(connection, n) for n, connection in enumerate(connections)))
+    await asyncio.gather(*(ask_on(connection, n) for n, connection in enumerate(connections)))
     elapsed_s = (time.perf_counter_ns() - start) / 1e9
     for connection in connections:
         connection.close()
@@ -85,10 +88,10 @@ def main() -> None:
         asked = json.loads(line)
         asked["bodies"] = [json.dumps(body).encode() for body in asked["bodies"]]
         try:
-            told = asyncio.run(closed_loop(**asked))
+            answer = asyncio.run(closed_loop(**asked))
         except (OSError, EOFError, RuntimeError) as error:
-            told = {"error": str(error) or type(error).__name__}
-        print(json.dumps(told), flush=True)
+            answer = {"error": str(error) or type(error).__name__}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

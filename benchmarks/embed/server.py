@@ -33,8 +33,8 @@ ORPHANS_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A server that answers on `port`, what it prints being kept in `log`."""
+class RunningExample:
+    """A server that answers on `port`; what it prints is kept in `log`."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -42,7 +42,7 @@ class Running:
 
 
 def missing(example: str) -> str | None:
-    """What `example` needs that is not here, as a line; None when it can run."""
+    """Returns what `example` needs and lacks here, as a line; None where it can run."""
     if not (EXAMPLES / example).is_dir():
         return f"{example}: it is in a checkout's examples/, not in this installation"
     library = LIBRARIES[example]
@@ -50,7 +50,7 @@ def missing(example: str) -> str | None:
 
 
 def four_models() -> ModuleType:
-    """The module with the models that the examples serve."""
+    """Returns the module with the models that the examples serve. Raises InvalidInput."""
     path = EXAMPLES / "four_models.py"
     spec = importlib.util.spec_from_file_location("four_models", path)
     if spec is None or spec.loader is None or not path.exists():
@@ -61,7 +61,7 @@ def four_models() -> ModuleType:
 
 
 def post(port: int, question: dict[str, Any]) -> Any:
-    """The answer to one question; OSError, HTTPException or RuntimeError without one."""
+    """Returns the answer to one question. Raises OSError, HTTPException or RuntimeError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)
     try:
         headers = {"Content-Type": "application/json"}
@@ -76,11 +76,11 @@ def post(port: int, question: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def serving(example: str, way: str) -> Iterator[Running]:
-    """`example`'s `way` (before, after) once it answers; stopped and cleaned up afterwards."""
+def serving(example: str, way: str) -> Iterator[RunningExample]:
+    """Yields an example's `way` (before, after) once it answers, and stops it afterwards."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "log"
-        running = Running(_started(f"{example}.{way}", port := free_port(), log), port, log)
+        running = RunningExample(_started(f"{example}.{way}", port := free_port(), log), port, log)
         try:
             _wait_until_ready(running)
             yield running
@@ -121,7 +121,7 @@ def _started(module: str, port: int, log: Path) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def _wait_until_ready(running: Running) -> None:
+def _wait_until_ready(running: RunningExample) -> None:
     end = time.monotonic() + READY_S
     question = {"tenant": 0, "pixels": [0.0] * 64}
     while time.monotonic() < end and running.process.poll() is None:
@@ -134,11 +134,11 @@ def _wait_until_ready(running: Running) -> None:
 
 
 def _session_of(leader: int) -> dict[int, str]:
-    """The processes of the session that `leader` began, without itself: command lines by id."""
-    found = {}
+    """Returns the command lines, by process number, of the session `leader` began, without it."""
+    commands = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
             if command and os.getsid(pid := int(folder.name)) == leader != pid:
-                found[pid] = command
-    return found
+                commands[pid] = command
+    return commands

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import spacetime as st
-from spacetime.benchmarks.driving.lanes import Lanes, Launch, Round, elapsed_ns
+from spacetime.benchmarks.driving.lanes import Launch, PinnedLanes, Round, elapsed_ns
 from spacetime.benchmarks.flops import problems
-from spacetime.benchmarks.flops.problems import Problem
+from spacetime.benchmarks.flops.problems import LayerProblem
 from spacetime.fusion import Exported, export
 
 MODES = ("time-only", "space-only", "space-time")
@@ -30,41 +30,41 @@ SMALL_BATCH = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class CpuCase:
     """One problem with R tenants: requests x `[R, ...]`, weights `[R, ...]`, lanes to run on."""
 
-    problem: Problem
+    problem: LayerProblem
     x: Tensor
     weight: Tensor
-    lanes: Lanes
+    lanes: PinnedLanes
 
     @property
     def tenants(self) -> int:
-        """R."""
+        """How many tenants there are: R."""
         return self.x.shape[0]
 
     def on_all_cores(self, launch: Callable[[int, int], Launch]) -> Round:
-        """One lane on every core runs `launch(begin, end)` for all tenants."""
+        """Returns one lane on every core that runs `launch(begin, end)` for all tenants."""
         return [(self.lanes.whole, launch(0, self.tenants))]
 
     def on_lanes(self, launch: Callable[[int, int], Launch]) -> Round:
-        """Each one-core lane runs `launch(begin, end)` for its share of the tenants, if any."""
+        """Returns one-core lanes that run `launch(begin, end)` for their part of the tenants."""
         count = len(self.lanes.single)
         edges = [round(i * self.tenants / count) for i in range(count + 1)]
-        shares = zip(self.lanes.single, edges, edges[1:], strict=False)
-        return [(lane, launch(a, b)) for lane, a, b in shares if a < b]
+        parts = zip(self.lanes.single, edges, edges[1:], strict=False)
+        return [(lane, launch(a, b)) for lane, a, b in parts if a < b]
 
 
-def case_of(problem: Problem, tenants: int, lanes: Lanes, seed: int) -> Case:
-    """Requests and weights drawn from `seed`."""
+def case_of(problem: LayerProblem, tenants: int, lanes: PinnedLanes, seed: int) -> CpuCase:
+    """Returns a case with requests and weights drawn from `seed`."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(tenants, *problem.request, generator=draw)
     weight = torch.randn(tenants, *problem.weight, generator=draw)
-    return Case(problem, x, weight, lanes)
+    return CpuCase(problem, x, weight, lanes)
 
 
-def choices(case: Case) -> dict[str, Round]:
-    """What the modes choose from, named `<launches>, <lanes>`; each has run once."""
+def choices(case: CpuCase) -> dict[str, Round]:
+    """Returns what the modes choose from, named `<launches>, <lanes>`; each has run once."""
     rounds: dict[str, Round] = {}
     template = export(case.problem.layer().eval(), (case.x[:1],))
     layouts = {"all cores": case.on_all_cores, "one-core lanes": case.on_lanes}
@@ -87,8 +87,8 @@ def allowed(mode: str, choice: str) -> bool:
     return True
 
 
-def _fused(case: Case, template: Exported) -> dict[str, Callable[[int, int], Launch]]:
-    """All tenants in one launch, and a few at a time, which may better fit a core's cache."""
+def _fused(case: CpuCase, template: Exported) -> dict[str, Callable[[int, int], Launch]]:
+    """Returns all tenants in one launch, and a few at a time, which may suit a core's cache."""
     states = [{"weight": weight} for weight in case.weight]
     call = st.fuse(template, states).script()
 
@@ -105,24 +105,24 @@ def _fused(case: Case, template: Exported) -> dict[str, Callable[[int, int], Lau
     return kinds
 
 
-def _loop(case: Case) -> Callable[[int, int], Launch]:
+def _loop(case: CpuCase) -> Callable[[int, int], Launch]:
     rows, weights = _rows(case), [*case.weight]
     return lambda a, b: lambda: case.problem.loop(rows[a:b], weights[a:b])
 
 
-def _packed_loop(case: Case) -> Callable[[int, int], Launch]:
+def _packed_loop(case: CpuCase) -> Callable[[int, int], Launch]:
     rows = _rows(case)
     packed = [case.problem.packed(weight) for weight in case.weight]
     return lambda a, b: lambda: case.problem.packed_loop(rows[a:b], packed[a:b])
 
 
-def _rows(case: Case) -> list[Tensor]:
+def _rows(case: CpuCase) -> list[Tensor]:
     return [case.x[i : i + 1] for i in range(case.tenants)]
 
 
 @contextmanager
-def rivals(case: Case) -> Iterator[dict[str, Round]]:
-    """The baselines and the upper bound; the pool's threads live meanwhile."""
+def rivals(case: CpuCase) -> Iterator[dict[str, Round]]:
+    """Yields the baselines and the upper bound; the pool's threads live for the block."""
     problem, x, weight = case.problem, case.x, case.weight
     parts = [*zip(_rows(case), weight, strict=True)]
     mapped: Any = torch.func.vmap(problem.one)
@@ -136,14 +136,14 @@ def rivals(case: Case) -> Iterator[dict[str, Round]]:
         yield {name: [(case.lanes.whole, launch)] for name, launch in launches.items()}
 
 
-def check(case: Case, rounds: Mapping[str, Round]) -> None:
-    """Raises RuntimeError when a way's answers differ from the tenants' own, one by one."""
+def check(case: CpuCase, rounds: Mapping[str, Round]) -> None:
+    """Raises RuntimeError where a way's answers differ from those of the tenants one by one."""
     own = zip(_rows(case), case.weight, strict=True)
     expected = torch.cat([case.problem.one(row, weight) for row, weight in own]).flatten()
     for name, round_ in rounds.items():
         answers = [launch() for _, launch in round_]
-        got = torch.cat([part.flatten() for answer in answers for part in _tensors(answer)])
-        if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        flat = torch.cat([part.flatten() for answer in answers for part in _tensors(answer)])
+        if not torch.allclose(flat, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             raise RuntimeError(f"{case.problem.name}, R={case.tenants}: {name} answers wrongly")
 
 

@@ -21,7 +21,7 @@ from spacetime.kernels.scripted import scripted
 
 @scripted
 def linear_loop(rows: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
-    """One launch a tenant: rows [1, M, K], weights [N, K]."""
+    """Launches once a tenant: rows [1, M, K], weights [N, K]."""
     return [F.linear(rows[i], weights[i]) for i in range(len(rows))]
 
 
@@ -29,13 +29,13 @@ def linear_loop(rows: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
 def convolution_loop(
     rows: list[Tensor], weights: list[Tensor], padding: int, groups: int
 ) -> list[Tensor]:
-    """One launch a tenant: rows [1, C, H, W], weights [O, C/groups, k, k]."""
+    """Launches once a tenant: rows [1, C, H, W], weights [O, C/groups, k, k]."""
     return [F.conv2d(rows[i], weights[i], None, 1, padding, 1, groups) for i in range(len(rows))]
 
 
 @scripted
 def packed_linear_loop(rows: list[Tensor], packed: list[Tensor]) -> list[Tensor]:
-    """linear_loop with weights from Problem.packed."""
+    """Does linear_loop with weights from LayerProblem.packed."""
     return [
         torch.ops.mkldnn._linear_pointwise(rows[i], packed[i], None, "none", [], "")
         for i in range(len(rows))
@@ -46,7 +46,7 @@ def packed_linear_loop(rows: list[Tensor], packed: list[Tensor]) -> list[Tensor]
 def packed_convolution_loop(
     rows: list[Tensor], packed: list[Tensor], padding: int, groups: int
 ) -> list[Tensor]:
-    """convolution_loop with weights from Problem.packed."""
+    """Does convolution_loop with weights from LayerProblem.packed."""
     return [
         torch.ops.mkldnn._convolution_pointwise(
             rows[i], packed[i], None, [padding, padding], [1, 1], [1, 1], groups, "none", [], ""
@@ -56,7 +56,7 @@ def packed_convolution_loop(
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class LayerProblem:
     """A linear layer or a 'same' convolution without bias; shapes without the batch dimension."""
 
     name: str
@@ -71,7 +71,7 @@ class Problem:
 
     @property
     def padding(self) -> int:
-        """What keeps a convolution's output as large as its input."""
+        """The padding that keeps a convolution's output as large as its input."""
         return self.weight[-1] // 2
 
     @property
@@ -81,7 +81,7 @@ class Problem:
         return 2 * prod(self.weight) * positions
 
     def layer(self) -> nn.Module:
-        """The layer as a module."""
+        """Returns the layer as a module."""
         if not self.convolves:
             return nn.Linear(self.weight[1], self.weight[0], bias=False)
         outputs, _, k, _ = self.weight
@@ -90,19 +90,19 @@ class Problem:
         )
 
     def one(self, x: Tensor, weight: Tensor) -> Tensor:
-        """One launch: S requests `[S, ...]` with one tenant's weight."""
+        """Does one launch: S requests `[S, ...]` with one tenant's weight."""
         if self.convolves:
             return F.conv2d(x, weight, padding=self.padding, groups=self.groups)
         return F.linear(x, weight)
 
     def loop(self, rows: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
-        """R launches, one after the other: rows `[1, ...]`, a weight each."""
+        """Does R launches, one after the other: rows `[1, ...]`, a weight each."""
         if self.convolves:
             return convolution_loop(rows, weights, self.padding, self.groups)
         return linear_loop(rows, weights)
 
     def packed(self, weight: Tensor) -> Tensor:
-        """A weight in oneDNN's layout, for packed_loop."""
+        """Returns a weight in oneDNN's layout, for packed_loop."""
         pad, one, size = [self.padding] * 2, [1, 1], [1, *self.request]
         reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
         packed: Tensor = (
@@ -113,32 +113,32 @@ class Problem:
         return packed
 
     def packed_loop(self, rows: list[Tensor], packed: list[Tensor]) -> list[Tensor]:
-        """loop with packed weights."""
+        """Does `loop` with packed weights."""
         if self.convolves:
             return packed_convolution_loop(rows, packed, self.padding, self.groups)
         return packed_linear_loop(rows, packed)
 
 
-def gemm(name: str, *, m: int, n: int, k: int) -> Problem:
-    """An M x K request times a tenant's K x N matrix."""
-    return Problem(name, (m, k), (n, k))
+def gemm(name: str, *, m: int, n: int, k: int) -> LayerProblem:
+    """Returns the product of an M x K request and a tenant's K x N matrix."""
+    return LayerProblem(name, (m, k), (n, k))
 
 
-def convolution(name: str, channels: tuple[int, int], *, side: int, k: int) -> Problem:
-    """`side` x `side` pixels, kernel k x k, channels in and out."""
+def convolution(name: str, channels: tuple[int, int], *, side: int, k: int) -> LayerProblem:
+    """Returns a convolution of `side` x `side` pixels, kernel k x k, by channels in and out."""
     inputs, outputs = channels
-    return Problem(name, (inputs, side, side), (outputs, inputs, k, k))
+    return LayerProblem(name, (inputs, side, side), (outputs, inputs, k, k))
 
 
-def depthwise(name: str, channels: int, *, side: int, k: int) -> Problem:
-    """A convolution of each channel by itself."""
-    return Problem(name, (channels, side, side), (channels, 1, k, k), groups=channels)
+def depthwise(name: str, channels: int, *, side: int, k: int) -> LayerProblem:
+    """Returns a convolution of each channel by itself."""
+    return LayerProblem(name, (channels, side, side), (channels, 1, k, k), groups=channels)
 
 
 # The three matrix shapes are those of D-STS (arXiv 1901.00041, Table 1; its mat-vec M=512 N=1 is
 # one request row times a 512 x 512 matrix); the convolutions are from
 # ResNet-50, from the digits' small ResNet (3x3-32-8) and from MobileNetV2 (depthwise).
-PROBLEMS: dict[str, Problem] = {
+PROBLEMS: dict[str, LayerProblem] = {
     problem.name: problem
     for problem in (
         gemm("conv2_2", m=256, n=128, k=1152),
@@ -162,7 +162,7 @@ def packs() -> bool:
 
 
 def peak_candidates(side: int) -> dict[str, Callable[[], object]]:
-    """Large square products by the matrix libraries PyTorch holds: 2 * side^3 operations each."""
+    """Returns large square products by the libraries PyTorch holds: 2 * side^3 operations each."""
     a, b, out = (torch.randn(side, side) for _ in range(3))
     candidates: dict[str, Callable[[], object]] = {"mm": lambda: torch.mm(a, b, out=out)}
     if packs():

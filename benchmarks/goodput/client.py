@@ -27,7 +27,7 @@ MOST = 900  # connections: our server allows 1000
 LEAD_S = 0.05
 
 
-class Connection(asyncio.Protocol):
+class ProtocolConnection(asyncio.Protocol):
     """One connection that is kept open, with one request at a time under way."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._done: Callable[[int], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Open."""
+        """Keeps the transport: the connection is open."""
         self._transport = cast("asyncio.Transport", transport)
 
     def ask(self, wire: bytes, done: Callable[[int], None]) -> None:
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(wire)
 
     def data_received(self, data: bytes) -> None:
-        """More of an answer, maybe all."""
+        """Takes more of an answer, which may complete it."""
         self._got += data
         head = self._got.find(b"\r\n\r\n")
         if head < 0:
@@ -58,18 +58,18 @@ class Connection(asyncio.Protocol):
             self._end(int(self._got[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The server hung up, or we did."""
+        """Ends the request under way: the server closed the connection, or this side did."""
         self._transport = None
         self._end(0)
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def open(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the connection can be asked."""
         return self._transport is not None and not self._transport.is_closing()
 
     def _end(self, status: int) -> None:
@@ -85,8 +85,8 @@ class OpenLoop:
         self._port, self._wires = order["port"], wires
         self._due_ns, self._tenants = order["due_ns"], order["tenants"]
         self._patience_s = order["patience_s"]
-        self._free: list[Connection] = []
-        self._all: list[Connection] = []
+        self._free: list[ProtocolConnection] = []
+        self._all: list[ProtocolConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
         count = len(self._due_ns)
         self.statuses, self.latencies_ns, self.late_ns = [0] * count, [0] * count, [0] * count
@@ -94,7 +94,7 @@ class OpenLoop:
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Sends all, then waits for the rest, as long as its patience lasts."""
+        """Sends every request when it is due, then waits `patience_s` for answers."""
         for _ in range(len(self._wires)):
             await self._opened()
         self._start_ns = time.perf_counter_ns() + round(LEAD_S * 1e9)
@@ -132,13 +132,13 @@ class OpenLoop:
         return self._ask(self._free.pop(), number)
 
     async def _opened(self) -> None:
-        _, made = await asyncio.get_running_loop().create_connection(
-            Connection, "127.0.0.1", self._port
+        _, connection = await asyncio.get_running_loop().create_connection(
+            ProtocolConnection, "127.0.0.1", self._port
         )
-        self._all.append(made)
-        self._free.append(made)
+        self._all.append(connection)
+        self._free.append(connection)
 
-    def _ask(self, connection: Connection, number: int) -> None:
+    def _ask(self, connection: ProtocolConnection, number: int) -> None:
         def done(status: int) -> None:
             if connection.open:
                 self._free.append(connection)
@@ -156,14 +156,17 @@ class OpenLoop:
 
 
 async def closed_loop(order: dict[str, Any], wires: Sequence[bytes]) -> int:
-    """Answers in the window, its first fifth aside; every connection asks again at once."""
+    """Asks over every connection again as soon as it is answered; returns answers in the window.
+
+    The first fifth of `seconds` comes before the window.
+    """
     answered, loop = 0, asyncio.get_running_loop()
     begin = time.perf_counter() + order["seconds"] / 5
     end = begin + order["seconds"]
 
-    async def one(wire: bytes) -> None:
+    async def ask_on(wire: bytes) -> None:
         nonlocal answered
-        _, connection = await loop.create_connection(Connection, "127.0.0.1", order["port"])
+        _, connection = await loop.create_connection(ProtocolConnection, "127.0.0.1", order["port"])
         while time.perf_counter() < end and connection.open:
             ended: asyncio.Future[int] = loop.create_future()
             connection.ask(wire, ended.set_result)
@@ -171,12 +174,12 @@ async def closed_loop(order: dict[str, Any], wires: Sequence[bytes]) -> int:
             answered += status == 200 and begin <= time.perf_counter() < end
         connection.close()
 
-    await asyncio.gather(*(one(wire) for wire in wires for _ in range(order["each"])))
+    await asyncio.gather(*(ask_on(wire) for wire in wires for _ in range(order["each"])))
     return answered
 
 
 def main() -> None:
-    """Asks, then prints."""
+    """Does what the order on the standard input says, and prints what came of it."""
     order = json.load(sys.stdin)
     wires = [base64.b64decode(wire) for wire in order["wires"]]
     gc.disable()  # its pauses would be the servers' latency

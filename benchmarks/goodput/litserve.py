@@ -18,7 +18,7 @@ from fastapi import Body, Response
 from torch import Tensor
 
 from spacetime.benchmarks.driving.servers import cores
-from spacetime.benchmarks.goodput.models import LARGEST_BATCH, SHAPE, Compiled, script_path
+from spacetime.benchmarks.goodput.models import LARGEST_BATCH, SHAPE, TenantProgram, script_path
 
 Question = tuple[int, Tensor]
 
@@ -32,35 +32,35 @@ class Models(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
 
     def setup(self, device: str) -> None:
         """Reads the programs."""
-        self._models = [Compiled(path) for path in self._paths]
+        self._models = [TenantProgram(path) for path in self._paths]
 
     # Annotations that FastAPI reads: the body as it came.
     def decode_request(self, request: Annotated[bytes, Body()]) -> Question:
-        """Tenant, and picture `[1, 3, 64, 64]`."""
+        """Returns the tenant, and the picture `[1, 3, 64, 64]`."""
         pixels = np.frombuffer(request, np.float32, offset=1).reshape(1, *SHAPE)
         return request[0], torch.from_numpy(pixels)
 
     def batch(self, inputs: list[Question]) -> list[Question]:
-        """Left as it is: tenants differ."""
+        """Returns the questions as they are, since their tenants differ."""
         return inputs
 
     def predict(self, batch: list[Question]) -> list[Tensor]:
-        """Scores in the order of the questions, one launch a tenant."""
+        """Returns scores in the order of the questions, with one launch a tenant."""
         answers: list[Tensor] = [torch.empty(0)] * len(batch)
         order = sorted(range(len(batch)), key=lambda place: batch[place][0])
         for tenant, group in groupby(order, key=lambda place: batch[place][0]):
             places = [*group]
             scores = self._models[tenant](torch.cat([batch[place][1] for place in places]))
-            for place, one in zip(places, scores, strict=True):
-                answers[place] = one
+            for place, row in zip(places, scores, strict=True):
+                answers[place] = row
         return answers
 
     def unbatch(self, output: list[Tensor]) -> list[Tensor]:
-        """Left as it is."""
+        """Returns the scores as they are."""
         return output
 
     def encode_response(self, output: Tensor) -> Response:
-        """The scores' bytes."""
+        """Returns the scores' bytes."""
         return Response(output.numpy().tobytes(), media_type="application/octet-stream")
 
 

@@ -30,7 +30,7 @@ TOLERANCE = 1e-3  # of the largest score
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class GoodputTenant:
     """One tenant: its model in eval mode, a picture `[1, 3, 64, 64]`, its own scores `[1, 100]`."""
 
     name: str
@@ -45,26 +45,26 @@ class Member:
 
 
 def transformer() -> nn.Module:
-    """What the workload names; the weights are in a file."""
+    """Returns the model that the workload names; its weights are in a file."""
     return _architecture("transformer")
 
 
 def resnet() -> nn.Module:
-    """What the workload names; the weights are in a file."""
+    """Returns the model that the workload names; its weights are in a file."""
     return _architecture("resnet")
 
 
-def saved(folder: Path, tenants: int, *, seed: int) -> list[Member]:
-    """Makes so many models, half of each kind, and writes all that servers read to `folder`."""
-    made = [zoo.load(kind, tenants, seed=seed) for kind in KINDS]
+def saved(folder: Path, tenants: int, *, seed: int) -> list[GoodputTenant]:
+    """Makes `tenants` models, half of each kind, and writes what all servers read to `folder`."""
+    kinds = [zoo.load(kind, tenants, seed=seed) for kind in KINDS]
     members = []
-    for number, models in zip(range(tenants), itertools.cycle(made)):
-        found = next(models)
-        picture = found.pool[number : number + 1].contiguous()
+    for number, models in zip(range(tenants), itertools.cycle(kinds)):
+        exhibit = next(models)
+        picture = exhibit.pool[number : number + 1].contiguous()
         with zoo.one_thread(), torch.no_grad():
-            scores = found.model(picture)
-        member = Member(found.name, KINDS[number % len(KINDS)], picture, scores)
-        _write(folder, member, found.model)
+            scores = exhibit.model(picture)
+        member = GoodputTenant(exhibit.name, KINDS[number % len(KINDS)], picture, scores)
+        _write(folder, member, exhibit.model)
         members.append(member)
     workload = {"tenants": [*_tenants(members)], "seed": seed}
     workload_path(folder).write_text(json.dumps(workload))
@@ -72,16 +72,16 @@ def saved(folder: Path, tenants: int, *, seed: int) -> list[Member]:
 
 
 def workload_path(folder: Path) -> Path:
-    """Where `saved` wrote the workload."""
+    """Returns where `saved` wrote the workload."""
     return folder / "work.json"
 
 
 def script_path(folder: Path, name: str) -> Path:
-    """Where `saved` wrote a tenant's TorchScript program."""
+    """Returns where `saved` wrote a tenant's TorchScript program."""
     return folder / f"{name}.pt"
 
 
-class Compiled:
+class TenantProgram:
     """A tenant's program on one core, as a server of one model at a time should run it.
 
     Called once for each batch size, since TorchScript optimises when it is first called.
@@ -98,7 +98,7 @@ class Compiled:
                     self._call(torch.zeros(size, *SHAPE))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores `[N, 100]` of pictures `[N, 3, 64, 64]`."""
+        """Returns the scores `[N, 100]` of pictures `[N, 3, 64, 64]`."""
         with torch.inference_mode():
             scores: Tensor = self._call(x)
         return scores
@@ -110,7 +110,7 @@ def _architecture(kind: str) -> nn.Module:
     return photographs.ARCHITECTURES[kind]()
 
 
-def _write(folder: Path, member: Member, model: nn.Module) -> None:
+def _write(folder: Path, member: GoodputTenant, model: nn.Module) -> None:
     from safetensors.torch import save_file  # noqa: PLC0415  # needs the extra `live`
 
     save_file(model.state_dict(), folder / f"{member.name}.safetensors")
@@ -121,7 +121,7 @@ def _write(folder: Path, member: Member, model: nn.Module) -> None:
         torch.jit.save(frozen, script_path(folder, member.name))
 
 
-def _tenants(members: Sequence[Member]) -> Iterator[dict[str, Any]]:
+def _tenants(members: Sequence[GoodputTenant]) -> Iterator[dict[str, Any]]:
     for member in members:
         shape = [*member.picture.shape]
         yield {

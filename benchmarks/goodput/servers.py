@@ -27,7 +27,7 @@ from spacetime.benchmarks.goodput.models import (
     LARGEST_BATCH,
     SLO_MS,
     TOLERANCE,
-    Member,
+    GoodputTenant,
     script_path,
     workload_path,
 )
@@ -39,16 +39,16 @@ BYTES = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A server that answers; `ways` by tenant, `leader` the session its processes are in."""
+class RunningServer:
+    """A server that answers."""
 
-    ways: Sequence[Way]
-    leader: int
+    ways: Sequence[Way]  # by tenant
+    leader: int  # the number of the first of its processes, which lead a session of their own
 
     @contextmanager
-    def alone(self, others: Iterable[Running]) -> Iterator[None]:
+    def alone(self, others: Iterable[RunningServer]) -> Iterator[None]:
         """Stops the processes of the others meanwhile: LitServe's use a fifth of a core idle."""
-        leaders = [one.leader for one in others if one is not self]
+        leaders = [other.leader for other in others if other is not self]
         try:
             for leader in leaders:
                 _tell(leader, signal.SIGSTOP)
@@ -58,7 +58,7 @@ class Running:
                 _tell(leader, signal.SIGCONT)
 
     def cpu_s(self) -> float:
-        """Processor time its processes have used so far, s."""
+        """Returns the CPU seconds that its processes have used so far."""
         ticks = 0
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has just ended
@@ -69,8 +69,8 @@ class Running:
 
 
 @contextmanager
-def ours(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
-    """`spacetime serve` as it is."""
+def ours(folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
+    """Runs `spacetime serve` as a user would."""
     command = [sys.executable, "-m", "spacetime", "serve", str(workload_path(folder)), "--json"]
     command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
     with process(command, output=True) as running:
@@ -79,28 +79,32 @@ def ours(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
         if not line:
             raise RuntimeError("our own server ended before it was ready")
         port = int(json.loads(line)["http"].rpartition(":")[2])
-        yield _checked(Running([_oip(port, one) for one in members], running.pid), members)
+        yield _checked(
+            RunningServer([_oip(port, member) for member in members], running.pid), members
+        )
 
 
 @contextmanager
-def triton(wheel: Path, folder: Path, members: Sequence[Member]) -> Iterator[Running]:
-    """Triton with an instance for each tenant, dynamic batching and a bound on waiting."""
+def triton(wheel: Path, folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
+    """Runs Triton with an instance for each tenant, dynamic batching and a bound on waiting."""
     with triton_server(wheel, partial(_repository, folder, members)) as (running, port):
-        yield _checked(Running([_oip(port, one) for one in members], running.pid), members)
+        yield _checked(
+            RunningServer([_oip(port, member) for member in members], running.pid), members
+        )
 
 
 @contextmanager
-def litserve(folder: Path, members: Sequence[Member]) -> Iterator[Running]:
-    """LitServe with an API for all tenants, a worker a core, its batching, a bound on waiting."""
+def litserve(folder: Path, members: Sequence[GoodputTenant]) -> Iterator[RunningServer]:
+    """Runs LitServe: an API for all tenants, a worker a core, batching, a bound on waiting."""
     port = free_port()
     command = [sys.executable, "-m", "spacetime.benchmarks.goodput.litserve", str(port)]
-    command += [str(folder), str(WAIT_MS / 1000), *(one.name for one in members)]
+    command += [str(folder), str(WAIT_MS / 1000), *(member.name for member in members)]
     with process(command) as running:
         ways = [
-            Way(port, "/predict", bytes([number]) + one.body, headers=BYTES)
-            for number, one in enumerate(members)
+            Way(port, "/predict", bytes([number]) + member.body, headers=BYTES)
+            for number, member in enumerate(members)
         ]
-        yield _checked(Running(ways, running.pid), members)
+        yield _checked(RunningServer(ways, running.pid), members)
 
 
 def _tell(leader: int, number: int) -> None:
@@ -108,18 +112,21 @@ def _tell(leader: int, number: int) -> None:
         os.killpg(leader, number)
 
 
-def _checked(running: Running, members: Sequence[Member]) -> Running:
-    """The server once all have answered. Raises RuntimeError for scores other than the model's."""
+def _checked(running: RunningServer, members: Sequence[GoodputTenant]) -> RunningServer:
+    """Returns the server once it has answered for every tenant.
+
+    Raises RuntimeError for scores other than the model's.
+    """
     for way, member in zip(running.ways, members, strict=True):
         own = member.scores.numpy().ravel()
-        told = np.frombuffer(first_answer(way)[-own.nbytes :], np.float32)
-        if len(told) != len(own) or np.abs(told - own).max() > TOLERANCE * np.abs(own).max():
+        scores = np.frombuffer(first_answer(way)[-own.nbytes :], np.float32)
+        if len(scores) != len(own) or np.abs(scores - own).max() > TOLERANCE * np.abs(own).max():
             raise RuntimeError(f"{member.name} on port {way.port} answers other than its model")
     return running
 
 
-def _oip(port: int, member: Member) -> Way:
-    """The Open Inference Protocol with bytes behind the JSON, both ways."""
+def _oip(port: int, member: GoodputTenant) -> Way:
+    """Returns a tenant's request by the Open Inference Protocol, with bytes behind the JSON."""
     shape, body = [*member.picture.shape], member.body
     tensor = {
         "name": "input_0", "shape": shape, "datatype": "FP32",
@@ -130,7 +137,7 @@ def _oip(port: int, member: Member) -> Way:
     return Way(port, f"/v2/models/{member.name}/infer", head + body, headers=headers)
 
 
-def _repository(folder: Path, members: Sequence[Member], repository: Path) -> None:
+def _repository(folder: Path, members: Sequence[GoodputTenant], repository: Path) -> None:
     # The stub's own environment has numpy 1 and no PyTorch: it finds ours behind its own packages.
     paths = [str(Path(spacetime.__file__).parents[1]), sysconfig.get_path("purelib")]
     for member in members:
@@ -143,7 +150,7 @@ def _repository(folder: Path, members: Sequence[Member], repository: Path) -> No
         )
 
 
-def _configuration(folder: Path, member: Member) -> str:
+def _configuration(folder: Path, member: GoodputTenant) -> str:
     inputs, outputs = ([*tensor.shape[1:]] for tensor in (member.picture, member.scores))
     return (
         f'name: "{member.name}" backend: "python" max_batch_size: {LARGEST_BATCH}\n'

@@ -21,7 +21,7 @@ from spacetime.benchmarks.gpu.names import (
     STREAMS,
     VMAP,
 )
-from spacetime.benchmarks.gpu.rig import Launch, Rig
+from spacetime.benchmarks.gpu.rig import DeviceRig, Launch
 from spacetime.demo.zoo.exhibits import ZooModel, load
 from spacetime.errors import UnsupportedError
 from spacetime.models.cuda.family import CudaFamily
@@ -39,13 +39,13 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, 3, H, W]` to `[N, classes]`."""
+        """Maps `[N, 3, H, W]` to `[N, classes]`."""
         logits: Tensor = self.model(x).logits
         return logits
 
 
 def first_of(kind: str, seed: int) -> ZooModel:
-    """ResNet-50 or a tiny network, with drawn weights, or the zoo's model of that kind."""
+    """Returns ResNet-50 or a tiny network, with drawn weights, or the zoo's model of that kind."""
     if kind == TINY:
         torch.manual_seed(seed)
         layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
@@ -60,7 +60,7 @@ def first_of(kind: str, seed: int) -> ZooModel:
 
 
 def tenants_of(kind: str, count: int, dtype: torch.dtype, seed: int) -> tuple[list[Any], Tensor]:
-    """So many models with weights of their own, and a request `[1, ...]` of each, on the CPU."""
+    """Returns `count` models with own weights, and a request `[1, ...]` of each, on the CPU."""
     first = first_of(kind, seed)
     draw = torch.Generator().manual_seed(seed)
     models = []
@@ -74,9 +74,9 @@ def tenants_of(kind: str, count: int, dtype: torch.dtype, seed: int) -> tuple[li
 
 
 def rivals(
-    models: Sequence[nn.Module], x: Tensor, rig: Rig, *, compiled: bool
+    models: Sequence[nn.Module], x: Tensor, rig: DeviceRig, *, compiled: bool
 ) -> Iterator[tuple[str, Callable[[], Launch]]]:
-    """Every way but ours: its name, and what prepares it. Models and x are on the rig's device."""
+    """Yields every way but ours: its name, and what prepares it, of models on the rig's device."""
     single = [partial(model, x[i : i + 1]) for i, model in enumerate(models)]
 
     def loop() -> list[Any]:
@@ -93,27 +93,27 @@ def rivals(
 
 
 def _mapped(models: Sequence[nn.Module], x: Tensor) -> Launch:
-    """vmap over stacked weights: PyTorch's own ensembling."""
+    """Returns PyTorch's own ensembling: vmap over stacked weights."""
     functional: Any = torch.func
     parameters, buffers = functional.stack_module_state([*models])
     plain = copy.deepcopy(models[0]).to("meta")
 
-    def one(parameters: Any, buffers: Any, x: Tensor) -> Any:
+    def call(parameters: Any, buffers: Any, x: Tensor) -> Any:
         return functional.functional_call(plain, (parameters, buffers), (x,))
 
-    mapped = functional.vmap(one)
+    mapped = functional.vmap(call)
     return lambda: mapped(parameters, buffers, x[:, None])
 
 
 def _compiled(models: Sequence[nn.Module], x: Tensor) -> Launch:
-    """A loop of one compiled program, the weights of which are arguments: compiled once."""
+    """Returns a loop of one program that is compiled once, since weights are its arguments."""
     functional: Any = torch.func
     states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
 
-    def one(state: Any, x: Tensor) -> Any:
+    def call(state: Any, x: Tensor) -> Any:
         return functional.functional_call(models[0], state, (x,))
 
-    compiled: Any = torch.compile(one)
+    compiled: Any = torch.compile(call)
     return lambda: [compiled(state, x[i : i + 1]) for i, state in enumerate(states)]
 
 
@@ -142,7 +142,7 @@ class Ours:
             self.tenants = [self.session.add(m, example_inputs=(x[:1],)) for m in models]
             family = self._family = _captured(self.tenants[0])
             rows = [x[i : i + 1].contiguous() for i in range(len(models))]
-            made = [
+            prepared = [
                 family.payload(tenant.member, [row], 1)
                 for tenant, row in zip(self.tenants, rows, strict=True)
             ]
@@ -150,8 +150,8 @@ class Ours:
             self.session.close()
             raise
         self._kept = rows
-        self._payloads = [payload for payload, _, _ in made]
-        self._answers = [outputs[0] for _, outputs, _ in made]
+        self._payloads = [payload for payload, _, _ in prepared]
+        self._answers = [outputs[0] for _, outputs, _ in prepared]
 
     @property
     def fused(self) -> bool:
@@ -159,17 +159,17 @@ class Ours:
         return all(tenant.family is self._family for tenant in self.tenants)
 
     def launch_us(self) -> tuple[float, float]:
-        """One launch of all tenants: microseconds of the host with copies, and of the graph."""
+        """Launches all tenants once; returns the us of the host with copies, and of the graph."""
         wall, device = self._family.runners[0].time(self._payloads)
         return wall / 1e3, device / 1e3
 
     def launched(self) -> list[Tensor]:
-        """The answers of one launch of all tenants."""
+        """Returns the answers of one launch of all tenants."""
         self._family.runners[0].time(self._payloads)
         return self._answers
 
     def submit(self, tenant: int, x: Tensor) -> Future[Tensor]:
-        """A future of the tenant's answer."""
+        """Returns a future of the tenant's answer."""
         future: Future[Tensor] = self.tenants[tenant].submit(x)
         return future
 

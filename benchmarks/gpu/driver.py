@@ -89,52 +89,52 @@ class Cuda:
         self.device = device
 
     def call(self, name: str, *arguments: Any) -> None:
-        """The driver's `name`; RuntimeError with its code when it fails."""
+        """Calls the driver's `name`. Raises RuntimeError with its code where it fails."""
         if code := getattr(self._library, name)(*arguments):
             raise RuntimeError(f"{name} failed with {code}")
 
     def number(self, name: str, *arguments: Any, first: bool = True) -> int:
-        """What a call writes through its first argument, or its last, an int."""
+        """Returns the int that a call writes through its first argument, or through its last."""
         value = ctypes.c_int()
         places = (ctypes.byref(value), *arguments) if first else (*arguments, ctypes.byref(value))
         self.call(name, *places)
         return value.value
 
     def memory(self) -> tuple[int, int]:
-        """Free and total bytes."""
+        """Returns free and total bytes."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
 
     def context_of(self, green: Green) -> int:
-        """The context that a partition's kernels lie in, as a number."""
+        """Returns the context that a partition's kernels lie in, as a number."""
         context = ctypes.c_void_p()
         self.call("cuCtxFromGreenCtx", ctypes.byref(context), green.context)
         return int(context.value or 0)
 
     def kernel_contexts(self, graph: int) -> list[int]:
-        """The context of each kernel of a graph, by its handle."""
+        """Returns the context of each kernel of a graph, by its handle."""
         count = ctypes.c_size_t()
         self.call("cuGraphGetNodes", ctypes.c_void_p(graph), None, ctypes.byref(count))
         nodes = (ctypes.c_void_p * max(1, count.value))()
         self.call("cuGraphGetNodes", ctypes.c_void_p(graph), nodes, ctypes.byref(count))
-        found = []
+        contexts = []
         for node in nodes[: count.value]:
             if self.number("cuGraphNodeGetType", ctypes.c_void_p(node), first=False) == _KERNEL:
                 parameters = KernelNode()
                 entry = "cuGraphKernelNodeGetParams_v2"
                 self.call(entry, ctypes.c_void_p(node), ctypes.byref(parameters))
-                found.append(int(parameters.context or 0))
-        return found
+                contexts.append(int(parameters.context or 0))
+        return contexts
 
     def priorities(self) -> tuple[int, int]:
-        """The least and the greatest priority a stream may have."""
+        """Returns the least and the greatest priority that a stream may have."""
         least, greatest = ctypes.c_int(), ctypes.c_int()
         self.call("cuCtxGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
         return least.value, greatest.value
 
     def has(self, name: str, version: int) -> str:
-        """Empty when cuGetProcAddress finds the call in this version; else what it said."""
+        """Returns an empty text where the driver has the call in this version; else its reason."""
         pointer, status = ctypes.c_void_p(), ctypes.c_int()
         code = self._library.cuGetProcAddress_v2(
             name.encode(), ctypes.byref(pointer), version, ctypes.c_uint64(_LEGACY_SYMBOL),
@@ -143,13 +143,13 @@ class Cuda:
         return "" if pointer.value else f"code {code}, status {status.value}"
 
     def whole(self) -> Resource:
-        """All SMs of the device."""
+        """Returns all SMs of the device."""
         resource = Resource()
         self.call("cuDeviceGetDevResource", self.device, ctypes.byref(resource), _SM)
         return resource
 
     def split(self, least: int, *, flags: int = 0) -> tuple[list[Resource], Resource]:
-        """Groups of at least so many SMs, and what remains of the device."""
+        """Returns groups of at least `least` SMs, and what remains of the device."""
         whole, rest, count = self.whole(), Resource(), ctypes.c_uint()
         entry = "cuDevSmResourceSplitByCount"
         sized = (ctypes.byref(count), ctypes.byref(whole))

@@ -18,12 +18,11 @@ from spacetime.benchmarks import record
 from spacetime.benchmarks.flops.problems import PROBLEMS
 from spacetime.benchmarks.gpu.names import BOUND, EAGER, OURS, STANDS_FOR, WAYS
 from spacetime.benchmarks.gpu.ours import launches as offered_by_us
+from spacetime.benchmarks.gpu.publishing import begun, first_line, judged, publish
 from spacetime.benchmarks.gpu.rig import (
     CudaRig,
-    DeviceFault,
     DryRig,
     Launch,
-    clocks,
     flat,
     interleaved_us,
     precision,
@@ -31,7 +30,7 @@ from spacetime.benchmarks.gpu.rig import (
     searched,
 )
 from spacetime.benchmarks.gpu.run import goals
-from spacetime.benchmarks.gpu.ways import Case, baselines, case_of, expected
+from spacetime.benchmarks.gpu.ways import DeviceCase, baselines, case_of, expected
 from spacetime.terminal.progress import track
 
 TENANTS = (2, 4, 8, 16, 32, 64, 120)
@@ -70,10 +69,9 @@ def run(
     repetitions = 3 if quick else repetitions
     cases = _cases(problems, tenants or (QUICK_TENANTS if quick else TENANTS), dtypes, quick=quick)
     chosen = {"problems": problems, "tenants": tenants, "dtypes": dtypes}
-    result = record.header("flops", seed=seed, quick=quick, chosen=chosen)
-    result["command"] += f" --device {device}" + " --dry-run" * dry_run
-    result |= {**rig.facts(), "topic": "device_flops", "unreal": dry_run}
-    result |= {"baselines": STANDS_FOR, "rows": [], "left_out": []}
+    result = begun(
+        "flops", rig, device=device, dry_run=dry_run, seed=seed, quick=quick, chosen=chosen
+    )
     end = time.monotonic() + (budget_s or float("inf"))
     with rig.current():
         for name, count, dtype in track(cases, "bench flops", quiet=as_json):
@@ -88,22 +86,14 @@ def run(
                     del case
                 rig.forget()
                 if out is not None:
-                    record.save(_judged(result), out)
+                    record.save(judged(result, goals.flops_goals), out)
             except RuntimeError as fault:  # the device is lost: every later call fails alike
-                result["fault"] = f"{name}, R={count}, {dtype}: {str(fault).splitlines()[0]}"
+                result["fault"] = f"{name}, R={count}, {dtype}: {first_line(fault)}"
                 break
-    result["clocks_after"] = clocks()
-    plots = "device" if picture else None
-    record.publish(_judged(result), _tables(result), out=out, as_json=as_json, plots=plots)
-    if "fault" in result:
-        raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")
-    return result
-
-
-def _judged(result: dict[str, Any]) -> dict[str, Any]:
-    """The record so far, and its goals."""
-    rows = [] if result["unreal"] else result["rows"]
-    result["goals"] = goals.told(goals.flops_goals(rows))
+    publish(
+        result, goals.flops_goals, _tables(result), device=device, out=out, as_json=as_json,
+        picture=picture,
+    )  # fmt: skip
     return result
 
 
@@ -114,7 +104,7 @@ def _cases(
     *,
     quick: bool,
 ) -> list[tuple[str, int, str]]:
-    """What matters most first, as time may run out: precisions of one problem, then the next."""
+    """Returns the cases, what matters most first since time may run out, problem by problem."""
     names = problems or (NAMED[:2] if quick else NAMED)
     record.known("problems", names, PROBLEMS)
     record.known("dtypes", dtypes or (), DTYPES)
@@ -123,8 +113,8 @@ def _cases(
     ]
 
 
-def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool) -> Row:
-    """Every way's median microseconds, rate and error for one case; why a way is missing."""
+def _row(case: DeviceCase, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool) -> Row:
+    """Measures one case: us, rate and error of every way, and why a way is missing."""
     exact = expected(case)
     launches: dict[str, Launch] = {}
     errors: dict[str, float] = {}
@@ -163,14 +153,14 @@ def _row(case: Case, rig: CudaRig | DryRig, repetitions: int, *, compiled: bool)
 Held = tuple[dict[str, Launch], dict[str, float], dict[str, str]]
 
 
-def _admit(name: str, make: Any, case: Case, exact: Any, held: Held) -> None:
-    """Prepares a way and compares its answers; refused when it cannot, or answers wrongly."""
+def _admit(name: str, make: Any, case: DeviceCase, exact: Any, held: Held) -> None:
+    """Prepares a way and compares its answers; it is refused where it cannot or is wrong."""
     launches, errors, refused = held
     try:
         launch = make()
         error = 0.0 if name == BOUND else _error(launch, exact)
     except Exception as reason:  # libraries raise what they like; the row says why a way is missing
-        refused[name] = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        refused[name] = first_line(reason)
         return
     if error <= WORST[case.precision]:  # not so for a NaN
         launches[name], errors[name] = launch, error
@@ -179,7 +169,7 @@ def _admit(name: str, make: Any, case: Case, exact: Any, held: Held) -> None:
 
 
 def _calibrated(
-    case: Case, rig: CudaRig | DryRig, exact: Any, held: Held
+    case: DeviceCase, rig: CudaRig | DryRig, exact: Any, held: Held
 ) -> tuple[str | None, dict[str, float]]:
     """Adds what a session's tuner would choose; its name, and everyone's median microseconds."""
     launches, errors, refused = held
@@ -187,7 +177,7 @@ def _calibrated(
     try:
         offered = [*offered_by_us(case)]
     except Exception as reason:  # the layer is no slot graph
-        refused[OURS] = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        refused[OURS] = first_line(reason)
         return None, {}
     for name, launch in offered:
         _admit(name, lambda launch=launch: rig.captured(launch), case, exact, tried)
@@ -202,16 +192,16 @@ def _calibrated(
 
 
 def _error(launch: Launch, exact: Any) -> float:
-    """The largest difference from float64, as part of the largest answer."""
-    got = flat(launch()).double()
-    return float((got - exact).abs().max() / exact.abs().max())
+    """Returns the largest difference from float64, as part of the largest answer."""
+    answers = flat(launch()).double()
+    return float((answers - exact).abs().max() / exact.abs().max())
 
 
 def _tables(result: dict[str, Any]) -> Iterator[Any]:
     ways = [way for way in WAYS if any(way in row["us"] for row in result["rows"])]
     yield record.table(
         f"TFLOP/s on {result['device']}, medians; clocks {result['clocks']}",
-        ("problem", "R", "dtype", *ways, "vs hardest", "hardest", "error"),
+        ("problem", "R", "dtype", *ways, "over best other", "best other", "largest error"),
         [
             (
                 row["problem"],
@@ -226,17 +216,10 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         ],
     )
     yield _baselines_table(result)
-    heads = ("goal", "asked", "got", "verdict")
-    yield record.table("goals", heads, goals.goal_cells(result["goals"]))
-    reasons = {(way, why) for row in result["rows"] for way, why in row["refused"].items()}
-    for way, why in sorted(reasons):
-        yield f"{way}: refused: {why}"
-    if result["left_out"]:
-        yield f"left out for want of time: {len(result['left_out'])} cases"
 
 
 def _baselines_table(result: dict[str, Any]) -> Any:
-    """Every baseline of every case by name: how many times its time ours takes less."""
+    """Returns a table of every case and baseline: by which factor ours is faster."""
     return record.table(
         "ours over each baseline; below 1 ours is slower (eager baselines: the host's time)",
         ("problem", "R", "dtype", "baseline", "factor"),

@@ -21,14 +21,14 @@ from torch import Tensor
 from spacetime.benchmarks import record
 from spacetime.benchmarks.driving.loads import closed_loop, open_loop
 from spacetime.benchmarks.gpu.contenders import RESNET_50, Ours, rivals, tenants_of
-from spacetime.benchmarks.gpu.names import BOUND, OURS, STANDS_FOR, WAYS
+from spacetime.benchmarks.gpu.names import BOUND, OURS, WAYS
+from spacetime.benchmarks.gpu.publishing import begun, first_line, judged, publish
 from spacetime.benchmarks.gpu.rig import (
     CudaRig,
-    DeviceFault,
     DryRig,
     Launch,
-    clocks,
     flat,
+    interleaved,
     precision,
     rig_of,
     searched,
@@ -48,7 +48,7 @@ Measure = Callable[[], float]  # microseconds of one launch
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class DeviceEffort:
     """Interleaved measurements of each way, seconds of each load, what to leave out, and when."""
 
     repetitions: int
@@ -89,7 +89,7 @@ def run(
     """
     rig = rig_of(device, dry_run=dry_run)
     ends = time.monotonic() + (budget_s or float("inf"))
-    effort = Effort(
+    effort = DeviceEffort(
         3 if quick else repetitions,
         0.3 if quick else seconds,
         compiled,
@@ -100,11 +100,10 @@ def run(
     )
     record.known("dtypes", dtypes or (), KNOWN_DTYPES)
     chosen = {"models": models, "tenants": tenants, "dtypes": dtypes}
-    result = record.header("models", seed=seed, quick=quick, chosen=chosen)
-    result["command"] += f" --device {device}" + " --dry-run" * dry_run
-    result |= {**rig.facts(), "topic": "device_models", "unreal": dry_run}
-    result |= {"cudnn_search": search, "one_bucket": one_bucket, "baselines": STANDS_FOR}
-    result |= {"rows": [], "left_out": []}
+    result = begun(
+        "models", rig, device=device, dry_run=dry_run, seed=seed, quick=quick, chosen=chosen
+    )
+    result |= {"cudnn_search": search, "one_bucket": one_bucket}
     cases = [
         (kind, count, dtype)
         for kind in models or (RESNET_50,)
@@ -113,11 +112,10 @@ def run(
     ]
     on = "fake:h200" if dry_run else device
     _measure_all(result, cases, rig, effort, device=on, out=out)
-    result["clocks_after"] = clocks()
-    plots = "device" if picture else None
-    record.publish(_judged(result), _tables(result), out=out, as_json=as_json, plots=plots)
-    if "fault" in result:
-        raise DeviceFault(f"device {device}: {result['fault']}; what was measured before is kept")
+    publish(
+        result, goals.models_goals, _tables(result), device=device, out=out, as_json=as_json,
+        picture=picture,
+    )  # fmt: skip
     return result
 
 
@@ -125,16 +123,16 @@ def _measure_all(
     result: dict[str, Any],
     cases: Sequence[tuple[str, int, str]],
     rig: CudaRig | DryRig,
-    effort: Effort,
+    effort: DeviceEffort,
     *,
     device: str,
     out: Path | None,
 ) -> None:
-    """Rows of all cases for which there is time, up to the first that loses the device."""
+    """Adds rows of all cases for which there is time, up to one that loses the device."""
 
     def tell() -> None:
         if out is not None:
-            record.save(_judged(result), out)
+            record.save(judged(result, goals.models_goals), out)
 
     for kind, count, dtype in cases:
         if time.monotonic() > effort.ends:
@@ -149,22 +147,15 @@ def _measure_all(
                 _measure(result["rows"][-1], held, rig, effort, device=device, tell=tell)
             rig.forget()
         except RuntimeError as fault:  # the device is lost: every later call fails alike
-            result["fault"] = f"{kind}, R={count}, {dtype}: {_words(fault)}"
+            result["fault"] = f"{kind}, R={count}, {dtype}: {first_line(fault)}"
             break
-
-
-def _judged(result: dict[str, Any]) -> dict[str, Any]:
-    """The record so far, and its goals."""
-    rows = [] if result["unreal"] else result["rows"]
-    result["goals"] = goals.told(goals.models_goals(rows))
-    return result
 
 
 def _measure(
     row: Row,
     held: tuple[list[Any], Tensor],
     rig: CudaRig | DryRig,
-    effort: Effort,
+    effort: DeviceEffort,
     *,
     device: str,
     tell: Callable[[], None],
@@ -177,7 +168,7 @@ def _measure(
     exact = torch.cat([m.float()(x[i : i + 1].float()).reshape(-1) for i, m in enumerate(models)])
     for model in models:
         model.to(x.dtype)
-    kept = Kept({}, row["error"], row["refused"])
+    kept = CheckedWays({}, row["error"], row["refused"])
     with ExitStack() as stack:
         begin = time.perf_counter()
         try:
@@ -185,7 +176,7 @@ def _measure(
                 closing(Ours(device, models, x, one_bucket=effort.one_bucket))
             )
         except Exception as reason:  # the row says why our own way is missing, too
-            kept.refused[OURS] = _words(reason)
+            kept.refused[OURS] = first_line(reason)
         else:
             row["admission_s"] = time.perf_counter() - begin
             kept.add(OURS, partial(_ours_us, ours, rig), lambda: _error(ours.launched(), exact))
@@ -205,7 +196,7 @@ def _measure(
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CheckedWays:
     """The ways that answer rightly, how far each is off, and why the others are missing."""
 
     measures: dict[str, Measure]
@@ -214,11 +205,11 @@ class Kept:
 
     def add(self, name: str, measure: Measure, error: Callable[[], float]) -> None:
         """Keeps a way whose error is small."""
-        found = error()
-        if found <= WORST:  # not so for a NaN
-            self.measures[name], self.errors[name] = measure, found
+        largest = error()
+        if largest <= WORST:  # not so for a NaN
+            self.measures[name], self.errors[name] = measure, largest
         else:
-            self.refused[name] = f"its largest error is {found:.1e} of the largest answer"
+            self.refused[name] = f"its largest error is {largest:.1e} of the largest answer"
 
     def try_rival(
         self, name: str, make: Callable[[], Launch], exact: Tensor, rig: CudaRig | DryRig
@@ -227,7 +218,7 @@ class Kept:
         try:
             launch = make()
         except Exception as reason:  # libraries raise what they like
-            self.refused[name] = _words(reason)
+            self.refused[name] = first_line(reason)
             return
         error = (lambda: 0.0) if name == BOUND else partial(_error_of, launch, exact)
         self.add(name, partial(rig.elapsed_us, launch), error)
@@ -240,7 +231,7 @@ def _ours_us(ours: Ours, rig: CudaRig | DryRig) -> float:
 
 
 def _laid(held: Any, dtype: torch.dtype) -> Any:
-    """A model or images in the layout that suits the precision, as in `ways`."""
+    """Returns a model or images in the layout that suits the precision, as in `ways`."""
     fits = dtype == torch.bfloat16 or torch.backends.cudnn.allow_tf32
     if not fits or (isinstance(held, Tensor) and held.dim() != 4):
         return held
@@ -252,22 +243,13 @@ def _error_of(launch: Callable[[], Any], exact: Tensor) -> float:
 
 
 def _error(answers: Any, exact: Tensor) -> float:
-    """The largest difference from fp32 on the CPU, as part of the largest answer."""
+    """Returns the largest difference from fp32 on the CPU, as part of the largest answer."""
     return float((flat(answers).cpu() - exact).abs().max() / exact.abs().max())
 
 
-def _words(reason: Exception) -> str:
-    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
-
-
 def _launches(measures: dict[str, Measure], repetitions: int) -> Row:
-    """Median microseconds of every way, A B C A B C."""
-    times: dict[str, list[float]] = {name: [] for name in measures}
-    names = list(measures)
-    for repetition in range(repetitions):
-        first = repetition % len(names)
-        for name in names[first:] + names[:first]:
-            times[name].append(measures[name]())
+    """Returns the median us of every way, interleaved, and what follows from them."""
+    times = interleaved(measures, repetitions)
     row: Row = {"us": {name: median(values) for name, values in times.items()}}
     if OURS in measures and len({*measures} - {OURS, BOUND}) > 0:
         row |= {"speedup": goals.speedups(row), "hardest": goals.hardest(row)}
@@ -275,8 +257,8 @@ def _launches(measures: dict[str, Measure], repetitions: int) -> Row:
     return row
 
 
-def _load(ours: Ours, x: Tensor, effort: Effort) -> Row:
-    """The session's answers a second in a closed loop, and its tail at a part of that."""
+def _load(ours: Ours, x: Tensor, effort: DeviceEffort) -> Row:
+    """Returns the session's answers a second in a closed loop, and its tail at a part of that."""
     pools = [x[i : i + 1] for i in range(len(x))]
     wall_us, device_us = (
         median(t) for t in zip(*(ours.launch_us() for _ in range(9)), strict=True)
@@ -304,7 +286,7 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
     ways = [way for way in WAYS if any(way in row["us"] for row in result["rows"])]
     yield record.table(
         f"one request of each tenant on {result['device']}: milliseconds of the device, medians",
-        ("model", "R", "dtype", *ways, "vs hardest", "hardest"),
+        ("model", "R", "dtype", *ways, "over best other", "best other"),
         [
             (
                 row["model"],
@@ -318,20 +300,14 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
         ],
     )
     loads = [(row, row["serving"]) for row in result["rows"] if "serving" in row]
-    heads = ("closed/s", "offered/s", "p50_ms", "p99_ms", "p99_over_p50", "wall_us", "device_us")
-    keys = ("closed_rps", "offered_rps", *heads[2:])
+    heads = ("closed loop, answers/s", "offered, requests/s", "p50 ms", "p99 ms", "p99 / p50",
+             "a launch, host us", "a launch, device us")  # fmt: skip
+    keys = ("closed_rps", "offered_rps", "p50_ms", "p99_ms", "p99_over_p50", "wall_us", "device_us")
     yield record.table(
-        f"the session: closed loop, then {LOAD:.0%} of it in Poisson arrivals",
-        ("model", "R", "dtype", *(head.replace("_", " ") for head in heads)),
+        f"the session: closed loop, then Poisson arrivals at {LOAD:.0%} of its rate",
+        ("model", "R", "dtype", *heads),
         [
             (row["model"], row["tenants"], row["precision"], *(load[key] for key in keys))
             for row, load in loads
         ],
     )
-    goal_heads = ("goal", "asked", "got", "verdict")
-    yield record.table("goals", goal_heads, goals.goal_cells(result["goals"]))
-    reasons = {(way, why) for row in result["rows"] for way, why in row["refused"].items()}
-    for way, why in sorted(reasons):
-        yield f"{way}: refused: {why}"
-    if result["left_out"]:
-        yield f"left out for want of time: {len(result['left_out'])} cases"

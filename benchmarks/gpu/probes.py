@@ -61,11 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def status_of(answers: Mapping[str, Mapping[str, Any]]) -> int:
-    """The exit status that tells of these answers."""
-    found = {answer["status"] for answer in answers.values()}
-    if "no device" in found:
+    """Returns the exit status that tells of these answers."""
+    statuses = {answer["status"] for answer in answers.values()}
+    if "no device" in statuses:
         return NO_DEVICE
-    return 0 if found == {"ok"} else 1
+    return 0 if statuses == {"ok"} else 1
 
 
 def ask_all(
@@ -79,29 +79,29 @@ def ask_all(
     own = [name for name in names if name in ENVIRONMENTS or name == AGAIN]
     shared = [name for name in names if name not in own]
     groups = [group for group in (shared, *([name] for name in own)) if group]
-    waiting = [_Asked.started(group, quick=quick) for group in groups]
+    waiting = [_ProbeProcess.started(group, quick=quick) for group in groups]
     try:
         while waiting:
             left = waiting[0].ask(tell, timeout_s)
             if left is None:  # no device: the others would say the same
                 return
             waiting[0].end()
-            waiting[0:1] = [_Asked.started(left, quick=quick)] if left else []
+            waiting[0:1] = [_ProbeProcess.started(left, quick=quick)] if left else []
     finally:
         for asked in waiting:
             asked.end()
 
 
 @dataclass(slots=True)
-class _Asked:
+class _ProbeProcess:
     """A process that answers some questions, once it is told to go."""
 
     names: list[str]
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def started(cls, names: list[str], *, quick: bool) -> _Asked:
-        """One that imports now."""
+    def started(cls, names: list[str], *, quick: bool) -> _ProbeProcess:
+        """Returns a process that imports now."""
         command = [sys.executable, "-m", "spacetime.benchmarks.gpu.probes", *["--quick"] * quick]
         command += [word for name in names for word in ("--answer", name)]
         process = subprocess.Popen(
@@ -141,7 +141,7 @@ class _Asked:
         self.process.communicate()
 
     def _line(self, timeout_s: float) -> bytes | None:
-        """The next line; empty where the process has ended, None where none comes in time."""
+        """Returns the next line; empty where the process ended, None where none comes in time."""
         stdout = self.process.stdout
         assert stdout is not None
         if not select.select([stdout], [], [], timeout_s)[0]:
@@ -156,7 +156,7 @@ class _Asked:
 
 
 def _answer_all(names: Sequence[str], *, quick: bool) -> int:
-    """In a process of its own: a line for each answer; ends at the first that fails."""
+    """Answers in a process of its own, a line for each; ends at the first that fails."""
     from spacetime.benchmarks.gpu import questions  # noqa: PLC0415 - torch, in this process only
 
     print("imported", flush=True)

@@ -36,7 +36,7 @@ class Ask(Protocol):
 
 
 def opened() -> Cuda:
-    """The device. Raises OSError without a driver, RuntimeError where that finds no device."""
+    """Opens the device. Raises OSError without a driver, RuntimeError where it finds no device."""
     return Cuda()
 
 
@@ -76,11 +76,11 @@ def sm_ids(cuda: Cuda, /, *, quick: bool) -> Facts:
     for flags in (0, 1):
         groups, rest = cuda.split(UNIT, flags=flags)
         parts = [*groups, *[rest] * (rest.sms > 0)]
-        found = [_seen_on(cuda, [part]) for part in parts]
-        every = [sm for part in found for sm in part]
+        seen = [_seen_on(cuda, [part]) for part in parts]
+        every = [sm for part in seen for sm in part]
         answer[str(flags)] = {
             "granted": [part.sms for part in parts],
-            "ids": found,
+            "ids": seen,
             "disjoint": len(every) == len(set(every)),
             "covered": len(set(every)),
         }
@@ -265,10 +265,10 @@ class Where:
     def seen(self) -> list[int]:
         """The SMs noted since the last call, sorted. Synchronises the device."""
         torch.cuda.synchronize()
-        found = sorted(set(self._ids.tolist()) - {-1})
+        ids = sorted(set(self._ids.tolist()) - {-1})
         self._ids.fill_(-1)
         torch.cuda.synchronize()
-        return found
+        return ids
 
 
 def _seen_on(cuda: Cuda, parts: list[Resource]) -> list[int]:

@@ -6,12 +6,14 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from spacetime.benchmarks.driving.interleave import turned
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import SpacetimeError, UnsupportedError
 
@@ -25,33 +27,33 @@ class DeviceFault(SpacetimeError):
     """The device failed in the middle; what was measured before is recorded."""
 
 
-class Rig(Protocol):
+class DeviceRig(Protocol):
     """A device to launch on."""
 
     device: torch.device
 
     def facts(self) -> dict[str, Any]:
-        """What a number of this device means nothing without."""
+        """Returns the facts without which a number of this device means nothing."""
         ...
 
     def captured(self, launch: Launch) -> Launch:
-        """The launch as one graph, warmed up."""
+        """Returns the launch as one graph, warmed up."""
         ...
 
     def forked(self, launches: Sequence[Launch]) -> Launch:
-        """The launches each on a stream of its own, which fork from and join the current one."""
+        """Returns the launches on a stream each, which fork from and join the current one."""
         ...
 
     def elapsed_us(self, launch: Launch) -> float:
-        """Microseconds of device time of one launch that finds nothing of its own in the L2."""
+        """Returns the us of device time of one launch that finds nothing of its own in the L2."""
         ...
 
     def wall_us(self, launch: Launch) -> float:
-        """Microseconds of the host from the call to the end, on an idle device with a cold L2."""
+        """Returns the us of the host from the call to the end, on an idle device with a cold L2."""
         ...
 
     def flush(self) -> None:
-        """Leaves nothing of earlier launches in the L2; waits."""
+        """Leaves nothing of earlier launches in the L2, and waits for that."""
         ...
 
     def finish(self) -> None:
@@ -87,12 +89,12 @@ class CudaRig:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Launches go to this rig's stream meanwhile."""
+        """Sends launches to this rig's stream for the block."""
         with torch.no_grad(), torch.cuda.stream(self._stream):
             yield
 
     def facts(self) -> dict[str, Any]:
-        """Name, SMs, L2, memory, versions and the clock and power as NVML reads them now."""
+        """Returns name, SMs, L2, memory, versions, and clock and power as NVML reads them now."""
         return {
             "device": self._facts.name,
             "sms": self._facts.multi_processor_count,
@@ -104,7 +106,7 @@ class CudaRig:
         }
 
     def captured(self, launch: Launch) -> Launch:
-        """Replays one graph; keeps what it returned, which each replay overwrites."""
+        """Returns what replays one graph; each replay overwrites the answers before."""
         for _ in range(WARM_UP):
             launch()
         self._stream.synchronize()
@@ -121,7 +123,7 @@ class CudaRig:
         return replay
 
     def forked(self, launches: Sequence[Launch]) -> Launch:
-        """Fork and join by events, eagerly or inside a capture."""
+        """Forks and joins by events, eagerly or inside a capture."""
         while len(self._side) < len(launches):
             self._side.append(self._new_stream())
         places = [*zip(self._side, launches, strict=False)]
@@ -130,10 +132,10 @@ class CudaRig:
             here = torch.cuda.current_stream()
             fork = here.record_event()
             answers = []
-            for stream, each in places:
+            for stream, launch_one in places:
                 stream.wait_event(fork)
                 with torch.cuda.stream(stream):
-                    answers.append(each())
+                    answers.append(launch_one())
             for stream, _ in places:
                 here.wait_event(stream.record_event())
             return answers
@@ -141,7 +143,10 @@ class CudaRig:
         return launch
 
     def elapsed_us(self, launch: Launch) -> float:
-        """Between two events. The flush before them also gives the host time to enqueue it all."""
+        """Returns the us between two events.
+
+        The flush before the first gives the host time to enqueue everything.
+        """
         begin, end = (_TORCH.cuda.Event(enable_timing=True) for _ in range(2))
         self._flush.zero_()
         begin.record()
@@ -151,12 +156,12 @@ class CudaRig:
         return float(begin.elapsed_time(end)) * 1e3
 
     def wall_us(self, launch: Launch) -> float:
-        """By the host's clock, which waits for this rig's stream."""
+        """Returns the us by the host's clock, which waits for this rig's stream."""
         self.flush()
         return _wall_us(launch, self.finish)
 
     def flush(self) -> None:
-        """By writing twice its size."""
+        """Writes twice the size of the L2."""
         self._flush.zero_()
         self.finish()
 
@@ -184,42 +189,42 @@ class DryRig:
     device = torch.device("cpu")
 
     def current(self) -> AbstractContextManager[object]:
-        """Nothing to make current."""
+        """Makes nothing current."""
         return torch.no_grad()
 
     def facts(self) -> dict[str, Any]:
-        """That this was a dry run."""
+        """Returns that this was a dry run."""
         return {"device": "dry run on CPU tensors", "sms": 0, "clocks": {}}
 
     def captured(self, launch: Launch) -> Launch:
-        """The launch itself, run once."""
+        """Returns the launch itself, after it has run once."""
         launch()
         return launch
 
     def forked(self, launches: Sequence[Launch]) -> Launch:
-        """One after the other."""
+        """Returns the launches one after the other."""
         return lambda: [launch() for launch in launches]
 
     def elapsed_us(self, launch: Launch) -> float:
-        """By the wall clock."""
+        """Returns the us by the wall clock."""
         return _wall_us(launch, self.finish)
 
     def wall_us(self, launch: Launch) -> float:
-        """The same."""
+        """Returns the us by the wall clock."""
         return _wall_us(launch, self.finish)
 
     def flush(self) -> None:
-        """Nothing to flush."""
+        """Flushes nothing."""
 
     def finish(self) -> None:
-        """Nothing runs by itself."""
+        """Waits for nothing, since nothing runs by itself."""
 
     def forget(self) -> None:
-        """Nothing to give back."""
+        """Gives nothing back."""
 
 
 def rig_of(device: str, *, dry_run: bool) -> CudaRig | DryRig:
-    """The rig of `cuda:N`, or of a dry run. Raises UnsupportedError where there is no device."""
+    """Returns the rig of `cuda:N`, or of a dry run. Raises UnsupportedError without a device."""
     if dry_run:
         return DryRig()
     kind, _, ordinal = device.partition(":")
@@ -235,25 +240,31 @@ def _wall_us(launch: Launch, finish: Callable[[], None]) -> float:
     return (time.perf_counter_ns() - begin) / 1e3
 
 
+def interleaved(
+    measures: Mapping[str, Callable[[], float]], repetitions: int
+) -> dict[str, list[float]]:
+    """Returns what each measure gives, A B C A B C; the order turns by one each repetition."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
+    for repetition in range(repetitions):
+        for name in turned([*measures], repetition):
+            values[name].append(measures[name]())
+    return values
+
+
 def interleaved_us(
     clock: Callable[[Launch], float], launches: Mapping[str, Launch], repetitions: int
 ) -> dict[str, list[float]]:
-    """Times of each launch, A B C A B C; the order turns by one each repetition.
+    """Returns the microseconds of each launch, interleaved.
 
     clock: a rig's elapsed_us or wall_us.
     """
-    times: dict[str, list[float]] = {name: [] for name in launches}
-    names = list(launches)
-    for repetition in range(repetitions):
-        first = repetition % len(names)
-        for name in names[first:] + names[:first]:
-            times[name].append(clock(launches[name]))
-    return times
+    return interleaved({name: partial(clock, launch) for name, launch in launches.items()},
+                       repetitions)  # fmt: skip
 
 
 @contextmanager
 def searched(*, wanted: bool = True) -> Iterator[None]:
-    """cuDNN times its algorithms for each new shape meanwhile, where `wanted`.
+    """Lets cuDNN time its algorithms for each new shape in the block, where `wanted`.
 
     For baselines only: a session would search anew for every bucket and lane that it admits.
     """
@@ -279,7 +290,7 @@ def precision(name: str) -> Iterator[torch.dtype]:
 
 
 def clocks() -> dict[str, Any]:
-    """SM and memory clock in MHz, power in W, as NVML reads them; the reason where it cannot."""
+    """Returns SM and memory clock in MHz and power in W, by NVML, or why it cannot tell."""
     try:
         nvml = import_module("pynvml")  # optional: only facts for the record
         nvml.nvmlInit()
@@ -294,7 +305,7 @@ def clocks() -> dict[str, Any]:
 
 
 def flat(answers: Any) -> Tensor:
-    """All answers of a launch, tenant after tenant, as one row of numbers in float32."""
+    """Returns all answers of a launch, tenant after tenant, as one row of float32."""
     if isinstance(answers, Tensor):
         return answers.float().reshape(-1)
-    return torch.cat([flat(each) for each in answers])
+    return torch.cat([flat(answer) for answer in answers])

@@ -28,17 +28,17 @@ Kind = str  # "product", "copy" or "nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class LaunchWork:
     """What one launch of a kind does, for a rate."""
 
     flop: float = 0.0
     moved_bytes: float = 0.0
 
 
-WORK: dict[Kind, Work] = {
-    "product": Work(flop=2.0 * SIDE**3, moved_bytes=3 * 2 * SIDE**2),
-    "copy": Work(moved_bytes=2.0 * COPIED_BYTES),
-    "nothing": Work(flop=1.0, moved_bytes=4.0),
+WORK: dict[Kind, LaunchWork] = {
+    "product": LaunchWork(flop=2.0 * SIDE**3, moved_bytes=3 * 2 * SIDE**2),
+    "copy": LaunchWork(moved_bytes=2.0 * COPIED_BYTES),
+    "nothing": LaunchWork(flop=1.0, moved_bytes=4.0),
 }
 
 
@@ -153,7 +153,7 @@ class Ladder:
 
 
 def _operations(name: str) -> dict[Kind, Callable[[], object]]:
-    """The kinds of work as torch operations; their operands are shared by all rungs."""
+    """Returns the kinds of work as torch operations; all rungs share their operands."""
     if not torch.cuda.is_available():
         raise UnsupportedError(f"device {name}: torch {torch.__version__} finds no CUDA device")
     on = torch.device(name)
@@ -161,11 +161,11 @@ def _operations(name: str) -> dict[Kind, Callable[[], object]]:
     product = torch.empty_like(a)
     source = torch.ones(COPIED_BYTES // 4, device=on)
     target = torch.empty_like(source)
-    one = torch.zeros(1, device=on)
+    element = torch.zeros(1, device=on)
     return {
         "product": lambda: torch.mm(a, b, out=product),
         "copy": lambda: torch.add(source, 1, out=target),  # by SMs: copy_ would use a copy engine
-        "nothing": lambda: one.add_(1),
+        "nothing": lambda: element.add_(1),
     }
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spacetime.benchmarks.flops.problems import Problem
+from spacetime.benchmarks.flops.problems import LayerProblem
 from spacetime.benchmarks.gpu.names import (
     BATCHED,
     BOUND,
@@ -27,50 +27,56 @@ from spacetime.benchmarks.gpu.names import (
     STREAMS,
     VMAP,
 )
-from spacetime.benchmarks.gpu.rig import Launch, Rig
+from spacetime.benchmarks.gpu.rig import DeviceRig, Launch
 
 MOST_COMPILED = 8  # tenants: compiling a loop takes seconds for each of them
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class DeviceCase:
     """R requests `[R, ...]`, as many weights, and where and how precisely they are computed."""
 
-    problem: Problem
+    problem: LayerProblem
     x: Tensor
     weight: Tensor
     precision: str
-    rig: Rig
+    rig: DeviceRig
 
     @property
     def tenants(self) -> int:
-        """R."""
+        """How many tenants there are: R."""
         return len(self.weight)
 
     @property
     def channels_last(self) -> bool:
-        """Tensor cores read pixels with their channels together; fp32 units do not mind."""
+        """Whether pixels have their channels together, as tensor cores read them."""
         return self.problem.convolves and self.precision != "fp32"
 
     def laid(self, tensor: Tensor) -> Tensor:
-        """A 4-d operand in the layout that suits the precision; others as they are."""
+        """Returns a 4-d operand in the layout that suits the precision; others as they are."""
         if tensor.dim() == 4 and self.channels_last:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor.contiguous()
 
 
 def case_of(
-    problem: Problem, tenants: int, precision: str, dtype: torch.dtype, rig: Rig, *, seed: int
-) -> Case:
-    """Operands drawn from `seed`, scaled so that answers are about 1 in size."""
+    problem: LayerProblem,
+    tenants: int,
+    precision: str,
+    dtype: torch.dtype,
+    rig: DeviceRig,
+    *,
+    seed: int,
+) -> DeviceCase:
+    """Returns operands drawn from `seed`, scaled so that answers are about 1 in size."""
     draw = torch.Generator(rig.device).manual_seed(seed)
     x = torch.randn(tenants, *problem.request, generator=draw, device=rig.device)
     weight = torch.randn(tenants, *problem.weight, generator=draw, device=rig.device)
     weight /= weight[0, 0].numel() ** 0.5
-    return Case(problem, x.to(dtype), weight.to(dtype), precision, rig)
+    return DeviceCase(problem, x.to(dtype), weight.to(dtype), precision, rig)
 
 
-def baselines(case: Case, *, compiled: bool) -> Iterator[tuple[str, Callable[[], Launch]]]:
+def baselines(case: DeviceCase, *, compiled: bool) -> Iterator[tuple[str, Callable[[], Launch]]]:
     """Every way but ours: its name, and what prepares it; preparing may raise, as the way may not
     exist for this case."""
     rig, single = case.rig, _singles(case)
@@ -87,8 +93,8 @@ def baselines(case: Case, *, compiled: bool) -> Iterator[tuple[str, Callable[[],
     yield BOUND, lambda: rig.captured(_one_batch(case))
 
 
-def _singles(case: Case) -> list[Launch]:
-    """A launch for each tenant: `[1, ...]` with its weight."""
+def _singles(case: DeviceCase) -> list[Launch]:
+    """Returns a launch for each tenant: `[1, ...]` with its weight."""
     pairs = [
         (case.laid(case.x[i : i + 1].clone()), case.laid(case.weight[i].clone()))
         for i in range(case.tenants)
@@ -100,8 +106,8 @@ def _run_all(launches: list[Launch]) -> list[Any]:
     return [launch() for launch in launches]
 
 
-def _batched(case: Case) -> Launch:
-    """One strided batched product; a convolution k x k unfolds its input first."""
+def _batched(case: DeviceCase) -> Launch:
+    """Returns one strided batched product; a convolution k x k unfolds its input first."""
     problem, weight = case.problem, case.weight
     if not problem.convolves:
         transposed = weight.transpose(1, 2)
@@ -120,8 +126,8 @@ def _batched(case: Case) -> Launch:
     return launch
 
 
-def _grouped(case: Case) -> Launch:
-    """One convolution with the tenants as groups; its operands are laid out beforehand."""
+def _grouped(case: DeviceCase) -> Launch:
+    """Returns one convolution with the tenants as groups, its operands laid out beforehand."""
     problem = case.problem
     if not problem.convolves:
         raise ValueError("a linear layer is no grouped convolution")
@@ -135,14 +141,14 @@ def _grouped(case: Case) -> Launch:
     return launch
 
 
-def _mapped(case: Case) -> Launch:
+def _mapped(case: DeviceCase) -> Launch:
     mapped: Any = torch.func.vmap(case.problem.one)
     x = case.x[:, None]
     return lambda: mapped(x, case.weight)
 
 
-def _compiled(case: Case) -> Launch:
-    """The loop through torch.compile, compiled for this R."""
+def _compiled(case: DeviceCase) -> Launch:
+    """Returns the loop through torch.compile, compiled for this R."""
     problem = case.problem
     xs = [case.laid(case.x[i : i + 1].clone()) for i in range(case.tenants)]
     weights = [case.laid(case.weight[i].clone()) for i in range(case.tenants)]
@@ -154,13 +160,13 @@ def _compiled(case: Case) -> Launch:
     return lambda: compiled(xs, weights)
 
 
-def _one_batch(case: Case) -> Launch:
-    """The upper bound: R requests to one model, whose weight is read once."""
+def _one_batch(case: DeviceCase) -> Launch:
+    """Returns the upper bound: R requests to one model, whose weight is read once."""
     x, weight = case.laid(case.x.clone()), case.laid(case.weight[0].clone())
     return lambda: case.problem.one(x, weight)
 
 
-def expected(case: Case) -> Tensor:
-    """Every tenant's own answer in float64, flattened tenant after tenant."""
+def expected(case: DeviceCase) -> Tensor:
+    """Returns every tenant's own answer in float64, flattened tenant after tenant."""
     pairs = zip(case.x.double(), case.weight.double(), strict=True)
     return torch.cat([case.problem.one(x[None], weight).reshape(-1) for x, weight in pairs])

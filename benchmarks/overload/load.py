@@ -72,7 +72,7 @@ def _unless_late(call: Call, x: Tensor, until_ns: int | None) -> Tensor:
 
 @contextmanager
 def asked(way: str, slo_ms: float | None) -> Iterator[SessionServer | BoundedPool]:
-    """A server of `TENANTS` models that knows the objective."""
+    """Yields a server of `TENANTS` models that knows the objective; `way` is one of WAYS."""
     x = torch.randn(SHAPE)
     models = [net(seed) for seed in range(TENANTS)]
     if way == "thread pool":
@@ -96,7 +96,7 @@ def asked(way: str, slo_ms: float | None) -> Iterator[SessionServer | BoundedPoo
 
 
 @dataclass(slots=True)
-class Seen:
+class RequestEnds:
     """What became of each request of an open loop, and of memory meanwhile."""
 
     ends: Any  # int8, by place in ENDS
@@ -107,16 +107,16 @@ class Seen:
     sender_cores: float  # what sending took of a core
 
     def counts(self) -> dict[str, int]:
-        """How many ended how."""
+        """Returns how many requests ended in each way of ENDS."""
         return {word: int((self.ends == place).sum()) for place, word in enumerate(ENDS)}
 
     def goodput_rps(self, slo_ms: float) -> float:
-        """Answers within the objective, a second."""
+        """Returns how many answers a second came within the objective."""
         good = (self.ends == 1) & (self.times <= slo_ms * 1e6)
         return float(good.sum()) / self.seconds
 
     def p99_ms(self, end: str) -> float | None:
-        """The 99th percentile of the times of those that ended so."""
+        """Returns the 99th percentile of the times of requests that ended so; None of none."""
         times = self.times[self.ends == ENDS.index(end)]
         return _p99_ms(times) if len(times) else None
 
@@ -132,8 +132,8 @@ def _p99_ms(times_ns: Any) -> float:
 
 def drive(
     submit: Callable[[int, Tensor], Future[Tensor]], schedule: Sequence[Arrival], seconds: float
-) -> Seen:
-    """Sends the schedule and waits for every answer; memory is read before and at its largest."""
+) -> RequestEnds:
+    """Sends the schedule and waits for every answer. Memory is read before, and at its largest."""
     # Filled, so that the pages are there.
     ends, times, sent_late = (
         np.full(len(schedule), 0, kind) for kind in (np.int8, np.int64, np.int64)
@@ -158,12 +158,12 @@ def drive(
         future.add_done_callback(_noting(ends, times, place, due_ns))
         last.append(future)
         if len(last) > 4 * TENANTS * QUEUE_LIMIT:
-            last = [one for one in last if not one.done()]
+            last = [future for future in last if not future.done()]
     cores = (time.thread_time_ns() - cpu_ns) / (seconds * SECOND)
     wait(last)
     most = max(most, resident_mib())
     _settled(ends)
-    return Seen(ends, times, sent_late, seconds, most - before, cores)
+    return RequestEnds(ends, times, sent_late, seconds, most - before, cores)
 
 
 def _noting(ends: Any, times: Any, place: int, due_ns: int) -> Callable[[Future[Tensor]], None]:
@@ -176,7 +176,7 @@ def _noting(ends: Any, times: Any, place: int, due_ns: int) -> Callable[[Future[
 
 
 def _settled(ends: Any) -> None:
-    """Waits for callbacks: futures wake who waits for them before they call."""
+    """Waits for the callbacks: a future wakes whoever waits for it before it calls them."""
     for _ in range(200):
         if not (ends == 0).any():
             return
@@ -184,7 +184,7 @@ def _settled(ends: Any) -> None:
 
 
 def resident_mib() -> float:
-    """Memory of this process, MiB."""
+    """Returns the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGESIZE") / MIB
 
@@ -198,9 +198,9 @@ class Holds(nn.Module):
 
 
 def timed_out_ms(hold_s: float, timeout_s: float) -> list[float]:
-    """When a lane is held, how long requests with a timeout waited for their answer, ms."""
+    """Returns how long requests with a timeout waited, in ms, while their only lane was held."""
     x = torch.zeros(1, 1)
-    took: list[float] = []
+    took_ms: list[float] = []
     with st.Session("cpu", lanes=1) as session:
         holding = session.add(Holds().eval(), example_inputs=(x,), name="holds")
         other = session.add(nn.Sequential(nn.Linear(1, 1)).eval(), example_inputs=(x,))
@@ -211,13 +211,13 @@ def timed_out_ms(hold_s: float, timeout_s: float) -> list[float]:
             try:
                 other.submit(x, deadline_ms=1000 * timeout_s).result()
             except DeadlineExceeded:
-                took.append(ms_from_ns(time.monotonic_ns() - begun))
+                took_ms.append(ms_from_ns(time.monotonic_ns() - begun))
         held.result()
-    return took
+    return took_ms
 
 
 def pool_answers_ms(hold_s: float) -> float:
-    """The same asked of a pool of one thread, which knows no timeout: when it answers, ms."""
+    """Returns when a pool of one thread, which has no timeouts, answers in the same case, in ms."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(time.sleep, hold_s)
         begun = time.monotonic_ns()

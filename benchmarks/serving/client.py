@@ -1,9 +1,9 @@
-"""A closed loop of HTTP requests over so many connections, in a process of its own.
+"""A closed loop of HTTP requests over some connections, in a process of its own.
 
-python -m spacetime.benchmarks.serving.client PORT CONNECTIONS SECONDS < REQUEST
-prints JSON: how many seconds of processor it took, and the sorted latencies in microseconds. The
-same client asks every server, with the request's bytes made once: one thread, one epoll, one read
-and one write a request, so that on a machine it shares with them it takes little from the servers.
+python -m spacetime.benchmarks.serving.client PORT CONNECTIONS SECONDS < REQUEST prints JSON: the
+CPU seconds that asking took, and the sorted latencies in microseconds. The same client asks every
+server, with the request's bytes made once: one thread, one epoll, one read and one write a request,
+so that on a machine it shares with them it takes little from the servers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OK = b"HTTP/1.1 200"
 _PATIENCE_S = 30.0  # for one answer
 
 
-class Connection:
+class SocketConnection:
     """One request under way, and what has come of its answer."""
 
     __slots__ = ("expected", "received", "socket", "start")
@@ -39,7 +39,7 @@ class Connection:
         self.socket.sendall(wire)
 
     def answered(self) -> bool:
-        """Reads what is there; whether the answer is complete."""
+        """Reads what is there; returns whether the answer is complete."""
         piece = self.socket.recv(1 << 16)
         if not piece:
             raise RuntimeError("the server closed a connection")
@@ -50,49 +50,50 @@ class Connection:
 
 
 def main() -> None:
-    """Asks, then prints."""
+    """Asks as the arguments say, and prints what came of it."""
     port, connections, seconds = sys.argv[1:]
     wire = sys.stdin.buffer.read()
-    each = [Connection(int(port)) for _ in range(int(connections))]
+    opened = [SocketConnection(int(port)) for _ in range(int(connections))]
     begun = time.process_time()
-    took = asked(each, wire, float(seconds))
-    print(json.dumps({"cpu_s": time.process_time() - begun, "took_us": sorted(took)}))
+    took_us = asked(opened, wire, float(seconds))
+    print(json.dumps({"cpu_s": time.process_time() - begun, "took_us": sorted(took_us)}))
 
 
-def asked(connections: list[Connection], wire: bytes, seconds: float) -> list[float]:
-    """Latencies in microseconds, of all that was answered."""
-    took: list[float] = []
-    by_number = {one.socket.fileno(): one for one in connections}
+def asked(connections: list[SocketConnection], wire: bytes, seconds: float) -> list[float]:
+    """Returns the latencies in microseconds of all answers. Raises RuntimeError without one."""
+    took_us: list[float] = []
+    by_number = {connection.socket.fileno(): connection for connection in connections}
     ready = select.epoll()
     for number in by_number:
         ready.register(number, select.EPOLLIN)
     end = time.perf_counter() + seconds
-    for one in connections:
-        one.ask(wire)
+    for connection in connections:
+        connection.ask(wire)
     under_way = len(connections)
     while under_way:
         events = ready.poll(_PATIENCE_S)
         if not events:
             raise RuntimeError(f"no answer within {_PATIENCE_S:.0f} s")
         for number, _ in events:
-            one = by_number[number]
-            if not one.answered():
+            connection = by_number[number]
+            if not connection.answered():
                 continue
             now = time.perf_counter()
-            took.append((now - one.start) * 1e6)
+            took_us.append((now - connection.start) * 1e6)
             if now < end:
-                one.ask(wire)
+                connection.ask(wire)
             else:
-                one.socket.close()  # which also ends the epoll's interest
+                connection.socket.close()  # which also ends the epoll's interest
                 under_way -= 1
-    return took
+    return took_us
 
 
 def _length(head: bytes) -> int:
-    found = _LENGTH.search(head)
-    if found is None or not head.startswith(_OK):
+    """Returns the length of an answer's body. Raises RuntimeError for anything but a success."""
+    match = _LENGTH.search(head)
+    if match is None or not head.startswith(_OK):
         raise RuntimeError(head.decode())
-    return int(found[1])
+    return int(match[1])
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ class Least:
 
     @property
     def port(self) -> int:
-        """The port bound."""
+        """The port that the server is bound to."""
         port: int = self._listener.getsockname()[1]
         return port
 
     def serve(self) -> None:
-        """Until the process is ended."""
+        """Serves until the process is ended."""
         while True:
             for number, _ in self._ready.poll():
                 if number == self._listener.fileno():

@@ -15,19 +15,19 @@ class Toy(ls.LitAPI):  # type: ignore[misc]  # litserve has no types
     """BATCH_S a batch; rows in, rows plus 1 out."""
 
     def setup(self, device: str) -> None:
-        """Nothing to prepare."""
+        """Prepares nothing."""
 
     def decode_request(self, request: dict[str, list[float]]) -> np.ndarray:
-        """The row."""
+        """Returns the row of a request."""
         return np.asarray(request["input"], np.float32)
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
-        """All rows at once."""
+        """Computes all rows at once."""
         time.sleep(BATCH_S)
         return batch + 1
 
     def encode_response(self, output: np.ndarray) -> dict[str, list[float]]:
-        """The row, as JSON has it."""
+        """Returns the row as JSON has it."""
         return {"output": output.tolist()}
 
 

@@ -21,7 +21,7 @@ _library.define("pause(Tensor x) -> Tensor")  # type: ignore[no-untyped-call]
 
 @torch.library.impl(_library, "pause", "CPU")
 def _pause(x: Tensor) -> Tensor:
-    """x + 1 after BATCH_S."""
+    """Returns x + 1 after BATCH_S."""
     time.sleep(BATCH_S)
     return x + 1
 
@@ -40,5 +40,5 @@ class Pause(nn.Module):
 
 
 def toy() -> nn.Module:
-    """What a workload names."""
+    """Returns the model that a workload names."""
     return Pause()

@@ -30,21 +30,21 @@ _OIP_BODY = {"inputs": [_OIP], "parameters": {"binary_data_output": True}}
 
 @contextmanager
 def ours() -> Iterator[Way]:
-    """`spacetime serve`'s server with one lane."""
+    """Runs our server with one lane, as `spacetime serve` does."""
     with _announced("spacetime.benchmarks.serving.ours") as way:
         yield way
 
 
 @contextmanager
 def limit(batch_s: float) -> Iterator[Way]:
-    """No server: what answers always the same after `batch_s`, as cheaply as can be."""
+    """Runs no real server: the same answer always, after `batch_s`, as cheaply as can be."""
     with _announced("spacetime.benchmarks.serving.limit", str(batch_s), _ANSWER.hex()) as way:
         yield way
 
 
 @contextmanager
 def litserve() -> Iterator[Way]:
-    """LitServe with its dynamic batching and one worker."""
+    """Runs LitServe with its dynamic batching and one worker."""
     port = free_port()
     command = [sys.executable, "-m", "spacetime.benchmarks.serving.litserve", str(port)]
     with process(command):
@@ -55,7 +55,7 @@ def litserve() -> Iterator[Way]:
 
 @contextmanager
 def triton(wheel: Path, delay_us: int = DELAY_US) -> Iterator[Way]:
-    """Triton with its Python backend, one instance, and batching that waits for `delay_us`."""
+    """Runs Triton with its Python backend, one instance, and batching that waits `delay_us`."""
     with triton_server(wheel, partial(_repository, delay_us=delay_us)) as (_, port):
         way = _oip(port)
         first_answer(way)
@@ -91,7 +91,7 @@ def _repository(repository: Path, *, delay_us: int) -> None:
 
 @contextmanager
 def _announced(module: str, *arguments: str) -> Iterator[Way]:
-    """A server of ours that prints its port."""
+    """Runs a module that prints its port; yields the way to ask it."""
     with process([sys.executable, "-m", module, *arguments], output=True) as running:
         assert running.stdout is not None
         line = running.stdout.readline()

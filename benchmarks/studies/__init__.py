@@ -1,1 +1,1 @@
-"""The papers' set-ups, as workloads and profiles."""
+"""The set-ups of the papers' evaluations, as workloads and profiles."""

@@ -113,12 +113,12 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _counted(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    found = Counter(layers)
-    return tuple(replace(layer, count=times) for layer, times in found.items())
+    counts = Counter(layers)
+    return tuple(replace(layer, count=times) for layer, times in counts.items())
 
 
 def resnet(*depths: int) -> tuple[Layer, ...]:
-    """ResNet of bottleneck blocks, four stages of so many."""
+    """Returns a ResNet of bottleneck blocks, with as many in each of four stages."""
     x = Picture().unit(64, 7, stride=2, pad=3).pool(3, 2, 1)
     for stage, depth in enumerate(depths):
         width = 64 << stage
@@ -132,7 +132,7 @@ def resnet(*depths: int) -> tuple[Layer, ...]:
 
 
 def vgg(*depths: int) -> tuple[Layer, ...]:
-    """VGG: five stages of 3 x 3 convolutions with bias, then three linear layers."""
+    """Returns a VGG: five stages of 3 x 3 convolutions with bias, then three linear layers."""
     x = Picture()
     for depth, width in zip(depths, (64, 128, 256, 512, 512), strict=True):
         for _ in range(depth):
@@ -164,7 +164,7 @@ INVERTED = (
 
 
 def mobilenet_v2() -> tuple[Layer, ...]:
-    """MobileNetV2 of width 1."""
+    """Returns MobileNetV2 of width 1."""
     x = Picture().unit(32, 3, stride=2, pad=1)
     for expansion, channels, repeats, first in INVERTED:
         for number in range(repeats):
@@ -244,8 +244,8 @@ def _block_c(x: Picture) -> None:
     branch = partial(x.at, x.channels)
     split, long = branch().unit(384, 1), branch().unit(448, 1).unit(384, 3, pad=1)
     halves = [
-        each.at(384).unit(384, kernel, pad=pad)
-        for each in (split, long)
+        part.at(384).unit(384, kernel, pad=pad)
+        for part in (split, long)
         for kernel, pad in (((1, 3), (0, 1)), ((3, 1), (1, 0)))
     ]
     x.joined(branch().unit(320, 1), *halves, branch().pool(3, 1, 1).unit(192, 1))

@@ -9,29 +9,29 @@ from typing import Any
 from spacetime.benchmarks import record
 from spacetime.devices.facts import A100_80
 from spacetime.plan import PlanOptions
-from spacetime.plan.check import check
+from spacetime.plan.check import check_plan
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Point, Profiles
-from spacetime.workload import scenario_file
+from spacetime.workload.scenario_file import read_scenarios
 
 PLANNER = "parvagpu"
 
 
 def compared(measured: Profiles, predicted_us: Callable[[Point], float]) -> list[dict[str, Any]]:
-    """Each scenario planned from both: devices, and what the predicted plan breaks when measured.
+    """Plans each scenario from both; returns devices, and what the predicted plan breaks.
 
     Points exist where measured ones do, since nothing here predicts memory. `bounds`: the words of
     `plan/check` that break at full utilisation, by how many tenants or partitions.
     """
-    made = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
+    predicted = Profiles(tuple(_with(point, predicted_us(point) / 1e3) for point in measured))
     rows = []
-    for name, load in scenario_file.read(record.a100("scenarios.csv")).items():
+    for name, load in read_scenarios(record.a100("scenarios.csv")).items():
         own, other = (
             planner(PLANNER).plan(load, points, A100_80, PlanOptions())
-            for points in (measured, made)
+            for points in (measured, predicted)
         )
-        broken = check(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
-        words = [each.bound for each in broken]
+        broken = check_plan(other, load, measured, A100_80, PlanOptions(max_utilisation=1))
+        words = [violation.bound for violation in broken]
         rows.append({
             "scenario": name,
             "tenants": len(load.tenants),

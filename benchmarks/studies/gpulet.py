@@ -22,7 +22,7 @@ from spacetime.planners.greedy import Greedy
 from spacetime.planners.ideal import Ideal
 from spacetime.planners.sbp import Sbp
 from spacetime.planners.self_tuning import SelfTuning
-from spacetime.profiles.interference import PUBLISHED, Interference, Use
+from spacetime.profiles.interference import PUBLISHED, MeasuredInterference, Use
 from spacetime.profiles.profile import Point, Profiles
 from spacetime.workload.workload import Tenant, Workload
 
@@ -37,14 +37,14 @@ UTILISATION = {
     "be": (18, 35), "den": (26, 60), "goo": (25, 56), "le": (7, 25), "nas": (22, 58),
     "mob": (24, 62), "res": (28, 62), "ssd": (28, 61), "vgg": (30, 61),
 }  # fmt: skip
-INTERFERENCE = Interference(
+INTERFERENCE = MeasuredInterference(
     PUBLISHED["rtx-2080ti"],
     {model: Use(l2 / 100, dram / 100) for model, (l2, dram) in UTILISATION.items()},
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class GpuletStudy:
     """One of the two evaluations: objectives, the rates mixed, and what the paper admits.
 
     `with_batching`: latencies include collecting the batch (what the objectives imply), and a tenth
@@ -58,12 +58,12 @@ class Study:
     paper: Mapping[str, int]
 
     def scenarios(self) -> list[tuple[int, ...]]:
-        """Every mix of rates but the one of nothing."""
+        """Returns every mix of rates but the one of nothing."""
         mixes = product(self.rates_rps, repeat=len(self.slo_ms))
         return [rates for rates in mixes if any(rates)]
 
     def workload(self, rates_rps: tuple[float, ...]) -> Workload:
-        """The tenants of one mix; one of rate 0 is left out."""
+        """Returns the tenants of one mix; one of rate 0 is left out."""
         return Workload(tuple(
             Tenant(name=model, model=model, slo_ms=slo, rate_rps=rate)
             for (model, slo), rate in zip(self.slo_ms.items(), rates_rps, strict=True)
@@ -71,7 +71,7 @@ class Study:
         ))  # fmt: skip
 
 
-ATC = Study(
+ATC = GpuletStudy(
     name="atc",
     slo_ms={"goo": 66, "le": 5, "res": 108, "ssd": 202, "vgg": 142, "nas": 62, "mob": 64,
             "den": 202, "be": 22},
@@ -79,7 +79,7 @@ ATC = Study(
     with_batching=True,
     paper={"sbp": 5772, "sbp, halves": 17866, "gpulet+int": 18139, "ideal": 18659},
 )  # fmt: skip
-V1 = Study(
+V1 = GpuletStudy(
     name="v1",
     slo_ms={"le": 5, "goo": 44, "res": 95, "ssd": 136, "vgg": 130},
     rates_rps=(0, 200, 400, 600),
@@ -111,8 +111,8 @@ PLANNERS: Mapping[str, Planner] = {
 }
 
 
-def profiles(study: Study) -> Profiles:
-    """Every model of a study at ten batches, straight lines between the published ones."""
+def profiles(study: GpuletStudy) -> Profiles:
+    """Returns every model of a study at ten batches, on straight lines between published ones."""
     latencies = _read(record.published(FILE))
     return Profiles(
         tuple(point for model in study.slo_ms for point in _points(model, study, latencies))
@@ -123,15 +123,15 @@ Latencies = Mapping[tuple[str, int], list[tuple[int, float]]]  # of (model, perc
 
 
 def _read(path: Path) -> Latencies:
-    found: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    curves: dict[tuple[str, int], list[tuple[int, float]]] = {}
     with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            place = found.setdefault((row["model"], int(row["share_percent"])), [])
-            place.append((int(row["batch"]), float(row["latency_ms"])))
-    return found
+            curve = curves.setdefault((row["model"], int(row["share_percent"])), [])
+            curve.append((int(row["batch"]), float(row["latency_ms"])))
+    return curves
 
 
-def _points(model: str, study: Study, latencies: Latencies) -> Iterator[Point]:
+def _points(model: str, study: GpuletStudy, latencies: Latencies) -> Iterator[Point]:
     like = RESEMBLES.get(model, model)
     scale = study.slo_ms[model] / study.slo_ms[like]
     whole_ms = dict(latencies[NAMES[like], 100])[LARGEST]
@@ -155,38 +155,38 @@ def _between(curve: list[tuple[int, float]], batch: int) -> float:
     raise ValueError(f"batch {batch} is outside the published ones")
 
 
-def admits(planner: Planner, load: Workload, known: Profiles, options: PlanOptions) -> bool:
+def admits(planner: Planner, load: Workload, profiles: Profiles, options: PlanOptions) -> bool:
     """Whether the planner finds a plan on the devices there are."""
     try:
-        planner.plan(load, known, DEVICE, options)
+        planner.plan(load, profiles, DEVICE, options)
     except InfeasibleError:
         return False
     return True
 
 
 def admitted(
-    study: Study, rates_rps: tuple[int, ...], names: tuple[str, ...], known: Profiles,
+    study: GpuletStudy, rates_rps: tuple[int, ...], names: tuple[str, ...], profiles: Profiles,
     options: PlanOptions,
 ) -> dict[str, bool]:  # fmt: skip
-    """Who admits one mix. `ideal` admits what `gpulet+int` does, and is asked only for the rest."""
+    """Returns which planners admit one mix. `ideal` is asked only where `gpulet+int` does not."""
     load = study.workload(rates_rps)
-    found: dict[str, bool] = {}
+    verdicts: dict[str, bool] = {}
     for name in names:
-        found[name] = (name == "ideal" and found.get("gpulet+int", False)) or admits(
-            PLANNERS[name], load, known, options
+        verdicts[name] = (name == "ideal" and verdicts.get("gpulet+int", False)) or admits(
+            PLANNERS[name], load, profiles, options
         )
-    return found
+    return verdicts
 
 
-def highest_rps(planner: Planner, mix: str, known: Profiles, options: PlanOptions) -> int:
-    """The highest total rate of a mix of equal rates that is admitted, in steps of 10 req/s."""
+def highest_rps(planner: Planner, mix: str, profiles: Profiles, options: PlanOptions) -> int:
+    """Returns the highest total rate of a mix of equal rates that is admitted, in steps of 10/s."""
     models = MIXES[mix]
     low, high = 0, 1000  # in tens
 
     def fits(tens: int) -> bool:
         rates = {model: tens * 10 / len(models) for model in models}
         load = ATC.workload(tuple(rates.get(model, 0.0) for model in ATC.slo_ms))
-        return admits(planner, load, known, options)
+        return admits(planner, load, profiles, options)
 
     while high - low > 1:
         middle = (low + high) // 2

@@ -20,10 +20,10 @@ from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import PlanOptions
 from spacetime.planners.paris import Paris
 from spacetime.policy import Policy
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.rate_search import highest_scale
-from spacetime.simulation.simulator import Arrivals, FamilySpec, LaneSpec, TenantSpec, native_run
+from spacetime.simulation.simulator import FamilySpec, LaneSpec, SimArrivals, SimTenant, native_run
 from spacetime.units import ns_from_ms
 from spacetime.workload.workload import Tenant, Workload, log_normal
 
@@ -45,7 +45,7 @@ ELSA = Policy.named("elsa")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ParisSetting:
     """One model's evaluation; `sla` times the latency of the largest request is the objective."""
 
     model: str
@@ -59,7 +59,7 @@ class Setting:
 
     @property
     def slo_ms(self) -> float:
-        """The objective."""
+        """The objective in ms."""
         whole = self.profiles.at(self.model, "mig", 7, self.largest, 1)
         if whole is None:
             raise UnsupportedError(f"largest: {self.model} has no batch of {self.largest}")
@@ -67,38 +67,38 @@ class Setting:
 
     @property
     def mix(self) -> tuple[tuple[int, float], ...]:
-        """How large requests are."""
+        """The sizes of requests, with the probability of each."""
         return log_normal(self.largest, self.variance)
 
     def latency_ns(self, units: int) -> dict[int, int]:
-        """What an instance takes for each batch up to the largest."""
+        """Returns the time an instance takes for each batch up to the largest."""
         points = self.profiles.batches(self.model, "mig", units)
         enough = next((p.batch for p in points if p.batch >= self.largest), points[-1].batch)
         return {p.batch: ns_from_ms(p.latency_ms) for p in points if p.batch <= enough}
 
 
 def profiles() -> Profiles:
-    """The public profiles. Raises UnsupportedError outside a checkout."""
-    return profile_file.read(record.a100("profiles.csv"))
+    """Returns the public profiles. Raises UnsupportedError outside a checkout."""
+    return read_profiles(record.a100("profiles.csv"))
 
 
 def homogeneous(units: int, gpus: int) -> tuple[int, ...]:
-    """As many instances of one size as the devices hold."""
+    """Returns as many instances of one size as the devices hold."""
     most = max(n for n in range(1, 8) if mig.arrange((units,) * n) is not None)
     return (units,) * most * gpus
 
 
 def at_random(gpus: int, seed: int) -> tuple[int, ...]:
-    """Layouts of full devices, drawn."""
+    """Returns the instances of full layouts drawn for the devices."""
     draw = random.Random(f"layouts/{seed}")
     layouts = [draw.choice(mig.maximal_layouts()) for _ in range(gpus)]
     return tuple(sorted(placement.units for layout in layouts for placement in layout))
 
 
-def paris(setting: Setting) -> tuple[int, ...]:
-    """The instances of the planner, at the highest rate it finds room for on the devices."""
+def paris(setting: ParisSetting) -> tuple[int, ...]:
+    """Returns the planner's instances, at the highest rate it finds room for on the devices."""
     options = PlanOptions(gpus=setting.gpus, max_utilisation=1, max_procs=1)
-    found: dict[float, tuple[int, ...]] = {}
+    layouts: dict[float, tuple[int, ...]] = {}
 
     def fits(scale: float) -> float:
         tenant = Tenant("t", setting.model, setting.slo_ms, 100 * scale, batch_mix=setting.mix)
@@ -106,29 +106,29 @@ def paris(setting: Setting) -> tuple[int, ...]:
             plan = Paris().plan(Workload((tenant,)), setting.profiles, DEVICE, options)
         except InfeasibleError:
             return 0.0
-        found[scale] = tuple(sorted(part.units for _, part, _ in plan))
+        layouts[scale] = tuple(sorted(part.units for _, part, _ in plan))
         return 1.0
 
-    return found[highest_scale(fits, 1.0).scale]
+    return layouts[highest_scale(fits, 1.0).scale]
 
 
-def highest_rps(setting: Setting, layout: Sequence[int], policy: Policy) -> float:
-    """Latency-bounded throughput in requests a second; 0 where every rate misses the objective."""
+def highest_rps(setting: ParisSetting, layout: Sequence[int], policy: Policy) -> float:
+    """Returns the latency-bounded throughput in requests/s; 0 where every rate misses."""
     takes = {units: setting.latency_ns(units) for units in set(layout)}
     weights = setting.mix
     # What the instances would do if none ever idled: where the search begins.
     busy_s = [
         sum(weight * _of(takes[units], size) for size, weight in weights) / 1e9 for units in layout
     ]
-    most_rps = sum(1 / each for each in busy_s)
+    most_rps = sum(1 / seconds for seconds in busy_s)
 
     def attained(scale: float) -> float:
         result = native_run(
             policy=policy,
             lanes=[LaneSpec(units=units, pool=0 if policy is FIFS else None) for units in layout],
             families=[FamilySpec(latency_ns={n: takes[units] for n, units in enumerate(layout)})],
-            tenants=[TenantSpec(
-                arrivals=Arrivals(rate_rps=most_rps * scale), sizes=weights,
+            tenants=[SimTenant(
+                arrivals=SimArrivals(rate_rps=most_rps * scale), sizes=weights,
                 slo_ns=ns_from_ms(setting.slo_ms), lane=0, queue_limit=2**31 - 1,
             )],
             requests=setting.requests, seed=setting.seed,

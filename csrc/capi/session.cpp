@@ -36,7 +36,7 @@ std::shared_ptr<rt::Backend> open_device(std::string_view device) {
             "device: cuda:N needs the device's number");
     driver = cuda::load();
   } else if (device.starts_with("fake:")) {
-    fake::Options options;
+    fake::FakeOptions options;
     options.device = device.substr(5);
     driver = std::make_shared<fake::FakeDriver>(options);
   } else {
@@ -46,7 +46,7 @@ std::shared_ptr<rt::Backend> open_device(std::string_view device) {
   return std::make_shared<cuda::SmBackend>(cuda::Device::open(std::move(driver), ordinal));
 }
 
-struct Runner {
+struct GuardedRunner {
   st_native_function function;
   void* context;
 };
@@ -54,7 +54,7 @@ struct Runner {
 thread_local bool running = false;
 
 int run_guarded(void* context, const st_launch* launch) noexcept {
-  const Runner& runner = *static_cast<const Runner*>(context);
+  const GuardedRunner& runner = *static_cast<const GuardedRunner*>(context);
   const bool outer = running;  // a runner of an inline session may submit, and so run another
   running = true;
   int code = ST_CODE_THROWN;
@@ -69,7 +69,7 @@ int run_guarded(void* context, const st_launch* launch) noexcept {
 }  // namespace
 
 rt::Native guarded_runner(st_native_function function, void* context) {
-  auto runner = std::make_shared<Runner>(Runner{function, context});
+  auto runner = std::make_shared<GuardedRunner>(GuardedRunner{function, context});
   return {{run_guarded, runner.get()}, runner};
 }
 
@@ -77,22 +77,22 @@ bool in_runner() { return running; }
 
 // ---- a request ------------------------------------------------------------------------------
 
-void Request::ended(const rt::Completion& end) {
+void PendingRequest::ended(const rt::Completion& end) {
   end_ = end;
-  const std::shared_ptr<Request> keep = callback_ == nullptr ? std::move(self_) : nullptr;
+  const std::shared_ptr<PendingRequest> keep = callback_ == nullptr ? std::move(self_) : nullptr;
   over_.store(true, std::memory_order_release);
   done_.notify();
   if (callback_ != nullptr) session_.notifier().push(*this);
 }
 
-void Request::run() noexcept {
-  const std::shared_ptr<Request> keep = std::move(self_);
+void PendingRequest::run() noexcept {
+  const std::shared_ptr<PendingRequest> keep = std::move(self_);
   session_.take(handle_);
   const st_result seen = result();
   callback_(user_, &seen);
 }
 
-st_result Request::result() const {
+st_result PendingRequest::result() const {
   st_result out = ST_RESULT_INIT;
   out.request = handle_;
   out.user = user_;
@@ -137,7 +137,7 @@ rt::TimeNs Session::deadline(st_tenant tenant, rt::TimeNs given_ns) {
 }
 
 st_request Session::submit(st_tenant tenant, const st_submission& submission, bool wanted) {
-  std::shared_ptr<Request> request;
+  std::shared_ptr<PendingRequest> request;
   rt::Submission made{.tenant = tenant,
                       .samples = submission.samples,
                       .priority = submission.priority,
@@ -147,7 +147,7 @@ st_request Session::submit(st_tenant tenant, const st_submission& submission, bo
     const std::lock_guard lock(mutex_);
     made.deadline = deadline(tenant, submission.deadline_ns);
     handle = next_++;
-    request = std::make_shared<Request>(*this, handle, submission);
+    request = std::make_shared<PendingRequest>(*this, handle, submission);
     if (wanted || request->calls_back()) requests_.emplace(handle, request);
   }
   request->accepted_soon();
@@ -180,7 +180,7 @@ st_request Session::submit(st_tenant tenant, const st_submission& submission, bo
   }
 }
 
-std::shared_ptr<Request> Session::find(st_request handle) {
+std::shared_ptr<PendingRequest> Session::find(st_request handle) {
   const std::lock_guard lock(mutex_);
   const auto found = requests_.find(handle);
   if (found == requests_.end()) {
@@ -191,7 +191,7 @@ std::shared_ptr<Request> Session::find(st_request handle) {
 }
 
 bool Session::take(st_request handle) {
-  std::shared_ptr<Request> dropped;  // destroyed after the lock
+  std::shared_ptr<PendingRequest> dropped;  // destroyed after the lock
   const std::lock_guard lock(mutex_);
   const auto found = requests_.find(handle);
   if (found == requests_.end()) return false;

@@ -23,11 +23,11 @@ namespace st::capi {
 class Session;
 
 // A request between its submission and its answer.
-class Request final : public rt::Ending,
-                      public rt::Notifier::Call,
-                      public std::enable_shared_from_this<Request> {
+class PendingRequest final : public rt::Ending,
+                             public rt::Notifier::Call,
+                             public std::enable_shared_from_this<PendingRequest> {
  public:
-  Request(Session& session, st_request handle, const st_submission& submission)
+  PendingRequest(Session& session, st_request handle, const st_submission& submission)
       : session_(session),
         handle_(handle),
         user_(submission.user),
@@ -54,7 +54,7 @@ class Request final : public rt::Ending,
   rt::Completion end_;
   std::atomic<bool> over_{false};  // publishes end_
   rt::Signal done_;
-  std::shared_ptr<Request> self_;  // while the executor or the notifier has it
+  std::shared_ptr<PendingRequest> self_;  // while the executor or the notifier has it
 };
 
 class Session {
@@ -67,7 +67,7 @@ class Session {
 
   st_tenant add_tenant(const sched::TenantSpec& spec, rt::TimeNs slo_ns);
   st_request submit(st_tenant tenant, const st_submission& submission, bool wanted);
-  std::shared_ptr<Request> find(st_request handle);
+  std::shared_ptr<PendingRequest> find(st_request handle);
   bool take(st_request handle);  // false: somebody else has
   bool close(bool drain, rt::TimeNs until);
 
@@ -77,7 +77,7 @@ class Session {
   std::shared_ptr<rt::Backend> backend_;
   rt::Notifier notifier_;
   std::mutex mutex_;  // guards what follows
-  std::unordered_map<st_request, std::shared_ptr<Request>> requests_;
+  std::unordered_map<st_request, std::shared_ptr<PendingRequest>> requests_;
   std::vector<rt::TimeNs> slos_;  // by tenant
   st_request next_ = 1;
   std::shared_ptr<rt::Executor> executor_;  // last: closed first

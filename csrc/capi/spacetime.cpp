@@ -75,7 +75,7 @@ void refuse_inside(Session& session) {
 // collect: the result into `out`, once.
 void collect(Session& session, st_request handle, rt::TimeNs until, st_result* out) {
   if (out != nullptr) checked(out, *out, "result");
-  const std::shared_ptr<Request> request = session.find(handle);
+  const std::shared_ptr<PendingRequest> request = session.find(handle);
   require(!request->calls_back(), "request: it has a callback, which gets its result");
   if (!request->wait(until)) throw Refused(ST_PENDING, "request: it has not ended yet");
   if (!session.take(handle)) throw Refused(ST_STALE, "request: its result was taken meanwhile");

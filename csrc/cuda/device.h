@@ -1,7 +1,8 @@
 // device.h: an opened CUDA device: its facts, its primary context, and whether it is lost.
 //
 // Thread safety: everything from any thread. Calls that need a current context come after
-// use() on the same thread. Green contexts are never made current (cuda.md §0.1).
+// use() on the same thread. Green contexts are never made current: only one
+// thread at a time may have one, and their streams work under the primary context.
 //
 // Invariants:
 // 1. The primary context is retained while a Device lives; every handle made on it holds the
@@ -21,7 +22,7 @@
 
 namespace st::cuda {
 
-struct Facts {
+struct DeviceFacts {
   std::string name;
   int driver_version = 0;  // 13000 is CUDA 13.0
   int major = 0;           // compute capability
@@ -50,7 +51,7 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
-  const Facts& facts() const { return facts_; }
+  const DeviceFacts& facts() const { return facts_; }
   CUdevice handle() const { return handle_; }
   int ordinal() const { return ordinal_; }
   Driver& driver() const { return *driver_; }
@@ -86,7 +87,7 @@ class Device {
   const int ordinal_;
   CUdevice handle_ = 0;
   CUcontext primary_ = nullptr;
-  Facts facts_;
+  DeviceFacts facts_;
   mutable std::atomic<std::int32_t> lost_{0};  // packed(); 0 while all is well
 };
 

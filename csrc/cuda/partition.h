@@ -3,7 +3,7 @@
 // A unit is one group of the split, or its remainder.
 //
 // Thread safety: everything from any thread; calls that name a green context are serialised here,
-// since the driver does not (cuda.md §1.3).
+// since the driver does not synchronise them.
 #pragma once
 
 #include <list>

@@ -13,7 +13,7 @@ Green::~Green() {
 Stream::Stream(std::shared_ptr<const Device> device, std::shared_ptr<const Green> green,
                int priority)
     : device_(std::move(device)), green_(std::move(green)) {
-  const Facts& facts = device_->facts();
+  const DeviceFacts& facts = device_->facts();
   const int wanted = std::clamp(-priority, facts.greatest_priority, facts.least_priority);
   device_->use();
   if (green_ == nullptr) {

@@ -16,9 +16,9 @@ struct Division {
   bool domains = false;   // every group within one locality domain (of a device that has several)
 };
 
-// The one split of a device (cuda.md §0.1.2). Unit g < groups.size() is a group; unit
-// groups.size() is the remainder, where there is one. All units may be combined, because they come
-// from the same split, but those of different domains.
+// The one split of a device. Every unit but the remainder, which is the last where there is one, is
+// a group. The driver puts resources of one split into one partition, so all units may be combined,
+// but those of different domains.
 struct Topology {
   std::vector<CUdevResource> units;
   std::vector<unsigned> sms;  // of each unit

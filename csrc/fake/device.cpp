@@ -7,7 +7,7 @@
 
 namespace st::fake {
 
-FakeDriver::FakeDriver(Options options) : state_(std::make_unique<State>(std::move(options))) {}
+FakeDriver::FakeDriver(FakeOptions options) : state_(std::make_unique<State>(std::move(options))) {}
 FakeDriver::~FakeDriver() = default;
 
 bool FakeDriver::has(Entry entry) const { return !lacking(entry, state_->options.driver_version); }
@@ -63,7 +63,7 @@ CUresult FakeDriver::cuDeviceGetName(char* name, int length, CUdevice device) {
   return state_->call(Entry::cuDeviceGetName, [&]() -> CUresult {
     if (name == nullptr || length <= 0) return kInvalidValue;
     if (device != 0) return kInvalidDevice;
-    std::strncpy(name, state_->facts.name.data(), static_cast<std::size_t>(length));
+    std::strncpy(name, state_->sheet.name.data(), static_cast<std::size_t>(length));
     name[length - 1] = '\0';
     return kSuccess;
   });
@@ -73,7 +73,7 @@ CUresult FakeDriver::cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
   return state_->call(Entry::cuDeviceGetUuid, [&]() -> CUresult {
     if (uuid == nullptr) return kInvalidValue;
     if (device != 0) return kInvalidDevice;
-    const std::string text = ("fake:" + std::string(state_->facts.key)).substr(0, 16);
+    const std::string text = ("fake:" + std::string(state_->sheet.key)).substr(0, 16);
     *uuid = {};
     std::memcpy(uuid->bytes, text.data(), text.size());
     return kSuccess;
@@ -82,30 +82,30 @@ CUresult FakeDriver::cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
 
 CUresult FakeDriver::cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
   return state_->call(Entry::cuDeviceGetAttribute, [&]() -> CUresult {
-    const Facts& facts = state_->facts;
+    const DataSheet& sheet = state_->sheet;
     if (value == nullptr) return kInvalidValue;
     if (device != 0) return kInvalidDevice;
     switch (attribute) {
       case kAttributeMultiprocessors:
-        return *value = static_cast<int>(facts.sms), kSuccess;
+        return *value = static_cast<int>(sheet.sms), kSuccess;
       case kAttributeClockKHz:
-        return *value = facts.clock_khz, kSuccess;
+        return *value = sheet.clock_khz, kSuccess;
       case kAttributeL2Bytes:
-        return *value = static_cast<int>(facts.l2_bytes), kSuccess;
+        return *value = static_cast<int>(sheet.l2_bytes), kSuccess;
       case kAttributeCapabilityMajor:
-        return *value = facts.major, kSuccess;
+        return *value = sheet.major, kSuccess;
       case kAttributeCapabilityMinor:
-        return *value = facts.minor, kSuccess;
+        return *value = sheet.minor, kSuccess;
       case kAttributeVirtualMemory:
         return *value = 1, kSuccess;
       case kAttributeMps:
         return *value = 0, kSuccess;
       case kAttributeLocalityDomains:
         if (state_->options.driver_version < kSplitVersion) return kInvalidValue;
-        return *value = static_cast<int>(facts.domains), kSuccess;
+        return *value = static_cast<int>(sheet.domains), kSuccess;
       case kAttributeLocalityDomainSms:
         if (state_->options.driver_version < kSplitVersion) return kInvalidValue;
-        return *value = static_cast<int>(facts.whole_groups / facts.domains * facts.minimum),
+        return *value = static_cast<int>(sheet.whole_groups / sheet.domains * sheet.minimum),
                kSuccess;
       default:
         return kInvalidValue;
@@ -192,7 +192,7 @@ CUresult FakeDriver::cuCtxGetStreamPriorityRange(int* least, int* greatest) {
   });
 }
 
-const Facts& FakeDriver::facts() const { return state_->facts; }
+const DataSheet& FakeDriver::sheet() const { return state_->sheet; }
 
 TimeNs FakeDriver::now_ns() const {
   const std::scoped_lock lock(state_->mutex);

@@ -136,8 +136,8 @@ void Engine::share() {
     for (std::size_t sm = 0; sm < task->sms.size(); ++sm) {
       if (task->sms[sm]) sms += 1.0 / users[sm];
     }
-    const double computing_ns = task->flops / (sms * facts_.flops_sm);
-    const double memory_ns = task->bytes / std::min(facts_.bandwidth, sms * facts_.bandwidth_sm);
+    const double computing_ns = task->flops / (sms * sheet_.flops_sm);
+    const double memory_ns = task->bytes / std::min(sheet_.bandwidth, sms * sheet_.bandwidth_sm);
     task->rate_ = 1 / std::max({computing_ns, memory_ns, 1e-3});
   }
   if (interference_) share_bandwidth(kernels);
@@ -154,7 +154,7 @@ void Engine::share_bandwidth(const std::vector<Task*>& kernels) {
   std::vector<Task*> by_demand = kernels;
   std::stable_sort(by_demand.begin(), by_demand.end(),
                    [](Task* a, Task* b) { return a->bytes * a->rate_ < b->bytes * b->rate_; });
-  double free = facts_.bandwidth;
+  double free = sheet_.bandwidth;
   std::size_t others = by_demand.size();
   for (Task* task : by_demand) {
     const double part = free / static_cast<double>(others--);

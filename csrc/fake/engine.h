@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-#include "fake/facts.h"
+#include "fake/data_sheets.h"
 
 namespace st::fake {
 
@@ -43,7 +43,7 @@ using TaskRef = std::shared_ptr<Task>;
 
 class Engine {
  public:
-  Engine(const Facts& facts, bool interference) : facts_(facts), interference_(interference) {}
+  Engine(const DataSheet& sheet, bool interference) : sheet_(sheet), interference_(interference) {}
 
   TaskRef add(Task task, std::span<const TaskRef> after, TimeNs submitted_ns);
 
@@ -77,7 +77,7 @@ class Engine {
   void share();  // the rates of all kernels from now on
   void share_bandwidth(const std::vector<Task*>& kernels);
 
-  const Facts facts_;
+  const DataSheet sheet_;
   const bool interference_;
   Map tasks_;
   std::vector<Task*> active_;  // started, in that order

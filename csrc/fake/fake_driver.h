@@ -27,9 +27,27 @@
 #include <vector>
 
 #include "cuda/driver.h"
-#include "fake/facts.h"
+#include "fake/data_sheets.h"
 
 namespace st::fake {
+
+struct FakeOptions {
+  std::string device = "h200";
+  // 0: as the device needs. < 12040: no green contexts; < 12050: none with streams; >= 13010:
+  // splits by parameters, work queues and locality domains.
+  int driver_version = 0;
+  std::size_t memory_bytes = 0;   // 0: as the device has
+  unsigned whole_groups = 0;      // 0: as the device has; dies differ in which units are fused off
+  unsigned smallest_context = 0;  // green contexts with fewer SMs are refused
+  bool remainder_merges = true;   // whether a remainder goes with groups of its split
+  std::size_t address_bytes = 0;  // that can be reserved at once; 0: what the machine gives
+  bool interference = true;       // partitions share the bandwidth of the device's memory
+  TimeNs call_ns = 100;           // host time of a call
+  TimeNs poll_ns = 1000;          // host time of a query that finds the work unfinished
+  TimeNs launch_ns = 2000;        // from the start of a kernel to its first instruction
+  TimeNs node_ns = 1000;          // the same inside a graph, for every kind of node
+  TimeNs copy_ns = 1500;          // before the first byte of a copy or a memset
+};
 
 using namespace cuda;  // the types that the entries name
 
@@ -51,7 +69,7 @@ struct Called {
 
 class FakeDriver final : public Driver {
  public:
-  explicit FakeDriver(Options options = {});  // std::invalid_argument: there is no such device
+  explicit FakeDriver(FakeOptions options = {});  // std::invalid_argument: there is no such device
   ~FakeDriver() override;
 
   bool has(Entry entry) const override;
@@ -60,7 +78,7 @@ class FakeDriver final : public Driver {
 #undef ST_X
 
   // What a test asks; none of it costs virtual time.
-  const Facts& facts() const;
+  const DataSheet& sheet() const;
   TimeNs now_ns() const;      // the host's clock
   TimeNs busy_sm_ns() const;  // SMs x time that a kernel was on them, as far as it was simulated
   Live live() const;

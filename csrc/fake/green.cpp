@@ -6,9 +6,9 @@
 namespace st::fake {
 
 // Whole groups lie in processing clusters of 16 SMs; the SMs left over are spread in pairs.
-unsigned cluster_limit(const Facts& facts, const SmSet& sms) {
+unsigned cluster_limit(const DataSheet& sheet, const SmSet& sms) {
   constexpr unsigned kCluster = 16;
-  const unsigned whole = facts.whole_groups * facts.minimum;
+  const unsigned whole = sheet.whole_groups * sheet.minimum;
   unsigned most = sms.any() ? std::min<unsigned>(2, static_cast<unsigned>(sms.count())) : 0;
   for (unsigned first = 0; first < whole; first += kCluster) {
     unsigned together = 0;

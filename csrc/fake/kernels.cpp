@@ -106,7 +106,7 @@ CUresult FakeDriver::cuLaunchKernel(CUfunction function, unsigned grid_x, unsign
         shared_bytes > kSharedBytes || (parameters != nullptr && extra != nullptr)) {
       return kInvalidValue;
     }
-    if (kernel->cluster > cluster_limit(s.facts, given->sms)) return kInvalidClusterSize;
+    if (kernel->cluster > cluster_limit(s.sheet, given->sms)) return kInvalidClusterSize;
     Operation operation{.type = kNodeKernel};
     operation.kernel = {function, grid_x,       grid_y,  grid_z,  block_x, block_y,
                         block_z,  shared_bytes, nullptr, nullptr, nullptr, given->context};

@@ -34,13 +34,13 @@ CUresult check_queues(const State& state, const CUdevResource& asked) {
 
 // One group of cuDevSmResourceSplit out of the SMs that are `left`.
 struct Grouping {
-  const Facts& facts;
+  const DataSheet& sheet;
   const SmSet& left;
   const CU_DEV_SM_RESOURCE_GROUP_PARAMS& wanted;
   unsigned coscheduled;
 
   bool valid(std::size_t input) const {
-    const unsigned most = facts.major >= 9 ? 32 : 2;
+    const unsigned most = sheet.major >= 9 ? 32 : 2;
     const bool backfill = (wanted.flags & kGroupBackfill) != 0;
     const bool even = wanted.smCount % 2 == 0 && coscheduled % 2 == 0 && coscheduled >= 2;
     const auto* last = std::end(wanted.reserved);
@@ -51,9 +51,9 @@ struct Grouping {
   bool bound() const { return (wanted.flags & kGroupLocalityDomain) != 0; }
   SmSet domain() const {
     SmSet all;
-    for (unsigned d = 0; d < facts.domains; ++d) {
+    for (unsigned d = 0; d < sheet.domains; ++d) {
       if (wanted.localityDomainId == d || wanted.localityDomainId == kAnyDomain) {
-        all |= domain_of(facts, d);
+        all |= domain_of(sheet, d);
       }
     }
     return all;
@@ -62,12 +62,12 @@ struct Grouping {
     const SmSet from = bound() ? left & domain() : left;
     const std::size_t most = wanted.smCount == 0 ? from.count() : wanted.smCount;
     SmSet taken;
-    for (const SmSet& piece : pieces(facts, from, coscheduled, coscheduled > 2)) {
+    for (const SmSet& piece : pieces(sheet, from, coscheduled, coscheduled > 2)) {
       if (taken.count() + piece.count() <= most) taken |= piece;
     }
     if ((wanted.flags & kGroupBackfill) == 0 || wanted.smCount == 0) return taken;
     for (const SmSet& where : {from, left}) {
-      for (unsigned sm = 0; sm < facts.sms && taken.count() < most; ++sm) {
+      for (unsigned sm = 0; sm < sheet.sms && taken.count() < most; ++sm) {
         if (where[sm]) taken.set(sm);
       }
     }
@@ -84,7 +84,7 @@ CUdevResource pack(const State& state, const Resource& resource) {
   std::memcpy(packed.opaque, &opaque, sizeof opaque);
   packed.sm.smCount = static_cast<unsigned>(resource.sms.count());
   if (state.options.driver_version < 13000) return packed;
-  packed.sm.minSmPartitionSize = state.facts.minimum;
+  packed.sm.minSmPartitionSize = state.sheet.minimum;
   packed.sm.smCoscheduledAlignment = resource.alignment;
   if (state.options.driver_version < kSplitVersion || resource.domain < 0) return packed;
   packed.sm.flags = kGroupLocalityDomain;
@@ -101,8 +101,9 @@ CUresult unpack(const State& state, const CUdevResource& packed, Resource& resou
   return kSuccess;
 }
 
-std::vector<SmSet> pieces(const Facts& facts, const SmSet& sms, unsigned size, bool coscheduled) {
-  const unsigned end = coscheduled ? facts.whole_groups * facts.minimum : facts.sms;
+std::vector<SmSet> pieces(const DataSheet& sheet, const SmSet& sms, unsigned size,
+                          bool coscheduled) {
+  const unsigned end = coscheduled ? sheet.whole_groups * sheet.minimum : sheet.sms;
   std::vector<SmSet> found;
   for (unsigned first = 0; first + size <= end; first += size) {
     SmSet piece;
@@ -112,10 +113,10 @@ std::vector<SmSet> pieces(const Facts& facts, const SmSet& sms, unsigned size, b
   return found;
 }
 
-SmSet domain_of(const Facts& facts, unsigned domain) {
+SmSet domain_of(const DataSheet& sheet, unsigned domain) {
   SmSet sms;
-  if (domain >= facts.domains) return sms;
-  const unsigned size = facts.whole_groups / facts.domains * facts.minimum;
+  if (domain >= sheet.domains) return sms;
+  const unsigned size = sheet.whole_groups / sheet.domains * sheet.minimum;
   for (unsigned sm = domain * size; sm < (domain + 1) * size; ++sm) sms.set(sm);
   return sms;
 }
@@ -129,8 +130,8 @@ CUresult FakeDriver::cuDeviceGetDevResource(CUdevice device, CUdevResource* reso
     }
     if (type != kResourceSm) return kInvalidResourceType;
     Resource all{.split = ++state_->serial, .sms = {}, .divisible = true};
-    all.alignment = state_->facts.alignment;
-    for (unsigned sm = 0; sm < state_->facts.sms; ++sm) all.sms.set(sm);
+    all.alignment = state_->sheet.alignment;
+    for (unsigned sm = 0; sm < state_->sheet.sms; ++sm) all.sms.set(sm);
     *resource = pack(*state_, all);
     return kSuccess;
   });
@@ -142,7 +143,7 @@ CUresult FakeDriver::cuDevSmResourceSplitByCount(CUdevResource* groups, unsigned
                                                  unsigned minimum) {
   return state_->call(Entry::cuDevSmResourceSplitByCount, [&]() -> CUresult {
     constexpr unsigned kAllFlags = 3;
-    const Facts& facts = state_->facts;
+    const DataSheet& sheet = state_->sheet;
     if (count == nullptr || input == nullptr || (flags & ~kAllFlags) != 0) return kInvalidValue;
     Resource whole;
     if (const CUresult code = unpack(*state_, *input, whole); code != 0) return code;
@@ -150,10 +151,10 @@ CUresult FakeDriver::cuDevSmResourceSplitByCount(CUdevResource* groups, unsigned
     if (minimum > whole.sms.count() || (groups != nullptr && *count == 0)) return kInvalidValue;
 
     const bool coscheduled = (flags & kIgnoreCoscheduling) == 0;
-    const unsigned unit = coscheduled ? facts.alignment : 2;
-    const unsigned least = coscheduled ? facts.minimum : 2;
+    const unsigned unit = coscheduled ? sheet.alignment : 2;
+    const unsigned least = coscheduled ? sheet.minimum : 2;
     const unsigned each = (std::max(minimum, least) + unit - 1) / unit;  // pieces
-    const std::vector<SmSet> free = pieces(facts, whole.sms, unit, coscheduled);
+    const std::vector<SmSet> free = pieces(sheet, whole.sms, unit, coscheduled);
     const auto fit = static_cast<unsigned>(free.size()) / each;
     if (fit == 0) return kInvalidResourceConfiguration;
     *count = groups == nullptr ? fit : std::min(*count, fit);
@@ -188,8 +189,8 @@ CUresult FakeDriver::cuDevSmResourceSplit(CUdevResource* groups, unsigned count,
     for (unsigned i = 0; i < count; ++i) {
       CU_DEV_SM_RESOURCE_GROUP_PARAMS& wanted = parameters[i];
       const unsigned given = wanted.coscheduledSmCount;
-      const Grouping grouping{state_->facts, left, wanted,
-                              given != 0 ? given : state_->facts.alignment};
+      const Grouping grouping{state_->sheet, left, wanted,
+                              given != 0 ? given : state_->sheet.alignment};
       if (!grouping.valid(whole.sms.count())) return kInvalidValue;
       Resource part{.split = split, .sms = grouping.take(), .divisible = false};
       part.alignment = grouping.coscheduled;

@@ -9,8 +9,9 @@ CUdevResource pack(const State& state, const Resource& resource);
 CUresult unpack(const State& state, const CUdevResource& packed, Resource& resource);
 
 // pieces: the sets of `size` SMs that a split of `sms` puts together, lowest first.
-std::vector<SmSet> pieces(const Facts& facts, const SmSet& sms, unsigned size, bool coscheduled);
+std::vector<SmSet> pieces(const DataSheet& sheet, const SmSet& sms, unsigned size,
+                          bool coscheduled);
 
-SmSet domain_of(const Facts& facts, unsigned domain);  // its SMs; none: there is no such
+SmSet domain_of(const DataSheet& sheet, unsigned domain);  // its SMs; none: there is no such
 
 }  // namespace st::fake

@@ -13,22 +13,23 @@ thread_local std::unordered_map<const State*, std::pair<std::uint64_t, CUcontext
 
 std::atomic<std::uint64_t> states_{0};
 
-Options chosen_options(Options options) {
-  if (options.driver_version == 0) options.driver_version = find(options.device).driver_version;
+FakeOptions chosen_options(FakeOptions options) {
+  if (options.driver_version == 0)
+    options.driver_version = data_sheet(options.device).driver_version;
   return options;
 }
 
-Facts chosen_facts(const Options& options) {
-  Facts facts = find(options.device);
-  if (options.memory_bytes != 0) facts.memory_bytes = options.memory_bytes;
-  if (options.whole_groups != 0) facts.whole_groups = options.whole_groups;
-  if (options.driver_version < kSplitVersion) facts.domains = 1;
-  if (facts.whole_groups * facts.minimum > facts.sms) {
-    throw std::invalid_argument("whole_groups: " + std::to_string(facts.whole_groups) + " of " +
-                                std::to_string(facts.minimum) + " SMs are more than the device's " +
-                                std::to_string(facts.sms));
+DataSheet chosen_sheet(const FakeOptions& options) {
+  DataSheet sheet = data_sheet(options.device);
+  if (options.memory_bytes != 0) sheet.memory_bytes = options.memory_bytes;
+  if (options.whole_groups != 0) sheet.whole_groups = options.whole_groups;
+  if (options.driver_version < kSplitVersion) sheet.domains = 1;
+  if (sheet.whole_groups * sheet.minimum > sheet.sms) {
+    throw std::invalid_argument("whole_groups: " + std::to_string(sheet.whole_groups) + " of " +
+                                std::to_string(sheet.minimum) + " SMs are more than the device's " +
+                                std::to_string(sheet.sms));
   }
-  return facts;
+  return sheet;
 }
 
 }  // namespace
@@ -39,11 +40,11 @@ std::uint64_t this_thread() {
   return mine;
 }
 
-State::State(Options chosen)
+State::State(FakeOptions chosen)
     : options(chosen_options(std::move(chosen))),
-      facts(chosen_facts(options)),
-      engine(facts, options.interference),
-      memory(std::make_shared<Memory>(facts.memory_bytes)),
+      sheet(chosen_sheet(options)),
+      engine(sheet, options.interference),
+      memory(std::make_shared<AddressSpace>(sheet.memory_bytes)),
       primary(handle<CUcontext>()) {
   generation = ++states_;
   log.reserve(FakeDriver::kLogged);
@@ -99,7 +100,7 @@ void State::set_current(CUcontext context) { current_[this] = {generation, conte
 
 void State::open_primary() {
   SmSet all;
-  for (unsigned sm = 0; sm < facts.sms; ++sm) all.set(sm);
+  for (unsigned sm = 0; sm < sheet.sms; ++sm) all.set(sm);
   null_stream = std::make_shared<Stream>(Stream{primary, nullptr, all, true, 0, {}, {}, {}});
 }
 
@@ -118,7 +119,7 @@ void State::close_primary() {
   execs.orphan_all();
   modules.orphan_all();
   functions.orphan_all();
-  memory = std::make_shared<Memory>(facts.memory_bytes);
+  memory = std::make_shared<AddressSpace>(sheet.memory_bytes);
 }
 
 CUresult State::find(CUstream handle, std::shared_ptr<Stream>& stream) {
@@ -129,7 +130,7 @@ CUresult State::find(CUstream handle, std::shared_ptr<Stream>& stream) {
 }
 
 void State::run_host(const TaskRef& host) {
-  const std::shared_ptr<Memory> kept = memory;
+  const std::shared_ptr<AddressSpace> kept = memory;
   in_host = true;
   mutex.unlock();
   in_host_function_ = true;

@@ -4,6 +4,9 @@
 // family is always unknown (400); what the end of its context took with it is known to be so (709).
 // 2. Streams, events and execs hold the last task given to them; order is those tasks' order.
 // 3. A stream captures exactly while it has a Capture.
+//
+// Stream, Event, Graph, Exec, Green and Module are here what a driver keeps behind a handle; the
+// classes of these names in cuda/ own such a handle on the other side of the driver's interface.
 #pragma once
 
 #include <condition_variable>
@@ -14,9 +17,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "fake/address_space.h"
 #include "fake/engine.h"
 #include "fake/fake_driver.h"
-#include "fake/memory.h"
 #include "fake/needs.h"
 
 namespace st::fake {
@@ -113,7 +116,7 @@ struct Green {
 
 // Objects of one kind by handle.
 template <typename Handle, typename Object>
-class Table {
+class HandleTable {
  public:
   void add(Handle handle, std::shared_ptr<Object> object) { live_[handle] = std::move(object); }
   CUresult find(Handle handle, std::shared_ptr<Object>& object) const {
@@ -144,18 +147,18 @@ class Table {
 };
 
 struct State {
-  explicit State(Options options);
+  explicit State(FakeOptions options);
 
-  const Options options;
-  const Facts facts;
+  const FakeOptions options;
+  const DataSheet sheet;
   std::mutex mutex;
   std::condition_variable_any host_ended;
   bool in_host = false;  // a thread runs a host function
   bool initialized = false;
   TimeNs now_ns = 0;
   Engine engine;
-  std::shared_ptr<Memory> memory;  // a host function that runs keeps it while a context ends
-  std::uint64_t serial = 0;        // of handles and splits
+  std::shared_ptr<AddressSpace> memory;  // a host function that runs keeps it while a context ends
+  std::uint64_t serial = 0;              // of handles and splits
 
   std::uint64_t generation = 0;  // tells States at one address apart
   CUcontext primary;             // its handle stays the same for the process
@@ -163,14 +166,14 @@ struct State {
   std::shared_ptr<Stream> null_stream;
   std::map<CUdevResourceDesc, Resource> descriptors;
   std::map<CUcontext, CUgreenCtx> green_contexts;
-  Table<CUgreenCtx, Green> greens;
-  Table<CUstream, Stream> streams;
-  Table<CUevent, Event> events;
-  Table<CUgraph, Graph> graphs;
+  HandleTable<CUgreenCtx, Green> greens;
+  HandleTable<CUstream, Stream> streams;
+  HandleTable<CUevent, Event> events;
+  HandleTable<CUgraph, Graph> graphs;
   std::map<CUgraphNode, std::shared_ptr<Graph>> nodes;
-  Table<CUgraphExec, Exec> execs;
-  Table<CUmodule, Module> modules;
-  Table<CUfunction, Kernel> functions;
+  HandleTable<CUgraphExec, Exec> execs;
+  HandleTable<CUmodule, Module> modules;
+  HandleTable<CUfunction, Kernel> functions;
   std::set<std::shared_ptr<Capture>> captures;
   std::vector<Called> log;
   std::size_t logged = 0;
@@ -242,6 +245,6 @@ struct State {
 
 std::uint64_t this_thread();  // a number that no other thread ever has
 // cluster_limit: the largest cluster that can run on these SMs.
-unsigned cluster_limit(const Facts& facts, const SmSet& sms);
+unsigned cluster_limit(const DataSheet& sheet, const SmSet& sms);
 
 }  // namespace st::fake

@@ -45,7 +45,7 @@ Task State::task_of(const Operation& operation, bool in_graph) {
       break;
     case kNodeMemcpy: {
       const bool on_device = memory->of_device(operation.to) && memory->of_device(operation.from);
-      const double rate = on_device ? facts.bandwidth / 2 : facts.link;  // reads and writes
+      const double rate = on_device ? sheet.bandwidth / 2 : sheet.link;  // reads and writes
       task.delay_ns =
           options.copy_ns + static_cast<TimeNs>(static_cast<double>(operation.size) / rate);
       task.effect = [this, operation] { return copy(operation); };
@@ -53,7 +53,7 @@ Task State::task_of(const Operation& operation, bool in_graph) {
     }
     case kNodeMemset:
       task.delay_ns = options.copy_ns +
-                      static_cast<TimeNs>(static_cast<double>(operation.size) / facts.bandwidth);
+                      static_cast<TimeNs>(static_cast<double>(operation.size) / sheet.bandwidth);
       task.effect = [this, operation] { return set(operation); };
       break;
     case kNodeHost:

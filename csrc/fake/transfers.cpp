@@ -5,7 +5,7 @@ namespace st::fake {
 
 CUresult FakeDriver::cuMemGetInfo(std::size_t* free, std::size_t* total) {
   return state_->call(Entry::cuMemGetInfo, [&]() -> CUresult {
-    const Memory& memory = *state_->memory;
+    const AddressSpace& memory = *state_->memory;
     if (free == nullptr || total == nullptr) return kInvalidValue;
     *total = memory.total_bytes();
     *free = memory.total_bytes() - memory.used_bytes();
@@ -72,7 +72,7 @@ CUresult FakeDriver::cuMemsetD8Async(CUdeviceptr to, unsigned char value, std::s
     std::shared_ptr<Stream> given;
     if (const CUresult code = state_->find(stream, given); code != 0) return code;
     if (bytes == 0) return kSuccess;
-    const Memory& memory = *state_->memory;
+    const AddressSpace& memory = *state_->memory;
     if (!memory.of_device(to) && !memory.pinned(to)) return kInvalidValue;
     if (!memory.usable(to, bytes, false)) return kInvalidValue;
     Operation operation{.type = kNodeMemset};

@@ -22,7 +22,7 @@ class Partition {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string_view kind() const = 0;                 // of its partitions: design §2
+  virtual std::string_view kind() const = 0;                 // of its partitions: cores or sm
   virtual std::vector<std::uint32_t> available() const = 0;  // ids a partition may name
   // open: throws std::invalid_argument naming the first unit that is not available. `priority` is
   // over other partitions that share units with it, larger first, where the kind has priorities.

@@ -1,6 +1,6 @@
 // completions.h: ended requests on their way to the one thread that tells their callers.
 //
-// Thread safety: push and announce by the token's holder; drain from any thread, one after the
+// Thread safety: push and announce by the baton's holder; drain from any thread, one after the
 // other; close from any thread.
 //
 // Invariants:

@@ -1,4 +1,3 @@
-// executor.cpp: the executor's threads, its control while running, and its end.
 #include "rt/executor.h"
 
 #include <pthread.h>
@@ -11,6 +10,7 @@
 namespace st::rt {
 namespace {
 
+constexpr std::uint32_t kChunk = 64;    // requests a bulk pushes before it lets events be run
 constexpr TimeNs kPollNs = 50'000'000;  // how often a waiting close() lets its caller look around
 
 std::atomic<int> forks{0};  // of this process and its ancestors since the library was loaded
@@ -39,200 +39,188 @@ std::shared_ptr<Executor> Executor::open(const Options& options, std::shared_ptr
 Executor::Executor(const Options& options, std::shared_ptr<Backend> backend)
     : process_((count_forks(), forks.load())),
       backend_(std::move(backend)),
-      pool_(options.capacity),
-      events_(std::size_t{options.capacity} + 2 * kMostLanes),
-      scheduler_(options.policy, options.record),
-      completions_(pool_),
-      timeline_(options.timeline) {
+      pump_(options.policy, options.capacity, options.timeline, options.record) {
   if (options.capacity == 0) throw std::invalid_argument("capacity: must be at least 1");
 }
 
 bool Executor::forked() const { return process_ != forks.load(std::memory_order_relaxed); }
 
-// exclusively: a change to the scheduler, after all that was submitted before it.
-template <typename Change>
-auto Executor::exclusively(Change change) {
-  struct Hold {
-    Executor& executor;
-    explicit Hold(Executor& e) : executor(e) { executor.token_.acquire(); }
-    ~Hold() {
-      executor.settle_round();
-      executor.arm();
-      executor.token_.release();
-      executor.pump();
-    }
-  };
-  const Hold hold(*this);
-  while (run_events(~0u)) {
-  }
-  return change();
-}
-
 LaneId Executor::add_lane(const std::vector<std::uint32_t>& units, bool borrows, bool native,
                           int priority, std::uint32_t pool) {
   auto partition = backend_->open(units, priority);
-  const LaneId id = exclusively([&] {
+  const LaneId id = pump_.exclusively([&](const Pump::Held& held) {
     refuse_if_closed();
-    if (inline_.load() != nullptr) {
+    if (runs_inline()) {
       throw std::logic_error("lane: this executor runs inline; add lanes before the first tenant");
     }
-    const LaneId next = scheduler_.add_lane({partition->units(), borrows, pool});
-    stats_.add_lane();
-    lanes_.add(std::make_unique<Lane>(next, std::move(partition)));
-    scheduler_.wake(now_, actions_);
-    carry_out();
+    const std::uint32_t granted = partition->units();
+    const LaneId next = pump_.add_lane({granted, borrows, pool}, std::move(partition));
+    held.scheduler.wake(held.now, held.out);
     return next;
   });
-  if (native) start_server(lanes_[id]);
+  if (native) start_server(lane(id));
   return id;
 }
 
 void Executor::close_lane(LaneId id) {
-  exclusively([&] {
-    scheduler_.close_lane(id);
-    lanes_[id].close();
+  pump_.exclusively([&](const Pump::Held& held) {
+    held.scheduler.close_lane(id);
+    lane(id).close();
   });
 }
 
 void Executor::refuse_if_closed() const {
-  if (!accepting_.load(std::memory_order_seq_cst)) throw Closed("the executor is closed");
-}
-
-void Executor::open_inline_lane() {
-  auto lane = std::make_unique<Lane>(scheduler_.add_lane({}), nullptr);
-  stats_.add_lane();
-  inline_.store(lane.get(), std::memory_order_release);  // publishes the lane
-  lanes_.add(std::move(lane));
+  if (!pump_.intake().accepting()) throw Closed("the executor is closed");
 }
 
 FamilyId Executor::add_family(const sched::FamilySpec& spec) {
-  return exclusively([&] {
-    const FamilyId id = scheduler_.add_family(spec);
-    families_.add(std::make_unique<Family>());
-    return id;
-  });
+  return pump_.exclusively([&](const Pump::Held&) { return pump_.add_family(spec); });
 }
 
 TenantId Executor::add_tenant(const sched::TenantSpec& spec) {
-  return exclusively([&] {
-    if (lanes_.size() == 0) open_inline_lane();
-    const TenantId id = scheduler_.add_tenant(spec);
-    auto tenant = std::make_unique<Tenant>();
-    tenant->limit = spec.queue_limit;
-    stats_.add_tenant();
-    tenants_.add(std::move(tenant));
-    return id;
-  });
+  return pump_.exclusively([&](const Pump::Held&) { return pump_.add_tenant(spec); });
 }
 
 void Executor::remove_tenant(TenantId id) {
-  exclusively([&] {
-    Tenant* tenant = tenants_.find(id);
-    if (tenant == nullptr || tenant->removed.exchange(true)) {
-      throw std::out_of_range("tenant: " + std::to_string(id) + " does not exist");
-    }
-    scheduler_.remove_tenant(id, now_, actions_);
-    carry_out();
-    started_ = true;  // wakes submitters that wait for its room
-  });
+  pump_.exclusively([&](const Pump::Held&) { pump_.remove_tenant(id); });
 }
 
 void Executor::set_native(FamilyId id, Native native, LaneId lane) {
-  exclusively([&] {
-    Family* family = families_.find(id);
-    if (family == nullptr) {
-      throw std::out_of_range("family: " + std::to_string(id) + " does not exist");
-    }
+  pump_.exclusively([&](const Pump::Held&) {
+    FamilyFunctions& family = pump_.functions(id);
     if (lane == kNone) {
-      family->any = native.function;
+      family.any = native.function;
     } else {
-      if (lane >= lanes_.size()) {
-        throw std::out_of_range("lane: " + std::to_string(lane) + " does not exist");
-      }
-      family->by_lane.resize(std::max<std::size_t>(family->by_lane.size(), lane + 1));
-      family->by_lane[lane] = native.function;
+      this->lane(lane);  // throws where there is none
+      family.by_lane.resize(std::max<std::size_t>(family.by_lane.size(), lane + 1));
+      family.by_lane[lane] = native.function;
     }
-    family->natives.push_back(std::move(native));
+    family.natives.push_back(std::move(native));
   });
 }
 
 void Executor::set_latency(FamilyId family, LaneId lane, std::uint32_t bucket, TimeNs latency_ns) {
-  exclusively([&] { scheduler_.set_latency(family, lane, bucket, latency_ns); });
+  pump_.exclusively([&](const Pump::Held& held) {
+    held.scheduler.set_latency(family, lane, bucket, latency_ns);
+  });
 }
 
 void Executor::set_duty(LaneId lane, std::vector<sched::DutyTurn> turns) {
-  exclusively([&] { scheduler_.set_duty(lane, std::move(turns)); });
+  pump_.exclusively(
+      [&](const Pump::Held& held) { held.scheduler.set_duty(lane, std::move(turns)); });
 }
 
 void Executor::set_routes(TenantId id, sched::Routes routes, bool move) {
-  exclusively([&] {
-    Tenant* tenant = tenants_.find(id);
-    if (tenant == nullptr || tenant->removed.load(std::memory_order_relaxed)) {
+  pump_.exclusively([&](const Pump::Held& held) {
+    if (pump_.intake().tenant(id).removed.load(std::memory_order_relaxed)) {
       throw std::out_of_range("tenant: " + std::to_string(id) + " does not exist");
     }
-    scheduler_.set_routes(id, std::move(routes), move, now_, actions_);
-    carry_out();
+    held.scheduler.set_routes(id, std::move(routes), move, held.now, held.out);
   });
 }
 
 void Executor::set_batch(FamilyId family, LaneId lane, std::uint32_t samples) {
-  exclusively([&] {
-    scheduler_.set_batch(family, lane, samples, now_, actions_);
-    carry_out();
+  pump_.exclusively([&](const Pump::Held& held) {
+    held.scheduler.set_batch(family, lane, samples, held.now, held.out);
   });
 }
 
 std::uint64_t Executor::load(LaneId lane) {
-  return exclusively([&] { return scheduler_.load(lane); });
+  return pump_.exclusively([&](const Pump::Held& held) { return held.scheduler.load(lane); });
 }
 
 TimeNs Executor::predicted_ns(FamilyId family, LaneId lane, std::uint32_t samples) {
-  return exclusively([&] { return scheduler_.predicted_ns(family, lane, samples); });
+  return pump_.exclusively(
+      [&](const Pump::Held& held) { return held.scheduler.predicted_ns(family, lane, samples); });
 }
 
 bool Executor::straggling(TenantId tenant) {
-  return exclusively([&] { return scheduler_.straggling(tenant); });
+  return pump_.exclusively(
+      [&](const Pump::Held& held) { return held.scheduler.straggling(tenant); });
 }
 
 Counters Executor::counters() {
-  return exclusively([&] {
-    Counters counters{.stats = stats_,
+  return pump_.exclusively([&](const Pump::Held& held) {
+    Counters counters{.stats = pump_.stats(),
                       .failed = {},
                       .refused = {},
-                      .in_flight = in_flight_.load() - ended_,
-                      .waiting = scheduler_.waiting(),
-                      .running = scheduler_.running(),
-                      .timeline_lost = timeline_.lost()};
-    for (TenantId id = 0; id < tenants_.size(); ++id) {
-      counters.failed.push_back(tenants_[id].failed);
-      counters.refused.push_back(tenants_[id].refused.load(std::memory_order_relaxed));
+                      .in_flight = pump_.intake().in_flight() - pump_.ended(),
+                      .waiting = held.scheduler.waiting(),
+                      .running = held.scheduler.running(),
+                      .timeline_lost = pump_.timeline().lost()};
+    const Intake::Tenants& tenants = pump_.intake().tenants();
+    for (TenantId id = 0; id < tenants.size(); ++id) {
+      counters.failed.push_back(tenants[id].failed);
+      counters.refused.push_back(tenants[id].refused.load(std::memory_order_relaxed));
     }
     return counters;
   });
 }
 
+Refusal Executor::submit(const Submission& submission, RequestId& id) {
+  const TimeNs now = now_ns();
+  const Refusal refusal = pump_.intake().accept(submission, now, id);
+  if (refusal == Refusal::kNone) {
+    pump_.arrived(id, now);
+    pump_.run();
+  }
+  return refusal;
+}
+
+bool Executor::submit_some(Bulk& bulk, TimeNs until) {
+  Intake& intake = pump_.intake();
+  bulk.each.ticket = bulk.ticket.get();
+  TimeNs now = now_ns();
+  for (std::uint32_t pushed = 0; bulk.next < bulk.count;) {
+    bulk.each.tenant = bulk.tenants[bulk.next % bulk.tenants.size()];
+    bulk.each.deadline = bulk.deadline_ns >= kNever - now ? kNever : now + bulk.deadline_ns;
+    RequestId id = 0;
+    const Refusal refusal = intake.accept(bulk.each, now, id);
+    const bool full = wants_room(refusal);
+    if (refusal == Refusal::kNone) pump_.arrived(id, now);
+    if (refusal == Refusal::kClosed) {
+      refuse_rest(bulk, Outcome::kClosed);
+    } else if (!full || !bulk.block) {
+      if (full) bulk.ticket->settle(Outcome::kQueueFull, 1);
+      if (refusal == Refusal::kRemoved) bulk.ticket->settle(Outcome::kRemoved, 1);
+      ++bulk.next;
+      ++bulk.each.token;
+    }
+    if (++pushed % kChunk != 0 && !(full && bulk.block)) continue;
+    pump_.run();
+    if (full && bulk.block) intake.wait_for_room(intake.tenant(bulk.each.tenant), until);
+    now = now_ns();
+    if (now >= until) return bulk.next == bulk.count;
+  }
+  pump_.run();
+  return true;
+}
+
+void Executor::refuse_rest(Bulk& bulk, Outcome outcome) {
+  bulk.ticket->settle(outcome, bulk.count - bulk.next);
+  bulk.next = bulk.count;
+}
+
 bool Executor::cancel(RequestId id) {
-  return exclusively([&] {
-    const bool waiting = scheduler_.cancel(id, now_, actions_);
-    carry_out();
-    return waiting;
-  });
+  return pump_.exclusively(
+      [&](const Pump::Held& held) { return held.scheduler.cancel(id, held.now, held.out); });
 }
 
 bool Executor::completions(std::vector<Completion>& out, std::size_t most, TimeNs until) {
-  const bool more = completions_.drain(out, most, until);
-  make_room();
+  const bool more = pump_.completions().drain(out, most, until);
+  pump_.intake().make_room();
   return more;
 }
 
 std::string Executor::recording() {
-  std::string recording = exclusively([&] { return scheduler_.recording(); });
-  if (!recording.empty()) sched::seal(recording);
+  std::string recording =
+      pump_.exclusively([](const Pump::Held& held) { return held.scheduler.recording(); });
+  if (!recording.empty()) tape::seal(recording);
   return recording;
 }
 
 Lane& Executor::lane(LaneId id) {
-  Lane* lane = lanes_.find(id);
+  Lane* lane = pump_.lanes().find(id);
   if (lane == nullptr) throw std::out_of_range("lane: " + std::to_string(id) + " does not exist");
   return *lane;
 }
@@ -243,22 +231,22 @@ Launch* Executor::take(LaneId id, TimeNs until) {
     Launch* launch = from.take(until);
     if (launch == nullptr || !launch->function) return launch;
     launch->run_native();
-    post_finish(from, launch->start.launch, launch->finish_ns);
-    pump();
+    pump_.finished(from, launch->start.launch, launch->finish_ns);
+    pump_.run();
   }
 }
 
 bool Executor::finish(LaneId id, LaunchId launch, std::span<const std::int32_t> codes) {
   Lane& from = lane(id);
   if (!from.finish(launch, codes)) return false;
-  post_finish(from, launch, from.launch().finish_ns);
-  pump();
+  pump_.finished(from, launch, from.launch().finish_ns);
+  pump_.run();
   return true;
 }
 
 void Executor::fail(LaneId id) {
   Lane& lost = lane(id);
-  exclusively([&] { give_up(lost, Outcome::kFailed, kLaneFailed); });
+  pump_.exclusively([&](const Pump::Held&) { pump_.give_up(lost, Outcome::kFailed, kLaneFailed); });
 }
 
 void Executor::start_server(Lane& lane) {
@@ -290,8 +278,8 @@ void Executor::serve(Lane& lane) {
   pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
   while (Launch* launch = lane.take(kNever)) {
     launch->run_native();
-    post_finish(lane, launch->start.launch, launch->finish_ns);
-    pump();
+    pump_.finished(lane, launch->start.launch, launch->finish_ns);
+    pump_.run();
   }
   lane.partition()->leave();
 }
@@ -299,15 +287,12 @@ void Executor::serve(Lane& lane) {
 void Executor::keep_time() {
   pthread_setname_np(pthread_self(), "st-executor");
   while (!stopping_.load(std::memory_order_acquire)) {
-    timer_.wait();
-    rung_.store(true, std::memory_order_seq_cst);  // before the token: see token.h
-    pump(true);
+    pump_.run_at_alarm();
   }
 }
 
 bool Executor::close(bool drain, TimeNs until, const std::function<void()>& poll) {
-  accepting_.store(false, std::memory_order_seq_cst);  // invariant 4
-  room_.notify();
+  pump_.intake().shut();
   if (!drain) drop_waiting();
   if (!wait_idle(until, poll)) {
     drop_waiting();
@@ -319,26 +304,21 @@ bool Executor::close(bool drain, TimeNs until, const std::function<void()>& poll
 }
 
 bool Executor::wait_idle(TimeNs until, const std::function<void()>& poll) {
-  const auto idle = [this] { return in_flight_.load(std::memory_order_seq_cst) == 0; };
   for (;;) {
     const TimeNs slice = poll ? std::min(until, after(kPollNs)) : until;
-    if (idle_.await(idle, slice)) return true;
+    if (pump_.intake().wait_idle(slice)) return true;
     if (now_ns() >= until) return false;
     poll();
   }
 }
 
 void Executor::drop_waiting() {
-  exclusively([&] {
-    dropping_ = true;
-    scheduler_.drop_all(now_, actions_);
-    carry_out();
-  });
+  pump_.exclusively([&](const Pump::Held&) { pump_.drop_all(); });
 }
 
 void Executor::abandon_running() {
-  exclusively([&] {
-    for (LaneId id = 0; id < lanes_.size(); ++id) give_up(lanes_[id], Outcome::kClosed, 0);
+  pump_.exclusively([&](const Pump::Held&) {
+    for (LaneId id = 0; id < lanes(); ++id) pump_.give_up(lane(id), Outcome::kClosed, 0);
   });
   const std::lock_guard lock(threads_mutex_);
   clean_ = false;
@@ -350,14 +330,14 @@ void Executor::stop() {
   const std::lock_guard lock(threads_mutex_);
   if (stopped_) return;
   stopped_ = true;
-  exclusively([&] {  // a lane is added before this, or refused
-    for (LaneId id = 0; id < lanes_.size(); ++id) lanes_[id].close();
+  pump_.exclusively([&](const Pump::Held&) {  // a lane is added before this, or refused
+    for (LaneId id = 0; id < lanes(); ++id) lane(id).close();
   });
   for (auto& [lane, server] : servers_) lane->abandoned() ? server.detach() : server.join();
   stopping_.store(true, std::memory_order_release);
-  exclusively([&] { timer_.set(0); });
+  pump_.exclusively([&](const Pump::Held&) { pump_.ring(); });
   timekeeper_.join();
-  completions_.close();
+  pump_.completions().close();
 }
 
 }  // namespace st::rt

@@ -3,11 +3,11 @@
 // The scheduler starts a launch on a lane only after the previous one has finished, so a lane
 // needs no queue of launches: it holds one.
 //
-// Thread safety: offer, finished and abandon by the token's holder (executor.h); take by the
+// Thread safety: offer, finished and abandon by the baton's holder (pump.h); take by the
 // serving thread; close from any thread.
 //
 // Invariants:
-// 1. kIdle: the launch belongs to the token's holder. kReady and kHeld: it may not be written,
+// 1. kIdle: the launch belongs to the baton's holder. kReady and kHeld: it may not be written,
 //    but by its server, which sets codes and finish_ns while kHeld.
 // 2. kIdle -> kReady -> kHeld -> kIdle, through kDone where a server outside says when it is done;
 //    abandon goes to kAbandoned from anywhere and stays.

@@ -1,8 +1,8 @@
-// pump.cpp: events into the scheduler, its actions out to lanes and callers. Token's holder only,
-// but for pump, serve_inline and post_finish.
-#include <algorithm>
+#include "rt/pump.h"
 
-#include "rt/executor.h"
+#include <algorithm>
+#include <stdexcept>
+#include <string>
 
 namespace st::rt {
 namespace {
@@ -21,15 +21,23 @@ static_assert(outcome_of(sched::DropReason::kClosed) == Outcome::kClosed);
 
 }  // namespace
 
-void Executor::pump(bool own_thread) {
+Pump::Pump(const sched::Policy& policy, std::uint32_t capacity, std::size_t timeline,
+           std::size_t record)
+    : intake_(capacity),
+      events_(std::size_t{capacity} + 2 * kMostLanes),
+      scheduler_(policy, record),
+      completions_(intake_.requests()),
+      timeline_(timeline) {}
+
+void Pump::run(bool own_thread) {
   for (;;) {
-    if (!token_.try_acquire()) return;
+    if (!baton_.try_acquire()) return;
     const bool left_over = run_events(kBudget);
-    token_.release();
+    baton_.release();
     const bool served = serve_inline();
     if (left_over && !own_thread && !served) {
-      // After the release: rung earlier, our thread could look for the token too early and leave.
-      timer_.set(0);
+      // After the release: rung earlier, our thread could look for the baton too early and leave.
+      ring();
       return;
     }
     if (events_.empty() && !rung_.load(std::memory_order_seq_cst)) return;
@@ -37,7 +45,7 @@ void Executor::pump(bool own_thread) {
 }
 
 // run_events: true if the budget ran out before the events did.
-bool Executor::run_events(std::uint32_t budget) {
+bool Pump::run_events(std::uint32_t budget) {
   if (rung_.load(std::memory_order_relaxed) && rung_.exchange(false)) armed_ = kNever;
   now_ = std::max(now_, now_ns());
   Event event;
@@ -64,19 +72,19 @@ bool Executor::run_events(std::uint32_t budget) {
   return budget == 0 && !events_.empty();
 }
 
-void Executor::on_arrive(std::uint32_t place) {
-  InFlight& request = pool_[place];
-  Tenant& tenant = tenants_[request.request.tenant];
+void Pump::on_arrive(std::uint32_t place) {
+  InFlight& request = intake_.requests()[place];
+  Tenant& tenant = intake_.tenants()[request.request.tenant];
   stats_.on_arrive(request.request.tenant);
   if (!dropping_ && !tenant.removed.load(std::memory_order_relaxed)) {
     burst_.push_back(request.request);
     return;
   }
-  leave_room(tenant);
+  intake_.leave_room(tenant);
   end(place, dropping_ ? Outcome::kClosed : Outcome::kRemoved, 0, now_);
 }
 
-void Executor::on_finish(const Event& event) {
+void Pump::on_finish(const Event& event) {
   Lane& lane = lanes_[event.subject];
   if (event.kind == Event::Kind::kFinish) {
     if (lane.abandoned()) return;  // its requests ended when it was
@@ -87,9 +95,9 @@ void Executor::on_finish(const Event& event) {
   carry_out();
 }
 
-void Executor::carry_out() {
+void Pump::carry_out() {
   for (const sched::Drop& drop : actions_.drops) {
-    leave_room(tenants_[drop.tenant]);
+    intake_.leave_room(intake_.tenants()[drop.tenant]);
     end(place_of(drop.request), outcome_of(drop.reason), 0, now_);
   }
   for (const sched::Start& start : actions_.starts) {
@@ -102,20 +110,20 @@ void Executor::carry_out() {
   actions_.clear();
 }
 
-void Executor::begin(const sched::Start& start) {
+void Pump::begin(const sched::Start& start) {
   Lane& lane = lanes_[start.lane];
   Launch& launch = lane.launch();
   launch.begin(start, now_);
   launch.function = families_[start.family].on(start.lane);
   for (std::uint32_t i = 0; i < start.count; ++i) {
-    const InFlight& request = pool_[place_of(actions_.requests[start.first + i])];
-    Tenant& tenant = tenants_[request.request.tenant];
+    const InFlight& request = intake_.requests()[place_of(actions_.requests[start.first + i])];
+    Tenant& tenant = intake_.tenants()[request.request.tenant];
     launch.add(request);
     const bool first = tenant.counted_in != start.launch;
     launch.distinct_tenants += first;
     stats_.on_begin(request.request.tenant, request.request.samples, first);
     tenant.counted_in = start.launch;
-    leave_room(tenant);
+    intake_.leave_room(tenant);
   }
   stats_.on_start(start, launch.distinct_tenants);
   started_ = true;
@@ -123,22 +131,22 @@ void Executor::begin(const sched::Start& start) {
 }
 
 // lose: the lane's server has gone; what the scheduler starts there fails.
-void Executor::lose(const sched::Start& start) {
+void Pump::lose(const sched::Start& start) {
   for (std::uint32_t i = 0; i < start.count; ++i) {
     const std::uint32_t place = place_of(actions_.requests[start.first + i]);
-    leave_room(tenants_[pool_[place].request.tenant]);
+    intake_.leave_room(intake_.tenants()[intake_.requests()[place].request.tenant]);
     end(place, Outcome::kFailed, kLaneFailed, now_);
   }
   events_.try_push({Event::Kind::kLost, start.lane, start.launch, now_});
 }
 
 // end_launch: with the codes of its server, or all alike where the server did not get that far.
-void Executor::end_launch(const Launch& launch, TimeNs at, Outcome forced, std::int32_t code) {
+void Pump::end_launch(const Launch& launch, TimeNs at, Outcome forced, std::int32_t code) {
   const bool served = forced == Outcome::kOk;
   const std::size_t count = launch.requests.size();
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint32_t place = place_of(launch.requests[i]);
-    Completion& end_of = pool_[place].end;
+    Completion& end_of = intake_.requests()[place].end;
     end_of.start_ns = launch.start_ns;
     end_of.launch = launch.start.launch;
     end_of.lane = launch.start.lane;
@@ -162,8 +170,7 @@ void Executor::end_launch(const Launch& launch, TimeNs at, Outcome forced, std::
                  .outcome = forced});
 }
 
-// give_up: the server of this lane will not finish its launch. It may still be reading it.
-void Executor::give_up(Lane& lane, Outcome outcome, std::int32_t code) {
+void Pump::give_up(Lane& lane, Outcome outcome, std::int32_t code) {
   if (lane.abandoned()) return;
   const bool idle = lane.idle();
   lane.abandon();
@@ -173,8 +180,8 @@ void Executor::give_up(Lane& lane, Outcome outcome, std::int32_t code) {
   carry_out();
 }
 
-void Executor::end(std::uint32_t place, Outcome outcome, std::int32_t code, TimeNs at) {
-  InFlight& request = pool_[place];
+void Pump::end(std::uint32_t place, Outcome outcome, std::int32_t code, TimeNs at) {
+  InFlight& request = intake_.requests()[place];
   request.end.outcome = outcome;
   request.end.code = code;
   request.end.finish_ns = at;
@@ -193,18 +200,18 @@ void Executor::end(std::uint32_t place, Outcome outcome, std::int32_t code, Time
   if (request.ending != nullptr) {
     Ending* ending = request.ending;
     const Completion last = request.end;
-    pool_.give(place);
+    intake_.requests().give(place);
     ending->ended(last);
   } else if (request.ticket != nullptr) {
     Ticket* ticket = request.ticket;
-    pool_.give(place);
+    intake_.requests().give(place);
     ticket->settle(outcome, 1);
   } else {
     completions_.push(place);
   }
 }
 
-void Executor::count(const InFlight& request) {
+void Pump::count(const InFlight& request) {
   const Completion& end = request.end;
   if (end.outcome == Outcome::kOk) {
     stats_.on_finish({.tenant = end.tenant,
@@ -214,22 +221,22 @@ void Executor::count(const InFlight& request) {
                       .finished = end.finish_ns},
                      end.samples, end.tenants);
   } else if (end.outcome == Outcome::kFailed) {
-    ++tenants_[end.tenant].failed;
+    ++intake_.tenants()[end.tenant].failed;
   } else {
     stats_.on_drop(end.tenant, reason_of(end.outcome));
   }
 }
 
 // settle_round: what others wait for is told once a round, not once a request.
-void Executor::settle_round() {
+void Pump::settle_round() {
   completions_.announce();
-  if (ended_ > 0 || started_) make_room();
-  if (ended_ > 0) retire(ended_);
+  if (ended_ > 0 || started_) intake_.make_room();
+  if (ended_ > 0) intake_.retire(ended_);
   ended_ = 0;
   started_ = false;
 }
 
-void Executor::arm() {
+void Pump::arm() {
   const TimeNs wake = scheduler_.next_wake();
   if (wake >= armed_) return;
   armed_ = wake;
@@ -237,17 +244,70 @@ void Executor::arm() {
 }
 
 // serve_inline: without lanes, the thread that has pumped runs the launch itself.
-bool Executor::serve_inline() {
-  Lane* lane = inline_.load(std::memory_order_acquire);  // published by open_inline_lane
+bool Pump::serve_inline() {
+  Lane* lane = inline_lane();
   Launch* launch = lane == nullptr ? nullptr : lane->try_take();
   if (launch == nullptr) return false;
   launch->run_native();
-  post_finish(*lane, launch->start.launch, launch->finish_ns);
+  finished(*lane, launch->start.launch, launch->finish_ns);
   return true;
 }
 
-void Executor::post_finish(Lane& lane, LaunchId launch, TimeNs at) {
-  events_.try_push({Event::Kind::kFinish, lane.id(), launch, at});
+void Pump::run_at_alarm() {
+  timer_.wait();
+  rung_.store(true, std::memory_order_seq_cst);  // before the baton: see baton.h
+  run(true);
+}
+
+void Pump::ring() { timer_.set(0); }
+
+// ---- changes, by the baton's holder ---------------------------------------------------------
+
+LaneId Pump::add_lane(const sched::LaneSpec& spec, std::unique_ptr<Partition> partition) {
+  const LaneId id = scheduler_.add_lane(spec);
+  stats_.add_lane();
+  lanes_.add(std::make_unique<Lane>(id, std::move(partition)));
+  return id;
+}
+
+FamilyId Pump::add_family(const sched::FamilySpec& spec) {
+  const FamilyId id = scheduler_.add_family(spec);
+  families_.add(std::make_unique<FamilyFunctions>());
+  return id;
+}
+
+TenantId Pump::add_tenant(const sched::TenantSpec& spec) {
+  if (lanes_.size() == 0) {
+    const LaneId only = add_lane({}, nullptr);
+    inline_.store(&lanes_[only], std::memory_order_release);  // publishes the lane
+  }
+  const TenantId id = scheduler_.add_tenant(spec);
+  auto tenant = std::make_unique<Tenant>();
+  tenant->limit = spec.queue_limit;
+  stats_.add_tenant();
+  intake_.tenants().add(std::move(tenant));
+  return id;
+}
+
+void Pump::remove_tenant(TenantId id) {
+  if (intake_.tenant(id).removed.exchange(true)) {
+    throw std::out_of_range("tenant: " + std::to_string(id) + " does not exist");
+  }
+  scheduler_.remove_tenant(id, now_, actions_);
+  started_ = true;  // wakes submitters that wait for its room
+}
+
+FamilyFunctions& Pump::functions(FamilyId id) {
+  FamilyFunctions* functions = families_.find(id);
+  if (functions == nullptr) {
+    throw std::out_of_range("family: " + std::to_string(id) + " does not exist");
+  }
+  return *functions;
+}
+
+void Pump::drop_all() {
+  dropping_ = true;
+  scheduler_.drop_all(now_, actions_);
 }
 
 }  // namespace st::rt

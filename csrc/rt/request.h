@@ -48,7 +48,7 @@ struct Completion {
   std::uint32_t tenants = 0;  // distinct ones in its launch
 };
 
-// Who is told of a request's end, once, by the token's holder: it may neither wait nor call the
+// Who is told of a request's end, once, by the baton's holder: it may neither wait nor call the
 // executor, and must live until then.
 class Ending {
  public:
@@ -58,7 +58,7 @@ class Ending {
   ~Ending() = default;
 };
 
-// A request in flight. Taken by the submitting thread, then owned by the token's holder until it
+// A request in flight. Taken by the submitting thread, then owned by the baton's holder until it
 // is settled with its ticket or read from the completions.
 struct alignas(64) InFlight {
   sched::Request request;

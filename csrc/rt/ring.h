@@ -14,7 +14,7 @@ inline constexpr std::size_t kCacheLine = 64;
 // Ring: many producers, one consumer at a time.
 //
 // Thread safety: try_push from any thread. try_pop from one thread at a time, and consecutive
-// consumers must synchronise with each other (the executor's token does). empty from any thread.
+// consumers must synchronise with each other (the executor's baton does). empty from any thread.
 //
 // Invariants (position p lives in cell p % capacity; turns count half-laps):
 // 1. turn == 2*(p/capacity): the cell waits for the producer that claims p.
@@ -28,7 +28,7 @@ class Ring {
         cells_(std::make_unique<Cell[]>(mask_ + 1)) {}
 
   // try_push: false when full. Publishes with a sequentially consistent store, so that a producer
-  // that next finds the consumer's token taken knows its holder will see the value (executor.h).
+  // that next finds the consumer's baton taken knows its holder will see the value (pump.h).
   bool try_push(const T& value) {
     std::uint64_t position = tail_.load(std::memory_order_relaxed);
     for (;;) {

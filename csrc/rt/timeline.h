@@ -1,6 +1,6 @@
 // timeline.h: what happened, for whoever wants to draw or replay it.
 //
-// Thread safety: add by the token's holder; drain from any thread, one after the other.
+// Thread safety: add by the baton's holder; drain from any thread, one after the other.
 #pragma once
 
 #include <atomic>

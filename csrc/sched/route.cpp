@@ -17,18 +17,18 @@ struct Asked {
   std::int32_t level;
 };
 
-Estimate estimate(const View& view, LaneId lane, const Asked& asked, TimeNs now) {
+Estimate estimate(const RouteView& view, LaneId lane, const Asked& asked, TimeNs now) {
   return {view.running[lane].remaining_ns(now) + view.queues.ahead_ns(lane, asked.level),
           view.queues.added_ns(lane, asked.tenant, asked.samples)};
 }
 
 // The last word where predictions tie, or are unknown: fewer requests, then the lower id.
-std::uint32_t load(const View& view, LaneId lane) {
+std::uint32_t load(const RouteView& view, LaneId lane) {
   return view.queues.lane(lane).count + (view.running[lane].busy() ? 1 : 0);
 }
 
 // The lane on which the request's answer is expected first.
-LaneId least_wait(const View& view, const Asked& asked, TimeNs now) {
+LaneId least_wait(const RouteView& view, const Asked& asked, TimeNs now) {
   const FamilyId family = view.facts.tenant(asked.tenant).family;
   LaneId best = kNone;
   std::tuple<TimeNs, std::uint32_t> best_key;
@@ -43,9 +43,9 @@ LaneId least_wait(const View& view, const Asked& asked, TimeNs now) {
   return best;
 }
 
-// ELSA (papers §3.3): the smallest size class with positive slack; inside it the least wait, or
-// with first_fit the first lane. Without positive slack anywhere, the earliest finish.
-LaneId elsa(const View& view, const Asked& asked, TimeNs deadline, TimeNs now) {
+// ELSA (arXiv 2202.13481): the smallest size class with positive slack; inside it the least wait,
+// or with first_fit the first lane. Without positive slack anywhere, the earliest finish.
+LaneId elsa(const RouteView& view, const Asked& asked, TimeNs deadline, TimeNs now) {
   const Policy& policy = view.facts.policy();
   const FamilyId family = view.facts.tenant(asked.tenant).family;
   LaneId best = kNone;
@@ -68,8 +68,8 @@ LaneId elsa(const View& view, const Asked& asked, TimeNs deadline, TimeNs now) {
 
 }  // namespace
 
-LaneId Router::choose(const View& view, TenantId tenant, std::uint32_t samples, std::int32_t level,
-                      TimeNs deadline, TimeNs now) {
+LaneId Router::choose(const RouteView& view, TenantId tenant, std::uint32_t samples,
+                      std::int32_t level, TimeNs deadline, TimeNs now) {
   const Asked asked{tenant, samples, level};
   switch (view.facts.policy().route) {
     case Route::kPinned:

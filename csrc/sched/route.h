@@ -11,7 +11,7 @@
 namespace st::sched {
 
 // What a route reads; `running` is by lane.
-struct View {
+struct RouteView {
   const Facts& facts;
   const Queues& queues;
   const std::vector<Running>& running;
@@ -23,7 +23,7 @@ class Router {
   void forget(TenantId tenant) { credits_[tenant].clear(); }  // its weights changed
   // choose: for a request of this level. What waits at a lower one is not ahead of it, so
   // least-wait and elsa do not count it.
-  LaneId choose(const View& view, TenantId tenant, std::uint32_t samples, std::int32_t level,
+  LaneId choose(const RouteView& view, TenantId tenant, std::uint32_t samples, std::int32_t level,
                 TimeNs deadline, TimeNs now);
 
  private:

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "sched/facts.h"
-#include "sched/launch.h"
+#include "sched/fill.h"
 #include "sched/order.h"
 #include "sched/queues.h"
 #include "sched/route.h"

@@ -45,7 +45,7 @@ struct Policy {
   TimeNs timeout_ns = 2'000'000;  // batch rule timeout: longest wait of the oldest request
   bool shed = false;              // drop at its turn what its launch would answer too late
   bool lend = true;               // idle lanes run others' work; the owner is served first
-  bool first_fit = false;         // elsa: the paper's first lane with positive slack (papers §3.3)
+  bool first_fit = false;         // elsa: as in its paper, the first lane with positive slack
   double elsa_alpha = 1.0;
   double elsa_beta = 1.0;
   StragglerRule straggler;

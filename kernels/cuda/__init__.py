@@ -1,7 +1,7 @@
-"""CUDA C++ for tests and measurements, compiled at run time by CuPy's NVRTC for the device at hand.
+"""CUDA C++ for tests and measurements, compiled by CuPy's NVRTC at run time for the device at hand.
 
 A latch, stressors with known amounts of work, and probes. Importing this needs neither CuPy nor a
-device; `available` says whether CuPy is installed, and `load` needs both.
+device. `available` says whether CuPy is installed; `load` needs both.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ SOURCES = ("latch", "arithmetic", "copy", "probe")
 
 
 def source(name: str) -> str:
-    """source(name): the CUDA C++ of one of SOURCES."""
+    """The text of one of SOURCES, in CUDA C++."""
     return (Path(__file__).parent / f"{name}.cu").read_text(encoding="utf-8")
 
 
 @cache
 def load(name: str, kernel: str, *options: str) -> Kernel:
-    """load(name, kernel, *options): compiled from a source, once a process, with NVRTC's options.
+    """A kernel compiled from a source, once a process, with these options of NVRTC.
 
-    ModuleNotFoundError without CuPy; CuPy's own errors without a device.
+    Raises ModuleNotFoundError without CuPy, and CuPy's own errors without a device.
     """
-    found = import_module("cupy").RawKernel(source(name), kernel, ("-std=c++17", *options))
-    found.compile()  # now, not at the first launch, which may be inside a capture
-    return found
+    compiled = import_module("cupy").RawKernel(source(name), kernel, ("-std=c++17", *options))
+    compiled.compile()  # now, not at the first launch, which may be inside a capture
+    return compiled
 
 
 def enqueue(kernel: Kernel, stream: int, blocks: int, threads: int, *arguments: Any) -> None:
-    """enqueue(...): launch on a stream by its handle, also while it is captured.
+    """Launch a kernel on a stream; this works inside a capture too.
 
-    An argument is a tensor's data_ptr(), or a numpy scalar of the parameter's own type.
+    `kernel`: from `load`.
+    `stream`: its handle.
+    `blocks`, `threads`: how many blocks, and threads in each.
+    `arguments`: a tensor's data_ptr(), or a numpy scalar of the parameter's own type.
     """
     with import_module("cupy").cuda.ExternalStream(stream):
         kernel((blocks,), (threads,), arguments)

@@ -1,4 +1,4 @@
-"""Where blocks run on a device: asks each block for its SM, alone or in clusters."""
+"""Where blocks run on a device: each block says on which SM it runs, alone or in clusters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ SPIN_NS = 200_000  # long enough for every block to have started
 
 
 def multiprocessors(stream: int, blocks: int, *, spin_ns: int = SPIN_NS) -> list[int]:
-    """multiprocessors(stream, blocks): the SM of each block, in order. Synchronises the device."""
+    """The SM of each block, in order. Waits for the device.
+
+    `stream`: its handle.
+    `blocks`: how many to launch.
+    `spin_ns`: how long each block stays, so that all run at once.
+    """
     ids = _unknown(blocks)
     kernel = load("probe", "smid")
     enqueue(kernel, stream, blocks, 32, ids.data_ptr(), np.int64(spin_ns))
@@ -20,11 +25,15 @@ def multiprocessors(stream: int, blocks: int, *, spin_ns: int = SPIN_NS) -> list
 
 
 def clusters(stream: int, blocks: int, size: int, *, spin_ns: int = SPIN_NS) -> list[list[int]]:
-    """clusters(stream, blocks, size): the SMs of each cluster of `size` blocks.
+    """The SMs of each cluster. Waits for the device; needs compute capability 9.0 or later.
 
-    Compute capability 9.0 and later. CuPy's error (CUDA_ERROR_INVALID_CLUSTER_SIZE) where the
-    stream's partition cannot hold a cluster; ValueError when blocks are no multiple of size, or
-    size is above 8, which not every device allows.
+    `stream`: its handle.
+    `blocks`: how many to launch.
+    `size`: how many blocks a cluster has, 1 to 8; above 8 not every device allows.
+    `spin_ns`: how long each block stays, so that all run at once.
+
+    Raises ValueError where `size` is outside 1 to 8 or `blocks` is no multiple of it. Raises CuPy's
+    error (CUDA_ERROR_INVALID_CLUSTER_SIZE) where the stream's partition cannot hold a cluster.
     """
     if not 1 <= size <= 8 or blocks % size:
         raise ValueError(f"size: {size} must be 1 to 8 and divide {blocks} blocks")
@@ -38,6 +47,7 @@ def clusters(stream: int, blocks: int, size: int, *, spin_ns: int = SPIN_NS) -> 
 
 
 def _unknown(blocks: int) -> torch.Tensor:
-    found = torch.full((blocks,), -1, dtype=torch.int32, device="cuda")
+    """int32 [blocks] of -1 on the device, where the kernel writes."""
+    unknown = torch.full((blocks,), -1, dtype=torch.int32, device="cuda")
     torch.cuda.synchronize()  # filled on another stream
-    return found
+    return unknown

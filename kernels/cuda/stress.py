@@ -1,7 +1,7 @@
 """Stressors for SMs: launches of known size that load one part of a device, as `stress_cpu` does.
 
-`compute` keeps the float32 units busy, `tensor` the tensor cores, `cache` copies within L2 and
-`memory` through HBM. The twins say what the kernels compute and how much that is.
+"compute" keeps the float32 units busy, "tensor" the tensor cores, "cache" copies within L2 and
+"memory" through HBM. The twins say what the kernels compute and how much that is.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ CHAINS, UNROLL, TILES = 8, 16, 4  # as in arithmetic.cu
 CACHE_BYTES = 8 * 2**20  # of one buffer: two of them stay in L2 of any data-centre device
 MEMORY_BYTES = 2**30  # many times L2
 
-Launch = Callable[[int], object]  # takes how many rounds to enqueue
+RunRounds = Callable[[int], object]  # takes how many rounds to enqueue
 
 
 def fma_flop(threads: int, rounds: int) -> int:
-    """fma_flop(threads, rounds): of fma_loop by so many threads in all."""
+    """FLOP of `fma_loop` by `threads` threads in all."""
     return 2 * CHAINS * UNROLL * threads * rounds
 
 
 def mma_flop(threads: int, rounds: int) -> int:
-    """mma_flop(threads, rounds): of mma_loop by so many threads in all, 32 to a warp."""
+    """FLOP of `mma_loop` by `threads` threads in all, 32 to a warp."""
     return TILES * 2 * 16 * 8 * 16 * (threads // 32) * rounds
 
 
 def copy_bytes(elements: int, rounds: int) -> int:
-    """copy_bytes(elements, rounds): read and written, of elements of 16 bytes."""
+    """Bytes read and written by `copy`, of elements of 16 bytes."""
     return 32 * elements * rounds
 
 
 def fma_loop(blocks: int, threads: int, rounds: int) -> NDArray[np.float32]:
-    """fma_loop: the plain twin of the kernel's out [blocks * threads]."""
+    """The plain twin of the kernel `fma_loop`: its output, float32 [blocks * threads]."""
     value = np.arange(threads, dtype=np.float32)[:, None] + np.arange(CHAINS, dtype=np.float32)
     for _ in range(rounds * UNROLL):
         value = value * np.float32(0.5) + np.float32(1)
@@ -51,17 +51,23 @@ def fma_loop(blocks: int, threads: int, rounds: int) -> NDArray[np.float32]:
 
 
 def mma_loop(blocks: int, threads: int, rounds: int) -> NDArray[np.float32]:
-    """mma_loop: the plain twin of the kernel's out [blocks * threads]; exact below 2**24."""
+    """The plain twin of the kernel `mma_loop`: its output, float32 [blocks * threads], exact
+    below 2**24.
+    """
     return np.full(blocks * threads, TILES * 4 * 16 * rounds, np.float32)
 
 
 def stressor(
     kind: str, sms: int, stream: int, *, bytes_held: int | None = None
-) -> tuple[Launch, int]:
-    """stressor(kind, sms, stream): a launch that fills so many SMs, and the amount of one round.
+) -> tuple[RunRounds, int]:
+    """A launch that fills `sms` SMs, and the FLOP or bytes moved by one round of it.
 
-    The amount is FLOP (compute, tensor) or bytes moved (cache, memory). `bytes_held` is the size of
-    each of a copy's two buffers. ValueError for another kind.
+    `kind`: one of KINDS. The amount is FLOP for "compute" and "tensor", else bytes.
+    `sms`: of the partition.
+    `stream`: its handle.
+    `bytes_held`: of each of a copy's two buffers; None means CACHE_BYTES or MEMORY_BYTES.
+
+    Raises ValueError for another kind.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind}")
@@ -80,7 +86,8 @@ def stressor(
     return _copying(held // 16, blocks, stream), copy_bytes(held // 16, 1)
 
 
-def _copying(elements: int, blocks: int, stream: int) -> Launch:
+def _copying(elements: int, blocks: int, stream: int) -> RunRounds:
+    """A launch that copies `elements` elements of 16 bytes from one buffer to another."""
     kernel = load("copy", "copy")
     blocks //= 2  # each thread holds four elements in flight: half the threads fill an SM
     source, target = torch.rand(2, 4 * elements, device="cuda")
@@ -89,7 +96,7 @@ def _copying(elements: int, blocks: int, stream: int) -> Launch:
     kept = source, target
 
     def launch(rounds: int) -> None:
-        assert kept  # the pointers are theirs
+        assert kept  # holds the buffers alive as long as the launch, which has only their addresses
         enqueue(kernel, stream, blocks, THREADS, *places, np.int32(rounds))
 
     return launch

@@ -2,8 +2,8 @@
 
 A kernel is compiled for each set of types, constants and alignments that it is launched with. These
 are plain values (`wanted`), worked out from operands without data, and kept as JSON. Processes
-compile them through Triton's own launch path with a stand-in for its driver, so what they leave in
-Triton's cache is what a launch on the device finds there. Threads would wait for each other.
+compile them through Triton's own launch path with a stand-in for its driver, so a launch on the
+device finds what they leave in Triton's cache. Threads would wait for each other.
 
     python -m spacetime.kernels.triton.ahead kernels.json --capability 90
 """
@@ -23,14 +23,17 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "spacetime.kernels/1"
-FEW = 4  # kernels that are worth a process of their own: it takes a second to start
+FEW = 4  # kernels for each process: with fewer its start, a second, is not worth it
 _WORKER = "import sys; from spacetime.kernels.triton.ahead import worker; worker(int(sys.argv[1]))"
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What came of a list of kernels; `failed` says why, by kernel, and these are compiled again
-    when they are launched, where the error belongs."""
+    """What came of a list of kernels.
+
+    `failed` says why, for each kernel that failed. These are compiled again when they are launched,
+    where the error belongs.
+    """
 
     compiled: int = 0
     cached: int = 0
@@ -39,14 +42,14 @@ class Compiled:
     failed: tuple[str, ...] = ()
 
     def line(self) -> str:
-        """For explain(): one line."""
+        """One line for explain()."""
         said = f"{self.compiled} compiled ahead in {self.seconds:.1f} s by {self.processes} "
         said += f"processes, {self.cached} found in the cache"
         return said + (f", {len(self.failed)} failed: {self.failed[0]}" if self.failed else "")
 
 
 def wanted(launch: Any) -> str:
-    """wanted(launch): what its kernel is compiled with, as text that equal compilations share."""
+    """What a launch's kernel is compiled with, as text that equal compilations share."""
     arguments: dict[str, Any] = {}
     for param in launch.kernel.params:
         value = launch.arguments[param.name]
@@ -66,9 +69,13 @@ def wanted(launch: Any) -> str:
 
 
 def compile_all(kernels: Iterable[str], capability: int, *, processes: int = 0) -> Compiled:
-    """compile_all(kernels, capability): each that Triton's cache lacks, by cores - 1 processes.
+    """Compile each kernel that Triton's cache lacks, in processes.
 
-    `capability` 90 for 9.0. What fails, a process that ends early included, is told, not raised.
+    `kernels`: as `wanted` says them.
+    `capability`: of the device, 90 for 9.0.
+    `processes`: how many; 0 means as many as are worth it, at most one less than the cores.
+
+    A failure is reported and not raised, that of a process that ends early included.
     """
     begin, left = time.perf_counter(), sorted(set(kernels))
     if not left:
@@ -85,7 +92,7 @@ def compile_all(kernels: Iterable[str], capability: int, *, processes: int = 0) 
         assert process.stdin is not None
         process.stdin.write(json.dumps(shard))
         process.stdin.close()
-        process.stdin = None  # communicate() would flush it
+        process.stdin = None  # communicate() would flush it, closed as it is
         running.append((process, shard))
     ends = [end for process, shard in running for end in _ends(process, len(shard))]
     return Compiled(
@@ -98,7 +105,9 @@ def compile_all(kernels: Iterable[str], capability: int, *, processes: int = 0) 
 
 
 def _environment() -> dict[str, str]:
-    """A worker finds this package where this process did, and compiles rather than interprets."""
+    """A worker's environment: it finds this package where this process did, and compiles rather
+    than interprets.
+    """
     home = str(Path(__file__).parents[3])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     left = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
@@ -106,6 +115,7 @@ def _environment() -> dict[str, str]:
 
 
 def _ends(process: subprocess.Popen[str], count: int) -> list[str]:
+    """What a worker said of each of its `count` kernels, once it has ended."""
     said, error = process.communicate()
     ends = said.splitlines()
     if len(ends) < count:
@@ -115,7 +125,7 @@ def _ends(process: subprocess.Popen[str], count: int) -> list[str]:
 
 
 def worker(capability: int) -> None:
-    """worker(capability): compiles what standard input lists; says a line for each."""
+    """Compile the kernels that standard input lists; print a line for each."""
     from triton import knobs  # noqa: PLC0415  # only this process needs it
     from triton.runtime.driver import driver  # noqa: PLC0415
 
@@ -132,6 +142,7 @@ def worker(capability: int) -> None:
 
 
 def _compile(said: dict[str, Any]) -> None:
+    """Compile one kernel by Triton's launch path, without a launch."""
     module, name = said["kernel"].split(".")
     kernel = getattr(import_module(f"spacetime.kernels.triton.{module}"), name)
     arguments = {key: _value(value) for key, value in said["arguments"].items()}
@@ -139,7 +150,8 @@ def _compile(said: dict[str, Any]) -> None:
 
 
 def _like(value: int) -> int:
-    """A number that Triton compiles the same kernel for."""
+    """A number for which Triton compiles the same kernel."""
+    # Triton compiles apart: 1, what 16 divides, all others, and of these what needs 64 bits.
     if value == 1:
         return 1
     whole = 16 if value % 16 == 0 else 3
@@ -147,6 +159,7 @@ def _like(value: int) -> int:
 
 
 def _value(value: Any) -> Any:
+    """An argument for which Triton compiles the same kernel, from its text."""
     if isinstance(value, dict) and "boxes" in value:
         return _boxes(value["boxes"], value["box"])
     if isinstance(value, dict):
@@ -155,7 +168,7 @@ def _value(value: Any) -> Any:
 
 
 def _boxes(dtype: str, box: list[int]) -> Any:
-    """A descriptor that Triton compiles the same kernel for: of a tensor as large as one box."""
+    """A descriptor for which Triton compiles the same kernel: of a tensor as large as one box."""
     import torch  # noqa: PLC0415
     from triton.tools.tensor_descriptor import TensorDescriptor  # noqa: PLC0415
 
@@ -196,26 +209,26 @@ class _StandIn:
 
 
 def written(kernels: Iterable[str]) -> str:
-    """written(kernels): as the text of a file that `read` takes."""
+    """Kernels as the text of a file that `read` takes."""
     listed = [json.loads(kernel) for kernel in sorted(set(kernels))]
     return json.dumps({"format": FORMAT, "kernels": listed}, indent=0) + "\n"
 
 
 def read(path: Path) -> list[str]:
-    """read(path): the kernels of a file; ValueError naming it when it is none."""
+    """The kernels in a file. Raises ValueError, naming the file, where it holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        known = found["format"] == FORMAT
-        kernels = [json.dumps(kernel, sort_keys=True) for kernel in found["kernels"]]
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        written_here = listed["format"] == FORMAT
+        kernels = [json.dumps(kernel, sort_keys=True) for kernel in listed["kernels"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if not known:
-        raise ValueError(f"{path}: its format is {found['format']!r}, expected {FORMAT!r}")
+    if not written_here:
+        raise ValueError(f"{path}: its format is {listed['format']!r}, expected {FORMAT!r}")
     return kernels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """main(): the command above; 1 where a kernel did not compile."""
+    """The command above. Returns 1 where a kernel did not compile, 2 where the file is none."""
     parser = argparse.ArgumentParser(description="Compile a list of kernels into Triton's cache.")
     parser.add_argument("file", type=Path, help="what python -m spacetime.commands.prepare wrote")
     parser.add_argument("--capability", type=int, default=90, help="90 for compute capability 9.0")

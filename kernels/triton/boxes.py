@@ -1,6 +1,6 @@
 """2-d convolution over slots by boxes of pixels: half precision, stride 1, channels last.
 
-What `tma` needs of its operands, which boxes are worth timing, and the launch.
+What the kernel in `tma` needs of its operands, which boxes are worth timing, and the launch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .configs import SHARED_BYTES
 from .epilogue import ACTIVATIONS
-from .launch import Epilogue, Geometry, Launch, Pair, pair, whole_device
+from .launch import ConvolutionGeometry, Epilogue, Launch, Pair, pair, whole_device
 from .tma import boxes
 
 LEAST_CAPABILITY = 90  # of the devices that have a tensor memory accelerator
@@ -28,7 +28,9 @@ _ALIGNED = 16  # bytes, of addresses and strides
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Pixels down and across, output channels and channels of a tile, and how a program runs it."""
+    """The pixels down and across, output channels and channels of a tile, and how a program runs
+    it.
+    """
 
     high: int
     wide: int
@@ -39,48 +41,52 @@ class Box:
 
     @property
     def name(self) -> str:
-        """Short and complete; `boxed` reads it."""
+        """A short and complete name; `boxed` reads it."""
         return f"{self.high}x{self.wide}x{self.block_n}x{self.block_k} w{self.warps} s{self.stages}"
 
     @property
     def shared_bytes(self) -> int:
-        """Of one program, an upper bound: operands and the stored tile."""
+        """Bytes of shared memory of one program, an upper bound: operands and the stored tile."""
         pixels = self.high * self.wide
         operands = self.stages * (pixels + self.block_n) * self.block_k * 2
         return operands + (pixels + 8) * (self.block_n + 8) * 2 + 1024
 
 
 def boxed(name: str) -> Box:
-    """boxed(name): the Box that has this name; ValueError when it is none."""
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+) w(\d+) s(\d+)", name)
-    if found is None:
+    """The Box of this name. Raises ValueError where it is no name of a Box."""
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+) w(\d+) s(\d+)", name)
+    if match is None:
         raise ValueError(f"box: {name!r} is not like '16x8x64x64 w4 s3'")
-    return Box(*map(int, found.groups()))
+    return Box(*map(int, match.groups()))
 
 
 def box_candidates(
     out: Pair, channels: int, outputs: int, *, capability: int = LEAST_CAPABILITY
 ) -> tuple[Box, ...]:
-    """box_candidates(out, channels, outputs): of 128 pixels and of 64, those that waste fewest.
+    """Boxes to time, of 128 pixels and of 64: of each the shape that wastes the fewest pixels.
 
-    Empty where boxes of channels do not come out even.
+    `out`: height and width of the output.
+    `channels`, `outputs`: of the input and of the output.
+    `capability`: of the device, 90 for 9.0.
+
+    Empty where the channels are no multiple of 32, or the device has no tensor memory accelerator.
     """
     deep = next((k for k in (64, 32) if channels % k == 0), 0)
     if not deep or capability < LEAST_CAPABILITY:
         return ()
     limit = SHARED_BYTES.get(capability, min(SHARED_BYTES.values()))
     across = 128 if outputs > 64 else 64 if outputs > 32 else 32
-    found = []
+    fitting: list[Box] = []
     for pixels, warps in ((128, 8), (64, 4)):
         sides = [(h, w) for h, w in product(_SIDES, _SIDES) if h * w == pixels]
         high, wide = min(sides, key=lambda s: (_covered(out, s), abs(s[0] - s[1]), -s[1]))
         box = Box(high, wide, across, deep, warps, 4)
-        found += [box] if box.shared_bytes <= limit else []
-    return tuple(found)
+        fitting += [box] if box.shared_bytes <= limit else []
+    return tuple(fitting)
 
 
 def _covered(out: Pair, side: Pair) -> int:
-    """Pixels that whole boxes of that size take to cover an output."""
+    """How many pixels whole boxes of that size take to cover an output."""
     return prod(-(-n // s) * s for n, s in zip(out, side, strict=True))
 
 
@@ -88,15 +94,22 @@ def box_launch(
     rows: Tensor,
     x: Tensor,
     weight: Tensor,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     epilogue: Epilogue,
     *,
     box: Box,
     sms: int | None = None,
 ) -> tuple[Tensor, Launch]:
-    """box_launch(...): the output, channels last, and the launch that fills it.
+    """The output [S*k, O, OH, OW], channels last and not yet filled, and the launch that fills it.
 
-    x [S*k, C, H, W], weight [T, O, C, kh, kw], both channels last; ValueError for others.
+    `rows`: int64 [S].
+    `x`: [S*k, C, H, W], channels last.
+    `weight`: stack [T, O, C, kh, kw], channels last.
+    `geometry`, `epilogue`: the convolution, and what follows the sum.
+    `box`: the tile.
+    `sms`: of the partition; None means the whole device.
+
+    Raises ValueError for operands that the kernel does not take.
     """
     pixels, matrices = _laid(x, weight, geometry, epilogue, box)
     window = (weight.shape[3], weight.shape[4])
@@ -124,9 +137,11 @@ def box_launch(
 
 
 def _laid(
-    x: Tensor, weight: Tensor, geometry: Geometry, epilogue: Epilogue, box: Box
+    x: Tensor, weight: Tensor, geometry: ConvolutionGeometry, epilogue: Epilogue, box: Box
 ) -> tuple[Tensor, Tensor]:
-    """x as [S*k, H, W, C] and the stack as [T, O, kh*kw*C], where both can be described."""
+    """x as [S*k, H, W, C] and the stack as [T, O, kh*kw*C]. Raises ValueError where they do not
+    lie so.
+    """
     if x.dtype not in {torch.bfloat16, torch.float16} or weight.dtype != x.dtype:
         raise ValueError(f"x: {x.dtype} and weight: {weight.dtype} must be one half precision")
     if geometry.stride != (1, 1) or geometry.groups != 1 or x.shape[1] % box.block_k:
@@ -143,7 +158,11 @@ def _laid(
 
 
 def _described(tensor: Tensor, box: Sequence[int]) -> Any:
-    """A host's descriptor: captured with the launch, so no scratch memory on the device."""
+    """A descriptor made on the host: it is captured with the launch and needs no memory on the
+    device.
+
+    Raises ValueError where the tensor is not aligned.
+    """
     size = tensor.element_size()
     if tensor.data_ptr() % _ALIGNED or any(s * size % _ALIGNED for s in tensor.stride()[:-1]):
         raise ValueError(f"x: it and the weights must lie on {_ALIGNED} bytes, row by row")
@@ -164,8 +183,17 @@ def convolve_boxes(  # noqa: PLR0917 - positions as its siblings have them
     activation: str = "none",
     sms: int | None = None,
 ) -> Tensor:
-    """convolve_boxes: activation(each sample with its slot's weight + bias + residual)."""
-    geometry = Geometry(padding=pair(padding), dilation=pair(dilation))
+    """activation(each sample convolved with its slot's weight + bias + residual): [S*k, O, OH, OW].
+
+    `rows`, `x`, `weight`, `box`, `sms`: as in `box_launch`; `run` is not needed.
+    `bias`: stack [T, O], or None.
+    `padding`, `dilation`: one number each, or two, down and across.
+    `residual`: as the output, or None.
+    `activation`: one of `epilogue.ACTIVATIONS`.
+
+    Raises ValueError for operands that the kernel does not take.
+    """
+    geometry = ConvolutionGeometry(padding=pair(padding), dilation=pair(dilation))
     epilogue = Epilogue(bias, residual, activation)
     y, launch = box_launch(rows, x, weight, geometry, epilogue, box=box, sms=sms)
     launch.run()

@@ -1,6 +1,6 @@
 """What was measured to be fastest, remembered between processes: one small JSON file a device.
 
-The file's name holds the device, its driver's and Triton's version, so a change of any of them
+The file's name holds the device, its driver's version and Triton's, so a change of any of them
 starts afresh. Whoever measures chooses the keys and the values; `Config.name` is such a value.
 """
 
@@ -18,22 +18,27 @@ FORMAT = "spacetime.choices/1"
 
 
 def cache_folder() -> Path:
-    """cache_folder(): where the XDG base directories say that caches lie, of this project."""
+    """The folder for this project's caches, as the XDG base directories place it."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(root) if root else Path.home() / ".cache") / "spacetime"
 
 
-def choices_of(device: str, driver: str, folder: Path | None = None) -> Choices:
-    """choices_of(device, driver): of this device under this driver and the installed Triton."""
+def choices_of(device: str, driver: str, folder: Path | None = None) -> StoredChoices:
+    """The stored choices of a device, under its driver and the installed Triton.
+
+    `device`, `driver`: the device's name and its driver's version.
+    `folder`: where the file lies; None means `cache_folder()`.
+    """
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{device} driver {driver} triton {version('triton')}")
-    return Choices((folder or cache_folder()) / f"{name.lower()}.json")
+    return StoredChoices((folder or cache_folder()) / f"{name.lower()}.json")
 
 
-class Choices:
-    """A mapping of text to text in a file; a file that cannot be read counts as empty, aloud.
+class StoredChoices:
+    """A mapping of text to text in a file. A file that cannot be read counts as empty, with a
+    warning.
 
-    *Thread safety*: for one thread. Processes may share the file: it is replaced whole, with
-    what the others had written, so that at worst a choice made at the same moment is lost.
+    *Thread safety*: for one thread. Processes may share the file. It is replaced as a whole,
+    together with what the others had written, so at worst a choice made at the same moment is lost.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,12 +46,15 @@ class Choices:
         self._chosen = _read(path)
 
     def get(self, key: str) -> str | None:
-        """get(key): what was chosen, or None."""
+        """What was chosen for `key`; None where nothing was."""
         return self._chosen.get(key)
 
     def put(self, key: str, value: str) -> None:
-        """put(key, value): remember. A folder that cannot be written to is warned of, not raised:
-        the choice then lasts as long as this object."""
+        """Remember a choice.
+
+        Where the folder cannot be written to there is a warning and no error: the choice then lasts
+        as long as this object.
+        """
         self._chosen[key] = value
         try:
             self._chosen = {**_read(self.path), **self._chosen}
@@ -55,6 +63,7 @@ class Choices:
             warnings.warn(f"{self.path}: not written: {error.strerror}", stacklevel=2)
 
     def _write(self) -> None:
+        """Write a draft beside the file, then put it in the file's place at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": FORMAT, "chosen": self._chosen}, indent=1, sort_keys=True)
         handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=".choices")
@@ -68,6 +77,7 @@ class Choices:
 
 
 def _read(path: Path) -> dict[str, str]:
+    """The choices in a file; empty where there is none or it cannot be read."""
     try:
         return _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -78,7 +88,8 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _parsed(text: str) -> dict[str, str]:
-    found = json.loads(text)
-    if found["format"] != FORMAT:
-        raise ValueError(f"its format is {found['format']!r}")
-    return {str(key): str(value) for key, value in found["chosen"].items()}
+    """The choices in a file's text. Raises ValueError where its format is another."""
+    stored = json.loads(text)
+    if stored["format"] != FORMAT:
+        raise ValueError(f"its format is {stored['format']!r}")
+    return {str(key): str(value) for key, value in stored["chosen"].items()}

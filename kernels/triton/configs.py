@@ -1,6 +1,7 @@
 """How a product is cut into tiles: the candidates worth timing, best guess first.
 
-Pure arithmetic; imports neither triton nor torch. What was measured to be best is kept by `cache`.
+Pure arithmetic; this imports neither Triton nor PyTorch. `cache` keeps what was measured to be
+best.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from itertools import product
 from typing import Literal
 
 Precision = Literal["ieee", "tf32x3", "tf32"]
-PRECISIONS: tuple[Precision, ...] = ("ieee", "tf32x3", "tf32")
 
 SHARED_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 REGISTERS = 65536  # of one SM; a thread has at most 255
@@ -21,8 +21,10 @@ REGISTERS = 65536  # of one SM; a thread has at most 255
 RATES: dict[str, int] = {"half": 2048, "tf32": 1024, "tf32x3": 341, "ieee": 128}
 BYTES_A_CLOCK = 40  # of one SM, between its parts of HBM and of L2 bandwidth
 TILE_CLOCKS = 1500  # to start a tile and to store it
-TALL = (128, 64, 1)  # of tf32x3, timed first: least is split and stored anew for each product
-BARRIERS, BARRIER_CLOCKS = 2, 40  # of one step
+# Rows, columns and splits of the tile that tf32x3 is timed with first: of all tiles it splits the
+# fewest values in two for each product.
+TALL = (128, 64, 1)
+BARRIERS, BARRIER_CLOCKS = 2, 40  # in one step, and clocks of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,13 @@ class Problem:
 
     @property
     def rate(self) -> int:
-        """Multiply-adds a clock of one SM."""
+        """Multiply-adds of one SM in a clock."""
         return RATES[self.way]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Tile sizes and how a program runs them; a depthwise convolution has no block_k."""
+    """The sizes of a tile and how a program runs it; a depthwise convolution has no block_k."""
 
     block_m: int
     block_n: int
@@ -63,21 +65,21 @@ class Config:
 
     @property
     def name(self) -> str:
-        """Short and complete, for tables and caches; `named` reads it."""
+        """A short and complete name, for tables and caches; `named` reads it."""
         tile = f"{self.block_m}x{self.block_n}x{self.block_k}"
         return f"{tile} w{self.warps} s{self.stages} p{self.programs_per_sm} k{self.splits}"
 
     def gathered(self, problem: Problem) -> int:
-        """gathered(problem): whole slots in one tile."""
+        """How many whole slots one tile holds."""
         return max(1, min(problem.slots, self.block_m // problem.points))
 
     def tiles(self, problem: Problem) -> int:
-        """tiles(problem): of every slot with a row of its own, the most there can be."""
+        """How many tiles there are where every slot has a row of its own: the most there can be."""
         across = -(-problem.outputs // self.block_n) * problem.groups * self.splits
         return problem.slots * -(-problem.points // self.block_m) * across
 
     def steps(self, problem: Problem) -> int:
-        """steps(problem): trips of the loop over K in one tile."""
+        """How often the loop over K runs for one tile."""
         if problem.taps > 1 and problem.channels < self.block_k:
             trips = -(-problem.taps * problem.channels // self.block_k)
         else:
@@ -85,9 +87,9 @@ class Config:
         return -(-trips // self.splits)
 
     def resident(self, problem: Problem, shared_limit: int) -> int:
-        """resident(problem, shared_limit): programs that one SM holds at once; 0 if none fits.
+        """How many programs one SM holds at once; 0 where none fits.
 
-        Bound by registers, shared memory and warps. A value that finds no register goes to memory.
+        Registers, shared memory and warps bound it. A value that finds no register goes to memory.
         """
         registers = self.registers(problem)
         if registers > 255:
@@ -97,7 +99,7 @@ class Config:
         return min(by_registers, by_shared, 64 // self.warps, self.programs_per_sm)
 
     def registers(self, problem: Problem) -> int:
-        """registers(problem): of one thread, about what ptxas gives it on sm_90."""
+        """Registers of one thread, about as many as ptxas gives it on sm_90."""
         sums = self.block_m * self.block_n / (32 * self.warps)
         if problem.way == "ieee":
             return round(40 + 2.75 * sums)
@@ -107,7 +109,7 @@ class Config:
         return round(30 + 2 * sums + 4 * own + (others if self.block_m < 64 else 0))
 
     def instructions(self, problem: Problem) -> float:
-        """instructions(problem): that each warp issues in one step, about as compiled for sm_90."""
+        """Instructions that each warp issues in one step, about as compiled for sm_90."""
         threads = 32 * self.warps
         sums = self.block_m * self.block_n / threads
         if problem.way == "ieee":
@@ -117,8 +119,11 @@ class Config:
         return 60 + 6 * copies + 9 * split  # each value is split into two
 
     def _fragments(self) -> tuple[float, float]:
-        """Elements of the two operands that a thread holds: from 64 rows on, four warps have 16
-        rows each of the first, and all threads share the second; below, each warp its part."""
+        """How many elements of the two operands a thread holds.
+
+        From 64 rows on, four warps have 16 rows each of the first operand, and all threads share
+        the second. Below, each warp has its part of the rows.
+        """
         if self.block_m >= 64:
             along = min(self.warps, self.block_m // 16) // 4 * 4
             second = self.block_n * self.block_k / (32 * self.warps)
@@ -128,51 +133,54 @@ class Config:
         return self.block_m * self.block_k / along / 32, second
 
     def shared_bytes(self, itemsize: int) -> int:
-        """shared_bytes(itemsize): of one program, an upper bound: operands and the stored tile."""
+        """Bytes of shared memory of one program, an upper bound: operands and the stored tile."""
         operands = self.stages * (self.block_m + self.block_n) * self.block_k * itemsize
         return operands + (self.block_m + 8) * (self.block_n + 8) * 4 // 2 + 1024
 
 
 def named(name: str) -> Config:
-    """named(name): the Config that has this name; ValueError when it is none."""
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+) w(\d+) s(\d+) p(\d+) k(\d+)", name)
-    if found is None:
+    """The Config of this name. Raises ValueError where it is no name of a Config."""
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+) w(\d+) s(\d+) p(\d+) k(\d+)", name)
+    if match is None:
         raise ValueError(f"config: {name!r} is not like '64x64x32 w4 s3 p1 k1'")
-    return Config(*map(int, found.groups()))
+    return Config(*map(int, match.groups()))
 
 
 @cache
 def candidates(
     problem: Problem, *, sms: int, capability: int = 90, most: int = 6
 ) -> tuple[Config, ...]:
-    """candidates(problem, sms, capability): configurations to time, the best guess first.
+    """Configurations to time, the best guess first; never empty.
 
-    `sms` of the partition; `capability` 80, 90, ... bounds the shared memory. Never empty.
+    `problem`: the product.
+    `sms`: of the partition.
+    `capability`: of the device, 80, 90 and so on; it bounds the shared memory.
+    `most`: how many to return at most.
     """
     limit = SHARED_BYTES.get(capability, min(SHARED_BYTES.values()))
     fitting = [c for c in _all(problem, sms) if c.shared_bytes(problem.itemsize) <= limit]
     clocks = {c: _clocks(c, problem, sms, limit) for c in fitting}
     ranked = sorted(fitting, key=lambda c: (clocks[c], -c.block_k, -c.stages))
-    # Tiles of other shapes tell a measurement more than other depths of the same tile.
+    # One candidate for each shape: a measurement learns more from other shapes than other depths.
     shapes = {(c.block_m, c.block_n, c.splits): c for c in reversed(ranked)}
     kept = set(shapes.values())
-    found = [c for c in ranked if c in kept]
+    best = [c for c in ranked if c in kept]
     if problem.way == "tf32x3":
-        found.sort(key=lambda c: (c.block_m, c.block_n, c.splits) != TALL or c.tiles(problem) < sms)
-    return tuple(found[:most])
+        best.sort(key=lambda c: (c.block_m, c.block_n, c.splits) != TALL or c.tiles(problem) < sms)
+    return tuple(best[:most])
 
 
 def depthwise_candidates(points: int, outputs: int) -> tuple[Config, ...]:
-    """depthwise_candidates(points, outputs): pixels x channels of a tile, the best guess first."""
+    """Configurations of pixels x channels for a depthwise convolution, the best guess first."""
     wide = 64 if outputs >= 64 else max(8, _power(outputs))
     tall = min(32, max(8, _power(points)))
-    found = (
+    configs = (
         Config(tall, wide, programs_per_sm=4),
         Config(max(8, tall // 2), min(128, 2 * wide), programs_per_sm=4),
         Config(max(8, tall // 2), wide, programs_per_sm=8),
         Config(tall, max(8, wide // 2), warps=2, programs_per_sm=8),
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(configs))
 
 
 def _all(problem: Problem, sms: int) -> Iterator[Config]:
@@ -194,6 +202,7 @@ def _all(problem: Problem, sms: int) -> Iterator[Config]:
 
 
 def _split(config: Config, problem: Problem, sms: int) -> Iterator[Config]:
+    """The same tile with K split into parts, where that gives idle SMs work."""
     for splits in (2, 4, 8):
         whole = config.tiles(problem) * splits <= 2 * sms
         if whole and config.steps(problem) >= 8 * splits:
@@ -201,14 +210,16 @@ def _split(config: Config, problem: Problem, sms: int) -> Iterator[Config]:
 
 
 def _clocks(config: Config, problem: Problem, sms: int, shared_limit: int) -> float:
-    """A rough time: rounds of tiles, each bound by issuing, by arithmetic or by its operands."""
+    """A rough time in clocks: rounds of tiles, each bound by issuing, by arithmetic or by its
+    operands.
+    """
     resident = config.resident(problem, shared_limit)
     if resident < config.programs_per_sm:
-        return float("inf")  # the same as fewer programs, or as none
+        return float("inf")  # it runs as the config with fewer programs does, or not at all
     rounds = -(-config.tiles(problem) // (sms * resident))
     area = config.block_m * config.block_n
     issue = config.instructions(problem) * config.warps / 4
-    # Below 64 x 32 tensor cores are not even filled.
+    # A tile below 64 x 32 does not fill the tensor cores, so it takes as long as one of that size.
     compute = max(area, 64 * 32) * config.block_k / problem.rate
     read = (config.block_m + config.block_n) * config.block_k * problem.itemsize / BYTES_A_CLOCK
     # One program splits, then multiplies, then waits; programs of one SM do so beside each other.

@@ -1,7 +1,7 @@
-"""2-d convolution over slots in Triton: x [S*k, C, H, W], weight stack [T, O, C/groups, kh, kw].
+"""2-d convolution over slots in Triton: x [S*k, C, H, W], weight stack [T, O, C / groups, kh, kw].
 
-Operands may have any strides, channels last being the fastest for both; the output
-[S*k, O, OH, OW] always lies channels last.
+Operands may have any strides; channels last is the fastest for both. The output [S*k, O, OH, OW]
+always lies channels last.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .configs import Config, Precision
-from .launch import Epilogue, Geometry, Launch, pair, prepare
+from .launch import ConvolutionGeometry, Epilogue, Launch, pair, prepare
 
 
 def convolution_launches(
@@ -20,7 +20,7 @@ def convolution_launches(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     *,
     residual: Tensor | None = None,
     activation: str = "none",
@@ -28,7 +28,7 @@ def convolution_launches(
     sms: int | None = None,
     config: Config | None = None,
 ) -> tuple[Tensor, list[Launch]]:
-    """convolution_launches: as convolve_triton, prepared but not run."""
+    """The output of `convolve_triton`, not yet filled, and the launches that fill it."""
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
     return prepare(
@@ -60,16 +60,23 @@ def convolve_triton(  # noqa: PLR0917 - positions as its siblings have them
     sms: int | None = None,
     config: Config | None = None,
 ) -> Tensor:
-    """convolve_triton: activation(each sample with its slot's weight + bias + residual).
+    """activation(each sample convolved with its slot's weight + bias + residual): [S*k, O, OH, OW].
 
-    Not for transposed convolutions. The options are those of `linear_triton`.
+    `rows`: int64 [S], in any order; `run` is not needed.
+    `x`, `weight`: as above, with any strides.
+    `bias`: stack [T, O], or None.
+    `stride`, `padding`, `dilation`: one number each, or two, down and across.
+    `groups`: as in torch.convolution; not for transposed convolutions.
+    `residual`, `activation`, `precision`, `sms`, `config`: as in `linear_triton`.
+
+    Raises ValueError for operands that the kernels do not take.
     """
     y, launches = convolution_launches(
         rows,
         x,
         weight,
         bias,
-        Geometry(pair(stride), pair(padding), pair(dilation), groups),
+        ConvolutionGeometry(pair(stride), pair(padding), pair(dilation), groups),
         residual=residual,
         activation=activation,
         precision=precision,

@@ -1,5 +1,8 @@
-"""Depthwise convolution over slots: each channel has a window of its own, so nothing to multiply
-as matrices; bound by memory, hence a plain sum over the taps with channels along the vectors."""
+"""Depthwise convolution over slots: each channel has a window of its own.
+
+There is nothing to multiply as matrices and memory bounds it; hence a plain sum over the taps, with
+channels along the vectors.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ def depthwise(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """depthwise: a tile is BLOCK_M pixels of one slot times BLOCK_N channels."""
+    """Fill every tile of this program; a tile is BLOCK_M pixels of one slot times BLOCK_N
+    channels.
+    """
     tiles_n: tl.constexpr = (OUTPUTS + BLOCK_N - 1) // BLOCK_N
     width: tl.constexpr = KERNEL[1]
     tiles_m = tl.cdiv(points, BLOCK_M)
@@ -54,7 +59,7 @@ def depthwise(
         x_at = x_at + h * X_STRIDES[2] + w * X_STRIDES[3]
         x_at = x_at[:, None] + (n // PER_CHANNEL * X_STRIDES[1])[None, :]
         w_at = weight + row * weight_row + n * W_STRIDES[0]
-        h = tl.where(mine, h, -(1 << 28))
+        h = tl.where(mine, h, -(1 << 28))  # out of bounds whatever the tap: one test serves both
         value = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for i in range(KERNEL[0]):
             for j in tl.static_range(width):

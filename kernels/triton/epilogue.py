@@ -10,7 +10,7 @@ ACTIVATIONS = ("none", "relu", "relu6", "gelu", "silu", "hardswish")
 
 @triton.jit
 def activate(value, ACTIVATION: tl.constexpr):
-    """activate(value): the named function of each element, as torch.nn.functional defines it."""
+    """The named function of each element, as torch.nn.functional defines it."""
     if ACTIVATION == "relu":
         value = tl.where(value < 0, 0.0, value)  # keeps NaN, as torch does
     elif ACTIVATION == "relu6":
@@ -38,7 +38,7 @@ def put(
     TOTAL: tl.constexpr,  # channels of y
     ACTIVATION: tl.constexpr,
 ):
-    """put: store value [m, n] where mine and known, after the epilogue."""
+    """Store value [m, n] where `mine` and `known`, after the epilogue."""
     keep = mine[:, None] & known[None, :]
     at = m.to(tl.int64)[:, None] * TOTAL + n[None, :]
     if bias is not None:
@@ -64,7 +64,7 @@ def finish(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """finish: add the partial sums of a split product in a fixed order, then as in `gemm`."""
+    """Add the partial sums of a split product in a fixed order, then finish as `gemm` does."""
     tiles_n: tl.constexpr = (OUTPUTS + BLOCK_N - 1) // BLOCK_N
     for unit in range(tl.program_id(0), tl.cdiv(total, BLOCK_M) * tiles_n, tl.num_programs(0)):
         m = unit // tiles_n * BLOCK_M + tl.arange(0, BLOCK_M)

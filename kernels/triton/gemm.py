@@ -38,7 +38,7 @@ def gemm(
     SHARED: tl.constexpr,  # gathered > 1
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """gemm: every unit of this program; see above."""
+    """Compute every unit of this program, as the file's docstring describes them."""
     tiles_n: tl.constexpr = (OUTPUTS + BLOCK_N - 1) // BLOCK_N
     total: tl.constexpr = GROUPS * OUTPUTS
     tiles_m = tl.cdiv(gathered * points, BLOCK_M)
@@ -89,7 +89,9 @@ def product(
     PRECISION: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """product: float32 [BLOCK_M, BLOCK_N], pixels m where mine, output channels n, one group."""
+    """The sum float32 [BLOCK_M, BLOCK_N] of one group, for pixels m where `mine` and output
+    channels n.
+    """
     taps: tl.constexpr = KERNEL[0] * KERNEL[1]
     padded: tl.constexpr = PADDING[0] + PADDING[1] > 0
     # With few channels a step takes several taps; else a step lies in one tap, its offsets scalar.
@@ -142,5 +144,7 @@ def product(
 
 @triton.jit
 def within(position, SIZE: tl.constexpr):
-    """within(position): 0 <= position < SIZE in one comparison."""
+    """Whether 0 <= position < SIZE, in one comparison: a negative number is a large unsigned
+    one.
+    """
     return position.to(tl.uint32, bitcast=True) < SIZE

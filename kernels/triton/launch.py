@@ -27,8 +27,9 @@ _noted: ContextVar[list[Launch] | None] = ContextVar("noted", default=None)
 
 @contextmanager
 def noting() -> Iterator[list[Launch]]:
-    """noting(): launches of this thread inside are listed and not run, so that operands may be on
-    the meta device."""
+    """Inside the block this thread's launches are listed and not run; operands may be on the
+    meta device.
+    """
     listed: list[Launch] = []
     before = _noted.set(listed)
     try:
@@ -48,6 +49,7 @@ class Launch:
     stages: int = 1
 
     def run(self) -> None:
+        """Launch the kernel, or list the launch inside `noting`."""
         noted = _noted.get()
         if noted is not None:
             noted.append(self)
@@ -58,8 +60,8 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
-    """A 2-d convolution; a linear layer is the one of 1 x 1 pixels."""
+class ConvolutionGeometry:
+    """A 2-d convolution's numbers; a linear layer is a convolution of 1 x 1 pixels."""
 
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
@@ -67,7 +69,7 @@ class Geometry:
     groups: int = 1
 
     def out(self, size: Pair, kernel: Pair) -> Pair:
-        """out(size, kernel): height and width of the output; ValueError when there is none."""
+        """Height and width of the output. Raises ValueError where the window does not fit."""
         h, w = (
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, k, s, p, d in zip(
@@ -92,14 +94,25 @@ def prepare(
     rows: Tensor,
     x: Tensor,
     weight: Tensor,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     epilogue: Epilogue,
     *,
     precision: Precision = "tf32x3",
     sms: int | None = None,
     config: Config | None = None,
 ) -> tuple[Tensor, list[Launch]]:
-    """prepare(...): the output [S*k, O, OH, OW], channels last, and the launches that fill it."""
+    """The output [S*k, O, OH, OW], channels last and not yet filled, and the launches that fill it.
+
+    `rows`: int64 [S].
+    `x`: [S*k, C, H, W].
+    `weight`: stack [T, O, C / groups, kh, kw].
+    `geometry`, `epilogue`: the convolution, and what follows the sum.
+    `precision`: how float32 is multiplied.
+    `sms`: of the partition; None means the whole device.
+    `config`: the tiles; None takes the best guess.
+
+    Raises ValueError for operands that the kernels do not take.
+    """
     check(rows, x, weight, geometry, epilogue, precision=precision)
     size, window = (x.shape[2], x.shape[3]), (weight.shape[3], weight.shape[4])
     high, wide = geometry.out(size, window)
@@ -125,6 +138,7 @@ def prepare(
 
 
 def _depthwise(arguments: dict[str, Any], sms: int, config: Config | None) -> Launch:
+    """The launch of the depthwise kernel."""
     slots, points = arguments["slots"], arguments["points"]
     outputs = arguments["weight"].shape[1]
     config = config or depthwise_candidates(points, outputs)[0]
@@ -147,6 +161,7 @@ def _gemm(
     sms: int,
     config: Config | None,
 ) -> list[Launch]:
+    """The launch of the product, and a second one that adds the parts where K is split."""
     weight, y = arguments["weight"], arguments["y"]
     problem = Problem(
         slots=arguments["slots"],
@@ -175,6 +190,7 @@ def _gemm(
 
 
 def _finish(arguments: dict[str, Any], sums: Tensor, sms: int) -> Launch:
+    """The launch that adds the partial sums [SPLITS, M, O] of a split product."""
     taken = ("rows", "bias", "residual", "y", "points", "bias_row", "ACTIVATION")
     total, outputs = arguments["slots"] * arguments["points"], sums.shape[-1]
     sizes = {"OUTPUTS": outputs, "SPLITS": sums.shape[0], "BLOCK_M": 8, "BLOCK_N": 64}
@@ -187,12 +203,15 @@ def check(
     rows: Tensor,
     x: Tensor,
     weight: Tensor,
-    geometry: Geometry,
+    geometry: ConvolutionGeometry,
     epilogue: Epilogue,
     *,
     precision: Precision,
 ) -> None:
-    """check(...): ValueError, naming the argument, for what the kernels do not compute."""
+    """Raise ValueError, naming the argument, for what the kernels do not compute.
+
+    The parameters are those of `prepare`.
+    """
     operands = [t for t in (x, weight, epilogue.bias, epilogue.residual) if t is not None]
     if any(t.dtype != x.dtype for t in operands) or x.dtype not in _DTYPES:
         raise ValueError(f"dtype: {[t.dtype for t in operands]} must be one of {_DTYPES}")
@@ -218,19 +237,21 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def strides(x: Tensor) -> tuple[int, ...]:
-    """strides(x): 0 where there is only one: the compiler then sees what lies on 16 bytes."""
+    """The strides, 0 where a size is 1: the compiler then sees which addresses lie on 16 bytes."""
     return tuple(0 if n == 1 else step for n, step in zip(x.shape, x.stride(), strict=True))
 
 
 def whole_device(x: Tensor) -> int:
-    """whole_device(x): SMs of the device that holds x; ValueError when it has none."""
+    """How many SMs the device has that holds x. Raises ValueError where it has none."""
     if not x.is_cuda:
         raise ValueError(f"sms: give the partition's number of SMs; {x.device} has none")
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
 def capability(x: Tensor) -> int:
-    """capability(x): 80, 90, ... of the device that holds x; 80, the least, for no device."""
+    """The compute capability of the device that holds x: 80, 90 and so on; 80, the least, for no
+    device.
+    """
     if not x.is_cuda:
         return 80
     major, minor = torch.cuda.get_device_capability(x.device)
@@ -238,7 +259,7 @@ def capability(x: Tensor) -> int:
 
 
 def pair(values: Sequence[int]) -> Pair:
-    """pair(values): two numbers, given as one or two."""
+    """Two numbers, given as one or two. Raises ValueError for any other count."""
     if len(values) not in (1, 2):
         raise ValueError(f"geometry: {list(values)} must be one or two numbers, for 2-d only")
     return int(values[0]), int(values[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .configs import Config, Precision
-from .launch import Epilogue, Geometry, Launch, prepare
+from .launch import ConvolutionGeometry, Epilogue, Launch, prepare
 
 
 def linear_launches(
@@ -20,7 +20,7 @@ def linear_launches(
     sms: int | None = None,
     config: Config | None = None,
 ) -> tuple[Tensor, list[Launch]]:
-    """linear_launches: as linear_triton, prepared but not run; the output is not yet filled."""
+    """The output of `linear_triton`, not yet filled, and the launches that fill it."""
     if rows.shape[0] != x.shape[0] or weight.dim() != 3 or weight.shape[2] != x.shape[-1]:
         raise ValueError(
             f"x: {tuple(x.shape)} does not fit {rows.shape[0]} slots of weights "
@@ -34,7 +34,7 @@ def linear_launches(
         rows,
         pixels,
         weight[:, :, :, None, None],
-        Geometry(),
+        ConvolutionGeometry(),
         Epilogue(bias, residual, activation),
         precision=precision,
         sms=sms,
@@ -56,11 +56,18 @@ def linear_triton(
     sms: int | None = None,
     config: Config | None = None,
 ) -> Tensor:
-    """linear_triton: activation(x times each slot's weight + bias + residual) [S, ..., N].
+    """activation(x times each slot's weight + bias + residual): [S, ..., N].
 
-    `run` is not needed: rows may come in any order. `precision` is that of float32; `sms` sizes
-    the grid (None: the whole device); `config` None takes the best guess. Stacks may have any
-    stride of rows. ValueError for what does not fit.
+    `rows`: int64 [S], in any order; `run` is not needed.
+    `x`: [S, ..., K].
+    `weight`, `bias`: stacks [T, N, K] and [T, N], or None; their rows may have any stride.
+    `residual`: as the output, or None.
+    `activation`: one of `epilogue.ACTIVATIONS`.
+    `precision`: how float32 is multiplied.
+    `sms`: sizes the grid; None means the whole device.
+    `config`: the tiles; None takes the best guess.
+
+    Raises ValueError for operands that do not fit each other.
     """
     y, launches = linear_launches(
         rows,

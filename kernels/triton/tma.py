@@ -27,7 +27,9 @@ def boxes(
     ACTIVATION: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """boxes: a tile is BLOCK_H x BLOCK_W pixels of one sample times BLOCK_N output channels."""
+    """Fill every tile of this program; a tile is BLOCK_H x BLOCK_W pixels of one sample times
+    BLOCK_N output channels.
+    """
     high: tl.constexpr = (OUT[0] + BLOCK_H - 1) // BLOCK_H
     wide: tl.constexpr = (OUT[1] + BLOCK_W - 1) // BLOCK_W
     tiles_n: tl.constexpr = (OUTPUTS + BLOCK_N - 1) // BLOCK_N

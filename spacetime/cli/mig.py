@@ -34,7 +34,7 @@ def mig() -> None:
 @JSON
 def list_(*, on: str, as_json: bool) -> None:
     """The devices, their MIG mode and instances."""
-    _module().show(_module().opened(on), as_json=as_json)
+    _module().print_instances(_module().opened(on), as_json=as_json)
 
 
 @mig.command()

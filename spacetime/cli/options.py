@@ -42,7 +42,8 @@ class OutFolder(click.ParamType):  # type: ignore[type-arg]  # generic in some v
         """The path; fails with one line where no folder can be, or nothing be written in it."""
         path = Path(value)
         try:
-            there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+            folders = (path, *path.absolute().parents)
+            there = next(folder for folder in folders if os.path.lexists(folder))
             if not there.is_dir():
                 self.fail(f"{there} is no folder; name another one", param, ctx)
             TemporaryFile(dir=there).close()
@@ -60,7 +61,7 @@ ISOLATION = click.option(
 )  # fmt: skip
 
 
-class Number(click.FloatRange):
+class NumberRange(click.FloatRange):
     """A number in a range; click's own lets NaN through, since it is not outside."""
 
     def convert(

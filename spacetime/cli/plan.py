@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli.options import FILE, OUT_FILE, Number
+from spacetime.cli.options import FILE, OUT_FILE, NumberRange
 
 PLANNERS = (
     "spacetime",
@@ -27,7 +27,7 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 @click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option(
     "--max-utilisation",
-    type=Number(0.01, 1),
+    type=NumberRange(0.01, 1),
     default=0.9,
     show_default=True,
     help="How busy a partition may be; the rest absorbs random arrivals.",
@@ -62,7 +62,7 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 )
 @click.option(
     "--attainment",
-    type=Number(0.01, 1),
+    type=NumberRange(0.01, 1),
     help="Refuse unless every tenant has this part in time when simulated, such as 0.999.",
 )
 @click.option(
@@ -81,4 +81,5 @@ EXPORTS = ("mig-parted", "nvidia-smi", "mps", "dra")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan instead of a table.")
 def plan(**options: Any) -> None:
     """From profiles, rates and objectives to partitions, batches and devices."""
-    import_module("spacetime.commands.plan").from_options(**options)
+    command = import_module("spacetime.commands.plan")
+    command.run(command.PlanCommand(**options))

@@ -15,9 +15,20 @@ KINDS = ("mig", "sm", "mps")
 DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 ANY = click.Path(path_type=Path)
 LARGEST = 1_000_000
+EXTENT = ("units", "batches", "procs")
+DEFAULTS: dict[str, Any] = {
+    "units": (),
+    "batches": (),
+    "procs": (1,),
+    "kind": None,
+    "dtype": None,
+    "fused": (1,),
+    "rounds": 5,
+    "fresh": False,
+}
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
+class WholeNumbers(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
     """Whole numbers from 1, separated by commas: sorted, each once."""
 
     name = "N,N,..."
@@ -35,10 +46,10 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
         # ASCII digits only: int() also takes others, and underscores.
         if not all(word.isascii() and word.isdigit() for word in words):
             self.fail(f"{value!r:.40} must be whole numbers such as 1,2,4", param, ctx)
-        found = sorted({int(word[:9]) for word in words})
-        if found[0] < 1 or found[-1] > self.most:
+        numbers = sorted({int(word[:9]) for word in words})
+        if numbers[0] < 1 or numbers[-1] > self.most:
             self.fail(f"{value!r:.40} must be from 1 to {self.most}", param, ctx)
-        return tuple(found)
+        return tuple(numbers)
 
 
 @click.command(short_help="Measure models, predict or import profiles.")
@@ -51,14 +62,18 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in some ver
 )
 @click.option("--import", "form", type=click.Choice(FORMATS), help="Whose format WORKLOAD has.")
 @click.option("--out", type=OUT_FILE, required=True, help="Where to write the profiles.")
-@click.option("--units", type=Numbers(), default=(), help="Sizes of partitions.")
+@click.option("--units", type=WholeNumbers(), default=(), help="Sizes of partitions.")
 @click.option(
-    "--batches", type=Numbers(256), default=(), help="Default: the tenants' own, or 1 to 32."
+    "--batches", type=WholeNumbers(256), default=(), help="Default: the tenants' own, or 1 to 32."
 )
-@click.option("--procs", type=Numbers(48), default=(1,), help="Processes side by side. Default: 1.")
+@click.option(
+    "--procs", type=WholeNumbers(48), default=(1,), help="Processes side by side. Default: 1."
+)
 @click.option("--kind", type=click.Choice(KINDS), help="Of predicted partitions.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="To predict for. Default: the weights'.")
-@click.option("--fused", type=Numbers(256), default=(1,), help="Tenants in a launch. Default: 1.")
+@click.option(
+    "--fused", type=WholeNumbers(256), default=(1,), help="Tenants in a launch. Default: 1."
+)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--fresh", is_flag=True, help="Measure again what is in the file already.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
@@ -69,25 +84,23 @@ def profile(*, device: str | None, predict: str | None, form: str | None, **opti
     """
     if sum(way is not None for way in (device, predict, form)) != 1:
         raise click.UsageError("give one of --device, --predict and --import")
-    common = {name: options[name] for name in ("path", "out", "as_json")}
-    extent = {name: options[name] for name in ("units", "batches", "procs")}
     if form is not None:
-        _only("--import", options, ())
-        import_module("spacetime.commands.plan").import_profiles(form=form, **common)
-    elif predict is not None:
-        _only("--predict", options, (*extent, "kind", "dtype"))
-        which = {"name": predict, "kind": options["kind"], "dtype": options["dtype"]}
-        import_module("spacetime.commands.profile").predict(**which, **common, **extent)
+        command = import_module("spacetime.commands.profile_import")
+        command.run(command.ImportCommand(form=form, **_taken("--import", options, ())))
+        return
+    command = import_module("spacetime.commands.profile")
+    if predict is not None:
+        taken = _taken("--predict", options, (*EXTENT, "kind", "dtype"))
+        command.predict(command.PredictCommand(predict=predict, **taken))
     else:
-        _only("--device", options, (*extent, "fused", "rounds", "fresh"))
-        how = {name: options[name] for name in ("fused", "rounds", "fresh")}
-        import_module("spacetime.commands.profile").measure(name=device, **how, **common, **extent)
+        taken = _taken("--device", options, (*EXTENT, "fused", "rounds", "fresh"))
+        command.measure(command.MeasureCommand(device=device, **taken))
 
 
-def _only(way: str, options: dict[str, Any], taken: tuple[str, ...]) -> None:
-    """Refuses an option that would do nothing: it was meant for something."""
-    unused = {"units": (), "batches": (), "procs": (1,), "kind": None, "dtype": None,
-              "fused": (1,), "rounds": 5, "fresh": False}  # fmt: skip
-    for name, default in unused.items():
+def _taken(way: str, options: dict[str, Any], taken: tuple[str, ...]) -> dict[str, Any]:
+    """The options that a way of making profiles takes; refuses another one that was given, which
+    would do nothing."""
+    for name, default in DEFAULTS.items():
         if name not in taken and options[name] != default:
             raise click.UsageError(f"--{name} has no meaning with {way}")
+    return {name: options[name] for name in ("path", "out", "as_json", *taken)}

@@ -6,30 +6,27 @@ Exit status: 0 done; 2 bad input, one line naming the field; 1 a fault, one line
 
 from __future__ import annotations
 
-import ast
 import errno
-import inspect
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
 
 import click
 
-from spacetime import __version__
+from spacetime.cli.bench import bench
+from spacetime.cli.compare import compare
+from spacetime.cli.demo import demo
+from spacetime.cli.doctor import doctor
 from spacetime.cli.mig import mig
-from spacetime.cli.options import OUT, Number
 from spacetime.cli.plan import plan
 from spacetime.cli.profile import profile
+from spacetime.cli.replay import replay
 from spacetime.cli.run import run
-from spacetime.cli.serve import serve, top
-from spacetime.cli.simulate import compare, replay, simulate
+from spacetime.cli.serve import serve
+from spacetime.cli.simulate import simulate
+from spacetime.cli.top import top
+from spacetime.cli.verify import verify
 from spacetime.errors import (
     InfeasibleError,
     InvalidInput,
@@ -40,18 +37,21 @@ from spacetime.errors import (
     UnsupportedError,
 )
 from spacetime.interruption import INTERRUPTED, end_now, obeyed
+from spacetime.version import __version__
 from spacetime.workload.workload import WorkloadError
 
-MODELS = ("digits", "resnet", "mobilenet", "transformer", "all")
-KINDS_OF_WORK = ("compute", "cache", "memory")
 EXTRAS = dict.fromkeys(
-    ("uvicorn", "httptools", "uvloop", "msgspec", "grpc", "google", "prometheus_client"), "serve"
-)
+    ("uvicorn", "httptools", "uvloop", "grpc", "google", "prometheus_client"), "serve"
+) | {"scipy": "plan", "safetensors": "live", "pynvml": "mig", "triton": "cuda", "cupy": "cuda"}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+COMMANDS = (
+    *(bench, compare, demo, doctor, mig, plan, profile, replay, run, serve, simulate, top),
+    verify,
+)
 BAD_INPUT = (
-    InfeasibleError, InvalidInput, PlanError, ProfileError, RecordingError, UnsupportedError,
-    WorkloadError,
-)  # fmt: skip
+    *(InfeasibleError, InvalidInput, PlanError, ProfileError, RecordingError),
+    *(UnsupportedError, WorkloadError),
+)
 
 
 @click.group(
@@ -74,146 +74,8 @@ def cli(ctx: click.Context, /, **asked: bool) -> None:
         raise click.UsageError("Missing command.", ctx)
 
 
-@cli.command()
-@click.option("--tenants", type=click.IntRange(1, 256), default=8, show_default=True,
-              help="How many models share the device.")  # fmt: skip
-@click.option(
-    "--seconds",
-    type=Number(0.1, 3600),
-    default=10.0,
-    show_default=True,
-    help="How long each policy runs, in seconds.",
-)
-@click.option("--model", type=click.Choice(MODELS), default="digits", show_default=True,
-              help="What they are.")  # fmt: skip
-@click.option(
-    "--load",
-    type=Number(0.01, 100),
-    default=3.5,
-    show_default=True,
-    help="Offered requests, as a multiple of what time-only can answer.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="Of weights and arrivals.")  # fmt: skip
-@click.option("--out", type=OUT, default=Path("out"), show_default=True, help="Where files go.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
-def demo(**options: Any) -> None:
-    """Run real models under three policies and compare them."""
-    with import_module("spacetime.terminal.progress").working("loading PyTorch"):
-        found = import_module("spacetime.demo.run")
-    found.run(**options)
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def doctor(*, as_json: bool) -> None:
-    """Say what this machine offers and what this build can use."""
-    doctor = import_module("spacetime.devices.doctor")
-    facts: dict[str, object] = doctor.facts()
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-    else:
-        doctor.show(facts)
-
-
-@cli.command(short_help="Certify isolation between partitions.")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu or cuda:N; a fake one is not certified.",
-)
-@click.option("--lanes", type=click.IntRange(2), default=2, show_default=True,
-              help="How many partitions.")  # fmt: skip
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True,
-              help="Of every pair; the median counts.")  # fmt: skip
-@click.option("--launches", type=click.IntRange(5), default=150, show_default=True,
-              help="Of a probe, about half a millisecond each.")  # fmt: skip
-@click.option("--probe", type=click.Choice(KINDS_OF_WORK), multiple=True, help="May be repeated.")
-@click.option("--stressor", type=click.Choice(KINDS_OF_WORK), multiple=True,
-              help="May be repeated.")  # fmt: skip
-@click.option("--private-held", type=Number(0, 1), help="What private pairs must hold.")
-@click.option("--private-p99", type=Number(1), help="Largest inflation of their p99.")
-@click.option("--shared-held", type=Number(0, 1), help="What pairs that share a resource hold.")
-@click.option("--shared-p99", type=Number(1), help="Largest inflation of their p99.")
-@click.option("--out", type=OUT, help="Folder for the JSON and the picture.")
-@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
-def verify(**options: Any) -> None:
-    """Certify isolation: what each partition holds beside a busy neighbour."""
-    with import_module("spacetime.terminal.progress").working("loading PyTorch"):
-        found = import_module("spacetime.verify.certificate")
-    found.from_options(**options)
-
-
-for command in (plan, profile, simulate, compare, replay, run, mig, serve, top):
+for command in COMMANDS:
     cli.add_command(command)
-
-
-class BenchGroup(click.Group):
-    """One command for each `bench_<topic>` module; its options are those of the module's `run`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_bench_sources())
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _bench_sources():
-            return None
-        module = import_module(f"spacetime.benchmarks.bench_{cmd_name}")
-        doc = "\n\n".join(filter(None, (inspect.getdoc(module), inspect.getdoc(module.run))))
-        return _bench_command(cmd_name, module.run, doc)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # Read, not imported: importing every benchmark for its first line takes seconds.
-        topics = [
-            (topic, (ast.get_docstring(ast.parse(source.read_text())) or "").split("\n")[0])
-            for topic, source in sorted(_bench_sources().items())
-        ]
-        with formatter.section("Topics"):
-            formatter.write_dl(topics or [("none", "this installation has no benchmarks")])
-
-
-@cli.group(cls=BenchGroup)
-def bench() -> None:
-    """Measure: a table, a picture and JSON for each topic."""
-
-
-def _bench_sources() -> dict[str, Path]:
-    spec = find_spec("spacetime.benchmarks")
-    folders = map(Path, spec.submodule_search_locations or ()) if spec else ()
-    files = (file for folder in folders for file in folder.glob("bench_*.py"))
-    return {file.stem.removeprefix("bench_"): file for file in files}
-
-
-def _bench_command(name: str, run: Callable[..., None], doc: str | None) -> click.Command:
-    parameters = inspect.signature(run, eval_str=True).parameters.values()
-    return click.Command(
-        name, params=[_option(parameter) for parameter in parameters], callback=run, help=doc
-    )
-
-
-def _option(parameter: inspect.Parameter) -> click.Option:
-    """The command-line option of one keyword of `run`: flags for bools, repeatable sequences."""
-    name, default = parameter.name, parameter.default
-    default = None if default is inspect.Parameter.empty else default
-    flag = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
-    if parameter.annotation is bool:
-        return click.Option([flag, name], is_flag=True, default=bool(default))
-    one, several = _item_type(parameter.annotation)
-    ranges = {int: click.IntRange(0 if name == "seed" else 1), float: Number(0), Path: OUT}
-    kind = ranges.get(one, one)
-    if several:
-        return click.Option(
-            [flag, name], type=kind, multiple=True, default=default, help="May be repeated.",
-            callback=lambda ctx, param, value: value or default,
-        )  # fmt: skip
-    return click.Option([flag, name], type=kind, default=default, show_default=True)
-
-
-def _item_type(annotation: Any) -> tuple[Any, bool]:
-    """`int` of `int`, of `Sequence[int]` and of either `| None`; and whether it is a sequence."""
-    kind = get_args(annotation)[0] if isinstance(annotation, UnionType) else annotation
-    several = get_origin(kind) in {Sequence, tuple}
-    return (get_args(kind)[0] if several else kind), several
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spacetime.cli.options import FILE, ISOLATION, OUT, Number
+from spacetime.cli.options import FILE, ISOLATION, OUT, NumberRange
 from spacetime.policy import PRESETS
 
 
@@ -25,12 +25,12 @@ from spacetime.policy import PRESETS
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N, fake:h200 or auto.")
 @ISOLATION
-@click.option("--duration", type=Number(0.001, 1e6), default=10.0, show_default=True,
+@click.option("--duration", type=NumberRange(0.001, 1e6), default=10.0, show_default=True,
               help="Seconds of arrivals; a trace may end sooner.")  # fmt: skip
 @click.option("--max-procs", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option(
     "--max-utilisation",
-    type=Number(0.01, 1),
+    type=NumberRange(0.01, 1),
     default=0.9,
     show_default=True,
     help="What the plan was made with; it is checked by the same.",
@@ -38,7 +38,7 @@ from spacetime.policy import PRESETS
 @click.option(
     "--controller", is_flag=True, help="Plan anew as rates drift, and move while running."
 )
-@click.option("--period", type=Number(0.01, 3600), default=1.0, show_default=True,
+@click.option("--period", type=NumberRange(0.01, 3600), default=1.0, show_default=True,
               help="Seconds between the controller's looks.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Say what runs where, by which program, and why.")
 @click.option("--out", type=OUT, help="Folder for report.json, timeline.json and run.recording.")
@@ -48,4 +48,5 @@ def run(**options: Any) -> None:
 
     Models are package.module:factory. Ctrl-C ends it with the report so far, and exit status 130.
     """
-    import_module("spacetime.commands.run").from_options(**options)
+    command = import_module("spacetime.commands.run")
+    command.run(command.RunCommand(**options))

@@ -1,16 +1,13 @@
-"""The commands that judge plans, planners and recorded runs, in virtual time."""
+"""The command that runs a plan in virtual time."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
 
-from spacetime.cli.options import FILE, OUT, OUT_FILE, Number
+from spacetime.cli.options import FILE, OUT_FILE, NumberRange
 from spacetime.errors import UnsupportedError
 from spacetime.planners.registry import PLANNERS
 from spacetime.policy import PRESETS
@@ -25,14 +22,16 @@ FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "
 @click.option("--profiles", type=FILE, required=True, help="CSV; where latencies come from.")
 @click.option("--policy", type=click.Choice(list(PRESETS)), help="Default: the plan's own.")
 @click.option("--device", help="A file with its facts, where it is one of your own.")
-@click.option("--duration", type=Number(0.001, 1e6), help="Seconds; default 60, or a whole trace.")
+@click.option(
+    "--duration", type=NumberRange(0.001, 1e6), help="Seconds; default 60, or a whole trace."
+)
 @click.option("--replications", type=click.IntRange(1, 10_000), default=5, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Default: the workload's.")
-@click.option("--rate-scale", type=Number(1e-6, 1e6), default=1.0, show_default=True)
+@click.option("--rate-scale", type=NumberRange(1e-6, 1e6), default=1.0, show_default=True)
 @click.option("--late", is_flag=True, help="Answer late rather than drop at the deadline.")
 @click.option(
     "--highest",
-    type=Number(0.01, 1),
+    type=NumberRange(0.01, 1),
     help="Search the highest rate that keeps this attainment of every tenant, such as 0.99.",
 )
 @click.option("--timeline", type=OUT_FILE, help="Where to write Chrome trace events.")
@@ -42,9 +41,9 @@ FIXED = {"replications": 5, "rate_scale": 1.0, "late": False, "highest": None, "
 @click.option("--planner", "maker", type=click.Choice(list(PLANNERS)), default="spacetime",
               show_default=True, metavar="NAME",
               help="Who plans anew, with --controller: one of `plan --planner`'s.")  # fmt: skip
-@click.option("--period", type=Number(0.001, 1e6), default=5.0, show_default=True,
+@click.option("--period", type=NumberRange(0.001, 1e6), default=5.0, show_default=True,
               help="Seconds between looks, with --controller.")  # fmt: skip
-@click.option("--start-ms", type=Number(0, 1e9), default=12_000.0, show_default=True,
+@click.option("--start-ms", type=NumberRange(0, 1e9), default=12_000.0, show_default=True,
               help="Until opened partitions serve.")  # fmt: skip
 @click.option("--gpus", type=click.IntRange(1), help="With --controller: devices, shadows counted.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
@@ -52,53 +51,11 @@ def simulate(*, controller: bool, **options: Any) -> None:
     """Run a plan of many devices under a workload, in virtual time."""
     moving = {name: options.pop(name) for name in MOVING}
     if not controller:
-        import_module("spacetime.commands.simulate").from_options(**options)
+        command = import_module("spacetime.commands.simulate")
+        command.run(command.SimulateCommand(**options))
         return
     for name, default in FIXED.items():
         if options.pop(name) != default:
             raise UnsupportedError(f"--{name.replace('_', '-')}: does not go with --controller")
-    import_module("spacetime.commands.simulate_controlled").from_options(**options, **moving)
-
-
-@click.command(short_help="Compare planners on scenarios.")
-@click.argument("scenarios", type=click.Path(path_type=Path))
-@click.option("--profiles", type=FILE, required=True, help="CSV; of one device.")
-@click.option("--device", help="Such as a100-80gb, or a file. Default: the profiles'.")
-@click.option(
-    "--planner",
-    "planners",
-    type=click.Choice(list(PLANNERS)),
-    multiple=True,
-    metavar="NAME",
-    help=f"May be repeated; default all: {', '.join(PLANNERS)}.",
-)
-@click.option("--gpus", type=click.IntRange(1), help="How many devices there are; default any.")
-@click.option("--max-procs", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--max-utilisation", type=Number(0.01, 1), default=0.9, show_default=True)
-@click.option("--duration", type=Number(0.001, 1e6), default=30.0, show_default=True,
-              help="Seconds a plan is simulated.")  # fmt: skip
-@click.option("--replications", type=click.IntRange(1, 10_000), default=3, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Default: the workloads'.")
-@click.option("--out", type=OUT, help="Folder for compare.json and compare.png.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def compare(**options: Any) -> None:
-    """Compare planners on scenarios: a folder of workloads, one workload, or a CSV."""
-    import_module("spacetime.commands.compare").from_options(**options)
-
-
-@click.command(short_help="Does a recorded run decide the same again?")
-@click.argument("recording", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line.")
-def replay(*, recording: Path, as_json: bool) -> None:
-    """Does a recorded run decide the same again? Status 1 and the first difference if not."""
-    module = import_module("spacetime.reports.recording")
-    result = module.replay(module.Recording.load(recording))
-    if as_json:
-        click.echo(json.dumps({"same": result.same, **asdict(result)}, indent=2))
-    elif result.same:
-        cut = "" if result.complete else "; the recording stops before the run did"
-        click.echo(
-            f"same: {result.requests} requests, {result.events} events, {result.starts} starts, "
-            f"{result.drops} drops in {result.span_ns / 1e9:.3f} s{cut}"
-        )
-    result.check()
+    command = import_module("spacetime.commands.simulate_controlled")
+    command.run(command.SimulateControlledCommand(**options, **moving))

@@ -1,5 +1,5 @@
 """What each command does: it reads files, calls the library and prints. `commands/plan.py` belongs
-to `cli/plan.py`, and so on.
+to `cli/plan.py`, and so on: `PlanCommand` holds the options, and `run(asked)` carries them out.
 
 May import: demo, devices, fusion, isolation, kernels, live, models, plan, planners, plots,
 profiles, reports, server, session, simulation, terminal, verify, workload.

@@ -14,8 +14,8 @@ from spacetime.errors import PlanError, UnsupportedError
 from spacetime.isolation.mig_control import (
     GpuState,
     Instance,
+    MigStep,
     Nvml,
-    Step,
     carry_out,
     destruction,
     placed,
@@ -40,7 +40,7 @@ def opened(on: str) -> Nvml:
     return FakeNvml(asked[1], int(asked[2] or 1))
 
 
-def show(nvml: Nvml, *, as_json: bool) -> None:
+def print_instances(nvml: Nvml, *, as_json: bool) -> None:
     """The devices and their instances."""
     states = nvml.states()
     if as_json:
@@ -84,12 +84,12 @@ def destroy(
     _do(todo, nvml, yes=yes, as_json=as_json)
 
 
-def environments_of(found: dict[str, Instance]) -> dict[str, dict[str, str]]:
+def environments_of(instances: dict[str, Instance]) -> dict[str, dict[str, str]]:
     """What the process of each partition is started with: it sees its own instance only."""
-    return {name: {"CUDA_VISIBLE_DEVICES": instance.uuid} for name, instance in found.items()}
+    return {name: {"CUDA_VISIBLE_DEVICES": instance.uuid} for name, instance in instances.items()}
 
 
-def _do(todo: Sequence[Step], nvml: Nvml, *, yes: bool, as_json: bool) -> None:
+def _do(todo: Sequence[MigStep], nvml: Nvml, *, yes: bool, as_json: bool) -> None:
     if not yes or not todo:
         _announce(todo, as_json=as_json)
         return
@@ -98,7 +98,7 @@ def _do(todo: Sequence[Step], nvml: Nvml, *, yes: bool, as_json: bool) -> None:
             print(f"done: {step.text}", flush=True)
 
 
-def _announce(todo: Sequence[Step], *, as_json: bool) -> None:
+def _announce(todo: Sequence[MigStep], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(step) for step in todo], indent=2))
         return

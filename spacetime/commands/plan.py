@@ -1,4 +1,4 @@
-"""`spacetime plan` and `spacetime profile`: files in, a checked plan or a profile out."""
+"""`spacetime plan`: reads a workload and profiles, makes a plan, checks it and prints it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from spacetime.plan.timing import busy, loads
 from spacetime.planners.advise import Advice
 from spacetime.planners.advise import advise as right_sized
 from spacetime.planners.packing.bounds import explained
-from spacetime.planners.registry import planner as make
+from spacetime.planners.registry import planner as planner_named
 from spacetime.planners.spacetime import solves
-from spacetime.profiles import interference_file, profile_file
 from spacetime.profiles.interference import Crowd, Fitted
+from spacetime.profiles.interference_file import read_interference
 from spacetime.profiles.profile import Profiles
-from spacetime.profiles.profile_import import IMPORTERS
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.terminal.progress import working
 from spacetime.terminal.tables import FittedTable
-from spacetime.workload import workload_file
 from spacetime.workload.workload import Workload
+from spacetime.workload.workload_file import read_workload
 
 OWN = "spacetime"  # the planner that simulates what it proposes
 TARGET = 0.99
@@ -43,128 +43,159 @@ WEAKER = (
 ARRIVALS = {"poisson": "Poisson", "gamma": "gamma", "constant": "constant", "trace": "recorded"}
 
 
-def from_options(
-    *,
-    workload: Path,
-    profiles: Path,
-    device: str | None,
-    planner: str,
-    gpus: int | None,
-    max_procs: int,
-    max_utilisation: float,
-    choices: Sequence[str],
-    calm: bool,
-    guard: bool,
-    interference: Path | None,
-    steady: bool,
-    attainment: float | None,
-    form: str | None,
-    explain: bool,
-    advise: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PlanCommand:
+    """The options of `spacetime plan`.
+
+    `choices` are the texts of --set, and `form` is what --export names.
+    """
+
+    workload: Path
+    profiles: Path
+    device: str | None
+    planner: str
+    gpus: int | None
+    max_procs: int
+    max_utilisation: float
+    choices: Sequence[str]
+    calm: bool
+    guard: bool
+    interference: Path | None
+    steady: bool
+    attainment: float | None
+    form: str | None
+    explain: bool
+    advise: bool
+    out: Path | None
+    as_json: bool
+
+    @property
+    def own(self) -> bool:
+        """Whether it is our planner that is asked, whose plans are to keep what they promise."""
+        return self.planner == OWN
+
+    @property
+    def piped(self) -> bool:
+        """Whether a program reads what is printed, so that remarks go to the error stream."""
+        return self.as_json or self.form is not None
+
+
+def run(asked: PlanCommand) -> None:
     """Make a plan, check it, and print it as a table, as JSON or as what another tool takes.
 
     With `advise` the right-sizing report instead. Raises InfeasibleError naming tenant and bound,
     and what the readers of the files raise.
     """
-    options = PlanOptions(gpus=gpus, max_procs=max_procs, max_utilisation=max_utilisation)
-    load, points = workload_file.read(workload), profile_file.read(profiles)
-    facts = device_file.named(device or points.device)
-    if facts.name != points.device:
-        raise ProfileError("device", f"{profiles} is of {points.device}, not of {facts.name}")
-    if planner == OWN and not solves():
+    problem = _read(asked)
+    if asked.own and not solves():
         print(WEAKER, file=sys.stderr)
-    maker, cost = _counting(_maker(planner, parse(choices), guard=guard), interference)
-    if advise:
-        if calm or attainment is not None or form is not None or explain or out is not None:
-            raise UnsupportedError("--advise: goes with --planner, --gpus, the limits and --json")
-        if planner == OWN and not steady and (keep := _simulator()) is not None:
-            maker = keep.Kept(maker)
-        _advise(load, points, facts, options, maker, as_json=as_json)
+    maker = _maker(asked.planner, parse(asked.choices), guard=asked.guard)
+    maker, neighbours = _counting(maker, asked.interference)
+    if asked.advise:
+        _advise(asked, problem, maker)
         return
-    if steady and attainment is not None:
+    if asked.steady and asked.attainment is not None:
         raise UnsupportedError("--steady: does not go with --attainment, which simulates")
-    ask = _Asked(load, points, facts, options, own=planner == OWN)
     with working("planning"):
-        found, said = ask.plan(maker, steady=steady, calm=calm, attainment=attainment)
-    made = require(found, load, points, facts, options, interference=cost)
-    if (explain or planner == OWN) and (planner != OWN or not steady):  # it says so already
-        made = explained(made, load, points, facts, options)
-    if out is not None:
-        out.write_text(plan_json.dumps(made), encoding="utf-8")
-    if form is not None or as_json:
-        print(EXPORTS[form](made, facts) if form else plan_json.dumps(made), end="")
-    else:
-        show(made, load, points, facts)
-    ask.say(said, aside=as_json or form is not None)
-    if explain:
-        Console(stderr=as_json or form is not None).print(
-            made.explain(), highlight=False, markup=False, soft_wrap=True
-        )
+        plan, said = _planned(asked, problem, maker)
+    plan = require(plan, *problem.arguments, interference=neighbours)
+    if (asked.explain or asked.own) and not (asked.own and asked.steady):  # it says so already
+        plan = explained(plan, *problem.arguments)
+    if asked.out is not None:
+        asked.out.write_text(plan_json.dumps(plan), encoding="utf-8")
+    _tell(asked, problem, plan, said)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is planned for. `own`: by our planner, whose plans are to keep what they promise."""
+class _Problem:
+    """What is planned for."""
 
     load: Workload
     points: Profiles
     facts: DeviceFacts
     options: PlanOptions
-    own: bool
 
-    def plan(
-        self, maker: Planner, *, steady: bool, calm: bool, attainment: float | None
-    ) -> tuple[Plan, str]:
-        """The plan, and how sure it is at the workload's own arrivals."""
-        ask = (self.load, self.points, self.facts, self.options)
-        simulator = None if steady else _simulator()
-        if attainment is not None:
-            proven = import_module("spacetime.simulation.proven").proven(
-                maker, *ask, target=attainment
-            )
-            return proven.plan, self.kept(proven.worst)
-        if simulator is not None and self.own and not calm:
-            found = simulator.best_of(maker, *ask)
-            return found.plan, self.kept(found.worst)
-        made = maker.plan(*ask)
-        if calm:
-            made = calmed(made, self.load, self.points, self.options)
-        if steady:
-            return made, "At steady arrivals, as papers assume: not simulated."
-        if simulator is None:
-            return made, "Not simulated: this installation is without its compiled part."
-        attained = simulator.simulated(self.load, self.points, TARGET)(made)
-        return made, self.kept(min(((part, name) for name, part in attained.items()), default=None))
+    @property
+    def arguments(self) -> tuple[Workload, Profiles, DeviceFacts, PlanOptions]:
+        """In the order in which every planner takes them."""
+        return self.load, self.points, self.facts, self.options
 
-    def kept(self, worst: tuple[float, str] | None) -> str:
-        """What was simulated, in a line; a warning begins with the tenant's name."""
-        how = f"Simulated at {ARRIVALS[self.load.arrivals.process]} arrivals"
-        if worst is None:
-            return f"{how}: nobody asks."
-        part, name = worst
-        if part >= TARGET:
-            return f"{how}: every tenant has at least {_percent(part)} of its requests in time."
-        (tenant,) = (each for each in self.load.tenants if each.name == name)
-        fastest = min(point.latency_ms for point in self.points.of(tenant.model))
+
+def _read(asked: PlanCommand) -> _Problem:
+    """The files of the command. Raises ProfileError where they are of two devices."""
+    load, points = read_workload(asked.workload), read_profiles(asked.profiles)
+    facts = device_file.device_named(asked.device or points.device)
+    if facts.name != points.device:
+        raise ProfileError("device", f"{asked.profiles} is of {points.device}, not of {facts.name}")
+    options = PlanOptions(
+        gpus=asked.gpus, max_procs=asked.max_procs, max_utilisation=asked.max_utilisation
+    )
+    return _Problem(load, points, facts, options)
+
+
+def _planned(asked: PlanCommand, problem: _Problem, maker: Planner) -> tuple[Plan, str]:
+    """The plan, and how sure it is at the workload's own arrivals."""
+    simulator = None if asked.steady else _simulator()
+    if asked.attainment is not None:
+        module = import_module("spacetime.simulation.proven")
+        proven = module.proven(maker, *problem.arguments, target=asked.attainment)
+        return proven.plan, _kept(problem, proven.worst, own=asked.own)
+    if simulator is not None and asked.own and not asked.calm:
+        best = simulator.best_of(maker, *problem.arguments)
+        return best.plan, _kept(problem, best.worst, own=asked.own)
+    plan = maker.plan(*problem.arguments)
+    if asked.calm:
+        plan = calmed(plan, problem.load, problem.points, problem.options)
+    if asked.steady:
+        return plan, "At steady arrivals, as papers assume: not simulated."
+    if simulator is None:
+        return plan, "Not simulated: this installation is without its compiled part."
+    attained = simulator.simulated(problem.load, problem.points, TARGET)(plan)
+    worst = min(((part, name) for name, part in attained.items()), default=None)
+    return plan, _kept(problem, worst, own=asked.own)
+
+
+def _kept(problem: _Problem, worst: tuple[float, str] | None, *, own: bool) -> str:
+    """What was simulated, in a line; a warning begins with the tenant's name."""
+    how = f"Simulated at {ARRIVALS[problem.load.arrivals.process]} arrivals"
+    if worst is None:
+        return f"{how}: nobody asks."
+    part, name = worst
+    if part >= TARGET:
+        return f"{how}: every tenant has at least {_percent(part)} of its requests in time."
+    (tenant,) = (tenant for tenant in problem.load.tenants if tenant.name == name)
+    fastest = min(point.latency_ms for point in problem.points.of(tenant.model))
+    why = "this is the plan as its paper has it; planner spacetime keeps more"
+    if own:
         why = (
             f"its quickest launch takes {fastest:.4g} of {tenant.slo_ms:g} ms, and no plan that "
-            "was tried does better" if self.own
-            else "this is the plan as its paper has it; planner spacetime keeps more"
-        )  # fmt: skip
-        return (
-            f"WARNING: {how[0].lower()}{how[1:]}, tenant {name} has {_percent(part)} of its "
-            f"requests in time, less than {TARGET:.0%}: {why}."
+            "was tried does better"
         )
+    return (
+        f"WARNING: {how[0].lower()}{how[1:]}, tenant {name} has {_percent(part)} of its "
+        f"requests in time, less than {TARGET:.0%}: {why}."
+    )
 
-    def say(self, said: str, *, aside: bool) -> None:
-        """Beside a table always; beside what a program reads only what warns, on stderr."""
-        if not aside:
-            Console().print(said, highlight=False, markup=False, soft_wrap=True)
-        elif said.startswith("WARNING"):
-            print(said, file=sys.stderr)
+
+def _tell(asked: PlanCommand, problem: _Problem, plan: Plan, said: str) -> None:
+    """Prints the plan in the form that was asked for, and `said`: how sure the plan is.
+
+    Beside what a program reads, `said` is printed only where it warns, on the error stream.
+    """
+    if asked.form is not None:
+        print(EXPORTS[asked.form](plan, problem.facts), end="")
+    elif asked.as_json:
+        print(plan_json.dumps(plan), end="")
+    else:
+        print_plan(plan, problem.load, problem.points, problem.facts)
+    if not asked.piped:
+        Console().print(said, highlight=False, markup=False, soft_wrap=True)
+    elif said.startswith("WARNING"):
+        print(said, file=sys.stderr)
+    if asked.explain:
+        Console(stderr=asked.piped).print(
+            plan.explain(), highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _percent(part: float) -> str:
@@ -182,48 +213,59 @@ def _simulator() -> Any:
         return None
 
 
-def _advise(
-    load: Workload, points: Profiles, facts: DeviceFacts, options: PlanOptions, maker: Planner, *,
-    as_json: bool,
-) -> None:  # fmt: skip
+def _advise(asked: PlanCommand, problem: _Problem, maker: Planner) -> None:
+    """Prints what each tenant needs alone, and whether sharing devices pays."""
+    plans = asked.calm or asked.attainment is not None or asked.form is not None
+    if plans or asked.explain or asked.out is not None:
+        raise UnsupportedError("--advise: goes with --planner, --gpus, the limits and --json")
+    if asked.own and not asked.steady and (simulator := _simulator()) is not None:
+        maker = simulator.Kept(maker)
     with working("planning"):
-        found, _ = right_sized(load, points, facts, options, maker)
-    if as_json:
-        print(json.dumps(found.to_json(), indent=2))
-        return
+        advice, _ = right_sized(*problem.arguments, maker)
+    if asked.as_json:
+        print(json.dumps(advice.to_json(), indent=2))
+    else:
+        print_advice(advice)
+
+
+def print_advice(advice: Advice) -> None:
+    """A row for each tenant, and what the whole comes to."""
     rows = [
         (
-            need.tenant, f"{need.rate_rps:.4g}", f"{need.slo_ms:g}",
-            f"{need.copies} × {need.kind} {need.units}", str(need.batch), str(need.procs),
+            need.tenant,
+            f"{need.rate_rps:.4g}",
+            f"{need.slo_ms:g}",
+            f"{need.copies} × {need.kind} {need.units}",
+            str(need.batch),
+            str(need.procs),
             "-" if need.devices is None else str(need.devices),
             "-" if need.device_busy is None else f"{need.device_busy:.0%}",
         )
-        for need in found.needs
-    ]  # fmt: skip
+        for need in advice.needs
+    ]
     heads = ("tenant", "req/s", "SLO ms", "alone on", "batch", "procs", "devices", "used")
-    table = FittedTable(heads, rows, words=("tenant",))
     console = Console()
-    console.print(table)
-    for line in advice_lines(found):
+    console.print(FittedTable(heads, rows, words=("tenant",)))
+    for line in advice_lines(advice):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def advice_lines(found: Advice) -> list[str]:
+def advice_lines(advice: Advice) -> list[str]:
     """What the report comes to, in words."""
-    if found.saved is None:
+    if advice.saved is None:
         without = "some tenant fits no whole device alone, so sharing is the only way"
     else:
-        saves = f"sharing saves {found.saved:.0%}" if found.pays else "sharing does not pay here"
-        without = f"{found.alone_gpus} if each tenant has its own: {saves}"
-    many = "device" if found.shared_gpus == 1 else "devices"
-    limits = ", ".join(f"{name} ({count})" for name, count in found.limits.items())
+        saves = f"sharing saves {advice.saved:.0%}" if advice.pays else "sharing does not pay here"
+        without = f"{advice.alone_gpus} if each tenant has its own: {saves}"
+    many = "device" if advice.shared_gpus == 1 else "devices"
+    limits = ", ".join(f"{name} ({count})" for name, count in advice.limits.items())
     return [
         "Alone on: the smallest partitions that serve a tenant; devices, used: whole ones for it.",
-        f"{found.device}: {found.shared_gpus} {many} shared (at least "
-        f"{found.lower_bound_gpus or 1}), {without}.",
-        f"Of the shared devices {found.idle:.2f} are idle in partitions, {found.stranded:.2f} in "
-        f"none; {grows(found.headroom)}.",
-        (f"What limits: {limits}. " if limits else "") + f"{found.next_cheaper}.",
+        f"{advice.device}: {advice.shared_gpus} {many} shared (at least "
+        f"{advice.lower_bound_gpus or 1}), {without}.",
+        f"Of the shared devices {advice.idle:.2f} are idle in partitions, {advice.stranded:.2f} in "
+        f"none; {grows(advice.headroom)}.",
+        (f"What limits: {limits}. " if limits else "") + f"{advice.next_cheaper}.",
     ]
 
 
@@ -242,7 +284,7 @@ def _maker(name: str, choices: dict[str, Any], *, guard: bool) -> Planner:
         guard = bool(choices.pop("guard", False)) or guard
     elif guard:
         raise UnsupportedError("--guard: belongs to planner paris")
-    maker = make(name, **choices)
+    maker = planner_named(name, **choices)
     if not guard:
         return maker
     guarded: Planner = import_module("spacetime.simulation.guarded").Guarded(paris=maker)
@@ -253,20 +295,20 @@ def _counting(maker: Planner, measured: Path | None) -> tuple[Planner, Crowd | N
     """The planner with its `interference`, where it counts that; the checker does in any case."""
     if measured is None:
         return maker, None
-    cost, fits = interference_file.read(measured)
-    show_fits(fits)
+    cost, fits = read_interference(measured)
+    print_fits(fits)
     counting: Any = maker
-    if is_dataclass(maker) and "interference" in {each.name for each in fields(maker)}:
+    if is_dataclass(maker) and "interference" in {field.name for field in fields(maker)}:
         counting = replace(counting, interference=cost)
     return counting, cost
 
 
-def show_fits(fits: Sequence[Fitted]) -> None:
+def print_fits(fits: Sequence[Fitted]) -> None:
     """The models of interference on the error stream, by error on pairs that were held out."""
-    for number, each in enumerate(fits):
+    for number, fit in enumerate(fits):
         print(
-            f"interference {each.name}{' (used)' * (number == 0)}: off by {each.mean:.1%} on "
-            f"average, {each.p90:.1%} p90, {each.p95:.1%} p95 on {each.held_out} pairs held out",
+            f"interference {fit.name}{' (used)' * (number == 0)}: off by {fit.mean:.1%} on "
+            f"average, {fit.p90:.1%} p90, {fit.p95:.1%} p95 on {fit.held_out} pairs held out",
             file=sys.stderr,
         )
 
@@ -276,13 +318,13 @@ def parse(choices: Sequence[str]) -> dict[str, Any]:
 
     Raises UnsupportedError for one without a name.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for choice in choices:
         name, equals, text = choice.partition("=")
         if not name or not equals:
             raise UnsupportedError(f"--set: must be NAME=VALUE, got {choice!r:.40}")
-        found[name] = _value(text)
-    return found
+        values[name] = _value(text)
+    return values
 
 
 def _value(text: str) -> Any:
@@ -292,7 +334,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def show(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> None:
+def print_plan(plan: Plan, load: Workload, points: Profiles, facts: DeviceFacts) -> None:
     """A table by device and partition, and what the whole comes to."""
     console = Console()
     console.print(_table(plan, load, points))
@@ -316,28 +358,20 @@ def _table(plan: Plan, load: Workload, points: Profiles) -> FittedTable:
     tenants = {tenant.name: tenant for tenant in load.tenants}
     models = {name: tenant.model for name, tenant in tenants.items()}
     rows = []
-    for gpu, part, each in plan:
+    for gpu, part, assigned in plan:
         at = "" if part.start is None else f" @{part.start}"
-        rows.append((
-            str(gpu.id), f"{part.kind} {part.units}{at}", each.tenant, str(each.batch),
-            f"{each.rate_rps:.4g}", f"{each.latency_ms:.4g}", f"{tenants[each.tenant].slo_ms:g}",
-            str(part.procs), f"{busy(part, loads(part, points, models)):.0%}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                str(gpu.id),
+                f"{part.kind} {part.units}{at}",
+                assigned.tenant,
+                str(assigned.batch),
+                f"{assigned.rate_rps:.4g}",
+                f"{assigned.latency_ms:.4g}",
+                f"{tenants[assigned.tenant].slo_ms:g}",
+                str(part.procs),
+                f"{busy(part, loads(part, points, models)):.0%}",
+            )
+        )
     heads = ("gpu", "partition", "tenant", "batch", "req/s", "ms", "SLO ms", "procs", "used")
     return FittedTable(heads, rows, words=("partition", "tenant"))
-
-
-def import_profiles(*, path: Path, form: str, out: Path, as_json: bool) -> None:
-    """Read another project's profiles and write them as ours. Raises ProfileError."""
-    points = IMPORTERS[form](path)
-    profile_file.write(out, points)
-    if as_json:
-        print(json.dumps({
-            "device": points.device, "points": len(points), "models": list(points.models),
-            "kinds": list(points.kinds), "file": str(out),
-        }, indent=2))  # fmt: skip
-    else:
-        Console().print(
-            f"{len(points):,} points of {len(points.models)} models on {points.device} in {out}",
-            highlight=False,
-        )

@@ -28,7 +28,7 @@ from spacetime.models.cuda.backend import CudaBackend
 from spacetime.models.cuda.capture import TorchFake
 from spacetime.models.loading import load_models
 from spacetime.session.session import Session
-from spacetime.workload.workload_file import read
+from spacetime.workload.workload_file import read_workload
 
 Example = tuple[nn.Module, tuple[Tensor, ...]]  # a model and one request's inputs
 
@@ -55,7 +55,7 @@ def kernels_for(
     UnsupportedError where Triton is missing or the device unknown, and what `Session.add` raises.
     """
     if not triton.available:
-        raise UnsupportedError("Triton is not installed, which says what is to be compiled")
+        raise UnsupportedError("listing kernels needs Triton: pip install 'spacetime[cuda]'")
     with Session(f"fake:{device}", sizes=[*sizes] or None, max_batch=max_batch) as session:
         backend = session.backend
         assert isinstance(backend, CudaBackend)
@@ -81,13 +81,13 @@ def _precision(name: str | None) -> Iterator[torch.dtype | None]:
 
 
 def _examples(given: argparse.Namespace, dtype: torch.dtype | None) -> Iterator[Example]:
-    found: list[Example] = []
+    examples: list[Example] = []
     if given.workload is not None:
-        models = load_models(read(given.workload), given.workload.parent).values()
-        found += [(each.module, each.example_inputs) for each in models]
+        models = load_models(read_workload(given.workload), given.workload.parent).values()
+        examples += [(live.module, live.example_inputs) for live in models]
     for kind in given.zoo:
-        found += [(each.model, (each.pool[:1],)) for each in zoo.load(kind, 1)]
-    for model, example in found:
+        examples += [(entry.model, (entry.pool[:1],)) for entry in zoo.load(kind, 1)]
+    for model, example in examples:
         cast = [x.to(dtype) if dtype and x.is_floating_point() else x for x in example]
         yield model.to(dtype) if dtype else model, tuple(cast)
 
@@ -108,14 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sizes = [int(size) for size in given.sizes.split(",") if size]
         with _precision(given.precision) as dtype:
-            found = kernels_for(
+            kernels = kernels_for(
                 _examples(given, dtype), given.device, sizes=sizes, max_batch=given.max_batch
             )
-        given.out.write_text(written(found), encoding="utf-8")
+        given.out.write_text(written(kernels), encoding="utf-8")
     except (SpacetimeError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(found)} kernels listed in {given.out}")
+    print(f"{len(kernels)} kernels listed in {given.out}")
     return 0
 
 

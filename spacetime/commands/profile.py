@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,91 +21,129 @@ from spacetime.live import profiler
 from spacetime.live.profiler_rig import facts_name
 from spacetime.models.layers import layers_of
 from spacetime.models.loading import LoadedModel
-from spacetime.profiles import cost, profile_file
+from spacetime.profiles import cost
 from spacetime.profiles.monotone import slower_with_units
 from spacetime.profiles.profile import Point, Profiles
+from spacetime.profiles.profile_file import write_profiles
 from spacetime.profiles.profile_rounds import Round, Rounds
-from spacetime.workload import workload_file
 from spacetime.workload.workload import Tenant
+from spacetime.workload.workload_file import read_workload
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 STEPS = 8  # partition sizes predicted where none are given and MIG does not say
 MIB = 2**20
 
 
-def measure(
-    *, path: Path, name: str, out: Path, units: tuple[int, ...], batches: tuple[int, ...],
-    procs: tuple[int, ...], fused: tuple[int, ...], rounds: int, fresh: bool, as_json: bool,
-) -> None:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class MeasureCommand:
+    """The options of `spacetime profile --device`."""
+
+    path: Path
+    device: str
+    out: Path
+    units: tuple[int, ...]
+    batches: tuple[int, ...]
+    procs: tuple[int, ...]
+    fused: tuple[int, ...]
+    rounds: int
+    fresh: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictCommand:
+    """The options of `spacetime profile --predict`, which gives the name of a device."""
+
+    path: Path
+    predict: str
+    out: Path
+    units: tuple[int, ...]
+    batches: tuple[int, ...]
+    procs: tuple[int, ...]
+    kind: str | None
+    dtype: str | None
+    as_json: bool
+
+
+def measure(asked: MeasureCommand) -> None:
     """Measure what is not in `out` yet, with a progress bar on a terminal, and say what came out.
 
     Raises what the readers of the files raise, and what admitting a model raises.
     """
-    models = profiler.models_of(workload_file.read(path), path.parent)
-    device = open_device(name)
+    models = profiler.models_of(read_workload(asked.path), asked.path.parent)
+    device = open_device(asked.device)
     source = "predicted" if device.fake else "measured"  # virtual time is nobody's measurement
-    known = Rounds.open(out, facts_name(device), source, enough=rounds, fresh=fresh)
-    extent = profiler.Extent(units, batches, procs, fused)
+    rounds = Rounds.open(
+        asked.out, facts_name(device), source, enough=asked.rounds, fresh=asked.fresh
+    )
+    extent = profiler.Extent(asked.units, asked.batches, asked.procs, asked.fused)
     wanted = profiler.settings(models, device, extent)
     screen = Console(stderr=True)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        total = profiler.missing_rounds(wanted, device, known)
+        total = profiler.missing_rounds(wanted, device, rounds)
         task = bar.add_task("measuring", total=total)
 
-        def seen(one: Round) -> None:
-            place = f"{one.model} {one.kind} {one.units} batch {one.batch} procs {one.procs}"
+        def seen(new: Round) -> None:
+            place = f"{new.model} {new.kind} {new.units} batch {new.batch} procs {new.procs}"
             bar.update(task, advance=1, description=place)
 
-        notes = profiler.measure(wanted, device, known, seen=seen)
+        notes = profiler.measure(wanted, device, rounds, seen=seen)
     for note in notes:
         screen.print(f"not measured: {note}", highlight=False, markup=False, soft_wrap=True)
-    if not known.points():
+    if not rounds.points():
         raise UnsupportedError("batches: nothing was measured; give --batches of at least --fused")
-    known.write()
-    summary = _summary(known.profiles(), out) | _spread(known) | {
-        "rounds_measured": total, "rounds_file": str(known.beside), "not_measured": notes,
-    }  # fmt: skip
-    _say(summary, as_json=as_json)
+    rounds.write()
+    summary = _summary(rounds.profiles(), asked.out) | _spread(rounds)
+    summary |= {
+        "rounds_measured": total,
+        "rounds_file": str(rounds.beside),
+        "not_measured": notes,
+    }
+    print_profile(summary, as_json=asked.as_json)
 
 
-def _spread(known: Rounds) -> dict[str, Any]:
+def _spread(rounds: Rounds) -> dict[str, Any]:
     """How far apart the rounds of a point are, and how many points smoothing moved."""
-    spreads = sorted(known.spread(point.key) for point in known.points())
-    raw = {point.key: point.latency_ms for point in known.points()}
-    moved = sum(abs(raw[p.key] / p.latency_ms - 1) > 1e-9 for p in known.profiles())
+    spreads = sorted(rounds.spread(point.key) for point in rounds.points())
+    raw = {point.key: point.latency_ms for point in rounds.points()}
+    moved = sum(abs(raw[p.key] / p.latency_ms - 1) > 1e-9 for p in rounds.profiles())
     return {
         "spread": {"median": spreads[len(spreads) // 2], "largest": spreads[-1]},
         "smoothed": moved,
-        "slower_with_units": slower_with_units(known.points(), known.noise()),
+        "slower_with_units": slower_with_units(rounds.points(), rounds.noise()),
     }
 
 
-def predict(
-    *, path: Path, name: str, out: Path, units: tuple[int, ...], batches: tuple[int, ...],
-    procs: tuple[int, ...], kind: str | None, dtype: str | None, as_json: bool,
-) -> None:  # fmt: skip
+def predict(asked: PredictCommand) -> None:
     """Predict every model of a workload for a device by name; see `cost`.
 
     Raises UnsupportedError for what the device lacks, or a model without a graph.
     """
-    facts = device_file.named(name)
+    facts = device_file.device_named(asked.predict)
     if not (facts.bandwidth_gbs and facts.clock_mhz and facts.tflops):
         raise UnsupportedError(
-            f"{name}: to predict, a device needs bandwidth_gbs, clock_mhz and tflops; add them"
+            f"{asked.predict}: to predict, a device needs bandwidth_gbs, clock_mhz and tflops; "
+            "add them"
         )
-    kind = kind or ("mig" if facts.mig else "mps")
-    models = profiler.models_of(workload_file.read(path), path.parent)
-    sizes = units or _sizes(facts, kind)
-    found: list[Point] = []
+    kind = asked.kind or ("mig" if facts.mig else "mps")
+    models = profiler.models_of(read_workload(asked.path), asked.path.parent)
+    extent = profiler.Extent(batches=asked.batches)
+    points: list[Point] = []
     for model, (tenant, live) in models.items():
-        extent = profiler.Extent(batches=batches)
-        found += _predicted(
-            model, tenant, live, facts, kind, units=sizes, procs=procs,
-            batches=profiler.batches_of(tenant, extent), dtype=dtype or _dtype(live),
-        )  # fmt: skip
-    profile_file.write(out, found)
-    _say(_summary(Profiles(tuple(found)), out), as_json=as_json)
+        points += _predicted(
+            model,
+            tenant,
+            live,
+            facts,
+            kind,
+            units=asked.units or _sizes(facts, kind),
+            procs=asked.procs,
+            batches=profiler.batches_of(tenant, extent),
+            dtype=asked.dtype or _dtype(live),
+        )
+    write_profiles(asked.out, points)
+    print_profile(_summary(Profiles(tuple(points)), asked.out), as_json=asked.as_json)
 
 
 def _predicted(
@@ -119,8 +157,8 @@ def _predicted(
         ) from None
     tensors = (*live.module.parameters(), *live.module.buffers())
     weights = sum(t.numel() for t in tensors) * cost.BYTES[points["dtype"]] / MIB
-    made = cost.points(model, layers, facts, kind, **points)
-    return [replace(point, memory_mib=weights or None) for point in made]
+    predicted = cost.points(model, layers, facts, kind, **points)
+    return [replace(point, memory_mib=weights or None) for point in predicted]
 
 
 def _sizes(facts: DeviceFacts, kind: str) -> tuple[int, ...]:
@@ -135,9 +173,9 @@ def _dtype(live: LoadedModel) -> str:
     """The dtype of most of a model's weights; fp32 where it has none that a device rates."""
     sizes: dict[str, int] = {}
     for tensor in live.module.parameters():
-        known = DTYPES.get(tensor.dtype, "fp32")
-        sizes[known] = sizes.get(known, 0) + tensor.numel()
-    return max(sizes, key=lambda known: sizes[known], default="fp32")
+        dtype = DTYPES.get(tensor.dtype, "fp32")
+        sizes[dtype] = sizes.get(dtype, 0) + tensor.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype], default="fp32")
 
 
 def _summary(points: Profiles, out: Path) -> dict[str, Any]:
@@ -148,7 +186,8 @@ def _summary(points: Profiles, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _say(summary: dict[str, Any], *, as_json: bool) -> None:
+def print_profile(summary: dict[str, Any], *, as_json: bool) -> None:
+    """What was measured or predicted, in lines or as JSON."""
     if as_json:
         print(json.dumps(summary, indent=2))
         return

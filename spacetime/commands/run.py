@@ -5,91 +5,103 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from spacetime.commands.tables import percent, tenants_table
 from spacetime.live.from_files import admit, opened, share_of, watching
 from spacetime.live.run import LiveRun, run_live
 from spacetime.models.loading import load_models
 from spacetime.plan import PlanOptions
 from spacetime.session.session import Session
-from spacetime.workload import workload_file
+from spacetime.terminal.report_tables import percent, tenants_table
+from spacetime.workload.workload_file import read_workload
 
 
-def from_options(
-    *,
-    workload: Path,
-    plan: Path | None,
-    profiles: Path | None,
-    gpu: int | None,
-    policy: str | None,
-    device: str,
-    isolation: str,
-    duration: float,
-    max_procs: int,
-    max_utilisation: float,
-    controller: bool,
-    period: float,
-    explain: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Runs it, shows it, writes report.json, timeline.json, run.recording into `out`.
+@dataclass(frozen=True, kw_only=True)
+class RunCommand:
+    """The options of `spacetime run`. `duration` and `period` are in seconds."""
+
+    workload: Path
+    plan: Path | None
+    profiles: Path | None
+    gpu: int | None
+    policy: str | None
+    device: str
+    isolation: str
+    duration: float
+    max_procs: int
+    max_utilisation: float
+    controller: bool
+    period: float
+    explain: bool
+    out: Path | None
+    as_json: bool
+
+
+def run(asked: RunCommand) -> None:
+    """Runs the workload, prints its report, writes report, timeline and recording into `out`.
 
     Raises KeyboardInterrupt after the report of a run that was interrupted, SystemExit after that
     of one that was terminated; after that of one in which a request failed what it failed with;
     and what reading, opening and writing raise.
     """
-    console = Console(stderr=as_json)
-    load = workload_file.read(workload)
-    models = load_models(load, workload.parent)
-    options = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
+    live, session = _sent(asked, Console(stderr=asked.as_json))
+    try:
+        if asked.as_json:
+            print(json.dumps(live.report, indent=2))
+        else:
+            print_run(live.report, Console())
+    finally:  # where one of the two finds a disk full, the report is in the other
+        if asked.out is not None:
+            _write(live, session, asked.out)
+    if live.interrupted == signal.SIGTERM:
+        raise SystemExit(128 + live.interrupted)
+    if live.interrupted is not None:
+        raise KeyboardInterrupt
+    if live.error is not None:
+        raise live.error
+
+
+def _sent(asked: RunCommand, console: Console) -> tuple[LiveRun, Session]:
+    """The run once all its requests have ended, and the session that served them, closed."""
+    load = read_workload(asked.workload)
+    models = load_models(load, asked.workload.parent)
+    options = PlanOptions(gpus=1, max_procs=asked.max_procs, max_utilisation=asked.max_utilisation)
     with opened(
         load,
-        plan=plan,
-        profiles=profiles,
-        gpu=gpu,
-        policy=policy,
-        device=device,
-        isolation=isolation,
+        plan=asked.plan,
+        profiles=asked.profiles,
+        gpu=asked.gpu,
+        policy=asked.policy,
+        device=asked.device,
+        isolation=asked.isolation,
         options=options,
-        record=out is not None,
+        record=asked.out is not None,
     ) as session:
         load = share_of(load, session)
         with console.status("preparing models"):
             admit(session, load, models)
-        if explain:
+        if asked.explain:
             console.print(session.explain(), highlight=False, markup=False, soft_wrap=True)
-        watch = watching(session, period_s=period) if controller else None
-        run = run_live(session, load, models, seconds=duration, console=console, controller=watch)
-    try:
-        if as_json:
-            print(json.dumps(run.report, indent=2))
-        else:
-            show(run.report, Console())
-    finally:  # where one of the two finds a disk full, the report is in the other
-        if out is not None:
-            _write(run, session, out)
-    if run.interrupted == signal.SIGTERM:
-        raise SystemExit(128 + run.interrupted)
-    if run.interrupted is not None:
-        raise KeyboardInterrupt
-    if run.error is not None:
-        raise run.error
+        watch = watching(session, period_s=asked.period) if asked.controller else None
+        live = run_live(
+            session, load, models, seconds=asked.duration, console=console, controller=watch
+        )
+    return live, session
 
 
-def _write(run: LiveRun, session: Session, out: Path) -> None:
+def _write(live: LiveRun, session: Session, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(run.report, indent=2), encoding="utf-8")
-    events = json.dumps({"traceEvents": run.timeline})
+    (out / "report.json").write_text(json.dumps(live.report, indent=2), encoding="utf-8")
+    events = json.dumps({"traceEvents": live.timeline})
     (out / "timeline.json").write_text(events, encoding="utf-8")
     session.recording().save(out / "run.recording")
 
 
-def show(report: Mapping[str, Any], console: Console) -> None:
+def print_run(report: Mapping[str, Any], console: Console) -> None:
     """A table by tenant, one by partition, and the sums."""
     console.print(tenants_table(report))
     overall, run = report["overall"], report["run"]

@@ -10,9 +10,8 @@ import logging
 import stat
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from spacetime.live.controller_thread import Event
 from spacetime.live.from_files import opened, share_of, watching
@@ -22,48 +21,84 @@ from spacetime.server.limits import Limits
 from spacetime.server.repository import Repository
 from spacetime.server.serve import Options, Server, serve
 from spacetime.server.tls import tls_of
-from spacetime.workload import workload_file
+from spacetime.session.session import Session
+from spacetime.workload.workload import Workload
+from spacetime.workload.workload_file import read_workload
 
 
-def from_options(
-    workload: Path,
-    *,
-    plan: Path | None,
-    profiles: Path | None,
-    gpu: int | None,
-    max_procs: int,
-    max_utilisation: float,
-    policy: str | None,
-    device: str,
-    isolation: str,
-    max_batch: int | None,
-    controller: bool,
-    period: float,
-    queue_limit: int,
-    audit: float,
-    audit_stop: bool,
-    as_json: bool,
-    **network: Any,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ServeCommand:
+    """The options of `spacetime serve`. `period` and `read_timeout` are in seconds, `body_limit`
+    is in MiB, and `audit` is a part of all answers, from 0 to 1."""
+
+    workload: Path
+    plan: Path | None
+    profiles: Path | None
+    gpu: int | None
+    max_procs: int
+    max_utilisation: float
+    policy: str | None
+    controller: bool
+    period: float
+    device: str
+    isolation: str
+    max_batch: int | None
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    token_file: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    body_limit: float
+    tensor_limit: int
+    connection_limit: int
+    queue_limit: int
+    read_timeout: float
+    audit: float
+    audit_stop: bool
+    log_requests: bool
+    as_json: bool
+
+
+def run(asked: ServeCommand) -> None:
     """Serves until SIGTERM or SIGINT. Raises what reading, planning, opening and loading raise."""
-    declared = workload_file.read(workload)
-    options = _options(queue_limit=queue_limit, **network)
-    planning = PlanOptions(gpus=1, max_procs=max_procs, max_utilisation=max_utilisation)
-    with opened(
-        declared, plan=plan, profiles=profiles, gpu=gpu, policy=policy, device=device,
-        isolation=isolation, options=planning, max_batch=max_batch, timeline=False,
-        audit=audit, audit_stop=audit_stop,
-    ) as session:  # fmt: skip
+    declared = read_workload(asked.workload)
+    options = _options(asked)
+    with _session(asked, declared) as session:
         here = share_of(declared, session)
-        watch = watching(session, period_s=period, tell=_replanned) if controller else None
-        repository = Repository(session, here, workload.parent, queue_limit=queue_limit)
+        watch = None
+        if asked.controller:
+            watch = watching(session, period_s=asked.period, tell=_replanned)
+        folder = asked.workload.parent
+        repository = Repository(session, here, folder, queue_limit=asked.queue_limit)
         server = Server(repository, options, watch)  # ports first: models may take minutes to load
-        _warn(server, network["token_file"])
+        _warn(server, asked.token_file)
         repository.load_all()
         journal.write_to()
         with watch or nullcontext():
-            serve(server, lambda: _announce(server, as_json=as_json))
+            serve(server, lambda: _announce(server, as_json=asked.as_json))
         journal.log.info("stopped")
+
+
+def _session(asked: ServeCommand, declared: Workload) -> Session:
+    """A session without a timeline, which would grow for as long as the server runs."""
+    return opened(
+        declared,
+        plan=asked.plan,
+        profiles=asked.profiles,
+        gpu=asked.gpu,
+        policy=asked.policy,
+        device=asked.device,
+        isolation=asked.isolation,
+        options=PlanOptions(
+            gpus=1, max_procs=asked.max_procs, max_utilisation=asked.max_utilisation
+        ),
+        max_batch=asked.max_batch,
+        timeline=False,
+        audit=asked.audit,
+        audit_stop=asked.audit_stop,
+    )
 
 
 def _replanned(event: Event) -> None:
@@ -74,34 +109,23 @@ def _replanned(event: Event) -> None:
     journal.log.log(level, "replan", extra={"fields": fields})
 
 
-def _options(
-    *,
-    host: str,
-    token_file: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    body_limit: float,
-    tensor_limit: int,
-    connection_limit: int,
-    queue_limit: int,
-    read_timeout: float,
-    log_requests: bool,
-    **ports: int,
-) -> Options:
-    allowed = tokens.Tokens() if token_file is None else tokens.read(token_file)
+def _options(asked: ServeCommand) -> Options:
+    allowed = tokens.Tokens() if asked.token_file is None else tokens.read_tokens(asked.token_file)
     return Options(
-        host=host,
+        host=asked.host,
+        http_port=asked.http_port,
+        grpc_port=asked.grpc_port,
+        metrics_port=asked.metrics_port,
         limits=Limits(
-            body_bytes=int(body_limit * 2**20),
-            tensors=tensor_limit,
-            connections=connection_limit,
-            queue=queue_limit,
-            read_seconds=read_timeout,
+            body_bytes=int(asked.body_limit * 2**20),
+            tensors=asked.tensor_limit,
+            connections=asked.connection_limit,
+            queue=asked.queue_limit,
+            read_seconds=asked.read_timeout,
         ),
         tokens=allowed,
-        tls=tls_of(tls_cert, tls_key),
-        log_requests=log_requests,
-        **ports,
+        tls=tls_of(asked.tls_cert, asked.tls_key),
+        log_requests=asked.log_requests,
     )
 
 

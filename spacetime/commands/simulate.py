@@ -3,69 +3,82 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from spacetime.commands.tables import percent, tenants_table
 from spacetime.devices import device_file
 from spacetime.plan.plan_json import read_plan
 from spacetime.policy import Policy
-from spacetime.profiles import profile_file
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
 from spacetime.simulation.plan_report import plan_report, plan_timeline
 from spacetime.simulation.rate_search import RateSearch, highest_rate
 from spacetime.terminal.progress import working
+from spacetime.terminal.report_tables import percent, tenants_table
 from spacetime.terminal.tables import FittedTable
 from spacetime.units import SECOND
-from spacetime.workload import workload_file
+from spacetime.workload.workload_file import read_workload
 
 
-def from_options(
-    *,
-    plan: Path,
-    workload: Path,
-    profiles: Path,
-    policy: str | None,
-    device: str | None,
-    duration: float | None,
-    replications: int,
-    seed: int | None,
-    rate_scale: float,
-    late: bool,
-    highest: float | None,
-    timeline: Path | None,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class SimulateCommand:
+    """The options of `spacetime simulate` without --controller. `duration` is in seconds."""
+
+    plan: Path
+    workload: Path
+    profiles: Path
+    policy: str | None
+    device: str | None
+    duration: float | None
+    replications: int
+    seed: int | None
+    rate_scale: float
+    late: bool
+    highest: float | None
+    timeline: Path | None
+    as_json: bool
+
+
+def run(asked: SimulateCommand) -> None:
     """Simulate and print tables, or the report as JSON."""
-    if device is not None:
-        device_file.named(device)  # what is stranded is told by its size
-    options = SimOptions(
-        policy=None if policy is None else Policy.named(policy),
-        duration_ns=None if duration is None else round(duration * SECOND),
-        replications=replications,
-        seed=seed,
-        rate_scale=rate_scale,
-        drops=not late,
-        timeline=timeline is not None,
-    )
-    read = read_plan(plan), workload_file.read(workload), profile_file.read(profiles)
+    if asked.device is not None:
+        device_file.device_named(asked.device)  # what is stranded is told by its size
+    options = _options(asked)
+    plan = read_plan(asked.plan)
+    files = plan, read_workload(asked.workload), read_profiles(asked.profiles)
     with working("simulating") as done:
-        run = simulate_plan(*read, options)
-        report = plan_report(run)
-        if highest is not None:
-            found = highest_rate(
-                *read, options, target=highest,
+        simulated = simulate_plan(*files, options)
+        report = plan_report(simulated)
+        if asked.highest is not None:
+            search = highest_rate(
+                *files,
+                options,
+                target=asked.highest,
                 seen=lambda scale: done(0, f"simulating {scale:.4g} times the rates"),
-            )  # fmt: skip
-            report["highest_rate"] = _search_json(found)
-    if timeline is not None:
-        timeline.write_text(json.dumps({"traceEvents": plan_timeline(run)}), encoding="utf-8")
-    if as_json:
+            )
+            report["highest_rate"] = _search_json(search)
+    if asked.timeline is not None:
+        events = {"traceEvents": plan_timeline(simulated)}
+        asked.timeline.write_text(json.dumps(events), encoding="utf-8")
+    if asked.as_json:
         print(json.dumps(report, indent=2))
     else:
-        show(report)
+        print_simulation(report)
+
+
+def _options(asked: SimulateCommand) -> SimOptions:
+    return SimOptions(
+        policy=None if asked.policy is None else Policy.named(asked.policy),
+        duration_ns=None if asked.duration is None else round(asked.duration * SECOND),
+        replications=asked.replications,
+        seed=asked.seed,
+        rate_scale=asked.rate_scale,
+        drops=not asked.late,
+        timeline=asked.timeline is not None,
+    )
 
 
 def _search_json(search: RateSearch) -> dict[str, Any]:
@@ -78,7 +91,7 @@ def _search_json(search: RateSearch) -> dict[str, Any]:
     }
 
 
-def show(report: dict[str, Any]) -> None:
+def print_simulation(report: dict[str, Any]) -> None:
     """Tables by tenant and partition, and the sums."""
     console = Console()
     console.print(tenants_table(report))
@@ -94,10 +107,10 @@ def show(report: dict[str, Any]) -> None:
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if "highest_rate" in report:
-        found = report["highest_rate"]
+        highest = report["highest_rate"]
         console.print(
-            f"Highest rate with every tenant at {percent(found['target'])}: "
-            f"{found['rate_scale']:.3g} times the workload's",
+            f"Highest rate with every tenant at {percent(highest['target'])}: "
+            f"{highest['rate_scale']:.3g} times the workload's",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
 

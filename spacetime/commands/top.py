@@ -53,26 +53,35 @@ class Reading:
     kinds: Mapping[str, str]  # of each lane's units
 
 
-def from_options(
-    *, url: str, token_file: Path | None, interval: float, once: bool, as_json: bool
-) -> None:
-    """Shows it until `q` or an interruption; once, where that is asked or no terminal shows it.
+@dataclass(frozen=True, kw_only=True)
+class TopCommand:
+    """The options of `spacetime top`. `interval` is in seconds."""
+
+    url: str
+    token_file: Path | None
+    interval: float
+    once: bool
+    as_json: bool
+
+
+def run(asked: TopCommand) -> None:
+    """Shows the server until `q` or an interruption; once, if asked or where no terminal shows it.
 
     Raises InvalidInput for an address nobody answers, and KeyboardInterrupt or SystemExit when
     interrupted or terminated.
     """
-    token = None if token_file is None else _token(token_file)
-    first = read(url, token)
+    token = None if asked.token_file is None else _token(asked.token_file)
+    first = read(asked.url, token)
     console = Console()
-    if as_json:
+    if asked.as_json:
         print(json.dumps(summary(first, None), indent=2))
-    elif once or not console.is_terminal:
+    elif asked.once or not console.is_terminal:
         console.print(tables(summary(first, None), console.width))
     else:
         with Interruption() as stop:
             try:
                 with stop.window():
-                    _watch(first, lambda: read(url, token), interval, console)
+                    _watch(first, lambda: read(asked.url, token), asked.interval, console)
             except KeyboardInterrupt:
                 if stop.number == signal.SIGTERM:
                     raise SystemExit(128 + signal.SIGTERM) from None
@@ -107,10 +116,10 @@ def keys() -> Iterator[Callable[[float], str]]:
     def pressed(seconds: float) -> str:
         if not select.select(heard, (), (), seconds)[0]:
             return ""
-        found = os.read(heard[0], 1).decode("ascii", "replace")
-        if not found:  # the terminal has gone: asking again would never wait
+        key = os.read(heard[0], 1).decode("ascii", "replace")
+        if not key:  # the terminal has gone: asking again would never wait
             heard.clear()
-        return found
+        return key
 
     try:
         if fd is not None:

@@ -38,10 +38,10 @@ def tables(
 ) -> Group:
     """A summary as lines and two tables within `width` cells and, if it can be, `height` lines."""
     lines = [*_facts(shown), *_controller(shown["controller"])]
-    found: list[RenderableType] = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
+    parts: list[RenderableType] = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
     used = len(lines) + 2 * -(-cell_len(trouble) // width)  # words leave room at the ends
     if trouble:
-        found.append(Text(trouble, style="bold red", overflow="fold"))
+        parts.append(Text(trouble, style="bold red", overflow="fold"))
     room = height - used - 2 * _FRAME
     granted = {name: row for name, row in shown["lanes"].items() if row["units"]}
     tenants = _busiest(shown["tenants"], room - min(len(granted), _LEAST_ROWS), "answered")
@@ -54,10 +54,10 @@ def tables(
     }
     rated = shown["seconds"] is not None
     of = _titled("tenant", shown["tenants"], tenants)
-    found.append(_table(of, _TENANT_COLUMNS, tenants, width, rated=rated))
+    parts.append(_table(of, _TENANT_COLUMNS, tenants, width, rated=rated))
     of = _titled("lane", granted, lanes)
-    found.append(_table(of, _LANE_COLUMNS, lanes, width, rated=rated))
-    return Group(*found)
+    parts.append(_table(of, _LANE_COLUMNS, lanes, width, rated=rated))
+    return Group(*parts)
 
 
 def _runs_on(parts: Mapping[str, float], granted: Mapping[str, Any]) -> str:
@@ -72,8 +72,8 @@ def _runs_on(parts: Mapping[str, float], granted: Mapping[str, Any]) -> str:
 
 
 def _measured(units: float, kind: str) -> str:
-    one, many = _UNITS.get(kind, ("unit", "units"))
-    return f"{units:g} {one if units == 1 else many}"
+    single, plural = _UNITS.get(kind, ("unit", "units"))
+    return f"{units:g} {single if units == 1 else plural}"
 
 
 def _facts(shown: Mapping[str, Any]) -> Sequence[str]:
@@ -126,8 +126,8 @@ def _table(
     table.add_column(of, no_wrap=True, max_width=name)
     for title in kept:
         table.add_column(title, justify="right", no_wrap=True)
-    for number, title in enumerate(rows):
-        table.add_row(Text(title), *(cells[each][number] for each in kept))
+    for number, row in enumerate(rows):
+        table.add_row(Text(row), *(cells[title][number] for title in kept))
     return table
 
 

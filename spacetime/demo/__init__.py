@@ -1,5 +1,5 @@
 """`spacetime demo`, what a newcomer runs first; `zoo/` holds real models to try things on.
 
-May import: devices, models, plots, session, terminal, workload.
-Start with `run.py`.
+May import: plots, session, workload.
+Start with `trial.py`; `commands/demo.py` runs it under three policies.
 """

@@ -48,7 +48,7 @@ class Exhibit:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class PolicyStage:
     """An open session of one policy with a tenant for each exhibit, warmed up."""
 
     policy: str
@@ -62,7 +62,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PolicyRow:
     """What a policy made of the load. Rates count from the first due time to the last answer."""
 
     policy: str
@@ -78,10 +78,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PolicyRun:
     """One policy's row and what it was made from."""
 
-    row: Row
+    row: PolicyRow
     sent: list[Sent]
     events: list[dict[str, Any]]
     session: dict[str, Any]
@@ -89,7 +89,7 @@ class Run:
 
 
 def exhibit(entry: ZooModel) -> Exhibit:
-    """Run every request of a model's pool alone: what any policy's answers are held against.
+    """PolicyRun every request of a model's pool alone: what any policy's answers are held against.
 
     The objective is SLO_PER_SOLO times the shortest of these runs (whatever else runs on the
     machine only makes them longer), at least MIN_SLO_MS.
@@ -108,7 +108,9 @@ def _timed(model: nn.Module, request: Tensor) -> tuple[Tensor, float]:
 
 
 @contextmanager
-def staged(policy: str, exhibits: Sequence[Exhibit], steps: Iterable[Exhibit]) -> Iterator[Stage]:
+def staged(
+    policy: str, exhibits: Sequence[Exhibit], steps: Iterable[Exhibit]
+) -> Iterator[PolicyStage]:
     """Open a session of `policy`, add every exhibit as a tenant and warm up.
 
     `steps` are the exhibits again, wrapped in whatever shows progress.
@@ -116,7 +118,7 @@ def staged(policy: str, exhibits: Sequence[Exhibit], steps: Iterable[Exhibit]) -
     with Session("cpu", policy=policy, timeline=True) as session:
         with one_thread():  # what add runs on this thread; lanes keep their own number
             tenants = [_add(session, exhibit) for exhibit in steps]
-        stage = Stage(policy, session, exhibits, tenants)
+        stage = PolicyStage(policy, session, exhibits, tenants)
         _in_turn(stage, seconds=WARM_UP_SECONDS)
         yield stage
 
@@ -130,7 +132,7 @@ def _add(session: Session, exhibit: Exhibit) -> Tenant:
     )
 
 
-def capacity_rps(stage: Stage) -> float:
+def capacity_rps(stage: PolicyStage) -> float:
     """How many requests a second the stage answers in a closed loop over all its tenants.
 
     The best of a few tries: whatever else runs on the machine only makes it less.
@@ -138,7 +140,7 @@ def capacity_rps(stage: Stage) -> float:
     return max(_in_turn(stage, seconds=CAPACITY_SECONDS) for _ in range(CAPACITY_TRIES))
 
 
-def _in_turn(stage: Stage, *, seconds: float) -> float:
+def _in_turn(stage: PolicyStage, *, seconds: float) -> float:
     """Closed loop: always a few requests of every tenant in flight; answers a second."""
     pairs = cycle(stage.pairs)
     start_ns = time.monotonic_ns()
@@ -186,18 +188,18 @@ def rounds(
     return cut
 
 
-def send(stage: Stage, due: Iterable[Arrival]) -> list[Sent]:
+def send(stage: PolicyStage, due: Iterable[Arrival]) -> list[Sent]:
     """Drive one round against a stage."""
     return drive([Target(tenant.submit, exhibit.requests) for tenant, exhibit in stage.pairs], due)
 
 
-def conclude(stage: Stage, sent: Sequence[Sequence[Sent]]) -> Run:
+def conclude(stage: PolicyStage, sent: Sequence[Sequence[Sent]]) -> PolicyRun:
     """What all rounds against a stage came to."""
     events = stage.session.timeline()
     slo_ms = [exhibit.slo_ms for exhibit in stage.exhibits]
-    return Run(
+    return PolicyRun(
         row=row_of(stage.policy, sent, slo_ms, events),
-        sent=[one for due in sent for one in due],
+        sent=[request for due in sent for request in due],
         events=events,
         session=stage.session.report(),
         explain=stage.session.explain(),
@@ -209,16 +211,16 @@ def row_of(
     rounds_sent: Sequence[Sequence[Sent]],
     slo_ms: Sequence[float],
     events: Sequence[dict[str, Any]],
-) -> Row:
+) -> PolicyRow:
     """The table's row; a round lasts from its first due time to its last answer."""
     launches = [event["args"]["tenants"] for event in events if event["ph"] == "X"]
     seconds = sum(map(_lasted_ns, rounds_sent)) / SECOND
-    sent = [one for due in rounds_sent for one in due]
-    answered = [(one, one.latency_ns) for one in sent if one.latency_ns is not None]
-    met = sum(latency_ns <= slo_ms[one.tenant] * MS for one, latency_ns in answered)
+    sent = [request for due in rounds_sent for request in due]
+    answered = [(request, request.latency_ns) for request in sent if request.latency_ns is not None]
+    met = sum(latency_ns <= slo_ms[request.tenant] * MS for request, latency_ns in answered)
     latencies_ms = [latency_ns / MS for _, latency_ns in answered]
     p50, p99 = map(float, np.percentile(latencies_ms, (50, 99))) if answered else (None, None)
-    return Row(
+    return PolicyRow(
         policy=policy,
         offered_rps=len(sent) / seconds,
         throughput_rps=len(answered) / seconds,
@@ -227,10 +229,10 @@ def row_of(
         p99_ms=p99,
         attainment=met / len(sent),
         tenants_per_launch=sum(launches) / len(launches) if launches else None,
-        dropped=dict(Counter(one.dropped for one in sent if one.dropped is not None)),
-        sender_late_p99_ms=float(np.percentile([one.late_ns / MS for one in sent], 99)),
+        dropped=dict(Counter(request.dropped for request in sent if request.dropped is not None)),
+        sender_late_p99_ms=float(np.percentile([request.late_ns / MS for request in sent], 99)),
     )
 
 
 def _lasted_ns(sent: Sequence[Sent]) -> int:
-    return max(one.due_ns + (one.latency_ns or 0) for one in sent)
+    return max(request.due_ns + (request.latency_ns or 0) for request in sent)

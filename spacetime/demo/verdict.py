@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from spacetime.demo.trial import Exhibit, Run
+from spacetime.demo.trial import Exhibit, PolicyRun
 from spacetime.errors import SpacetimeError
 from spacetime.plots import policies as plot
-from spacetime.terminal.tables import FittedTable
 from spacetime.units import MS
 from spacetime.workload.openloop import Sent
 
 FORMAT = "spacetime.demo/1"
 RTOL, ATOL = 1e-3, 1e-4
 TIMELINE_SECONDS = 2  # of each policy: more only makes the file slow to open
-LATE_MS = 3.0  # a sender later than this is worth a remark
 
 
 class WrongAnswer(SpacetimeError):
@@ -31,21 +28,21 @@ class WrongAnswer(SpacetimeError):
 
 def judge(
     exhibits: Sequence[Exhibit],
-    runs: Sequence[Run],
+    runs: Sequence[PolicyRun],
     setting: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Check every answer of every run, and report what the policies made of the load."""
     for run in runs:
         for tenant, exhibit in enumerate(exhibits):
-            _check(run.row.policy, exhibit, [one for one in run.sent if one.tenant == tenant])
+            _check(run.row.policy, exhibit, [sent for sent in run.sent if sent.tenant == tenant])
     baseline = runs[0].row.throughput_rps
     return {
         "format": FORMAT,
         **setting,
         "slo_ms": sorted({exhibit.slo_ms for exhibit in exhibits}),
-        "answers_checked": sum(one.answer is not None for run in runs for one in run.sent),
+        "answers_checked": sum(sent.answer is not None for run in runs for sent in run.sent),
         "tenants": [
-            _tenant(exhibit, [one for one in runs[-1].sent if one.tenant == tenant])
+            _tenant(exhibit, [sent for sent in runs[-1].sent if sent.tenant == tenant])
             for tenant, exhibit in enumerate(exhibits)
         ],
         "policies": [
@@ -59,30 +56,30 @@ def judge(
 
 def _check(policy: str, exhibit: Exhibit, sent: Sequence[Sent]) -> None:
     """Every answer is close to the one alone, and where classes are known names the same class."""
-    answered = [one for one in sent if one.answer is not None]
+    answered = [request for request in sent if request.answer is not None]
     if not answered:
         return
-    got = torch.cat([one.answer for one in answered])
-    alone = exhibit.alone[torch.tensor([one.item for one in answered])]
-    wrong = ~torch.isclose(got, alone, rtol=RTOL, atol=ATOL).all(1)
+    shared = torch.cat([request.answer for request in answered])
+    alone = exhibit.alone[torch.tensor([request.item for request in answered])]
+    wrong = ~torch.isclose(shared, alone, rtol=RTOL, atol=ATOL).all(1)
     if exhibit.entry.labels is not None:
-        wrong |= got.argmax(1) != alone.argmax(1)
+        wrong |= shared.argmax(1) != alone.argmax(1)
     if wrong.any():
         raise WrongAnswer(
             f"tenant {exhibit.entry.name}: {int(wrong.sum())} of {len(wrong)} answers under "
-            f"{policy} differ from the model run alone, by up to {_error(got, alone):.3g}"
+            f"{policy} differ from the model run alone, by up to {_error(shared, alone):.3g}"
         )
 
 
-def _error(got: Tensor, alone: Tensor) -> float:
-    return float((got - alone).abs().nan_to_num(nan=float("inf")).max())
+def _error(shared: Tensor, alone: Tensor) -> float:
+    return float((shared - alone).abs().nan_to_num(nan=float("inf")).max())
 
 
 def _tenant(exhibit: Exhibit, sent: Sequence[Sent]) -> dict[str, Any]:
     """Accuracy over the pictures that were answered, shared and alone; None without labels."""
     facts: dict[str, Any] = {"name": exhibit.entry.name, "pictures": 0}
     labels = exhibit.entry.labels
-    answers = {one.item: one.answer for one in sent if one.answer is not None}
+    answers = {request.item: request.answer for request in sent if request.answer is not None}
     if labels is None or not answers:
         return facts | {"accuracy_alone": None, "accuracy_shared": None}
     items = torch.tensor(sorted(answers))
@@ -94,7 +91,7 @@ def _tenant(exhibit: Exhibit, sent: Sequence[Sent]) -> dict[str, Any]:
     }
 
 
-def write(out: Path, report: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
+def write(out: Path, report: Mapping[str, Any], runs: Sequence[PolicyRun]) -> list[str]:
     """Write the report, the timeline and the picture; return their paths."""
     report_path, timeline_path, picture_path = (
         out / name for name in ("report.json", "timeline.json", "policies.png")
@@ -108,7 +105,7 @@ def write(out: Path, report: Mapping[str, Any], runs: Sequence[Run]) -> list[str
             throughput_rps=run.row.throughput_rps,
             goodput_rps=run.row.goodput_rps,
             offered=len(run.sent),
-            latencies_ms=[one.latency_ns / MS for one in run.sent if one.latency_ns is not None],
+            latencies_ms=[sent.latency_ns / MS for sent in run.sent if sent.latency_ns is not None],
         )
         for run in runs
     ]
@@ -123,7 +120,7 @@ def write(out: Path, report: Mapping[str, Any], runs: Sequence[Run]) -> list[str
     return [str(path) for path in (report_path, timeline_path, picture_path)]
 
 
-def _track(place: int, run: Run) -> list[dict[str, Any]]:
+def _track(place: int, run: PolicyRun) -> list[dict[str, Any]]:
     """A policy's events as a process of its own, all policies starting at time 0."""
     timed = [event for event in run.events if "ts" in event]
     start_us = min((event["ts"] for event in timed), default=0.0)
@@ -134,59 +131,3 @@ def _track(place: int, run: Run) -> list[dict[str, Any]]:
         if event["ts"] - start_us < TIMELINE_SECONDS * 1e6
     ]
     return [event | {"pid": place + 1} for event in (title, *kept)]
-
-
-def show(console: Console, report: Mapping[str, Any]) -> None:
-    """Print accuracy where it is known, the policies' table, and where the files are."""
-    if known := [tenant for tenant in report["tenants"] if tenant["accuracy_alone"] is not None]:
-        console.print(_accuracy_table(known))
-    slo = " to ".join(f"{ms:g}" for ms in sorted({report["slo_ms"][0], report["slo_ms"][-1]}))
-    console.print(
-        f"\nLoad: Poisson, {report['policies'][0]['offered_rps']:,.0f} requests/s, "
-        f"{report['load']:g} × the {report['capacity_rps']:,.0f}/s that time-only can answer. "
-        f"Objective: {slo} ms; a request not started by then is dropped. The policies took turns."
-    )
-    console.print(_policy_table(report["policies"]))
-    console.print(f"All {report['answers_checked']:,} answers equal those of the models run alone.")
-    late_ms = max(row["sender_late_p99_ms"] for row in report["policies"])
-    if late_ms > LATE_MS:
-        console.print(f"The sender ran late: p99 {late_ms:.1f} ms. Latencies include it.")
-    console.print("Wrote " + ", ".join(report["files"]), soft_wrap=True)
-
-
-def _accuracy_table(tenants: Sequence[Mapping[str, Any]]) -> FittedTable:
-    rows = [
-        (
-            tenant["name"], _percent(tenant["accuracy_alone"]),
-            _percent(tenant["accuracy_shared"]), str(tenant["pictures"]),
-        )
-        for tenant in tenants
-    ]  # fmt: skip
-    heads = ("accuracy on held-out pictures", "alone", "shared", "pictures")
-    return FittedTable(heads, rows, words=heads[:1])
-
-
-def _policy_table(policies: Sequence[Mapping[str, Any]]) -> FittedTable:
-    heads = (
-        *("policy", "offered\n/s", "answered\n/s", "in time\n/s", "in time\n%", "p50\nms"),
-        *("p99\nms", "tenants\n/launch", "speed\nup"),
-    )
-    rows = [
-        (
-            row["policy"],
-            *(f"{row[key]:,.0f}" for key in ("offered_rps", "throughput_rps", "goodput_rps")),
-            f"{100 * row['attainment']:.1f}",
-            *(_number(row[key]) for key in ("p50_ms", "p99_ms")),
-            *(_number(row[key]) for key in ("tenants_per_launch", "speed_up")),
-        )
-        for row in policies
-    ]
-    return FittedTable(heads, rows, words=("policy",))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f} %"

@@ -1,7 +1,7 @@
-"""Devices and their partitions: what there is, how it is divided, what was granted.
+"""Opened devices and their partitions: which units there are, and how they are divided.
 
-A partition is named by its *units*: core ids on a CPU; on a CUDA device ids of the groups of SMs
-that the driver's one split gave, the last of which may be the remainder.
+A partition is named by its *units*. On a CPU they are ids of cores. On a CUDA device they are ids
+of the groups of SMs that the driver's one split made; the last group may be the remainder.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Device:
     name: str
     kind: str  # of its partitions: "cores", "sm", "mps" or "mig"
     units: Units
-    sizes: tuple[int, ...]
-    chosen: str  # why this one, for explain()
+    sizes: tuple[int, ...]  # of each unit, in what `measure` names: cores, SMs, percent or slices
+    chosen: str  # why this device, for explain()
     native: _native.CudaDevice | None = None
-    domains: tuple[int, ...] = ()  # the locality domain of each unit; -1: of none
+    domains: tuple[int, ...] = ()  # the locality domain of each unit; -1 where it is in none
     environments: tuple[Mapping[str, str], ...] = ()
     host: str = ""
     within: str = ""
@@ -50,42 +50,46 @@ class Device:
 
     @property
     def fake(self) -> bool:
-        """Whether it is simulated in virtual time; only ever true when asked for by name."""
+        """Whether the device is simulated in virtual time: only where it was asked for by name."""
         return isinstance(self.native, _native.FakeCudaDevice)
 
     @property
     def measure(self) -> str:
-        """What sizes count, in words."""
+        """The word for what `sizes` count."""
         return {"cores": "cores", "sm": "SMs", "mps": "percent", "mig": "slices"}[self.kind]
 
     def dispatched_on(self, units: Sequence[int]) -> Units:
-        """What the thread that serves a partition is bound to: cores, or units of a device."""
+        """Returns what the thread that serves a partition is bound to: cores, or the units.
+
+        Where partitions are processes, that is any core this process may use.
+        """
         return tuple(sorted(os.sched_getaffinity(0))) if self.environments else tuple(units)
 
     def why_not(self, units: Sequence[int]) -> str:
-        """Why the driver makes no partition of these units; empty if it does."""
+        """Returns why the driver makes no partition of these units; empty where it makes one."""
         return "" if self.native is None else self.native.why_not(units)
 
     def regions(self, units: Sequence[int]) -> list[list[int]]:
-        """Units that may be together in a partition: those of each locality domain."""
+        """Returns the units by locality domain: only those of one may share a partition."""
         domains = dict(zip(self.units, self.domains, strict=False))
         runs = itertools.groupby(units, key=lambda unit: domains.get(unit, -1))
         return [list(run) for _, run in runs]
 
     def size(self, units: Collection[int]) -> int:
-        """Cores or SMs of a partition."""
+        """Returns the size of a partition: the sum of its units' sizes."""
         by_unit = dict(zip(self.units, self.sizes, strict=True))
         return sum(by_unit[u] for u in units)
 
 
 def open_device(name: str = "auto", *, unit_sms: int = 0, domains: bool = False) -> Device:
-    """The device called `name`: "cpu", "cuda:0", "fake:h200", or "auto", which says what it chose.
+    """Opens the device called `name`: "cpu", "cuda:0", "fake:h200" or "auto".
 
-    "auto" takes cuda:0 where PyTorch and spacetime can use it, else the CPU, and says why. Raises
-    UnsupportedError for a device that cannot be driven; nothing falls back silently.
+    "auto" takes cuda:0 where PyTorch and spacetime can use it, else the CPU; `Device.chosen` says
+    which and why. Nothing else falls back: a device that cannot be driven raises UnsupportedError.
 
-    unit_sms: SMs of a unit of a CUDA device, even; 0 takes the smallest that hold large clusters.
-    domains: units of a CUDA device lie in one locality domain each, and so do partitions.
+    unit_sms: how many SMs a unit of a CUDA device has, an even number; 0 takes the smallest that
+    hold large clusters.
+    domains: whether each unit of a CUDA device lies in one locality domain, and so each partition.
     """
     if not isinstance(name, str):
         expected = "'cpu', 'cuda:0', 'fake:h200', 'auto' or what device.open_device returned"
@@ -135,7 +139,7 @@ def _fake(which: str, unit_sms: int, *, domains: bool) -> _native.FakeCudaDevice
 
 
 def on_device(name: str, native: _native.CudaDevice, chosen: str = "given") -> Device:
-    """A device that was opened elsewhere, with options of its own."""
+    """Returns a device that was opened elsewhere, with options of its own."""
     sizes, domains = tuple(native.unit_sms), tuple(native.unit_domains)
     return Device(name, "sm", tuple(range(len(sizes))), sizes, chosen, native, domains)
 
@@ -147,14 +151,15 @@ def laid_out(
     *,
     one: bool,
 ) -> list[Units]:
-    """The partitions that `lanes` or `sizes` ask for (see Session); `one`: of everything if none.
+    """Returns the partitions that a session's options `lanes` and `sizes` ask for.
 
-    Raises InvalidInput naming the option, UnsupportedError where the device lacks what is asked.
+    one: where neither is given, whether one partition holds the whole device. Raises InvalidInput
+    naming the option, and UnsupportedError where the device lacks what is asked.
     """
     if device.environments:
         if lanes is not None or sizes is not None:
-            got = f"lanes={lanes}, sizes={sizes}"
-            raise InvalidInput("-", "lanes", "left out, for each share is a lane", got)
+            given = f"lanes={lanes}, sizes={sizes}"
+            raise InvalidInput("-", "lanes", "left out, for each share is a lane", given)
         return divided(device)
     if sizes is not None:
         if lanes is not None:
@@ -168,16 +173,16 @@ def laid_out(
 
 
 def whole(device: Device) -> list[Units]:
-    """One partition of everything: the layout of time sharing."""
+    """Returns one partition of the whole device: the layout of time sharing."""
     return [device.units]
 
 
 def divided(device: Device, parts: int | None = None) -> list[Units]:
-    """`parts` disjoint partitions of nearly equal size.
+    """Returns `parts` disjoint partitions of nearly equal size.
 
-    None makes one of each core, or two halves of a CUDA device: its super-kernels fill a half, and
-    a second lane keeps it busy while the first one's batch is gathered and copied. Where units lie
-    in locality domains every domain is divided alike.
+    None makes one of each core, or two halves of a CUDA device: super-kernels fill a half, and a
+    second lane keeps the device busy while the first one's batch is gathered and copied. Where
+    units lie in locality domains, every domain is divided alike. Raises UnsupportedError.
     """
     regions = device.regions(device.units)
     if len(regions) > 1:
@@ -199,13 +204,13 @@ def _divided_domains(
 ) -> list[Units]:
     domains = [region for region in regions if device.domains[region[0]] >= 0]  # no remainder
     count = len(domains) if parts is None else parts
-    each, over = divmod(count, len(domains))
-    if over or not 1 <= each <= min(map(len, domains)):
+    per_domain, over = divmod(count, len(domains))
+    if over or not 1 <= per_domain <= min(map(len, domains)):
         raise UnsupportedError(
             f"lanes={count}: device {device.name} is opened by its {len(domains)} locality domains "
             f"({_in_words(device)}); give a multiple of {len(domains)}, or lists of unit ids"
         )
-    return [part for region in domains for part in _even(tuple(region), each)]
+    return [part for region in domains for part in _even(tuple(region), per_domain)]
 
 
 def _even(units: Units, count: int) -> list[Units]:
@@ -214,7 +219,10 @@ def _even(units: Units, count: int) -> list[Units]:
 
 
 def sized(device: Device, wanted: Sequence[int]) -> list[Units]:
-    """Disjoint partitions of at least `wanted` cores or SMs each, rounded up to whole units."""
+    """Returns disjoint partitions of at least `wanted` cores or SMs each, in whole units.
+
+    Raises UnsupportedError for sizes that do not fit beside each other.
+    """
     left = list(device.units)
     partitions: list[Units] = []
     for number, size in enumerate(wanted):
@@ -231,13 +239,17 @@ def sized(device: Device, wanted: Sequence[int]) -> list[Units]:
                 f"has {sum(device.sizes)} ({_in_words(device)}), of which the lanes before got "
                 f"{granted} after rounding up"
             )
-        partitions.append(_made(device, number, sorted(fits, key=device.size)))
+        # The smallest first: what is rounded up least leaves most for the sizes to come.
+        partitions.append(_makeable(device, number, sorted(fits, key=device.size)))
         left = [unit for unit in left if unit not in partitions[-1]]
     return partitions
 
 
-def _made(device: Device, number: int, fits: Sequence[Units]) -> Units:
-    """The first of these that the driver makes; the others are in explain()."""
+def _makeable(device: Device, number: int, fits: Sequence[Units]) -> Units:
+    """Returns the first of these partitions, for lane `number`, that the driver makes.
+
+    Raises UnsupportedError where it makes none.
+    """
     for units in fits:
         if not device.why_not(units):
             return units
@@ -248,14 +260,15 @@ def _made(device: Device, number: int, fits: Sequence[Units]) -> Units:
 
 
 def _first(device: Device, left: Sequence[int], size: int) -> Units:
-    """The first units that hold `size`, in order; none if all do not."""
+    """Returns the first units that hold `size`, in order; none where all together do not."""
     sums = list(itertools.accumulate(device.size([u]) for u in left))
     count = next((i + 1 for i, held in enumerate(sums) if held >= size), 0)
     return tuple(left[:count])
 
 
 def _with_last(device: Device, left: Sequence[int], size: int) -> Units:
-    """The last unit, which may be a remainder of another size, and the first that it needs."""
+    """Returns the last unit, which may be a remainder of another size, with the first units that
+    it takes to hold `size`; none where they do not."""
     if not left:
         return ()
     rest = size - device.size(left[-1:])
@@ -264,7 +277,10 @@ def _with_last(device: Device, left: Sequence[int], size: int) -> Units:
 
 
 def chosen(device: Device, lanes: Sequence[Sequence[int]]) -> list[Units]:
-    """Partitions named unit by unit; they may overlap. Each must lie within the device."""
+    """Returns the partitions that are named unit by unit; they may overlap.
+
+    Raises UnsupportedError for units that this process may not use.
+    """
     for i, units in enumerate(lanes):
         foreign = sorted(set(units) - set(device.units))
         if not units or foreign:

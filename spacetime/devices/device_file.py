@@ -36,18 +36,19 @@ DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 MOST_SLICES = 16
 
 
-def named(text: str) -> DeviceFacts:
-    """The device of a name, or of a file (`*.yaml`, `*.yml`, `*.json`), which is known from now on.
+def device_named(text: str) -> DeviceFacts:
+    """Returns the facts of a device by its name, or by a file (`*.yaml`, `*.yml`, `*.json`).
 
-    Raises UnsupportedError, one line `file: field: what it must be`, or as `devices.device`.
+    The device of a file is known by its own name from now on. Raises UnsupportedError: one line
+    `file: field: what it must be`, or what `facts.device` says of a name it does not know.
     """
     if Path(text).suffix in SUFFIXES:
-        return facts.learn(read(Path(text)))
+        return facts.learn(read_device(Path(text)))
     return facts.device(text)
 
 
-def read(path: Path) -> DeviceFacts:
-    """The facts of a file. Raises UnsupportedError as `named`."""
+def read_device(path: Path) -> DeviceFacts:
+    """Returns the facts in a file. Raises UnsupportedError naming file and field."""
     try:
         data = yaml.safe_load(workload_file.read_text(path))
     except WorkloadError as error:
@@ -78,7 +79,7 @@ def _facts(data: dict[str, Any]) -> DeviceFacts:
         sms=_whole("sms", data["sms"], 1, 100_000),
         memory_gib=_number("memory_gib", data["memory_gib"]),
         clock_mhz=_whole("clock_mhz", data.get("clock_mhz", 0), 0, 100_000),
-        tflops=MappingProxyType({k: _number(f"tflops.{k}", each) for k, each in rates.items()}),
+        tflops=MappingProxyType({k: _number(f"tflops.{k}", rate) for k, rate in rates.items()}),
         bandwidth_gbs=_number("bandwidth_gbs", data.get("bandwidth_gbs", 0), 0),
         l2_mib=_number("l2_mib", data.get("l2_mib", 0), 0),
         launch_us=_number("launch_us", data.get("launch_us", 3.0), 0), mig=mig,
@@ -92,7 +93,7 @@ def _row(data: Any, place: str) -> MigProfile:
     starts = row["starts"]
     if not isinstance(starts, list) or not starts:
         raise UnsupportedError(f"{place}.starts: must list memory slices, got {starts!r:.40}")
-    begin = tuple(_whole(f"{place}.starts", each, 0, MOST_SLICES) for each in starts)
+    begin = tuple(_whole(f"{place}.starts", start, 0, MOST_SLICES) for start in starts)
     gib = _number(f"{place}.memory_gib", row["memory_gib"])
     return MigProfile(
         f"{units}g.{gib:.0f}gb", _whole(f"{place}.id", row.get("id", 0), 0, 1000),
@@ -106,8 +107,8 @@ def _fields(data: Any, place: str, required: set[str], optional: set[str]) -> di
         raise UnsupportedError(f"{place}: must be fields and values, got {data!r:.40}")
     for name in data:
         if name not in required | optional:
-            known = ", ".join(sorted(required | optional))
-            raise UnsupportedError(f"{place}: {name!s:.40} is not a field here; there are {known}")
+            names = ", ".join(sorted(required | optional))
+            raise UnsupportedError(f"{place}: {name!s:.40} is not a field here; there are {names}")
     for name in sorted(required - data.keys()):
         raise UnsupportedError(f"{place}: {name} is missing; add it")
     return data

@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from spacetime.devices.device import Device, open_device
 from spacetime.devices.queues import VARIABLE
 from spacetime.devices.queues import of_this_process as queues
 from spacetime.errors import UnsupportedError
-from spacetime.terminal.tables import FittedTable
 
 _EXTRA = re.compile(r"""extra\s*==\s*["']demo["']""")
 _NVCC = (Path("/usr/local/cuda/bin/nvcc"), Path("/opt/cuda/bin/nvcc"))
@@ -87,29 +85,6 @@ def mechanisms() -> Iterator[Mechanism]:
     yield _probed("Triton's interpreter", "those kernels' tests without a device", _interpreter)
     yield _probed("CuPy with NVRTC", "stressors and FLOP kernels on a CUDA device", _cupy)
     yield _probed("nvcc", "compiling CUDA sources in tests; nothing at run time", _nvcc)
-
-
-def show(told: dict[str, Any]) -> None:
-    """Prints the facts as lines and the mechanisms as a table."""
-    screen = Console()
-    width = max(map(len, told))
-    for name, value in told.items():
-        if name != "mechanisms":
-            text = f"{name:<{width}}  {_line(value)}"
-            screen.print(text, highlight=False, markup=False, soft_wrap=True)
-    heads = ("mechanism", "state", "with, or why not", "serves")
-    found = told["mechanisms"]
-    rows = [(m["name"], "on" if m["on"] else "off", m["detail"], m["serves"]) for m in found]
-    styles = ["" if m["on"] else "dim" for m in found]
-    screen.print(FittedTable(heads, rows, words=heads, title="mechanisms", styles=styles))
-    on = sum(each["on"] for each in told["mechanisms"])
-    screen.print(f"{on} of {len(told['mechanisms'])} mechanisms are on", highlight=False)
-
-
-def _line(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {detail}" for name, detail in value.items())
-    return str(value)
 
 
 def _probed(name: str, serves: str, probe: Callable[[], str]) -> Mechanism:
@@ -199,7 +174,7 @@ def _mig() -> str:
 
 def _opened_nvml() -> Any:
     if find_spec("pynvml") is None:
-        raise UnsupportedError("pynvml is not installed: pip install nvidia-ml-py")
+        raise UnsupportedError("pynvml is not installed: pip install 'spacetime[mig]'")
     nvml = import_module("pynvml")
     nvml.nvmlInit()
     return nvml
@@ -219,7 +194,7 @@ def _torch() -> str:
 
 def _triton() -> str:
     if find_spec("triton") is None:
-        raise UnsupportedError("triton is not installed: pip install triton")
+        raise UnsupportedError("triton is not installed: pip install 'spacetime[cuda]'")
     if not torch.cuda.is_available():
         raise UnsupportedError(f"triton {version('triton')} is installed, but needs a CUDA device")
     return f"triton {import_module('triton').__version__}"
@@ -227,7 +202,7 @@ def _triton() -> str:
 
 def _interpreter() -> str:
     if find_spec("triton") is None:
-        raise UnsupportedError("triton is not installed: pip install triton")
+        raise UnsupportedError("triton is not installed: pip install 'spacetime[cuda]'")
     numpy = version("numpy")
     if tuple(map(int, numpy.split(".")[:2])) >= (2, 4):
         raise UnsupportedError(f"numpy {numpy} breaks it: pip install 'numpy<2.4'")
@@ -236,7 +211,7 @@ def _interpreter() -> str:
 
 def _cupy() -> str:
     if find_spec("cupy") is None:
-        raise UnsupportedError("cupy is not installed: pip install cupy-cuda13x")
+        raise UnsupportedError("cupy is not installed: pip install 'spacetime[cuda]'")
     cupy = import_module("cupy")
     # An attribute that CuPy 13 and 14 set; neither has a module of this name.
     major, minor = cupy.cuda.nvrtc.getVersion()
@@ -246,14 +221,14 @@ def _cupy() -> str:
 
 
 def _nvcc() -> str:
-    found = shutil.which("nvcc") or next((str(path) for path in _NVCC if path.exists()), None)
-    if found is None:
+    nvcc = shutil.which("nvcc") or next((str(path) for path in _NVCC if path.exists()), None)
+    if nvcc is None:
         raise UnsupportedError("not on PATH and not in /usr/local/cuda/bin")
     done = subprocess.run(
-        [found, "--version"], capture_output=True, text=True, timeout=30, check=True
+        [nvcc, "--version"], capture_output=True, text=True, timeout=30, check=True
     )
     release = re.search(r"release ([\d.]+)", done.stdout)
-    return f"{found}, release {release[1] if release else 'unknown'}"
+    return f"{nvcc}, release {release[1] if release else 'unknown'}"
 
 
 def _for_the_demo() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Devices as data: what planners and cost models know about a device without having one.
+"""Devices as data: what planners and cost models know of a device without having one.
 
-Rates are dense peaks of the vendor's datasheets (no sparsity) at the boost clock; measured
-figures, where they matter, are said to be. `launch_us` is the time a kernel launch of a replayed
-graph adds on the device, and is an estimate wherever no source is given.
+Rates are dense peaks (no sparsity) at the boost clock, of the vendor's datasheets; a comment says
+where a figure was measured. `launch_us` is what a kernel launch of a replayed graph adds to the
+time on the device; it is an estimate wherever no source is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ import re
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from spacetime.devices.mig import DOUBLE_MEMORY, NARROW, SHAPES, Geometry, MigProfile, geometry_of
+from spacetime.devices.mig import (
+    DOUBLE_MEMORY,
+    NARROW,
+    SHAPES,
+    MigGeometry,
+    MigProfile,
+    geometry_of,
+)
 from spacetime.errors import UnsupportedError
 
 MIB_PER_GIB = 1024
@@ -26,10 +33,11 @@ DOUBLE_ID = 15
 class DeviceFacts:
     """One device: SMs, boost clock, dense peak rates by dtype, memory system, MIG profiles.
 
-    `tflops` maps a dtype (`fp32`, `tf32`, `fp16`, `bf16`, `fp8`, `int8`) to TFLOP/s (TOP/s);
-    a dtype the device lacks is absent. `mig` is empty where the device has no MIG. A CPU package
-    has `cores` and nothing else that is known: no SMs, rates or bandwidth (0), memory
-    without a bound.
+    tflops: from a dtype (`fp32`, `tf32`, `fp16`, `bf16`, `fp8`, `int8`) to TFLOP/s, of integers to
+    TOP/s; a dtype that the device lacks is absent.
+    bandwidth_gbs: of its memory, in 10^9 bytes a second.
+    mig: its profiles, empty where the device has no MIG.
+    Of a CPU package only `cores` is known: SMs, rates and bandwidth are 0, memory has no bound.
     """
 
     name: str
@@ -45,7 +53,7 @@ class DeviceFacts:
     cores: int = 0
 
     def mig_profile(self, units: int) -> MigProfile:
-        """The profile of `units` compute slices (not the one of double memory).
+        """Returns the profile of `units` compute slices, not the one of double memory.
 
         Raises UnsupportedError where the device has none of that size.
         """
@@ -55,14 +63,15 @@ class DeviceFacts:
         raise UnsupportedError(f"{self.name} has no MIG instance of {units} compute slices")
 
     @property
-    def geometry(self) -> Geometry:
-        """How instances of MIG lie on it."""
+    def geometry(self) -> MigGeometry:
+        """How MIG instances may lie on the device."""
         return geometry_of(self.mig)
 
     def whole(self, kind: str) -> int:
-        """The whole device in units of a partition kind: 7 slices, 100 percent, its SMs or cores.
+        """Returns the size of the whole device in units of a partition kind.
 
-        Raises UnsupportedError for a kind this device does not have.
+        `mig`: compute slices, mostly 7; `mps`: 100 percent; `sm`: SMs; `cores`: cores. Raises
+        UnsupportedError for a kind that the device does not have.
         """
         if kind == "mig" and self.mig:
             return max(profile.units for profile in self.mig)
@@ -82,7 +91,11 @@ def _rates(**tflops: float) -> MappingProxyType[str, float]:
 def _mig(memory: str, mib: tuple[int, ...], sms: tuple[int, ...], engines: tuple[int, ...]) -> (
     tuple[MigProfile, ...]
 ):  # fmt: skip
-    """Rows for 1g, 1g of double memory, 2g, 3g, 4g, 7g; `memory` holds their names' sizes."""
+    """Returns the profiles 1g, 1g of double memory, 2g, 3g, 4g and 7g of a device.
+
+    memory: the sizes in their names, in GB; mib: what they can use, in MiB; sms, engines: their SMs
+    and copy engines.
+    """
     shapes = (SHAPES[1], DOUBLE_MEMORY, *(SHAPES[size] for size in (2, 3, 4, 7)))
     counts = (7, 4, 3, 2, 1, 1)
     rows = zip(shapes, memory.split(), mib, sms, engines, counts, strict=True)
@@ -276,9 +289,9 @@ _OWN: dict[str, DeviceFacts] = {}
 
 
 def learn(facts: DeviceFacts) -> DeviceFacts:
-    """Makes a device of one's own known by its name from here on in this process.
+    """Makes a user's own device known by its name, from now on, in this process; returns it.
 
-    Raises UnsupportedError for the name of a device that is known with other facts.
+    Raises UnsupportedError where the name is that of a device known here.
     """
     if facts.name in DEVICES or _CPU.fullmatch(facts.name):
         raise UnsupportedError(f"name: {facts.name} is a known device; give yours another name")
@@ -291,7 +304,7 @@ _CPU = re.compile(r"cpu-([1-9]\d{0,3})")
 
 
 def cpu(cores: int) -> DeviceFacts:
-    """A CPU package of that many cores, from 1 to 4096; profiles call it `cpu-<cores>`."""
+    """Returns a CPU package of that many cores, from 1 to 4096; profiles call it `cpu-<cores>`."""
     return DeviceFacts(
         name=f"cpu-{cores}", architecture="cpu", sms=0, clock_mhz=0, tflops=_rates(),
         bandwidth_gbs=0, l2_mib=0, memory_gib=math.inf, launch_us=0, cores=cores,
@@ -299,17 +312,17 @@ def cpu(cores: int) -> DeviceFacts:
 
 
 def device(name: str) -> DeviceFacts:
-    """The facts of a device by name, with or without `sim:` before it; `cpu-2` has two cores.
+    """Returns the facts of a device by its name, with or without `sim:` before it.
 
-    Raises UnsupportedError naming the nearest name it knows.
+    `cpu-2` is a CPU of two cores. Raises UnsupportedError naming the nearest name that is known.
     """
     bare = name.removeprefix("sim:").lower()
     if bare in DEVICES:
         return DEVICES[bare]
     if (own := _OWN.get(name.removeprefix("sim:"))) is not None:
         return own
-    if (found := _CPU.fullmatch(bare)) and int(found[1]) <= MOST_CORES:
-        return cpu(int(found[1]))
+    if (match := _CPU.fullmatch(bare)) and int(match[1]) <= MOST_CORES:
+        return cpu(int(match[1]))
     if bare.startswith("cpu"):
         raise UnsupportedError(
             f"device: {name!r:.40} is unknown; a CPU is cpu-<cores>, such as cpu-8, from 1 to "

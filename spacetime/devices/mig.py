@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-MEMORY_SLICES = 8
-COMPUTE_SLICES = 7
+MEMORY_SLICES = 8  # of most devices
+COMPUTE_SLICES = 7  # of most devices
 
 
 class Shape(NamedTuple):
     """The size of an instance in both kinds of slices, and the memory slices it may start on."""
 
-    units: int  # compute slices: the partition's units
-    memory: int
+    units: int  # compute slices, which are the partition's units
+    memory: int  # memory slices
     starts: tuple[int, ...]
 
 
@@ -47,15 +47,15 @@ SIZES = tuple(SHAPES)
 
 @dataclass(frozen=True, slots=True)
 class MigProfile:
-    """One row of a device's profile table: `id` is nvidia-smi's, `memory_mib` what is usable."""
+    """One row of a device's table of profiles: a size of instance that it can have."""
 
     name: str
-    id: int
+    id: int  # nvidia-smi's number of the profile
     shape: Shape
-    memory_mib: int
+    memory_mib: int  # of the memory, what a process can use
     sms: int
     copy_engines: int
-    most: int
+    most: int  # instances of this profile on one device
 
     @property
     def units(self) -> int:
@@ -64,14 +64,14 @@ class MigProfile:
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class MigGeometry:
     """What a kind of device has to divide, and the shapes of its instances, one a size."""
 
-    compute: int
+    compute: int  # compute slices of the whole device
     shapes: tuple[Shape, ...]
 
     def shape(self, units: int) -> Shape | None:
-        """The shape of a size; None where there is none."""
+        """Returns the shape of `units` compute slices; None where there is none."""
         return _by_units(self.shapes).get(units)
 
 
@@ -80,37 +80,45 @@ def _by_units(shapes: tuple[Shape, ...]) -> dict[int, Shape]:
     return {shape.units: shape for shape in shapes}
 
 
-WIDE = Geometry(COMPUTE_SLICES, tuple(SHAPES.values()))
+WIDE = MigGeometry(COMPUTE_SLICES, tuple(SHAPES.values()))
 # A30: User Guide, "A30 MIG Profiles".
-NARROW = Geometry(4, (Shape(1, 1, (0, 1, 2, 3)), Shape(2, 2, (0, 2)), Shape(4, 4, (0,))))
+NARROW = MigGeometry(4, (Shape(1, 1, (0, 1, 2, 3)), Shape(2, 2, (0, 2)), Shape(4, 4, (0,))))
 
 
 @lru_cache(maxsize=64)
-def geometry_of(profiles: tuple[MigProfile, ...]) -> Geometry:
-    """Of a device with these profiles: of each size the shape that takes least memory."""
+def geometry_of(profiles: tuple[MigProfile, ...]) -> MigGeometry:
+    """Returns the geometry of a device with these profiles: of each size the shape of least memory.
+
+    A device without profiles has the usual one.
+    """
     least: dict[int, Shape] = {}
     for profile in profiles:
-        known = least.get(profile.units)
-        if known is None or profile.shape.memory < known.memory:
+        shape = least.get(profile.units)
+        if shape is None or profile.shape.memory < shape.memory:
             least[profile.units] = profile.shape
-    found = Geometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
-    return next((known for known in (WIDE, NARROW) if known == found), found)
+    geometry = (
+        MigGeometry(max(least), tuple(least[units] for units in sorted(least))) if least else WIDE
+    )
+    return next((usual for usual in (WIDE, NARROW) if usual == geometry), geometry)
 
 
-def mask_of(placement: Placement, geometry: Geometry = WIDE) -> int:
-    """The memory slices a placement takes, as bits. Raises KeyError for a size MIG lacks."""
+def mask_of(placement: Placement, geometry: MigGeometry = WIDE) -> int:
+    """Returns the memory slices that a placement takes, as bits.
+
+    Raises KeyError for a size that MIG lacks.
+    """
     if (shape := geometry.shape(placement.units)) is None:
         raise KeyError(placement.units)
     return ((1 << shape.memory) - 1) << placement.start
 
 
-def is_legal(placement: Placement, geometry: Geometry = WIDE) -> bool:
-    """Whether the driver would make this instance on an empty device."""
+def is_legal(placement: Placement, geometry: MigGeometry = WIDE) -> bool:
+    """Whether the driver would create this instance on an empty device."""
     shape = geometry.shape(placement.units)
     return shape is not None and placement.start in shape.starts
 
 
-def fits(placements: Iterable[Placement], geometry: Geometry = WIDE) -> bool:
+def fits(placements: Iterable[Placement], geometry: MigGeometry = WIDE) -> bool:
     """Whether all placements are legal and can exist on one device at once.
 
     >>> fits([Placement(3, 0), Placement(3, 4)]), fits([Placement(4, 0), Placement(2, 2)])
@@ -127,21 +135,21 @@ def fits(placements: Iterable[Placement], geometry: Geometry = WIDE) -> bool:
     return compute <= geometry.compute
 
 
-def every_placement(geometry: Geometry = WIDE) -> tuple[Placement, ...]:
-    """Each legal instance of an empty device."""
+def every_placement(geometry: MigGeometry = WIDE) -> tuple[Placement, ...]:
+    """Returns every legal instance of an empty device."""
     return tuple(
         Placement(shape.units, start) for shape in geometry.shapes for start in shape.starts
     )
 
 
 @lru_cache(maxsize=8)
-def layouts(geometry: Geometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
-    """Every set of placements, not empty, that fits one device: 297 of them where it is wide."""
+def layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
+    """Returns every set of placements that fits one device, but the empty one: 297 by `WIDE`."""
     return tuple(_extensions((), every_placement(geometry), geometry))
 
 
 def _extensions(
-    chosen: tuple[Placement, ...], rest: tuple[Placement, ...], geometry: Geometry
+    chosen: tuple[Placement, ...], rest: tuple[Placement, ...], geometry: MigGeometry
 ) -> Iterator[tuple[Placement, ...]]:
     for number, placement in enumerate(rest):
         longer = (*chosen, placement)
@@ -151,8 +159,8 @@ def _extensions(
 
 
 @lru_cache(maxsize=8)
-def maximal_layouts(geometry: Geometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
-    """The layouts nothing can be added to: the 19 "configurations" of an A100."""
+def maximal_layouts(geometry: MigGeometry = WIDE) -> tuple[tuple[Placement, ...], ...]:
+    """Returns the layouts that nothing can be added to: the 19 "configurations" of an A100."""
     every = every_placement(geometry)
     return tuple(
         layout
@@ -162,19 +170,19 @@ def maximal_layouts(geometry: Geometry = WIDE) -> tuple[tuple[Placement, ...], .
 
 
 def sizes_of(layout: Iterable[Placement]) -> tuple[int, ...]:
-    """The sizes of a layout, largest first: its multiset."""
+    """Returns the sizes of a layout, largest first."""
     return tuple(sorted((placement.units for placement in layout), reverse=True))
 
 
 @lru_cache(maxsize=8)
-def multisets(geometry: Geometry = WIDE) -> frozenset[tuple[int, ...]]:
-    """The multisets of sizes that some layout has: 37 where the device is wide."""
+def multisets(geometry: MigGeometry = WIDE) -> frozenset[tuple[int, ...]]:
+    """Returns the multisets of sizes that some layout has: 37 by `WIDE`."""
     return frozenset(sizes_of(layout) for layout in layouts(geometry))
 
 
 @lru_cache(maxsize=1)
 def maximal_multisets() -> tuple[tuple[int, ...], ...]:
-    """The 12 multisets no size can be added to, largest sizes first."""
+    """Returns the 12 multisets that no size can be added to, largest sizes first."""
     whole = multisets()
     return tuple(
         sorted(
@@ -189,22 +197,22 @@ def maximal_multisets() -> tuple[tuple[int, ...], ...]:
 
 
 @lru_cache(maxsize=4096)
-def arrange(sizes: tuple[int, ...], geometry: Geometry = WIDE) -> tuple[int, ...] | None:
-    """A legal start for each size, in the order given; None where they do not fit together.
+def arrange(sizes: tuple[int, ...], geometry: MigGeometry = WIDE) -> tuple[int, ...] | None:
+    """Returns a legal start for each size, in the order given; None where they do not fit together.
 
     >>> arrange((2, 3, 2))
     (0, 4, 2)
     """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    found = _search([sizes[i] for i in order], (), geometry)
-    if found is None:
+    placements = _search([sizes[i] for i in order], (), geometry)
+    if placements is None:
         return None
-    starts = dict(zip(order, (placement.start for placement in found), strict=True))
+    starts = dict(zip(order, (placement.start for placement in placements), strict=True))
     return tuple(starts[i] for i in range(len(sizes)))
 
 
 def _search(
-    sizes: Sequence[int], chosen: tuple[Placement, ...], geometry: Geometry
+    sizes: Sequence[int], chosen: tuple[Placement, ...], geometry: MigGeometry
 ) -> tuple[Placement, ...] | None:
     if not sizes:
         return chosen
@@ -213,7 +221,7 @@ def _search(
     for start in shape.starts:
         longer = (*chosen, Placement(sizes[0], start))
         if fits(longer, geometry):
-            found = _search(sizes[1:], longer, geometry)
-            if found is not None:
-                return found
+            placements = _search(sizes[1:], longer, geometry)
+            if placements is not None:
+                return placements
     return None

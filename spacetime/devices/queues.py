@@ -1,7 +1,7 @@
 """Hardware queues between host and device, asked for before anything initialises the driver.
 
-Streams share them. With the driver's own eight a lane may wait for another one's kernel, although
-their SMs are apart (cuda.md §1.5). The driver reads the number once, when it is initialised.
+Streams share these queues. With the driver's own eight, a lane may wait for another lane's kernel
+although their SMs are apart. The driver reads the number once, when it is initialised.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import spacetime._native as _native
 
 VARIABLE = "CUDA_DEVICE_MAX_CONNECTIONS"
-WANTED = 32  # the most there are
+WANTED = 32  # the most that the driver gives
 _OF_MPS = (
     "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_SM_PARTITION",
 )  # fmt: skip
@@ -21,15 +21,19 @@ _OF_MPS = (
 
 @dataclass(slots=True)
 class Queues:
-    """What a process asks its driver for. The first call of `ask` decides; later ones repeat it."""
+    """How many queues a process asks its driver for.
+
+    The first call of `ask` decides, and later ones repeat what it returned.
+    """
 
     initialized: Callable[[], bool] = _native.driver_initialized
     why_few: str | None = field(default=None, init=False)
 
     def ask(self) -> str:
-        """Asks for as many as there are; why lanes have fewer, or empty.
+        """Asks for as many queues as there are. Returns why lanes have fewer; empty where not.
 
-        To be called before anything that may initialise the driver: `torch.cuda.is_available` does.
+        It has to be called before anything that may initialise the driver, such as
+        `torch.cuda.is_available`.
         """
         if self.why_few is None:
             self.why_few = self._asked()

@@ -1,10 +1,18 @@
-"""Fuse models of one architecture: any mixture of tenants is one batch.
+"""Fusion: R models of one architecture become one module, and any mixture of them is one batch.
 
-fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=(x,))
-y = fused(batch, index=torch.tensor([2, 0, 2]))      # row s with the weights of index[s]
+    fused = fuse(models[0], [m.state_dict() for m in models], example_inputs=(x,))
+    y = fused(batch, index=torch.tensor([2, 0, 2]))  # batch[s] is answered by model index[s]
+
+The words. A *tenant* is one of the R models. A *slot* is one place in a batch: it holds one sample
+and names one tenant. A *stack* [T, ...] holds one weight of all T tenants; a *row* is a tenant's
+place in every stack. A *slot operation* computes one operation of the model for all slots.
+
+What lives here: `graph/` makes a graph of a model. `proof/` proves that the graph keeps the samples
+of a batch apart. `rules/` writes each operation of the graph for slots. `choice/` picks the fastest
+implementation of each. `indexes/` keeps the indexes that a caller gives within their bounds.
 
 May import: kernels.
-Start with `fused.py`.
+Start with `fused.py`, what a caller gets; then `slots.py`, the steps from a model to it.
 """
 
 from __future__ import annotations

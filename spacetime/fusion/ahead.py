@@ -1,4 +1,4 @@
-"""Which Triton kernels a graph over slots may launch, worked out on operands without data."""
+"""Which Triton kernels a graph over slots may launch, found with operands that hold no data."""
 
 from __future__ import annotations
 
@@ -19,31 +19,39 @@ META = torch.device("meta")
 
 
 def without_data(x: Tensor) -> Tensor:
-    """without_data(x): a tensor of that shape, type and layout on the meta device."""
+    """A tensor of the same shape, type and layout on the meta device."""
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=META)
 
 
 def kernels_of(
     module: fx.GraphModule, operands: Sequence[Tensor], *, sms: int, capability: int
 ) -> set[str]:
-    """kernels_of(placed(graph, META), operands, ...): what the tuner will time there, as `wanted`.
+    """The kernels that the tuner will time for a graph, each as the text that `wanted` makes.
 
-    `operands` as the graph takes them, on the meta device. A kernel is compiled for the strides of
-    its input, which depend on what ran before: a library on NCHW, one over groups with channels
-    last, or ours; each of them is assumed once for the whole graph. None where Triton is missing.
-    An operation that cannot go without data ends a walk: what follows is compiled when timed.
+    `module`: what `placed(graph, META)` returns.
+    `operands`: as the graph takes them, on the meta device.
+    `sms`: of the partition.
+    `capability`: of the device, 90 for 9.0.
+
+    A kernel is compiled anew for other strides of its input, which depend on what ran before it: a
+    library (NCHW), a convolution over groups (channels last of all slots together), or one of our
+    kernels. So the graph is walked three times, each time with one of these assumed throughout. An
+    operation that cannot run without data ends a walk; the kernels after it are compiled when they
+    are timed. The set is empty where Triton is missing.
     """
     if not triton.available:
         return set()
-    found: set[str] = set()
+    kernels: set[str] = set()
     for before in (lambda answer: None, lambda answer: answer, _grouped):
         with suppress(Exception), torch.no_grad():  # whatever operators raise without data
-            Visit(module, _Listing(sms, capability, found, before)).run(*operands)
-    return found
+            Visit(module, _Listing(sms, capability, kernels, before)).run(*operands)
+    return kernels
 
 
 def _grouped(answer: Tensor) -> Tensor | None:
-    """A convolution's output as channels last of [1, slots * channels, height, width] has it."""
+    """A convolution's output with the strides that a convolution over groups leaves: channels
+    last of [1, slots * channels, height, width].
+    """
     if answer.dim() != 4:
         return None
     slots, channels, high, wide = answer.shape
@@ -54,14 +62,21 @@ def _grouped(answer: Tensor) -> Tensor | None:
 
 
 class _Listing:
-    """Lists an operation's kernels. `before` makes of our kernel's answer what the next operation
-    is given; None: what the library returns."""
+    """Lists the kernels of each slot operation that it is shown.
+
+    `before` turns our kernel's answer into what the next operation is given. Where it returns None,
+    the next operation is given what the library returns.
+    """
 
     def __init__(
-        self, sms: int, capability: int, found: set[str], before: Callable[[Tensor], Tensor | None]
+        self,
+        sms: int,
+        capability: int,
+        kernels: set[str],
+        before: Callable[[Tensor], Tensor | None],
     ) -> None:
         self._sms, self._capability = sms, capability
-        self._found, self._before = found, before
+        self._kernels, self._before = kernels, before
 
     def __call__(self, name: str, operation: SlotOperation, args: Sequence[Any]) -> None:
         slots, answer = int(args[0].shape[0]), None
@@ -71,7 +86,7 @@ class _Listing:
         for kernel in ours.values():
             with launch.noting() as launches, suppress(ValueError):
                 answer = kernel(*args)  # or it refuses these operands, as it does when timed
-            self._found.update(wanted(each) for each in launches)
+            self._kernels.update(wanted(noted) for noted in launches)
         given = None if answer is None else self._before(answer)
         operation.chosen.pop(slots, None)
         if given is not None:

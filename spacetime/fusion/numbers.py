@@ -1,4 +1,4 @@
-"""Which tenant each slot names: what a caller gives as `index`, checked."""
+"""Which tenant each slot names: the `index` that a caller gives, checked."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ SHOWN = 8  # numbers in a message
 
 
 class Tabled(Protocol):
-    """What knows the row of each number."""
+    """What knows the row of each tenant."""
 
     @property
     def table(self) -> Tensor: ...
 
 
 def numbers_of(index: Any, inputs: Sequence[Tensor], stacks: Tabled) -> Tensor:
-    """numbers_of(index, inputs, stacks): int64 [S], one present tenant for each sample.
+    """The tenants' numbers as int64 [S], one present tenant for each sample.
 
-    `index` is a vector of whole numbers: a tensor, an array or a sequence. Raises ValueError where
-    it is something else or has another length, IndexError for a tenant that is not there.
+    `index`: a vector of whole numbers: a tensor, an array or a sequence.
+    `inputs`: the call's tensors, S samples in each.
+    `stacks`: what knows which tenants are present.
+
+    Raises ValueError where `index` is something else or has another length, IndexError where it
+    names a tenant that is not there.
     """
     samples = sorted({int(x.shape[0]) for x in inputs})
     whole = f"index: must be one whole number for each of {' or '.join(map(str, samples))} samples"
@@ -37,6 +41,7 @@ def numbers_of(index: Any, inputs: Sequence[Tensor], stacks: Tabled) -> Tensor:
         raise ValueError("index: at least one slot is needed")
     rows = stacks.table
     outside = (numbers < 0) | (numbers >= len(rows))
+    # Clamped, for a number outside has no row to look up; `outside` holds it already.
     outside |= rows[numbers.clamp(0, max(len(rows) - 1, 0))] < 0
     if bool(outside.any()):
         unknown = sorted(set(numbers[outside].tolist()))
@@ -47,12 +52,14 @@ def numbers_of(index: Any, inputs: Sequence[Tensor], stacks: Tabled) -> Tensor:
 
 
 def is_number(value: Any) -> bool:
-    """is_number(value): a whole number, of Python or numpy; a bool is none."""
+    """Whether a value is a whole number, of Python or numpy; a bool is none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _vector(index: Any) -> Tensor | None:
-    """The same as an int64 vector in the CPU's memory; None where it is none."""
+    """An index as an int64 vector in the CPU's memory; None where it is no vector of whole
+    numbers.
+    """
     if isinstance(index, (list, tuple, range)):
         if not all(map(is_number, index)):
             return None
@@ -72,6 +79,7 @@ def _vector(index: Any) -> Tensor | None:
 
 
 def _kind(index: Any) -> str:
+    """What a caller gave instead of numbers, for the message."""
     if isinstance(index, Tensor):
         return f"{index.dtype} {list(index.shape)} on {index.device}"
     if isinstance(index, (list, tuple)):

@@ -1,7 +1,7 @@
-"""A slot graph on a CUDA device: constants and created tensors there, and what can be captured.
+"""A slot graph on a CUDA device: its constants lie there, and only what can be captured is left.
 
-A captured graph may not look at a tensor's values on the host, so implementations that walk over
-the rows there (`each`), or that are a CPU library's own, are left out.
+A captured graph may not look at a tensor's values on the host. So implementations that walk over
+the rows there (`each`), or that belong to a CPU's library, are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from spacetime.fusion.choice.epilogues import with_epilogues
 from spacetime.fusion.choice.operation import Implementation, SlotOperation
 from spacetime.fusion.graph.export import Exported
 from spacetime.fusion.graph.layout import Layouts
+from spacetime.fusion.graph.nodes import copied
 from spacetime.fusion.indexes.codes import with_codes
 from spacetime.fusion.indexes.guards import GUARDS, Guard, guarded, guards_of
 from spacetime.fusion.rules.generic import PerSlot
@@ -27,11 +28,12 @@ HOST_ONLY = {"each", "oneDNN", "oneDNN product"}
 
 
 def placed(graph: SlotGraph, device: torch.device) -> fx.GraphModule:
-    """placed(graph, device): (rows, run, *stacks, *inputs) to outputs, with operations of its own.
+    """The graph over slots on a device, with slot operations of its own: from (rows, run, *stacks,
+    *inputs) to outputs.
 
-    Where the graph has guards, one more output is int64 [S]: 0, or the code of a guard that found
-    an index of the slot out of bounds, whose other outputs then mean nothing. Raises CannotFuse
-    where an operation has no implementation left.
+    Where the graph has guards there is one more output, int64 [S]. It is 0, or the code of the
+    guard that found an index of the slot beyond its bounds; the slot's other outputs then mean
+    nothing. Raises CannotFuse where an operation has no implementation left.
     """
     return with_epilogues(with_codes(_on(graph.lowered.module, device)))
 
@@ -39,8 +41,11 @@ def placed(graph: SlotGraph, device: torch.device) -> fx.GraphModule:
 def placed_alone(
     exported: Exported, device: torch.device
 ) -> tuple[fx.GraphModule, tuple[Guard, ...]]:
-    """placed_alone(exported, device): (rows, *weights, *inputs) to outputs and codes, as `placed`,
-    of one tenant's samples; and its guards. Raises CannotFuse where no code can tell samples apart.
+    """The exported graph of one tenant on a device, from (rows, *weights, *inputs) to outputs and
+    codes, as `placed` returns them; and its guards.
+
+    Raises CannotFuse where an index is shared by all samples, so that no code can say which sample
+    was wrong.
     """
     module = guarded(exported.module, exported.inputs)
     with module.graph.inserting_before(next(iter(module.graph.nodes))):
@@ -53,41 +58,42 @@ def placed_alone(
 
 
 def _on(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
-    """A copy whose constants lie on `device`, where it also creates tensors."""
+    """A copy whose constants lie on `device` and which creates its tensors there."""
 
     def there(value: Any) -> Any:
         return device if isinstance(value, torch.device) else value
 
-    made: dict[fx.Node, fx.Node] = {}
-    copied = fx.Graph()
-    copied.output(copied.graph_copy(module.graph, made))
+    graph = copied(module.graph)
     root: dict[str, Any] = {}
-    for node in copied.nodes:
+    for node in graph.nodes:
         node.args = map_aggregate(node.args, there)
         node.kwargs = map_aggregate(node.kwargs, there)
         if node.op in {"get_attr", "call_module"}:
             target = str(node.target)
             root[target] = _part(target, _attribute(module, target), device)
-    return fx.GraphModule(root, copied)
+    return fx.GraphModule(root, graph)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:
-    found: Any = module
+    """The attribute of a module at a dotted path."""
+    part: Any = module
     for name in path.split("."):
-        found = getattr(found, name)
-    return found
+        part = getattr(part, name)
+    return part
 
 
 def _part(name: str, part: Any, device: torch.device) -> Any:
+    """A constant, slot operation or nested graph of a module, for `device`."""
     if isinstance(part, SlotOperation):
         return _operation(name, part, device)
     if isinstance(part, fx.GraphModule):
         return _on(part, device)
-    # The host reads `no_run`; what is read there stays there.
+    # Kernels read `run` on the host, so `no_run` stays there.
     return part.to(device) if isinstance(part, Tensor) and name != "no_run" else part
 
 
 def _operation(name: str, operation: SlotOperation, device: torch.device) -> SlotOperation:
+    """A slot operation with the implementations that a captured graph can hold."""
     kept = {n: f for n, f in operation.implementations.items() if n not in HOST_ONLY}
     if not kept:
         raise CannotFuse(name, f"{operation.key} has no implementation that a graph can hold")
@@ -95,11 +101,13 @@ def _operation(name: str, operation: SlotOperation, device: torch.device) -> Slo
 
 
 def _moved(implementation: Implementation, device: torch.device) -> Implementation:
-    """The generic rule's implementations hold a graph, whose constants have to move."""
+    """An implementation for `device`. One of the generic rule holds a graph, whose constants
+    have to move.
+    """
     owner = getattr(implementation, "__self__", None)
     if not isinstance(owner, PerSlot):
         return implementation
     moved = copy.copy(owner)
     moved.move(lambda call: _on(call, device) if isinstance(call, fx.GraphModule) else call)
-    found: Implementation = getattr(moved, implementation.__name__)
-    return found
+    method: Implementation = getattr(moved, implementation.__name__)
+    return method

@@ -1,4 +1,4 @@
-"""What fusing did with each operation that owns parameters, and what a tenant costs."""
+"""What fusing did with each operation that owns parameters, and how many bytes a tenant takes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One node: `how` is fused, shared (the same for all tenants), fell back, or cannot."""
+class FusionRow:
+    """One node of the report. `how` is "fused", "shared" (the same for all tenants), "fell back"
+    or "cannot".
+    """
 
     node: str
     operation: str
@@ -20,20 +22,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class FusionReport:
-    """What `fuse` did. `bytes_per_tenant` is what one more tenant takes in the stacks."""
+    """What `fuse` did, in bytes and node by node.
 
-    rows: tuple[Row, ...]
+    `rows`: each node that was rewritten, then each constant.
+    `bytes_per_tenant`: what one more tenant takes in the stacks.
+    `own_bytes_per_tenant`: of a tenant's state dict.
+    `template_bytes`: of the constants that all tenants share.
+    """
+
+    rows: tuple[FusionRow, ...]
     bytes_per_tenant: int
     own_bytes_per_tenant: int
     template_bytes: int
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many nodes were fused, shared, fell back."""
+        """How many nodes there are of each `how`."""
         return dict(Counter(row.how for row in self.rows))
 
     def to_json(self) -> dict[str, Any]:
-        """to_json(): the report as plain dicts and lists."""
+        """The report as plain dicts and lists."""
         return asdict(self)
 
     def __str__(self) -> str:

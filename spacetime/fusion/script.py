@@ -1,7 +1,8 @@
 """TorchScript of a fused graph: one compiled function for each number of slots.
 
-A compiled function takes the weights as arguments, so tenants join and leave without compiling.
-When all slots name the same tenant it runs that tenant's plain graph, else the slot graph.
+A compiled function takes the weights as arguments, so that tenants join and leave without
+compiling. Where all slots name the same tenant it runs that tenant's plain graph, else the graph
+over slots.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from spacetime.fusion.graph.nodes import copied
 from spacetime.kernels import onednn
 from spacetime.kernels.slots import locate, run_of
 from spacetime.kernels.tracing import tracing
@@ -21,7 +23,7 @@ WARM_UPS, ROUNDS = 2, 4  # TorchScript optimises during its first calls
 
 
 class _Mixed(nn.Module):
-    """Each slot's weights, or the plain graph when they are all one tenant's."""
+    """The graph over slots, or the plain graph where all slots name one tenant."""
 
     def __init__(self, plain: Any, mixed: Any) -> None:
         super().__init__()
@@ -42,9 +44,13 @@ class _Mixed(nn.Module):
 def trace_plain(
     module: fx.GraphModule, weights: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> Callable[..., list[Tensor]]:
-    """trace_plain(...): (weights, inputs) -> outputs, for the batch size of inputs.
+    """Compile a plain graph to a function from (weights, inputs) to outputs, for one batch size.
 
-    Linear layers run by oneDNN where that is faster, measured here.
+    `module`: the graph, from (*weights, *inputs) to outputs.
+    `weights`: those of one tenant, as an example.
+    `inputs`: as an example; the function serves their batch size only.
+
+    Linear layers run by oneDNN where that is faster, which is measured here.
     """
     example = (list(weights), list(inputs))
 
@@ -66,19 +72,19 @@ def trace_plain(
 
 def _with_onednn(module: fx.GraphModule) -> fx.GraphModule | None:
     """The graph with oneDNN's linear layers; None where there is nothing to change."""
-    graph = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
-    graph.output(graph.graph_copy(module.graph, made))
-    found = [n for n in graph.nodes if n.target is torch.ops.aten.linear.default]
-    fits = all(n.args[0].meta["val"].dtype is torch.float32 for n in found)
-    if not (found and fits and onednn.available):
+    graph = copied(module.graph)
+    layers = [n for n in graph.nodes if n.target is torch.ops.aten.linear.default]
+    fits = all(n.args[0].meta["val"].dtype is torch.float32 for n in layers)
+    if not (layers and fits and onednn.available):
         return None
-    for node in found:
-        node.target = onednn.linear_of_one
+    for layer in layers:
+        layer.target = onednn.linear_of_one
     return fx.GraphModule(module, graph)
 
 
 def _best_ns(call: Callable[..., list[Tensor]], example: tuple[Any, ...]) -> int:
+    """The least time of a call over some rounds, in nanoseconds; the first rounds warm up."""
+
     def once() -> int:
         begin = time.perf_counter_ns()
         call(*example)
@@ -91,7 +97,12 @@ def _best_ns(call: Callable[..., list[Tensor]], example: tuple[Any, ...]) -> int
 def trace_mixed(
     module: fx.GraphModule, rows: Tensor, weights: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> Callable[..., list[Tensor]]:
-    """trace_mixed(...): (rows, run, weights, inputs) -> outputs, for the slots in rows."""
+    """Compile a graph over slots to a function from (rows, run, weights, inputs) to outputs.
+
+    `module`: the graph, from (rows, run, *stacks, *inputs) to outputs.
+    `rows`: int64 [S], no run, as an example; the function serves this number of slots only.
+    `weights`, `inputs`: the stacks, and the inputs of S samples.
+    """
 
     def run(rows: Tensor, run: Tensor, weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         return list(module(rows, run, *weights, *inputs))
@@ -100,14 +111,14 @@ def trace_mixed(
 
 
 def dispatch(plain: Any, mixed: Any) -> Callable[..., list[Tensor]]:
-    """dispatch(plain, mixed): (index, table, weights, inputs) -> outputs, compiled."""
+    """Compile both graphs into one function from (index, table, weights, inputs) to outputs."""
     with tracing():
         compiled: Callable[..., list[Tensor]] = torch.jit.script(_Mixed(plain, mixed))
     return compiled
 
 
 def without_weights(plain: Any) -> Callable[..., list[Tensor]]:
-    """without_weights(plain): as dispatch, of a graph that uses no tenant's weights."""
+    """The function that `dispatch` returns, for a graph that uses no tenant's weights."""
 
     def call(
         index: Tensor, table: Tensor, weights: list[Tensor], inputs: Sequence[Tensor]
@@ -119,6 +130,7 @@ def without_weights(plain: Any) -> Callable[..., list[Tensor]]:
 
 
 def _trace(function: Callable[..., Any], example: tuple[Any, ...]) -> Callable[..., list[Tensor]]:
+    """A function of tensors as TorchScript, traced on an example."""
     with tracing(), torch.no_grad():
         # The tracer warns that sizes become constants, which is what we want.
         tracer: Any = torch.jit.trace  # untyped in PyTorch

@@ -1,10 +1,10 @@
 """The stacked weights of all tenants: one immutable snapshot at a time.
 
-*Thread safety*: a `Stacks` never changes, so a call that holds one is undisturbed by tenants that
-join or leave; the owner replaces the snapshot by one assignment. A joining tenant is written into
-spare rows that no older snapshot looks at; when a tenant leaves, the rows kept are copied together
-and the old storage goes with its last user. Tenants' numbers are stable: `table` maps a number to
-its row, -1 once removed.
+*Thread safety*: a `Stacks` never changes, so a call that holds one is not disturbed by tenants that
+join or leave. The owner replaces its snapshot by one assignment. A tenant that joins is written
+into spare rows, which no older snapshot reads. When a tenant leaves, the rows that stay are copied
+to a new storage, and the old one is freed with its last user. A tenant keeps its number: `table`
+maps it to the tenant's present row.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from spacetime.fusion.entries import Entry
 from spacetime.fusion.numbers import is_number
+from spacetime.fusion.stacked_weights import StackedWeight
 
 SPARE_PART = 20  # one spare row for this many tenants: appends rarely copy, memory stays flat
 
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Rows of every entry: `values` are [T, *entry.shape] views of `storage`.
+    """A snapshot: one stack for each stacked weight.
 
-    `storage` may have spare rows, and has each entry's own order in memory.
+    `weights`: what is stacked.
+    `storage`: for each weight a tensor with used rows and spare ones, as they lie in memory.
+    `values`: for each weight a view [T, *weight.shape] of the used rows of `storage`.
+    `table`: int64 [numbers ever given], the row of each tenant; -1 once it has been removed.
+    `used_rows`: T, how many tenants there are.
     """
 
-    entries: tuple[Entry, ...]
+    weights: tuple[StackedWeight, ...]
     storage: tuple[Tensor, ...]
     values: list[Tensor]  # a list, because TorchScript takes List[Tensor]; never written to
     table: Tensor  # int64 [numbers ever given]
@@ -37,92 +41,99 @@ class Stacks:
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the tenants present."""
+        """The numbers of the tenants that are present."""
         return [n for n, row in enumerate(self.table.tolist()) if row >= 0]
 
     @property
     def nbytes(self) -> int:
-        return sum(s.numel() * s.element_size() for s in self.storage)
+        """Bytes of the storage, spare rows among them."""
+        return sum(stack.nbytes for stack in self.storage)
 
     def row(self, number: int) -> int:
-        """row(number): the row of a tenant; IndexError when there is none."""
+        """The row of a tenant. Raises IndexError where there is no such tenant."""
         rows = self.table.tolist()
         if not is_number(number) or not 0 <= number < len(rows) or rows[number] < 0:
             raise IndexError(f"tenant {number!r}: not in this family")
         return int(rows[number])
 
     def views(self, number: int) -> list[Tensor]:
-        """views(number): one tenant's weights, without a copy. IndexError when it is not here."""
-        found = self._views.get(number)
-        if found is None:
+        """One tenant's weights, without a copy. Raises IndexError where there is no such tenant."""
+        views = self._views.get(number)
+        if views is None:
             row = self.row(number)
-            found = self._views[number] = [v[row] for v in self.values]
-        return found
+            views = self._views[number] = [stack[row] for stack in self.values]
+        return views
 
     def with_tenants(self, states: Sequence[Mapping[str, Tensor]]) -> Stacks:
-        """with_tenants(states): a snapshot with more tenants; their numbers follow the last."""
+        """A snapshot with these tenants added; their numbers follow the last one given."""
         count = self.used_rows + len(states)
         room = self.storage[0].shape[0] if self.storage else count
         storage = self.storage
         if count > room:
+            # Spare rows from the second time on: a family that never grows pays for none.
             room = count + count // SPARE_PART if self.used_rows else count
             storage = tuple(_grown(s, self.used_rows, room) for s in storage)
         for offset, state in enumerate(states):
-            for entry, stack in zip(self.entries, storage, strict=True):
-                _in_order(entry, stack)[self.used_rows + offset].copy_(entry.compute(state))
+            for weight, stack in zip(self.weights, storage, strict=True):
+                _in_order(weight, stack)[self.used_rows + offset].copy_(weight.compute(state))
         table = torch.cat([self.table, torch.arange(self.used_rows, count)])
-        return _snapshot(self.entries, storage, table, count)
+        return _snapshot(self.weights, storage, table, count)
 
     def with_state(self, number: int, state: Mapping[str, Tensor]) -> Stacks:
-        """with_state(number, state): a snapshot in which that tenant has these weights.
+        """A snapshot in which a tenant has other weights. Raises IndexError where there is no such
+        tenant.
 
-        All rows are copied: calls that began with this snapshot go on reading it.
+        All rows are copied, because calls that began with this snapshot still read the old ones.
         """
         row = self.row(number)
         storage = tuple(s.clone() for s in self.storage)
-        for entry, stack in zip(self.entries, storage, strict=True):
-            _in_order(entry, stack)[row].copy_(entry.compute(state))
-        return _snapshot(self.entries, storage, self.table, self.used_rows)
+        for weight, stack in zip(self.weights, storage, strict=True):
+            _in_order(weight, stack)[row].copy_(weight.compute(state))
+        return _snapshot(self.weights, storage, self.table, self.used_rows)
 
     def without(self, number: int) -> Stacks:
-        """without(number): a snapshot in which that tenant's memory is given back."""
+        """A snapshot in which a tenant and its memory are gone. Raises IndexError where there is
+        none.
+        """
         gone = self.row(number)
         keep = [r for r in range(self.used_rows) if r != gone]
         storage = tuple(s[keep] for s in self.storage)
         table = self.table.clone()
         table[table > gone] -= 1
         table[number] = -1
-        return _snapshot(self.entries, storage, table, len(keep))
+        return _snapshot(self.weights, storage, table, len(keep))
 
 
-def empty(entries: tuple[Entry, ...]) -> Stacks:
-    """empty(entries): a snapshot without tenants."""
-    storage = tuple(torch.empty((0, *_stored(e)), dtype=e.dtype) for e in entries)
-    return _snapshot(entries, storage, torch.empty(0, dtype=torch.int64), 0)
+def empty(weights: tuple[StackedWeight, ...]) -> Stacks:
+    """A snapshot of these weights without tenants."""
+    storage = tuple(torch.empty((0, *_stored(weight)), dtype=weight.dtype) for weight in weights)
+    return _snapshot(weights, storage, torch.empty(0, dtype=torch.int64), 0)
 
 
-def _stored(entry: Entry) -> tuple[int, ...]:
+def _stored(weight: StackedWeight) -> tuple[int, ...]:
     """The shape of one row as it lies in memory."""
-    if not entry.channels_last:
-        return entry.shape
-    outputs, inputs, *space = entry.shape
+    if not weight.channels_last:
+        return weight.shape
+    outputs, inputs, *space = weight.shape
     return (outputs, *space, inputs)
 
 
-def _in_order(entry: Entry, stack: Tensor) -> Tensor:
-    """A stack with its dimensions in the entry's order."""
-    return stack.movedim(-1, 2) if entry.channels_last else stack
+def _in_order(weight: StackedWeight, stack: Tensor) -> Tensor:
+    """A stack as it lies in memory, seen with the weight's own order of dimensions."""
+    return stack.movedim(-1, 2) if weight.channels_last else stack
 
 
 def _grown(stack: Tensor, used: int, room: int) -> Tensor:
+    """A stack with `room` rows, the first `used` of them copied."""
     grown = stack.new_empty((room, *stack.shape[1:]))
     grown[:used] = stack[:used]
     return grown
 
 
 def _snapshot(
-    entries: tuple[Entry, ...], storage: tuple[Tensor, ...], table: Tensor, used: int
+    weights: tuple[StackedWeight, ...], storage: tuple[Tensor, ...], table: Tensor, used: int
 ) -> Stacks:
-    pairs = zip(entries, storage, strict=True)
-    values = [_in_order(entry, stack)[:used] for entry, stack in pairs]
-    return Stacks(entries, storage, values, table, used)
+    """A snapshot of these rows: `values` are views of the first `used`."""
+    pairs = zip(weights, storage, strict=True)
+    values = [_in_order(weight, stack)[:used] for weight, stack in pairs]
+    return Stacks(weights, storage, values, table, used)

@@ -1,7 +1,8 @@
-"""What a module does as it runs eagerly: which checks it makes, and whether its indexes are within.
+"""What a module does while it runs eagerly: which checks it makes, and whether its indexes are
+within their bounds.
 
-For models that no captured graph holds, and to know that an exported graph raises what its module
-does.
+This serves models that no captured graph can hold. It also tells whether an exported graph raises
+the errors that its module raises.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RAISING = {*BY_LIST, *FLAT, *LOSSES, *TABLES, *UNPOOLED, *WRAPS, ASSERT}
 
 
 class Raising(TorchDispatchMode):
-    """Counts the operations that raise by what values they are given."""
+    """Counts the operations that raise an error for some values of their operands."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -44,7 +45,7 @@ class Raising(TorchDispatchMode):
 
 
 def raising(call: Callable[[], object]) -> int:
-    """raising(call): how many operations of a call raise by what values they are given."""
+    """How many operations of a call raise an error for some values of their operands."""
     seen = Raising()
     with seen:
         call()
@@ -52,9 +53,11 @@ def raising(call: Callable[[], object]) -> int:
 
 
 class Within(TorchDispatchMode):
-    """Keeps every index within its bounds, for a device on which one beyond would be the end.
+    """Moves every index into its bounds, for a device on which an index beyond would end the
+    process's use of it.
 
-    `check` afterwards raises what the operation would have raised, for the first one beyond.
+    `check`, called afterwards, raises the operation's own error for the first index that was
+    beyond.
     """
 
     def __init__(self) -> None:
@@ -82,18 +85,24 @@ class Within(TorchDispatchMode):
         return func(*_positional(func, given), **_by_name(func, given))
 
     def check(self) -> None:
-        """Raises what the first index beyond stands for; waits for the device."""
+        """Raise the error that the first index beyond its bounds stands for. Waits for the
+        device.
+        """
         for guard, out in self._beyond:
             if bool(out):
-                raise guard.raised() from None  # what garbage led to afterwards says nothing
+                raise guard.raised() from None  # later errors follow from the moved index
 
     def _note(self, name: str, error: str, out: Tensor) -> None:
+        """Keep what `check` will ask: the error, and whether any index was beyond."""
         self._beyond.append((Guard(name, error), torch.any(out)))
 
 
 def within_bounds(module: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
-    """within_bounds(module, inputs): what the module returns, on a device that an index beyond its
-    bounds would end. Raises what the operation whose index is beyond raises on a CPU."""
+    """What the module returns for these inputs, each index moved into its bounds.
+
+    Raises the error that the operation raises on a CPU where its index was beyond. The device,
+    which such an index would end, stays usable.
+    """
     watch = Within()
     try:
         with watch:
@@ -103,8 +112,10 @@ def within_bounds(module: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
 
 
 def _positional(func: Any, given: Mapping[str, Any]) -> Sequence[Any]:
+    """The arguments of an operation that are given by position, in the schema's order."""
     return [given[a.name] for a in func._schema.arguments if not a.kwarg_only]
 
 
 def _by_name(func: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an operation that are given by keyword only."""
     return {a.name: given[a.name] for a in func._schema.arguments if a.kwarg_only}

@@ -1,7 +1,8 @@
-"""A process's tenants on a device of its own: an MPS client or a MIG instance sees only its share.
+"""The tenants of one process on the device it sees: an MPS client's share, or a MIG instance.
 
-The same session a user would open inside that process admits the models; launches run here on its
-one lane, whole, as they come. `shares.py` names this class; `processes/child.py` loads it.
+A session of one lane, as a user would open it inside that process, takes the models in. Launches
+run one at a time, in the order in which they come. `shares.py` names this class, and
+`processes/child.py` loads it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from spacetime.session.tenant import Tenant
 
 
 class HostedDevice:
-    """Takes models in, runs mixtures of them; as `processes.hosted.Hosted`, on `device`.
+    """Takes models in and runs mixtures of them on `device`, as processes.hosted does on cores.
 
-    kind: `mps` refuses a process that found no daemon, which CUDA would not say. Raises MpsError.
-    Thread safety: `run` and `known_as` from the serving thread while another one adds and removes.
+    kind: `mps` or `mig`. With `mps`, MpsError is raised in a process that found no daemon, since
+    CUDA itself would not say so.
+    Thread safety: the serving thread may call `run` and `known_as` while another one adds, updates
+    and removes tenants.
     """
 
     def __init__(self, device: str, kind: str) -> None:
@@ -39,7 +42,8 @@ class HostedDevice:
             raise UnsupportedError(f"device {device}: is for lanes of cores")
         self._tenants: dict[int, Tenant] = {}
         self._leaves: dict[int, Sequence[Leaf]] = {}
-        self._running = threading.Lock()  # a launch, or new weights: rows change between launches
+        # Held by a launch, or by new weights: rows of weights change between launches only.
+        self._running = threading.Lock()
 
     def add(
         self,
@@ -52,16 +56,22 @@ class HostedDevice:
         fuse: bool,
         batchable: bool | None = None,
     ) -> dict[str, Any]:
-        """Takes the model packed in `fd` as `tenant`; what was found out about it, for JSON."""
+        """Takes in the model packed in the file of descriptor `fd`, as the tenant of that number.
+
+        slo_ns: its latency objective. fuse: whether its requests may share launches with others'.
+        Returns what was found out about it, for JSON: `kin`, a tenant of the same family or None;
+        `buckets`, and the predicted `ns` of each; its `outputs`; the `lines` of explain(). Raises
+        UnsupportedError where the device runs models on cores.
+        """
         model, (args, kwargs) = unpack(fd, name)
         slo_ms = None if slo_ns is None else slo_ns / 1e6
-        taken = self._session.add(
+        added = self._session.add(
             model, example_inputs=args, example_kwargs=kwargs, name=f"{name} {tenant}",
             slo_ms=slo_ms, batchable=batchable,
         )  # fmt: skip
-        family = taken.family
+        family = added.family
         kin = next((t for t, other in self._tenants.items() if other.family is family), None)
-        self._tenants[tenant] = taken
+        self._tenants[tenant] = added
         self._leaves[tenant] = signature_of(name, args, kwargs).leaves
         fitting = [b for b in family.buckets if fuse or b == 1]
         return {
@@ -71,30 +81,38 @@ class HostedDevice:
         }  # fmt: skip
 
     def update(self, fd: int, *, tenant: int, name: str) -> dict[str, Any]:
-        """Gives a tenant the weights of the model packed in `fd`; launches wait meanwhile."""
+        """Gives a tenant the weights of the model packed in `fd`; launches wait meanwhile.
+
+        Returns nothing to tell.
+        """
         model, _ = unpack(fd)
         with self._running:
             self._tenants[tenant].update(model.state_dict())
         return {}
 
     def leave(self, *, tenant: int) -> dict[str, Any]:
-        """Forgets a tenant; its weights go."""
-        if (taken := self._tenants.pop(tenant, None)) is not None:
+        """Removes a tenant and its weights; an unknown one is no error. Returns nothing to tell."""
+        if (left := self._tenants.pop(tenant, None)) is not None:
             del self._leaves[tenant]
-            self._session.remove(taken)
+            self._session.remove(left)
         return {}
 
     def lines(self, *, tenant: int) -> dict[str, Any]:
-        """What runs a tenant's family, for explain()."""
+        """Returns what runs a tenant's family, as lines of explain()."""
         return {"lines": self._tenants[tenant].family.lines()}
 
     def known_as(self, tenant: int) -> tuple[int, Sequence[Leaf]]:
-        """What names it in a batch, for its row changes with its weights, and the tensors of one
-        of its requests."""
+        """Returns the name of a tenant in a batch, and the tensors of one of its requests.
+
+        The name is its number and not its row of weights, for the row changes with its weights.
+        """
         return tenant, self._leaves[tenant]
 
     def run(self, tenant: int, batch: Sequence[Work]) -> list[list[Tensor]]:
-        """Flat output tensors of each request, from one launch; `tenant` is one of the family's."""
+        """Runs a batch in one launch; returns the flat output tensors of each request.
+
+        tenant: any tenant of the batch's family.
+        """
         with self._running:
             rows = [self._tenants[work.member].member for work in batch]
             works = [replace(work, member=row) for work, row in zip(batch, rows, strict=True)]

@@ -31,50 +31,59 @@ class _Gpu:
 
 
 class FakeNvml:
-    """`count` devices of one kind, MIG mode off. `made` counts instances, for their UUIDs."""
+    """`count` devices of one kind, MIG mode off. Raises UnsupportedError for one without MIG."""
 
     def __init__(self, device: str = "h200-141gb", count: int = 1) -> None:
         facts = devices.device(device)
         if not facts.mig:
             raise UnsupportedError(f"device {facts.name} has no MIG instances")
         self._gpus = [_Gpu(facts) for _ in range(count)]
-        self._made = 0
+        self._created = 0  # instances so far: each has a UUID of its own
 
     def states(self) -> Sequence[GpuState]:
-        """Every device."""
+        """Returns every device as it is."""
         return [
             GpuState(n, f"fake {g.facts.name}", g.facts, g.mig, g.pending, (*g.instances,), g.pids)
             for n, g in enumerate(self._gpus)
         ]
 
     def set_mode(self, gpu: int, *, on: bool) -> bool:
-        """Refused while clients or instances exist; an Ampere needs a reset."""
-        found = self._gpu(gpu)
-        if found.pids or found.instances:
+        """Turns MIG mode on or off: an Ampere at its next reset, others now.
+
+        Raises MigError while processes or instances exist.
+        """
+        device = self._gpu(gpu)
+        if device.pids or device.instances:
             raise MigError("NVML_ERROR_IN_USE", f"gpu {gpu}: clients or instances exist")
-        found.pending = on
-        if found.facts.architecture != "ampere":
-            found.mig = on
-        return found.mig == on
+        device.pending = on
+        if device.facts.architecture != "ampere":
+            device.mig = on
+        return device.mig == on
 
     def reset(self, gpu: int) -> None:
-        """What `nvidia-smi -r` does: the pending mode comes, instances go."""
-        found = self._gpu(gpu)
-        if found.pids or any(instance.pids for instance in found.instances):
+        """Does what `nvidia-smi -r` does: the pending mode comes, and instances go.
+
+        Raises MigError while processes compute.
+        """
+        device = self._gpu(gpu)
+        if device.pids or any(instance.pids for instance in device.instances):
             raise MigError("NVML_ERROR_IN_USE", f"gpu {gpu}: clients exist")
-        found.mig, found.instances = found.pending, []
+        device.mig, device.instances = device.pending, []
 
     def create(self, gpu: int, profile: int, start: int) -> Instance:
-        """The instance, if the device has the profile, the place and the slices."""
-        found = self._gpu(gpu)
-        if not found.mig:
+        """Creates an instance of a profile at a memory slice.
+
+        Raises MigError where the device lacks the profile, the place or free slices.
+        """
+        device = self._gpu(gpu)
+        if not device.mig:
             raise MigError("NVML_ERROR_NOT_SUPPORTED", f"gpu {gpu}: MIG mode is off")
-        row = self._row(found, profile)
+        row = self._row(device, profile)
         if row is None or start not in row.shape.starts:
             what = f"profile {profile} at {start}"
             raise MigError("NVML_ERROR_INVALID_ARGUMENT", f"gpu {gpu}: there is no {what}")
-        rows = [self._known(found, instance) for instance in found.instances]
-        pairs = zip(found.instances, rows, strict=True)
+        rows = [self._row_of(device, instance) for instance in device.instances]
+        pairs = zip(device.instances, rows, strict=True)
         taken = [range(i.start, i.start + r.shape.memory) for i, r in pairs]
         own = range(start, start + row.shape.memory)
         full = (
@@ -85,29 +94,33 @@ class FakeNvml:
         if full:
             text = f"gpu {gpu}: no room for {row.name} at {start}"
             raise MigError("NVML_ERROR_INSUFFICIENT_RESOURCES", text)
-        used = {instance.id for instance in found.instances}
+        used = {instance.id for instance in device.instances}
         number = next(n for n in range(_FIRST_ID[row.units], 100) if n not in used)
-        self._made += 1
-        made = Instance(number, profile, start, f"MIG-{uuid5(NAMESPACE_OID, str(self._made))}")
-        found.instances.append(made)
-        return made
+        self._created += 1
+        uuid = f"MIG-{uuid5(NAMESPACE_OID, str(self._created))}"
+        instance = Instance(number, profile, start, uuid)
+        device.instances.append(instance)
+        return instance
 
     def destroy(self, gpu: int, instance: int) -> None:
-        """Refused while somebody computes on it."""
-        found = self._gpu(gpu)
+        """Destroys an instance by its id. Raises MigError while processes compute on it."""
+        device = self._gpu(gpu)
         there = self._instance(gpu, instance)
         if there.pids:
             raise MigError("NVML_ERROR_IN_USE", f"gpu {gpu}: instance {instance} is in use")
-        found.instances.remove(there)
+        device.instances.remove(there)
 
     def occupy(self, gpu: int, instance: int | None, *pids: int) -> None:
-        """Lets processes compute on an instance, or on the whole device; none: they have ended."""
-        found = self._gpu(gpu)
+        """Makes exactly these processes compute on an instance; on the whole device if it is None.
+
+        Without any they have all ended.
+        """
+        device = self._gpu(gpu)
         if instance is None:
-            found.pids = pids
+            device.pids = pids
             return
         there = self._instance(gpu, instance)
-        found.instances[found.instances.index(there)] = replace(there, pids=pids)
+        device.instances[device.instances.index(there)] = replace(there, pids=pids)
 
     def _gpu(self, gpu: int) -> _Gpu:
         if not 0 <= gpu < len(self._gpus):
@@ -115,15 +128,15 @@ class FakeNvml:
         return self._gpus[gpu]
 
     def _instance(self, gpu: int, number: int) -> Instance:
-        found = next((i for i in self._gpu(gpu).instances if i.id == number), None)
-        if found is None:
+        instance = next((i for i in self._gpu(gpu).instances if i.id == number), None)
+        if instance is None:
             raise MigError("NVML_ERROR_NOT_FOUND", f"gpu {gpu}: no instance {number}")
-        return found
+        return instance
 
     @staticmethod
     def _row(gpu: _Gpu, profile: int) -> MigProfile | None:
         return next((row for row in gpu.facts.mig if row.id == profile), None)
 
     @staticmethod
-    def _known(gpu: _Gpu, instance: Instance) -> MigProfile:
+    def _row_of(gpu: _Gpu, instance: Instance) -> MigProfile:
         return next(row for row in gpu.facts.mig if row.id == instance.profile)

@@ -1,8 +1,9 @@
 """An MPS daemon as a context manager: started here and ended here, or attached to and left alone.
 
-Clients are processes: a partition of kind mps is the environment its process is started with. A
-percentage is a cap, not a reservation; a static partition (daemons with `-S`) is both. A client
-that finds no daemon runs without MPS and says nothing, so what was granted is read in the child.
+Clients are processes: a partition of kind mps is the environment that its process is started with.
+A percentage is a cap and no reservation; a static partition (of a daemon with `-S`) is both. CUDA
+says nothing in a client that finds no daemon and runs without MPS, so a process that is a client
+reads what it was granted.
 Sources: NVIDIA, "Multi-Process Service"; MIG User Guide (MPS inside an instance).
 """
 
@@ -30,9 +31,10 @@ from spacetime.isolation.mps_control import (
 )
 from spacetime.isolation.mps_v3 import ControlV3
 
-_STARTING_S = 20.0
-_LOOK_S = 0.05
-_USUAL = (Path("/run/nvidia-mps"), Path(tempfile.gettempdir(), "nvidia-mps"))  # newer drivers, root
+_STARTING_S = 20.0  # how long a daemon may take until it answers
+_LOOK_S = 0.05  # between two looks at what a daemon or a client does
+# Where a daemon's pipes lie by default: of newer drivers as root, and of all others.
+_USUAL = (Path("/run/nvidia-mps"), Path(tempfile.gettempdir(), "nvidia-mps"))
 _NO_V3 = "protocol 3 came with later drivers (615 has it); use protocol 2, or update"
 
 
@@ -46,11 +48,16 @@ def daemon(
     timeout_s: float = 10.0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Control]:
-    """A daemon with directories of its own, ended with the block.
+    """Starts a daemon with directories of its own and ends it with the block; yields its control.
 
-    visible: the device or MIG instance it serves, by UUID; None is all it sees. static: with static
-    partitions of SMs, which protocol 3 has in any case. protocol: 2 or 3, where the program has it.
-    Other daemons are not touched. Raises MpsError.
+    program: the control program.
+    visible: the UUID of the device or MIG instance that the daemon serves; None is all it sees.
+    static: whether it makes static partitions of SMs, which protocol 3 does in any case.
+    protocol: 2 or 3.
+    timeout_s: for each answer.
+    environment: variables of the daemon besides this process's own.
+    Other daemons are not touched. Raises MpsError where the program is missing, ends, does not
+    answer or lacks what is asked.
     """
     kind = _kind(protocol)
     with tempfile.TemporaryDirectory(prefix="st-mps-") as folder:
@@ -76,9 +83,10 @@ def daemon(
 def attached(
     pipe: Path | None = None, *, program: str = PROGRAM, protocol: int = 2, timeout_s: float = 10.0
 ) -> Control:
-    """A daemon that runs already, at `pipe` or where the environment says; never ended from here.
+    """Returns the control of a daemon that runs already; it is never ended from here.
 
-    protocol: the daemon's, 2 or 3. Raises MpsError where none of it answers.
+    pipe: its directory of pipes; None takes the one that the environment names, or the usual one.
+    protocol: the daemon's, 2 or 3. Raises MpsError where no daemon of that protocol answers.
     """
     said = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
     used = (place for place in _USUAL if (place / "control").exists())
@@ -97,10 +105,13 @@ def client_environment(
     memory: str | None = None,
     visible: str | None = None,
 ) -> dict[str, str]:
-    """What a client process is started with, besides the environment of this one.
+    """Returns the variables a client process is started with, besides those of this process.
 
-    percent: of the device's threads, as a cap. partition: a static one, instead. memory: such as
-    "0=20G". visible: the UUID of a device or MIG instance; numbers are the daemon's own.
+    percent: the most of the device's threads it may use, above 0 to 100.
+    partition: the name of a static partition, instead.
+    memory: limits of device memory, such as "0=20G".
+    visible: the UUID of a device or MIG instance, for the daemon has numbers of its own.
+    Raises MpsError naming what is wrong.
     """
     if (percent is None) == (partition is None):
         raise MpsError("MPS: a client has a percentage or a static partition, one of them")
@@ -118,10 +129,11 @@ def client_environment(
 def granted_sms(
     environment: Mapping[str, str], *, most: int | None = None, library: str | None = None
 ) -> int:
-    """SMs a client with this environment has, read by a process that is one.
+    """Returns how many SMs a client with this environment has, as read by a process that is one.
 
-    most: how many were asked for; more is an error. Raises MpsError where the process runs without
-    MPS, which CUDA does silently, and UnsupportedError where there is no driver.
+    most: how many were asked for; more are an error. library: the driver's, None is libcuda. Raises
+    MpsError where the process runs without MPS, which CUDA does silently, and UnsupportedError
+    where there is no driver.
     """
     probe = [sys.executable, "-m", "spacetime.isolation.mps_probe"]
     command = [*probe, *([library] if library else [])]
@@ -134,18 +146,18 @@ def granted_sms(
     if done.returncode:
         reason = (done.stderr.strip() or f"it ended with status {done.returncode}").splitlines()[-1]
         raise UnsupportedError(f"MPS: the process that reads what it was granted: {reason}")
-    told: dict[str, Any] = json.loads(done.stdout)
-    if not told["mps"]:
+    granted: dict[str, Any] = json.loads(done.stdout)
+    if not granted["mps"]:
         raise MpsError("MPS: the process runs without MPS: it found no daemon")
-    if most is not None and told["sms"] > most:
-        raise MpsError(f"MPS: the process has {told['sms']} SMs, {most} were asked for")
-    return int(told["sms"])
+    if most is not None and granted["sms"] > most:
+        raise MpsError(f"MPS: the process has {granted['sms']} SMs, {most} were asked for")
+    return int(granted["sms"])
 
 
 def end_client(
     control: Control, process: subprocess.Popen[Any], *, timeout_s: float = 10.0
 ) -> None:
-    """Ends a client process in order: its work first, through the daemon, then the process.
+    """Ends a client process in the right order: its work first, through the daemon, then itself.
 
     Killing a client with work in flight leaves every other client's work undefined, so where the
     daemon does not end it, the process is left alive and MpsError is raised.
@@ -160,7 +172,10 @@ def end_client(
 
 
 def terminate(control: Control, pid: int) -> None:
-    """Ends a client's work in order, which must come before its process is killed."""
+    """Ends the work of the client with that process number, as has to be done before it is killed.
+
+    A process that is no client is no error.
+    """
     for server in control.servers():
         if pid in control.clients(server):
             control.terminate_client(server, pid)
@@ -169,6 +184,7 @@ def terminate(control: Control, pid: int) -> None:
 def _await_gone(
     control: Control, server: int, process: subprocess.Popen[Any], timeout_s: float
 ) -> None:
+    """Returns when the process has ended, or the server has no such client. Raises MpsError."""
     end = time.monotonic() + timeout_s
     while process.poll() is None and process.pid in control.clients(server):
         if time.monotonic() >= end:
@@ -202,7 +218,11 @@ def _started(control: Control, option: str) -> subprocess.Popen[bytes]:
 
 
 def _await_answer(control: Control, process: subprocess.Popen[bytes], lacks: str) -> None:
-    """Returns when the daemon answers. A program takes an option it lacks for a question."""
+    """Returns when the daemon answers. Raises MpsError where it ends or does not answer.
+
+    lacks: what to say of a program that lacks the option it was started with. Such a program takes
+    the option for a question to a daemon, and finds none.
+    """
     end = time.monotonic() + min(_STARTING_S, 2 * control.timeout_s)
     while not control.answers:
         if process.poll() is not None:
@@ -217,7 +237,7 @@ def _await_answer(control: Control, process: subprocess.Popen[bytes], lacks: str
 
 
 def _ended(control: Control, process: subprocess.Popen[bytes]) -> None:
-    """Quits the daemon; one that hangs is killed, being a child of this process."""
+    """Ends the daemon. One that hangs is killed, which only a child of this process may be."""
     if process.poll() is None:
         with suppress(MpsError):
             control.quit()

@@ -1,9 +1,9 @@
-"""What is said to an MPS control daemon, and what its answers mean.
+"""The commands of an MPS control daemon of protocol 2, and what its answers mean.
 
-The program reads commands, one a line, and answers in plain text; it returns 0 also where it could
-not do what was asked, so texts are judged, and what was set is read again. Sources: NVIDIA,
-"Multi-Process Service", legacy MPS v2; the program of driver 550 (make driver). `mps_v3` has the
-commands of protocol 3.
+The control program reads commands, one a line, and answers in plain text. It returns 0 also where
+it could not do what was asked; so its texts are judged, and what was set is read again. Sources:
+NVIDIA, "Multi-Process Service", legacy MPS v2; the program of driver 550 (make driver). `mps_v3.py`
+has the commands of protocol 3.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ _REFUSED = re.compile(
     re.I,
 )
 _ENDED = re.compile(r"Failed to start .*|Server \d+ exited with status -?\d+")
-_LOOK_S = 0.05
+_LOOK_S = 0.05  # between two looks at whether a server is ready
 
 
 @dataclass(frozen=True, slots=True)
-class SmPartition:
-    """A static partition of SMs. `name` is what clients set; `used`: whether they do, if told."""
+class MpsPartition:
+    """A static partition of SMs."""
 
-    name: str
-    chunks: int
+    name: str  # what clients set in CUDA_MPS_SM_PARTITION
+    chunks: int  # its size in the smallest parts that a device divides into
     sms: int
-    used: bool | None = None
+    used: bool | None = None  # whether a client uses it; None where the daemon does not say
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The control program of the daemon at `pipe`. Any thread may ask.
+    """The control program of the daemon whose pipes lie in the directory `pipe`.
 
-    environment: variables the program gets besides this process's own.
+    log: the daemon's directory of logs. timeout_s: for each answer. environment: variables the
+    program gets besides this process's own. Any thread may ask; every method raises MpsError where
+    the daemon does not answer or refuses.
     """
 
     pipe: Path
@@ -60,17 +62,20 @@ class Control:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What leads a process, or this program, to the daemon."""
+        """The variables that lead a client, or the control program, to the daemon."""
         return {PIPE: str(self.pipe), LOG: str(self.log)}
 
     @property
     def surroundings(self) -> dict[str, str]:
-        """What the program itself runs with. Its protocol's variable outdoes its option."""
+        """The whole environment of the control program.
+
+        The protocol is named by a variable, which takes precedence over the program's option.
+        """
         chosen = {**self.variables, "CUDA_MPS_PROTOCOL_VERSION": str(self.protocol)}
         return {**os.environ, **(self.environment or {}), **chosen}
 
     def ask(self, command: str) -> str:
-        """The answer to one command. Raises MpsError saying what went wrong and what helps."""
+        """Returns the answer to one command. Raises MpsError saying what went wrong."""
         if "\n" in command:
             raise MpsError(f"MPS {command!r:.40}: is more than one command")
         done = self._run(command)
@@ -82,7 +87,7 @@ class Control:
 
     @property
     def answers(self) -> bool:
-        """Whether a daemon is there."""
+        """Whether a daemon of this protocol answers."""
         try:
             self.greet()
         except MpsError:
@@ -94,42 +99,46 @@ class Control:
         self.default_percentage()
 
     def default_percentage(self) -> float:
-        """Of the threads of the device, what a new client may use at most."""
+        """Returns the most percent of a device's threads that a new client may use."""
         return self._number("get_default_active_thread_percentage")
 
     def set_default_percentage(self, percent: float) -> None:
-        """For clients that come later. Raises MpsError, also where it is not taken over."""
+        """Sets it for clients that come later. Raises MpsError, also where it did not change."""
         self.ask(f"set_default_active_thread_percentage {_percent(percent)}")
         self._holds("the default percentage", self.default_percentage(), percent)
 
     def percentage(self, server: int) -> float:
-        """What a new client of one server may use at most."""
+        """Returns the most percent of a device's threads that a new client of a server may use."""
         return self._number(f"get_active_thread_percentage {server}")
 
     def set_percentage(self, server: int, percent: float) -> None:
-        """For later clients of one server. Raises MpsError, also where it is not taken over."""
+        """Sets it for later clients of a server. Raises MpsError, also where it did not change."""
         self._set_percentage(server, _percent(percent))
         self._holds(f"the percentage of server {server}", self.percentage(server), percent)
 
     def servers(self) -> list[int]:
-        """Process numbers of its servers: one for each user that has clients."""
+        """Returns the process numbers of the daemon's servers, one for each user with clients."""
         return self._numbers("get_server_list")
 
     def clients(self, server: int) -> list[int]:
-        """Process numbers of a server's clients."""
+        """Returns the process numbers of a server's clients."""
         return self._numbers(f"get_client_list {server}")
 
     def status(self, server: int) -> str:
-        """`ACTIVE`, `INITIALIZING`, or `FAULT`: then every client must end before new ones come."""
+        """Returns a server's status: `ACTIVE`, `INITIALIZING` or `FAULT`.
+
+        In FAULT every client must end before new ones may come.
+        """
         said = self.ask(f"get_server_status {server}").upper()
         if said not in STATES:
             raise MpsError(f"MPS get_server_status {server}: {said!r:.60} is no status of a server")
         return said
 
     def start_server(self, uid: int, *, timeout_s: float = 60.0) -> None:
-        """Starts the server of one user before its first client, and waits until it is ready.
+        """Starts the server of a user, by number, before its first client; waits until it is ready.
 
-        The daemon says nothing of a server that could not start; its log does. Raises MpsError.
+        The daemon's answers say nothing of a server that could not start, but its log does. Raises
+        MpsError, also where none is ready after `timeout_s`.
         """
         before = len(_ENDED.findall(self._log()))
         self._start(uid)
@@ -143,32 +152,35 @@ class Control:
             time.sleep(_LOOK_S)
 
     def terminate_client(self, server: int, client: int) -> None:
-        """Ends a client's work in order; its process may be killed afterwards, never before."""
+        """Ends a client's work properly; its process may be killed afterwards, never before."""
         said = self.ask(f"terminate_client {server} {client}")
         if said not in {"", "0"}:  # the result of the driver, as a number
             raise MpsError(f"MPS terminate_client {server} {client}: it failed with {said:.60}")
 
     def add_partition(self, gpu: str, chunks: int) -> str:
-        """A static partition of SMs; the name clients set. Needs a daemon started `static`."""
+        """Makes a static partition of a device, by UUID; returns the name that clients set.
+
+        The daemon must have been started with static partitions. Raises MpsError.
+        """
         said = self._ask_static(f"sm_partition add {gpu} {chunks}")
         # "Partition NAME created", or NAME alone; its second part is base64, which has slashes.
-        if (made := re.search(r"(?:GPU|MIG)-[^\s/]+/\S+", said)) is None:
+        if (name := re.search(r"(?:GPU|MIG)-[^\s/]+/\S+", said)) is None:
             raise MpsError(f"MPS sm_partition: created no partition: {said[:200]}")
-        return made[0]
+        return name[0]
 
     def remove_partition(self, name: str) -> None:
-        """Takes a static partition away that no client uses. Raises MpsError where it stays."""
+        """Removes a static partition that no client uses. Raises MpsError where it stays."""
         gpu, _, identity = name.partition("/")
         said = self._ask_static(f"sm_partition rm {gpu} {identity}")
         if any(_identity(left.name) == identity for left in self.partitions()):
             raise MpsError(f"MPS sm_partition: {name} is still there: {said[:200]}")
 
-    def partitions(self) -> list[SmPartition]:
-        """The static partitions there are; the device of a name may be shortened."""
+    def partitions(self) -> list[MpsPartition]:
+        """Returns the static partitions that exist; a name may have its device's UUID shortened."""
         return listed_partitions(self._ask_static("lspart"))
 
     def quit(self) -> None:
-        """Ends the daemon, whose servers get 5 s."""
+        """Ends the daemon, which gives its servers 5 s."""
         self.ask("quit -t 5")
 
     def _set_percentage(self, server: int, percent: str) -> None:
@@ -181,7 +193,10 @@ class Control:
         self.ask(f"start_server -uid {uid}")
 
     def _ready(self, server: int) -> bool:
-        """A server is listed as soon as its process is, and may end before it is ready."""
+        """Whether a server takes clients.
+
+        It is listed as soon as its process exists, and may end before it is ready.
+        """
         try:
             return self.status(server) == "ACTIVE"  # one that fails to start is in FAULT first
         except MpsError as why:
@@ -191,7 +206,7 @@ class Control:
             return not log or f"NEW SERVER {server}: Ready" in log
 
     def _log(self) -> str:
-        """What the daemon wrote, where it can be read."""
+        """Returns what the daemon wrote into its logs; empty where they cannot be read."""
         try:
             return "\n".join(path.read_text(errors="replace") for path in self.log.glob("*.log"))
         except OSError:
@@ -219,9 +234,9 @@ class Control:
         return [int(word) for word in said.split()]
 
     @staticmethod
-    def _holds(what: str, got: float, asked: float) -> None:
-        if abs(got - asked) > 0.05:
-            raise MpsError(f"MPS: {what} is {got:g} after {asked:g} was asked for")
+    def _holds(what: str, percent: float, asked_percent: float) -> None:
+        if abs(percent - asked_percent) > 0.05:
+            raise MpsError(f"MPS: {what} is {percent:g} after {asked_percent:g} was asked for")
 
     def _run(self, command: str) -> subprocess.CompletedProcess[str]:
         return self._program((), f"{command}\n", command)
@@ -250,12 +265,13 @@ def _identity(name: str) -> str:
     return name.partition("/")[2]
 
 
-def listed_partitions(table: str) -> list[SmPartition]:
-    """The partitions of lspart's table, whose rows of devices have numbers only after the first.
+def listed_partitions(table: str) -> list[MpsPartition]:
+    """Returns the partitions of the table that the command `lspart` prints. Raises MpsError.
 
-    What does not apply is a dash in NVIDIA's guide and a blank elsewhere.
+    A row with nothing but numbers after the UUID is a device's and no partition. A value that does
+    not apply is a dash in NVIDIA's guide and a blank elsewhere.
     """
-    found = []
+    partitions = []
     for line in table.splitlines():
         gpu, *rest = [word for word in line.split() if word != "-"] or [""]
         if not gpu.startswith(("GPU-", "MIG-")) or all(word.isdecimal() for word in rest):
@@ -263,10 +279,10 @@ def listed_partitions(table: str) -> list[SmPartition]:
         try:
             identity, chunks, sms, *clients = rest
             used = clients[0] == "Yes" if clients else False
-            found.append(SmPartition(f"{gpu}/{identity}", int(chunks), int(sms), used))
+            partitions.append(MpsPartition(f"{gpu}/{identity}", int(chunks), int(sms), used))
         except ValueError:
             raise MpsError(f"MPS lspart: expected a partition, got {line!r:.80}") from None
-    return found
+    return partitions
 
 
 def _percent(percent: float) -> str:

@@ -1,9 +1,9 @@
-"""What this process was granted, by CUDA's driver.
+"""What the CUDA driver granted this process: how many SMs, and whether by MPS.
 
 python -m spacetime.isolation.mps_probe [LIBRARY]
 
-Prints {"sms": ..., "mps": ...} for its first device. Under MPS the number of SMs is the client's
-share. Run as a process of its own, because the driver reads its variables once.
+Prints {"sms": ..., "mps": ...} of the process's first device. Under MPS the number of SMs is the
+client's own part. It runs as a process of its own, since the driver reads its variables once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ MULTIPROCESSOR_COUNT, MPS_ENABLED = 16, 133  # CUdevice_attribute, cuda.h
 
 
 def main(library: str) -> None:
-    """Prints what was granted; exits with the reason where there is no driver or device."""
+    """Prints what was granted as JSON; exits with the reason where there is no driver or device."""
     print(json.dumps(granted(library)))
 
 
 def granted(library: str = "libcuda.so.1") -> dict[str, int]:
-    """SMs of the first device as this process sees it, and whether it is a client of MPS.
+    """Returns `sms`, those of the first device as this process sees it, and `mps`, 1 for a client.
 
-    Exits with the reason where there is no driver or device.
+    library: the driver's. Exits with the reason where there is no driver or device.
     """
     try:
         driver = ctypes.CDLL(library)

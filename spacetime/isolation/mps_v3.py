@@ -1,7 +1,7 @@
-"""What is said to an MPS control daemon of protocol 3, which names servers and partitions.
+"""The commands of an MPS control daemon of protocol 3, which gives servers and partitions names.
 
-Commands are arguments of the program: `server list`. Lists are asked for with a header and read by
-its words; a program that knows no protocol 3 prints nothing and returns 0, which is an error here.
+Commands are arguments of the program, such as `server list`. Lists are asked for with a header, and
+read by its words. A program that lacks protocol 3 prints nothing and returns 0: an error here.
 Source: NVIDIA, "Multi-Process Service", MPS v3 interface. Not seen on a device.
 """
 
@@ -13,15 +13,15 @@ import re
 import subprocess
 
 from spacetime.errors import MpsError
-from spacetime.isolation.mps_control import Control, SmPartition
+from spacetime.isolation.mps_control import Control, MpsPartition
 
 Row = dict[str, str]
 
 
 class ControlV3(Control):
-    """The control program of a daemon started with protocol 3. Any thread may ask.
+    """The control program of a daemon that was started with protocol 3. Any thread may ask.
 
-    Servers are named: a user's own is `uid_N`. Static partitions need no mode of the daemon.
+    Servers have names: `uid_N` is that of user N. Static partitions need no option of the daemon.
     """
 
     protocol = 3
@@ -39,7 +39,7 @@ class ControlV3(Control):
         self.default_percentage()
 
     def percentage(self, server: int) -> float:
-        """What a new client of one server may use at most."""
+        """Returns the most percent of a device's threads that a new client of a server may use."""
         name = self._named(server)["name"]
         said = self.ask(f"namespace get default {name} active-thread-percentage")
         try:
@@ -48,29 +48,30 @@ class ControlV3(Control):
             raise MpsError(f"MPS namespace get: expected a number, got {said!r:.60}") from None
 
     def servers(self) -> list[int]:
-        """Process numbers of its servers that run."""
+        """Returns the process numbers of the daemon's servers that run."""
         return [int(row["pid"]) for row in self._servers() if row["pid"].isdecimal()]
 
     def clients(self, server: int) -> list[int]:
-        """Process numbers of a server's clients."""
+        """Returns the process numbers of a server's clients."""
         name = self._named(server)["name"]
         rows = self._rows(f"client list --server={name}", "pid")
         return [int(row["pid"]) for row in rows]
 
     def status(self, server: int) -> str:
-        """The server's status in the daemon's word, in capitals: `READY`."""
+        """Returns a server's status in the daemon's own word, in capitals, such as `READY`."""
         return self._named(server)["status"].upper()
 
     def terminate_client(self, server: int, client: int) -> None:
-        """Ends a client's work in order; its process may be killed afterwards, never before."""
+        """Ends a client's work properly; its process may be killed afterwards, never before."""
         if client not in self.clients(server):
             raise MpsError(f"MPS client terminate: server {server} has no client {client}")
         self.ask(f"client terminate {client}")
 
     def add_partition(self, gpu: str, chunks: int) -> str:
-        """A static partition of SMs for clients of this user; the name clients set.
+        """Makes a static partition for clients of this user; returns the name that clients set.
 
-        Starts the user's server where there is none: only then has a partition a name.
+        gpu: the device's UUID. The user's server is started where there is none, for a partition
+        belongs to a server. Raises MpsError.
         """
         server = self._own_server()
         taken = {row["name"] for row in self._partition_rows()}
@@ -78,12 +79,12 @@ class ControlV3(Control):
         said = self.ask(
             f"sm-partition create {name} --server={server} --device={gpu} --chunks={chunks}"
         )
-        if (made := re.search(r"CUDA_MPS_SM_PARTITION=(\S+/\S+)", said)) is None:
+        if (variable := re.search(r"CUDA_MPS_SM_PARTITION=(\S+/\S+)", said)) is None:
             raise MpsError(f"MPS sm-partition: created no partition: {said[:200]}")
-        return made[1]
+        return variable[1]
 
     def remove_partition(self, name: str) -> None:
-        """Takes a static partition away that no client uses. Raises MpsError where it stays."""
+        """Removes a static partition that no client uses. Raises MpsError where it stays."""
         gpu, _, identity = name.partition("/")
         rows = {row["visible-uuid"]: row for row in self._partition_rows()}
         if (row := rows.get(identity)) is None:
@@ -92,10 +93,10 @@ class ControlV3(Control):
         if any(row["visible-uuid"] == identity for row in self._partition_rows()):
             raise MpsError(f"MPS sm-partition: {name} is still there")
 
-    def partitions(self) -> list[SmPartition]:
-        """The static partitions of running servers."""
+    def partitions(self) -> list[MpsPartition]:
+        """Returns the static partitions of the servers that run."""
         return [
-            SmPartition(
+            MpsPartition(
                 f"{row['device']}/{row['visible-uuid']}", int(row["chunks"]), int(row["sm-count"])
             )
             for row in self._partition_rows()
@@ -108,9 +109,8 @@ class ControlV3(Control):
 
     def _serves(self, uid: int) -> bool:
         rows = (row for row in self._servers() if row["name"] == f"uid_{uid}")
-        unready = re.compile(
-            "init|start|pend|fault|fail|stop", re.I
-        )  # the guide names "Ready" alone
+        # By what it is not: the guide names the status "Ready" alone, and no other.
+        unready = re.compile("init|start|pend|fault|fail|stop", re.I)
         return any(row["pid"].isdecimal() and not unready.match(row["status"]) for row in rows)
 
     def _start(self, uid: int) -> None:
@@ -128,10 +128,10 @@ class ControlV3(Control):
         return self._rows("server list", "name", "pid", "status")
 
     def _named(self, server: int) -> Row:
-        found = next((row for row in self._servers() if row["pid"] == str(server)), None)
-        if found is None:
+        named = next((row for row in self._servers() if row["pid"] == str(server)), None)
+        if named is None:
             raise MpsError(f"MPS: server {server} not found (daemon at {self.pipe})")
-        return found
+        return named
 
     def _partition_rows(self) -> list[Row]:
         rows = self._rows(
@@ -141,7 +141,10 @@ class ControlV3(Control):
         return [row for row in rows if row["status"] != "unallocated"]
 
     def _rows(self, command: str, *columns: str) -> list[Row]:
-        """The rows of a list by its header's words; not judged, for it holds clients' commands."""
+        """Returns the rows of a list by its header's words. Raises MpsError.
+
+        Its text is not searched for words of refusal, for it holds clients' own command lines.
+        """
         done = self._run(f"{command} --format=csv")
         lines = [line for line in csv.reader(done.stdout.splitlines()) if line]
         if done.returncode or not lines:

@@ -1,7 +1,7 @@
 """Devices whose partitions are processes: shares of MPS, or MIG instances that exist.
 
-What these return is what Session takes as its device: each share becomes a lane, whose process is
-started with the share's environment and opens the device inside it.
+`Session` takes what these functions return as its device. Each share becomes a lane; the lane's
+process is started with the share's environment, and opens the device inside it.
 """
 
 from __future__ import annotations
@@ -27,25 +27,30 @@ def mps_shares(
     visible: str | None = None,
     within: str = "cuda:0",
 ) -> Device:
-    """A share of each percentage, of the device or MIG instance that `control`'s daemon serves.
+    """Returns a device with one share of MPS for each percentage.
 
-    A percentage is a cap: shares may add up to more than 100. Each process checks that MPS is on.
-    visible: the device's UUID, where the daemon serves several. within: what a process opens.
+    control: of the daemon that serves the device or MIG instance. percents: the most of its threads
+    that each share may use, a cap; together they may be more than 100. visible: the device's UUID,
+    where the daemon serves several. within: the device that each process opens.
+    Each process checks that MPS is on. Raises InvalidInput without percentages, MpsError for a
+    wrong one.
     """
     if not percents:
         raise InvalidInput("-", "percents", "at least one", "none")
     environments = tuple(client_environment(control, percent=p, visible=visible) for p in percents)
     sizes = tuple(round(p) for p in percents)
-    made = _device("mps", sizes, environments, within, f"MPS at {control.pipe}")
-    return replace(made, before_kill=partial(terminate, control))
+    device = _device("mps", sizes, environments, within, f"MPS at {control.pipe}")
+    # A client's work has to be ended through the daemon before its process is killed.
+    return replace(device, before_kill=partial(terminate, control))
 
 
 def mig_shares(
     instances: Mapping[str, Instance], units: Mapping[str, int], *, within: str = "cuda:0"
 ) -> Device:
-    """A lane for each instance, such as mig_control.placed finds; `units`: compute slices of each.
+    """Returns a device with one lane for each MIG instance, by name, as mig_control.placed returns.
 
-    A process sees its own instance only, as the first device.
+    units: the compute slices of each instance. within: the device that each process opens; it sees
+    its own instance only, as its first device. Raises InvalidInput without instances.
     """
     if not instances:
         raise InvalidInput("-", "instances", "at least one", "none")

@@ -16,7 +16,7 @@ from spacetime.devices import facts as devices
 from spacetime.errors import ClosedError, SpacetimeError, UnsupportedError
 from spacetime.live.planned_session import Moved, PlannedSession
 from spacetime.plan import Plan, PlanOptions
-from spacetime.plan.controller import Cause, Controller, ControllerOptions, Outcome, Seen
+from spacetime.plan.controller import Cause, Controller, ControllerOptions, Outcome, PeriodCounts
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.units import SECOND
@@ -173,14 +173,14 @@ class LiveController:
         del self.events[:-MOST_EVENTS]
         self._tell(event)
 
-    def _seen(self) -> tuple[list[Seen], list[tuple[int, int, int]]]:
+    def _seen(self) -> tuple[list[PeriodCounts], list[tuple[int, int, int]]]:
         """What became of each tenant's requests since the last period, and the counts until now."""
         counts = self._counts()
         seen = []
         for before, after in zip(self._last, counts, strict=True):
             anew = any(new < old for old, new in zip(before, after, strict=True))
             start = (0, 0, 0) if anew else before  # it has left meanwhile, and come back
-            seen.append(Seen(*(new - old for old, new in zip(start, after, strict=True))))
+            seen.append(PeriodCounts(*(new - old for old, new in zip(start, after, strict=True))))
         return seen, counts
 
     def _counts(self) -> list[tuple[int, int, int]]:

@@ -18,8 +18,8 @@ from spacetime.models.loading import LoadedModel, tried
 from spacetime.plan import Plan, PlanOptions
 from spacetime.plan.plan_json import read_plan
 from spacetime.planners.registry import planner
-from spacetime.profiles import profile_file
 from spacetime.profiles.profile import Profiles
+from spacetime.profiles.profile_file import read_profiles
 from spacetime.session.session import Session
 from spacetime.workload.workload import Workload
 
@@ -69,7 +69,7 @@ def opened(
             isolation=isolation,
             **audit,
         )
-    points = profile_file.read(profiles)
+    points = read_profiles(profiles)
     in_force = read_plan(plan) if plan is not None else planned(load, points, options)
     return PlannedSession(
         in_force,

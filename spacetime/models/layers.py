@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from spacetime.fusion import Exported, export
 from spacetime.fusion.graph.fold import CONVOLUTIONS, TRANSPOSED, simplify
 from spacetime.fusion.graph.layout import shape_at
-from spacetime.fusion.graph.nodes import Kind, bind, kinds
+from spacetime.fusion.graph.nodes import NodeKind, bind, kinds
 from spacetime.profiles.cost import Layer
 
 aten = torch.ops.aten
@@ -50,14 +50,14 @@ def layers_of(
 class _Reader:
     """Turns nodes into layers; sizes are those of one input."""
 
-    def __init__(self, exported: Exported, kind: Mapping[fx.Node, Kind]) -> None:
+    def __init__(self, exported: Exported, kind: Mapping[fx.Node, NodeKind]) -> None:
         self.symbol = exported.symbol
         self.kind = kind
 
     def read(self, node: fx.Node) -> list[Layer]:  # noqa: PLR0911 - one line a kind of operation
         """The node's launch: one layer, or none for a view and for work on weights."""
         target = node.target
-        if node.op != "call_function" or self.kind[node] is not Kind.SLOT:
+        if node.op != "call_function" or self.kind[node] is not NodeKind.SLOT:
             return []
         if not isinstance(node.meta.get("val"), Tensor) or _is_view(target):
             return []
@@ -78,11 +78,11 @@ class _Reader:
         return shape_at(node.meta["val"], self.symbol, 1)
 
     def _values(self, node: fx.Node) -> int:
-        slots = [n for n in self._sources(node) if self.kind[n] is Kind.SLOT]
+        slots = [n for n in self._sources(node) if self.kind[n] is NodeKind.SLOT]
         return sum(prod(self.shape(n)) for n in (*slots, node))
 
     def _weights(self, node: fx.Node) -> int:
-        own = [n for n in self._sources(node) if self.kind[n] is not Kind.SLOT]
+        own = [n for n in self._sources(node) if self.kind[n] is not NodeKind.SLOT]
         return sum(prod(self.shape(n)) for n in own)
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from spacetime.plan.calmed import calm as calm
 from spacetime.plan.check import Violation as Violation
-from spacetime.plan.check import check as check
+from spacetime.plan.check import check_plan as check_plan
 from spacetime.plan.check import require as require
 from spacetime.plan.options import Planner as Planner
 from spacetime.plan.options import PlanOptions as PlanOptions
@@ -22,5 +22,5 @@ from spacetime.plan.plan import Reason as Reason
 
 __all__ = [
     "Assignment", "GpuPlan", "PartitionPlan", "Plan", "PlanOptions", "Planner",
-    "Reason", "Violation", "calm", "check", "require",
+    "Reason", "Violation", "calm", "check_plan", "require",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spacetime.devices import mig
+from spacetime.devices import facts, mig
 from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import PlanError, UnsupportedError
 from spacetime.plan.memory import excesses, partition_mib
@@ -42,20 +42,22 @@ class Violation:
         return f"{self.where}: {self.bound}: {self.text}"
 
 
-def check(
+def check_plan(
     plan: Plan,
     workload: Workload,
     profiles: Profiles,
-    device: DeviceFacts,
+    device: DeviceFacts | None = None,
     options: PlanOptions | None = None,
     *,
     interference: Crowd | None = None,
 ) -> tuple[Violation, ...]:
-    """Everything the plan breaks; empty for a sound one.
+    """Everything that the plan breaks, a `Violation` each; empty for a sound plan.
 
-    With `interference` a launch takes longer beside the other partitions of its device.
+    Without `device` the plan is held to the facts of the device that `profiles` are of. `options`
+    are those that the plan was made with. With `interference` a launch takes longer beside the
+    other partitions of its device. Raises UnsupportedError for a device whose facts are unknown.
     """
-    options = options or PlanOptions()
+    device, options = device or facts.device(profiles.device), options or PlanOptions()
     tenants = {tenant.name: tenant for tenant in workload.tenants}
     factors = _factors(plan, tenants, interference)
     return (
@@ -80,13 +82,13 @@ def require(
     plan: Plan,
     workload: Workload,
     profiles: Profiles,
-    device: DeviceFacts,
+    device: DeviceFacts | None = None,
     options: PlanOptions | None = None,
     *,
     interference: Crowd | None = None,
 ) -> Plan:
-    """The plan itself where it is sound. Raises PlanError with the first violation."""
-    if broken := check(plan, workload, profiles, device, options, interference=interference):
+    """The plan itself, if `check_plan` finds it sound. Raises PlanError with the first defect."""
+    if broken := check_plan(plan, workload, profiles, device, options, interference=interference):
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise PlanError(f"{plan.planner}: {broken[0]}{more}")
     return plan
@@ -95,7 +97,10 @@ def require(
 def _factors(
     plan: Plan, tenants: dict[str, Tenant], interference: Crowd | None
 ) -> dict[str, dict[str, float]]:
-    """By partition and tenant how much slower it is than alone; unknown tenants are said later."""
+    """How much slower each tenant is than alone, by partition; empty where a tenant is unknown.
+
+    Unknown tenants are a violation of their own, see `_partition`.
+    """
     models = {name: tenant.model for name, tenant in tenants.items()}
     if interference is None or any(each.tenant not in models for _, _, each in plan):
         return {}
@@ -170,7 +175,7 @@ def _clients(gpu: GpuPlan, slices: int) -> Iterator[Violation]:
 
 
 def _mig_fits(
-    where: str, parts: list[PartitionPlan], geometry: mig.Geometry
+    where: str, parts: list[PartitionPlan], geometry: mig.MigGeometry
 ) -> Iterator[Violation]:
     placed = []
     for part in parts:
@@ -282,13 +287,17 @@ def _sharing(partition: PartitionPlan) -> Iterator[Violation]:
 def _assignment(
     partition: PartitionPlan, each: Assignment, load: Load, tenant: Tenant
 ) -> Iterator[Violation]:
+    """What one tenant's part of a partition breaks: its rate, batch, objective and promise."""
     where = f"{each.tenant} on {partition.id}"
+    # NaN is above nothing, so it is refused here; rate 0 is only for a tenant nobody asks.
     if not each.rate_rps > 0 and not (each.idle and tenant.rate_rps == 0):
         yield Violation(where, "rate", f"must be above 0, is {each.rate_rps:g}")
     if tenant.batch_sizes and each.batch not in tenant.batch_sizes:
         yield Violation(
             where, "batch", f"{each.batch} is none of {', '.join(map(str, tenant.batch_sizes))}"
         )
+    # `latency` names a launch that is too slow by itself, which no smaller rate would mend; `fill`
+    # one that waits too long for its batch to fill, or for the turns of others.
     if not each.idle and _above(load.worst_ms, tenant.slo_ms):
         bound = "latency" if load.point.latency_ms > tenant.slo_ms else "fill"
         yield Violation(
@@ -296,10 +305,12 @@ def _assignment(
             f"batches of {each.batch} at {each.rate_rps:.4g} req/s are answered within "
             f"{load.worst_ms:.4g} ms, the objective is {tenant.slo_ms:g} ms",
         )  # fmt: skip
+    # An idle tenant has a promise, too: what its launch takes, without any waiting.
     if _above(load.worst_ms, each.latency_ms):
         yield Violation(
             where, "promise", f"promises {each.latency_ms:.4g} ms, it is {load.worst_ms:.4g} ms"
         )
+    # One turn a cycle bounds a tenant's rate, however fast its launches are.
     if each.duty_ms is not None and _above(each.rate_rps * each.duty_ms / 1000, each.batch):
         yield Violation(
             where, "rate",

@@ -98,7 +98,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PeriodCounts:
     """A tenant's requests in one period: how many came, ended, and were answered in time.
 
     `ended` counts answers and drops; those still waiting are judged in a later period.
@@ -136,7 +136,7 @@ class Controller:
         """The first period begins now."""
         self._now = self._quiet_from = self._low_from = now_ns
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
         """What to do at the end of a period, of which `seen` says what happened, by tenant.
 
         Raises ValueError if time does not pass, or for another number of tenants.
@@ -166,7 +166,7 @@ class Controller:
         self._poor = set()
         self._quiet_from = self._low_from = now_ns
 
-    def _estimate(self, period_s: float, seen: Sequence[Seen]) -> list[float]:
+    def _estimate(self, period_s: float, seen: Sequence[PeriodCounts]) -> list[float]:
         """Updates the estimates; gives, by tenant, what the rate surely is at least."""
         new = 1 - 0.5 ** (period_s / self.options.half_life_s)
         window_s = period_s * (2 - new) / new  # a mean over so long would vary as much
@@ -200,7 +200,7 @@ class Controller:
         rested = self._now - self._quiet_from >= self.options.dwell_s * SECOND
         return found if calm and rested else ""
 
-    def _alarmed(self, seen: Sequence[Seen]) -> list[int]:
+    def _alarmed(self, seen: Sequence[PeriodCounts]) -> list[int]:
         """Tenants served badly in two periods on end, though their rates are as planned."""
         poor = {
             number
@@ -211,7 +211,7 @@ class Controller:
         twice, self._poor = poor & self._poor, poor
         return [n for n in sorted(twice) if self._boosts[n] < self.options.most_boost]
 
-    def _alarm_text(self, alarmed: Sequence[int], seen: Sequence[Seen]) -> str:
+    def _alarm_text(self, alarmed: Sequence[int], seen: Sequence[PeriodCounts]) -> str:
         return ", ".join(
             f"{self._workload.tenants[n].name}: {seen[n].met / seen[n].ended:.1%} in time"
             for n in alarmed

@@ -4,8 +4,8 @@ A move never takes from a tenant what serves it before its new lanes are ready: 
 are opened beside the old ones, tenants are routed to them, and only then the old ones drain and
 close. Partitions of kinds `sm`, `mps` and `cores` may overlap for that while on one device. MIG
 instances may not: what does not fit beside the device's old instances is opened on another device,
-which counts as in use from then on. (ParvaGPU reconfigures by shadow processes on spare devices
-too; gpulet hides the 10-15 s a process needs the same way. papers §2, §4.)
+which counts as in use from then on. ParvaGPU (SC'24) reconfigures by shadow processes on spare
+devices too; gpulet (ATC'22) hides the 10 to 15 s that a process needs the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spacetime.plan import GpuPlan, PartitionPlan, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MoveStep:
     """One thing to do, in order: `open`, `route`, `drain` or `close`.
 
     `subject` is a partition's id, or for `route` a tenant. A partition is opened once its lanes are
@@ -53,13 +53,13 @@ class Move:
         return tuple(tenant for tenant in after if before.get(tenant) != after[tenant])
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[MoveStep, ...]:
         """Shadow partitions first, then the routes, then what is left drains and closes."""
         return (
-            *(Step("open", each) for each in self.opens),
-            *(Step("route", each) for each in self.routes),
-            *(Step("drain", each) for each in self.closes),
-            *(Step("close", each) for each in self.closes),
+            *(MoveStep("open", each) for each in self.opens),
+            *(MoveStep("route", each) for each in self.routes),
+            *(MoveStep("drain", each) for each in self.closes),
+            *(MoveStep("close", each) for each in self.closes),
         )
 
 

@@ -15,10 +15,33 @@ so it is none of the several above, and no bound counts it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from msgspec import Meta
+
+from spacetime.policy import PRESETS
+from spacetime.profiles.profile import KINDS
 
 FORMAT = "spacetime.plan/1"
+MOST = 2**31 - 1  # of any number of units, processes or devices
+
+
+def _one_of(names: Iterable[str]) -> Meta:
+    allowed = "|".join(map(re.escape, names))
+    return Meta(pattern=rf"\A({allowed})\Z", description=f"one of {', '.join(names)}")
+
+
+# What a plan's file is held to, `plan_json` reads it; a plan made in Python is `check`'s to judge.
+Text = Annotated[str, Meta(min_length=1, description="a text that is not empty")]
+Kind = Annotated[str, _one_of(KINDS)]
+Preset = Annotated[str, _one_of(PRESETS)]
+Whole = Annotated[int, Meta(ge=0, le=MOST, description="a whole number from 0")]
+FromOne = Annotated[int, Meta(ge=1, le=MOST, description="a whole number from 1")]
+Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max, description="a number from 0")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +52,11 @@ class Assignment:
     the batch to fill, for other tenants' turns, and its own launch.
     """
 
-    tenant: str
-    batch: int
-    rate_rps: float
-    latency_ms: float
-    duty_ms: float | None = None
+    tenant: Text
+    batch: FromOne
+    rate_rps: Amount
+    latency_ms: Amount
+    duty_ms: Amount | None = None
 
     @property
     def idle(self) -> bool:
@@ -50,15 +73,15 @@ class PartitionPlan:
     the device's memory, where the profile says; the checker works it out anew.
     """
 
-    id: str
-    kind: str
-    units: int
+    id: Text
+    kind: Kind
+    units: FromOne
     tenants: tuple[Assignment, ...]
-    start: int | None = None
-    procs: int = 1
-    parent: str | None = None
+    start: Whole | None = None
+    procs: FromOne = 1
+    parent: Text | None = None
     fused: bool = False
-    memory_mib: float | None = None
+    memory_mib: Amount | None = None
 
     @property
     def sharers(self) -> tuple[Assignment, ...]:
@@ -75,7 +98,7 @@ class PartitionPlan:
 class GpuPlan:
     """One device of the plan, by number, and its partitions."""
 
-    id: int
+    id: Whole
     partitions: tuple[PartitionPlan, ...]
 
 
@@ -83,8 +106,8 @@ class GpuPlan:
 class Reason:
     """Why a tenant got what it got: a choice the planner made, or the bound that forced it."""
 
-    tenant: str
-    text: str
+    tenant: Text
+    text: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +120,13 @@ class Plan:
     for its own routes, batches and cycles.
     """
 
-    planner: str
-    device: str
+    planner: Text
+    device: Text
     gpus: tuple[GpuPlan, ...]
-    lower_bound_gpus: int | None = None
-    headroom: float | None = None
+    lower_bound_gpus: Whole | None = None
+    headroom: Amount | None = None
     reasons: tuple[Reason, ...] = ()
-    policy: str | None = None
+    policy: Preset | None = None
 
     def __iter__(self) -> Iterator[tuple[GpuPlan, PartitionPlan, Assignment]]:
         """Every assignment with its partition and device."""

@@ -21,7 +21,13 @@ from spacetime.plan.plan import Plan, Reason
 from spacetime.planners.baselines import MigOnly, WholeGpu
 from spacetime.planners.gate import gated
 from spacetime.planners.packing.assemble import assemble
-from spacetime.planners.packing.integer import Column, Program, Row, build, demand_rows
+from spacetime.planners.packing.integer import (
+    Column,
+    Constraint,
+    IntegerProgram,
+    build,
+    demand_rows,
+)
 from spacetime.planners.packing.layouts import Size
 from spacetime.planners.parvagpu import ParvaGpu
 from spacetime.profiles.profile import Profiles
@@ -84,7 +90,7 @@ class Exact:
         return self._stated(found, max(bound, found.lower_bound_gpus or 1), workload, options)
 
     def _assembled(
-        self, program: Program, values: tuple[int, ...], *, workload: Workload,
+        self, program: IntegerProgram, values: tuple[int, ...], *, workload: Workload,
         profiles: Profiles, device: DeviceFacts, options: PlanOptions,
     ) -> Plan | None:  # fmt: skip
         """The plan of a solution; None where a device's memory cannot be shared in any way tried.
@@ -121,15 +127,15 @@ class Exact:
         return max(1, self.nodes // 200)
 
     def _refine(
-        self, program: Program, values: tuple[int, ...], device: DeviceFacts
+        self, program: IntegerProgram, values: tuple[int, ...], device: DeviceFacts
     ) -> tuple[int, ...]:
         """As few devices, then as many of their units in use as can be, then most headroom."""
         devices, used = program.devices(), program.used(device)
-        fixed = [Row(devices, 0, sum(values[i] for i in devices))]
+        fixed = [Constraint(devices, 0, sum(values[i] for i in devices))]
         least = {i: -share for i, share in used.items()}
         wider = program.solve(least, self._finer, fixed, gap=GAP)
         values = wider.values or values
-        fixed.append(Row(used, sum(used[i] * values[i] for i in used) - WHOLE, math.inf))
+        fixed.append(Constraint(used, sum(used[i] * values[i] for i in used) - WHOLE, math.inf))
         factor, rows = program.headroom()
         freer = program.solve({factor: -1.0}, self._finer, [*fixed, *rows], 1, GAP)
         return freer.values or values
@@ -177,13 +183,13 @@ class Exact:
         return replace(plan, planner=self.name, lower_bound_gpus=bound, reasons=why)
 
 
-def _who_never_fits(program: Program, options: PlanOptions) -> InfeasibleError:
+def _who_never_fits(program: IntegerProgram, options: PlanOptions) -> InfeasibleError:
     """A tenant whose rate no number of partitions splits into: some batch never fills."""
     own: dict[str, list[Column]] = defaultdict(list)
     for column in program.columns:
         own[column.tenant.name].append(column)
     for name, columns in own.items():
-        alone = Program(tuple(columns), (), tuple(demand_rows(columns)))
+        alone = IntegerProgram(tuple(columns), (), tuple(demand_rows(columns)))
         if alone.solve({}, 1000).infeasible:
             return InfeasibleError(
                 name, "fill",
@@ -193,7 +199,7 @@ def _who_never_fits(program: Program, options: PlanOptions) -> InfeasibleError:
     return InfeasibleError(next(iter(own)), "layout", "no layout holds all tenants")
 
 
-def _devices(program: Program, values: Sequence[int]) -> list[list[Part]]:
+def _devices(program: IntegerProgram, values: Sequence[int]) -> list[list[Part]]:
     """The solver's numbers as parts on devices; slots nothing takes stay empty."""
     waiting: dict[Size, list[Part]] = defaultdict(list)
     chosen: dict[str, list[Column]] = defaultdict(list)

@@ -137,7 +137,7 @@ class Random:
             self.name, devices, workload, profiles=profiles, device=device, options=options
         )
 
-    def _layouts(self, geometry: mig.Geometry) -> Iterator[tuple[int, ...]]:
+    def _layouts(self, geometry: mig.MigGeometry) -> Iterator[tuple[int, ...]]:
         """Sizes of one device after the other, without end."""
         draw = random.Random(f"layouts/{self.seed}")
         while True:

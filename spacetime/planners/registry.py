@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacetime.errors import UnsupportedError
-from spacetime.plan.options import Planner
+
+if TYPE_CHECKING:  # the names alone are wanted by the command line, whose help is instant
+    from spacetime.plan.options import Planner
 
 # Name -> module of this room and class. Loaded when asked for: `exact` needs scipy.
 PLANNERS: Mapping[str, tuple[str, str]] = MappingProxyType(

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan.check import check
+from spacetime.plan.check import check_plan
 from spacetime.plan.demand import lower_bound
 from spacetime.plan.memory import holding
 from spacetime.plan.options import Planner, PlanOptions
@@ -77,7 +77,7 @@ class SpaceTime:
         sound = [
             plan
             for plan in dict.fromkeys(weighed)
-            if not check(plan, workload, profiles, device, unlimited)
+            if not check_plan(plan, workload, profiles, device, unlimited)
         ]
         sound.sort(key=lambda plan: (
             len(plan.gpus), plan is not little, plan.planner in BESIDE, _stranded(plan, device),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from spacetime.plots.bench import plain_ticks
+from spacetime.plots.axes import plain_ticks, save
 
 COLUMNS = 4
 
@@ -19,7 +18,6 @@ def draw_agreement(record: dict[str, Any], path: Path) -> None:
     columns = min(COLUMNS, len(rows))
     deep = -(-len(rows) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * deep + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(deep, columns, squeeze=False).ravel()
     for panel in panels[len(rows) :]:
         panel.set_axis_off()
@@ -37,5 +35,4 @@ def draw_agreement(record: dict[str, Any], path: Path) -> None:
     figure.suptitle("Live and simulated: curves that coincide agree", fontsize=10)
     figure.supxlabel("latency, ms", fontsize=9)
     figure.supylabel("fraction of answers", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+    save(figure, path)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+from spacetime.plots.axes import save
 
 # Ten colours that are told apart by people with any colour vision; then the same, hatched.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#4d4d4d",
@@ -27,7 +28,6 @@ def draw_compare(record: dict[str, Any], path: Path) -> None:
     drawn = list(dict.fromkeys(row["planner"] for row in rows if row["refused"] is None))
     inches = max(8.0, 2.2 + 0.22 * len(scenarios) * max(1, len(drawn)))
     figure = Figure(figsize=(min(inches, 40.0), 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = dict(zip(WORDS, figure.subplots(2, 1, sharex=True), strict=True))
     for number, planner in enumerate(drawn):
         of = [row for row in rows if row["planner"] == planner and row["refused"] is None]
@@ -49,8 +49,7 @@ def draw_compare(record: dict[str, Any], path: Path) -> None:
     below.set_xticks(range(len(scenarios)), scenarios)
     below.set_xlim(-0.5, len(scenarios) - 0.5)
     _legend(figure, drawn, rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+    save(figure, path)
 
 
 def _look(number: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.ticker import StrMethodFormatter
 
-from spacetime.plots.bench import STYLES, grid, save
+from spacetime.plots.axes import WAY_STYLES, grid, save
 
 
 def draw_dsts(record: dict[str, Any], path: Path) -> None:
@@ -15,7 +15,7 @@ def draw_dsts(record: dict[str, Any], path: Path) -> None:
     figure, (axes, close) = grid(2, columns=2)
     for panel, modes in ((axes, list(record["curve"])), (close, list(record["curve"])[1:])):
         for mode in modes:
-            colour = STYLES[mode]["color"]
+            colour = WAY_STYLES[mode]["color"]
             error = record["error"]["off"][mode]
             panel.plot(record["tenants"], record["curve"][mode], color=colour, linewidth=1.2,
                        label=f"{mode}: predicted, {error:.1%} off")  # fmt: skip
@@ -65,6 +65,6 @@ def draw_cost(record: dict[str, Any], path: Path) -> None:
     handles, labels = cloud.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False,
                   fontsize=9, markerscale=5)  # fmt: skip
-    found = f"median {record['median_left_out']:.0%}"
-    figure.suptitle(f"ParvaGPU's A100 profiles from three constants: {found}", fontsize=11)
+    error = f"median {record['median_left_out']:.0%}"
+    figure.suptitle(f"ParvaGPU's A100 profiles from three constants: {error}", fontsize=11)
     save(figure, path)

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from spacetime.plots.bench import grid, save
+from spacetime.plots.axes import grid, save
 
 STYLES: dict[str, dict[str, Any]] = {
     "space-time": {"color": "#c1272d", "linewidth": 2.4, "marker": "o", "zorder": 5},

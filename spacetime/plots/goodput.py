@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from spacetime.plots.bench import grid, plain_ticks, save
+from spacetime.plots.axes import grid, plain_ticks, save
 
 STYLES: dict[str, dict[str, Any]] = {
     "spacetime": {"color": "#c1272d", "linewidth": 2.4, "marker": "o", "zorder": 5},

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from spacetime.plots.axes import save
 
 
 def draw_moves(record: dict[str, Any], path: Path) -> None:
     """Rates above, attainment by step below, a mark for every move, to a PNG file."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     rates, attained = figure.subplots(2, 1, sharex=True)
     edges = [step * record["step_s"] for step in range(len(record["rates_rps"]) + 1)]
     for tenant, values in enumerate(zip(*record["rates_rps"], strict=True)):
@@ -29,5 +29,4 @@ def draw_moves(record: dict[str, Any], path: Path) -> None:
     attained.set_ylabel("answered in time")
     attained.set_xlabel("seconds (dotted: the controller planned)")
     attained.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+    save(figure, path)

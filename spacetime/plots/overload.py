@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spacetime.plots.bench import STYLES, save
+from spacetime.plots.axes import WAY_STYLES, save
 
 
 def draw_overload(record: dict[str, Any], path: Path) -> None:
@@ -18,7 +18,7 @@ def draw_overload(record: dict[str, Any], path: Path) -> None:
     for way in ways:
         rows = [row for row in record["rows"] if row["way"] == way]
         loads, good = ([row[key] for row in rows] for key in ("load", "goodput_rps"))
-        left.plot(loads, good, label=way, **STYLES[way])
+        left.plot(loads, good, label=way, **WAY_STYLES[way])
     left.set_ylim(bottom=0)
     left.set_title("higher is better", fontsize=10)
     left.set_xlabel("offered, in parts of what each answers in a closed loop")

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from spacetime.plots.bench import grid, save
+from spacetime.plots.axes import grid, save
 
 OURS, PAPER = "#c1272d", "#7f7f7f"
 

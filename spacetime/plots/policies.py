@@ -1,4 +1,4 @@
-"""Pictures: the only module that names matplotlib. One function a picture; each writes a file."""
+"""The picture of `spacetime demo`, drawn without a display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # the backend is chosen before
 
-from spacetime.plots.bench import plain_ticks
+from spacetime.plots.axes import plain_ticks
 
 # Okabe and Ito's palette: told apart by people with any kind of colour vision.
 COLOURS = {"time-only": "#999999", "space-only": "#E69F00", "space-time": "#0072B2"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from spacetime.plots.bench import grid, save
+from spacetime.plots.axes import grid, save
 
 COLORS = {"spacetime": "#c1272d", "batch limit": "#bbbbbb"}
 OTHERS = "#0072b2"

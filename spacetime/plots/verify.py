@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+from spacetime.plots.axes import save
 
 PASSED, BROKEN, LOOSE = "#d5e8d4", "#f4b6b3", "#eeeeee"
 MOST = 4  # directions a cell has room for
@@ -22,7 +23,6 @@ def draw_verify(record: dict[str, Any], path: Path) -> None:
     A cell has a line for each direction, up to `MOST`, the worst first.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _panel(left, record, "throughput held, % of alone; more is better", _held)
     _panel(right, record, "latency p99, times that alone; less is better", _inflation)
@@ -34,18 +34,17 @@ def draw_verify(record: dict[str, Any], path: Path) -> None:
         "0 beside 1: the probe runs on partition 0, the stressor on 1",
         fontsize=10,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+    save(figure, path)
 
 
 def _held(rows: Sequence[Row]) -> list[str]:
-    found = sorted(rows, key=lambda row: float(row["held_frac"]))
-    return [f"{_way(row)}: {100 * row['held_frac']:.0f} %" for row in found]
+    worst_first = sorted(rows, key=lambda row: float(row["held_frac"]))
+    return [f"{_way(row)}: {100 * row['held_frac']:.0f} %" for row in worst_first]
 
 
 def _inflation(rows: Sequence[Row]) -> list[str]:
-    found = sorted(rows, key=lambda row: -float(row["p99_inflation"]))
-    return [f"{_way(row)}: ×{row['p99_inflation']:.2f}" for row in found]
+    worst_first = sorted(rows, key=lambda row: -float(row["p99_inflation"]))
+    return [f"{_way(row)}: ×{row['p99_inflation']:.2f}" for row in worst_first]
 
 
 def _way(row: Row) -> str:

@@ -6,9 +6,9 @@
   clock.
 * `Constant`: the same for every pair.
 
-On public data the linear form hardly beats the constant, and loses to it in the tail, so `compare`
-fits all and always returns their errors on pairs that were held out. A model becomes usable by a
-planner as `Interference`, with the utilisations of the models it places.
+On public data the linear form hardly beats the constant, and loses to it in the tail. So
+`cross_validated` fits all three, and always returns their errors on pairs that were held out. A
+planner takes a model as `MeasuredInterference`, with the utilisations of the models it places.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class MeasuredPair:
     """One measurement: `model` beside `others` takes `slowdown` times as long as alone."""
 
     model: str
@@ -50,7 +50,7 @@ class Pair:
     slowdown: float
 
 
-class Slowdown(Protocol):
+class SlowdownModel(Protocol):
     """A model of interference: the factor on the latency of `own` beside `others`, at least 1."""
 
     def __call__(self, own: Use, others: Sequence[Use]) -> float: ...
@@ -144,13 +144,13 @@ class IGniter:
         return max(0.1, 1 - lost_mhz / self.clock_mhz)
 
 
-def fit_constant(pairs: Sequence[Pair]) -> Constant:
+def fit_constant(pairs: Sequence[MeasuredPair]) -> Constant:
     """The mean slowdown of the pairs. Raises ProfileError where there is none."""
     _require_some(pairs)
     return Constant(fmean(pair.slowdown for pair in pairs))
 
 
-def fit_linear(pairs: Sequence[Pair]) -> Linear:
+def fit_linear(pairs: Sequence[MeasuredPair]) -> Linear:
     """Least squares over pairs of one neighbour each. Raises ProfileError where there is none."""
     alone = [pair for pair in pairs if len(pair.others) == 1]
     _require_some(alone)
@@ -161,7 +161,7 @@ def fit_linear(pairs: Sequence[Pair]) -> Linear:
     return Linear(*(float(value) for value in found))
 
 
-def fit_igniter(pairs: Sequence[Pair], device: IGniter | None = None) -> IGniter:
+def fit_igniter(pairs: Sequence[MeasuredPair], device: IGniter | None = None) -> IGniter:
     """The effect of L2, by least squares; the device's other coefficients are taken as given."""
     _require_some(pairs)
     device = device or IGniter()
@@ -177,12 +177,12 @@ def fit_igniter(pairs: Sequence[Pair], device: IGniter | None = None) -> IGniter
     )  # fmt: skip
 
 
-def _require_some(pairs: Sequence[Pair]) -> None:
+def _require_some(pairs: Sequence[MeasuredPair]) -> None:
     if not pairs:
         raise ProfileError("pairs", "must hold at least one measurement of a model beside another")
 
 
-FITS: Mapping[str, Callable[[Sequence[Pair]], Slowdown]] = {
+FITS: Mapping[str, Callable[[Sequence[MeasuredPair]], SlowdownModel]] = {
     "constant": fit_constant, "linear": fit_linear, "igniter": fit_igniter,
 }  # fmt: skip
 
@@ -192,15 +192,15 @@ class Fitted:
     """A model fitted to all pairs, and its relative errors on pairs that were held out."""
 
     name: str
-    slowdown: Slowdown
+    slowdown: SlowdownModel
     mean: float
     p90: float
     p95: float
     held_out: int
 
 
-def compare(
-    pairs: Sequence[Pair], *, by_model: bool = False, repeats: int = 10, seed: int = 0
+def cross_validated(
+    pairs: Sequence[MeasuredPair], *, by_model: bool = False, repeats: int = 10, seed: int = 0
 ) -> tuple[Fitted, ...]:
     """Each model fitted to the pairs, best mean error first, with errors of pairs it never saw.
 
@@ -213,10 +213,10 @@ def compare(
     return tuple(sorted(found, key=lambda each: each.mean))
 
 
-Split = tuple[Sequence[Pair], Sequence[Pair]]  # fitted to, held out
+Split = tuple[Sequence[MeasuredPair], Sequence[MeasuredPair]]  # fitted to, held out
 
 
-def _at_random(pairs: Sequence[Pair], repeats: int, seed: int) -> list[Split]:
+def _at_random(pairs: Sequence[MeasuredPair], repeats: int, seed: int) -> list[Split]:
     if len(pairs) < 4:
         raise ProfileError("pairs", f"must be at least 4 to hold some out, got {len(pairs)}")
     splits: list[Split] = []
@@ -228,7 +228,7 @@ def _at_random(pairs: Sequence[Pair], repeats: int, seed: int) -> list[Split]:
     return splits
 
 
-def _by_model(pairs: Sequence[Pair]) -> list[Split]:
+def _by_model(pairs: Sequence[MeasuredPair]) -> list[Split]:
     models = sorted({pair.model for pair in pairs})
     if len(models) < 2:
         raise ProfileError("pairs", "must be of at least 2 models to hold one out")
@@ -243,8 +243,8 @@ def _by_model(pairs: Sequence[Pair]) -> list[Split]:
 
 def _fitted(
     name: str,
-    fit: Callable[[Sequence[Pair]], Slowdown],
-    pairs: Sequence[Pair],
+    fit: Callable[[Sequence[MeasuredPair]], SlowdownModel],
+    pairs: Sequence[MeasuredPair],
     splits: Iterable[Split],
 ) -> Fitted:
     errors = []
@@ -268,14 +268,14 @@ class Crowd(Neighbours, Protocol):
 
 
 @dataclass(frozen=True)
-class Interference:
+class MeasuredInterference:
     """A model of slowdown as planners ask for it: with the use of every model they place.
 
     `uses` holds a model's use at its largest batch: the worst a neighbour can be. The use measured
     on the whole device is scaled to a partition's percent, as the released gpulet code does.
     """
 
-    slowdown: Slowdown
+    slowdown: SlowdownModel
     uses: Mapping[str, Use]
 
     def factor(self, model: str, units: int, other: str, other_units: int) -> float:

@@ -23,10 +23,10 @@ from spacetime.profiles.interference import (
     Constant,
     Crowd,
     Fitted,
-    Interference,
-    Pair,
+    MeasuredInterference,
+    MeasuredPair,
     Use,
-    compare,
+    cross_validated,
 )
 
 FORMAT = "spacetime.interference/1"
@@ -34,7 +34,7 @@ CERTIFICATE = "spacetime.verify/1"
 USE = tuple(field.name for field in fields(Use))
 
 
-def read(path: Path) -> tuple[Crowd, tuple[Fitted, ...]]:
+def read_interference(path: Path) -> tuple[Crowd, tuple[Fitted, ...]]:
     """The model to plan with, and every model's held-out errors, best first.
 
     Raises ProfileError, one line `file: field: what it must be`.
@@ -68,10 +68,10 @@ def _fitted(data: Any) -> tuple[Crowd, tuple[Fitted, ...]]:
     if not isinstance(entries, dict) or not isinstance(rows, list):
         raise ProfileError("pairs", "uses must be fields and values, and pairs a list")
     uses = {model: _use(f"uses.{model:.40}", values) for model, values in entries.items()}
-    known = Interference(Constant(1.0), uses)
-    fits = compare([_pair(f"pairs[{n}]", row, known) for n, row in enumerate(rows)])
+    known = MeasuredInterference(Constant(1.0), uses)
+    fits = cross_validated([_pair(f"pairs[{n}]", row, known) for n, row in enumerate(rows)])
     best = fits[0].slowdown
-    return best if isinstance(best, Constant) else Interference(best, uses), fits
+    return best if isinstance(best, Constant) else MeasuredInterference(best, uses), fits
 
 
 def _use(place: str, values: Any) -> Use:
@@ -84,7 +84,7 @@ def _use(place: str, values: Any) -> Use:
     return Use(**found | {"kernels": int(found.get("kernels", 0))})
 
 
-def _pair(place: str, row: Any, known: Interference) -> Pair:
+def _pair(place: str, row: Any, known: MeasuredInterference) -> MeasuredPair:
     if not isinstance(row, dict) or set(row) != {"model", "units", "others", "slowdown"}:
         raise ProfileError(place, "must have model, units, others and slowdown")
     others = row["others"]
@@ -93,10 +93,10 @@ def _pair(place: str, row: Any, known: Interference) -> Pair:
     uses = [_placed(f"{place}.others[{n}]", other, known) for n, other in enumerate(others)]
     own = _placed(place, [row["model"], row["units"]], known)
     slowdown = _number(f"{place}.slowdown", row["slowdown"], 0.1, 1000)
-    return Pair(row["model"], own, tuple(uses), slowdown)
+    return MeasuredPair(row["model"], own, tuple(uses), slowdown)
 
 
-def _placed(place: str, placed: Any, known: Interference) -> Use:
+def _placed(place: str, placed: Any, known: MeasuredInterference) -> Use:
     if not isinstance(placed, list) or len(placed) != 2 or not isinstance(placed[0], str):
         raise ProfileError(place, f"must be a model and its units, got {placed!r:.40}")
     return known.use(placed[0], _number(f"{place}.units", placed[1], 0.1, 100))

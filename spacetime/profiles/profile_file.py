@@ -20,23 +20,20 @@ from spacetime.table_file import Table
 
 OPTIONAL = ["tenants", "memory_mib"]
 HEADER = [field.name for field in fields(Point) if field.name not in OPTIONAL]
-NUMBERS: dict[str, type] = {
-    "units": int, "batch": int, "procs": int, "latency_ms": float, "throughput_rps": float,
-    "tenants": int, "memory_mib": float,
-}  # fmt: skip
 
 
-def read(path: Path) -> Profiles:
+def read_profiles(path: str | Path) -> Profiles:
     """Read and check a profile file.
 
     Raises ProfileError, one line `file:line: field: what it must be`.
     """
+    path = Path(path)
     points: dict[Any, int] = {}
     found: list[Point] = []
     table = Table(path, ProfileError)
     for row, values in table.rows(HEADER, OPTIONAL):
         known = {f: v for f, v in values.items() if f != "memory_mib" or v}  # empty: unknown
-        point = make(table, row, known)
+        point = make(table, row, table.typed(row, known, Point))
         if (first := points.setdefault((point.device, point.key), row)) != row:
             raise ProfileError(
                 "batch", f"this point was given before, in row {first}", where=f"{path}:{row}: "
@@ -52,8 +49,8 @@ def read(path: Path) -> Profiles:
     return Profiles(tuple(found))
 
 
-def write(path: Path, points: Iterable[Point]) -> None:
-    """Write points as `read` reads them; numbers keep every digit."""
+def write_profiles(path: Path, points: Iterable[Point]) -> None:
+    """Write points as `read_profiles` reads them; numbers keep every digit."""
     points = list(points)
     needed = [any(p.tenants > 1 for p in points), any(p.memory_mib is not None for p in points)]
     header = HEADER + [name for name, need in zip(OPTIONAL, needed, strict=True) if need]
@@ -64,14 +61,8 @@ def write(path: Path, points: Iterable[Point]) -> None:
 
 
 def make(table: Table, row: int, values: dict[str, Any]) -> Point:
-    """A point of one row's values, texts or numbers. Raises ProfileError with file and line."""
-    entries: dict[str, Any] = {
-        field: (table.whole if NUMBERS[field] is int else table.number)(row, field, value)
-        if field in NUMBERS and isinstance(value, str)
-        else value
-        for field, value in values.items()
-    }
+    """A point of one row's values. Raises ProfileError with file and line."""
     try:
-        return Point(**entries)
+        return Point(**values)
     except ProfileError as error:
         raise ProfileError(error.field, error.problem, where=f"{table.path}:{row}: ") from error

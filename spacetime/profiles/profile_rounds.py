@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from spacetime.errors import ProfileError
-from spacetime.profiles import profile_file
 from spacetime.profiles.monotone import smoothed
 from spacetime.profiles.profile import Key, Point, Profiles
+from spacetime.profiles.profile_file import read_profiles, write_profiles
 from spacetime.table_file import Table
 
 
@@ -48,8 +47,6 @@ class Round:
 
 
 HEADER = [each.name for each in fields(Round)]
-TEXTS = {"model", "device", "kind", "source"}
-WHOLE = {"units", "batch", "procs", "tenants", "launches"}
 
 
 @dataclass
@@ -75,11 +72,11 @@ class Rounds:
         if fresh:
             return found
         if found.beside.exists():
-            for one in read(found.beside):
+            for one in read_rounds(found.beside):
                 found._check(one.device, one.source, found.beside)
                 found.rounds[one.key].append(one)
         if path.exists():
-            before = profile_file.read(path)
+            before = read_profiles(path)
             for point in before:
                 found._check(point.device, point.source, path)
             found.kept = {p.key: p for p in before if p.key not in found.rounds}
@@ -118,7 +115,7 @@ class Rounds:
     def write(self) -> None:
         """Replaces the profile file."""
         made = self.path.with_name(self.path.name + ".new")
-        profile_file.write(made, self.profiles())
+        write_profiles(made, self.profiles())
         made.replace(self.path)
 
     def spread(self, key: Key) -> float:
@@ -134,18 +131,12 @@ class Rounds:
             )  # fmt: skip
 
 
-def read(path: Path) -> list[Round]:
+def read_rounds(path: Path) -> list[Round]:
     """Every round of a file. Raises ProfileError naming file, row and field."""
     found = []
     table = Table(path, ProfileError)
     for row, values in table.rows(HEADER):
-        entries: dict[str, Any] = {
-            name: text
-            if name in TEXTS
-            else (table.whole if name in WHOLE else table.number)(row, name, text)
-            for name, text in values.items()
-        }
-        one = Round(**entries)
+        one = Round(**table.typed(row, values, Round))
         try:
             _point([one])
         except ProfileError as error:

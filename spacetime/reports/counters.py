@@ -1,7 +1,7 @@
-"""What a session has counted since it opened: plain sums that only grow, for metrics to read.
+"""What a session has counted since it opened: sums that only grow, for metrics to read.
 
-`report` makes rates and percentiles of the same facts for people; these are for a monitor that
-takes differences between two readings.
+`report.py` makes rates and percentiles of the same facts for people. Counters are for a monitor,
+which takes the difference between two readings.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from spacetime.reports.report import NOT_AUDITED, AuditCounts, Counts, LaneCount
 
 
 class Durations(Latencies, Protocol):
-    """A histogram that knows how many it holds."""
+    """A histogram of durations that knows how many it holds."""
 
     @property
     def count(self) -> int: ...
 
 
 class StartedCounts(Counts, Protocol):
-    """What became of one tenant's requests, and what was started of them."""
+    """What became of one tenant's requests, and which launches were started for them."""
 
     @property
     def late(self) -> int: ...
@@ -59,56 +59,56 @@ class PaddedCounts(LaneCounts, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TenantCounters:
-    """One tenant: requests by what became of them; launches and samples that started; times."""
+    """One tenant since it was added: requests by what became of them, launches, samples, times."""
 
-    accepted: int
-    refused: int  # for want of room in the queue
-    completed: int
-    met: int
-    late: int
-    failed: int  # the model raised
-    dropped: Mapping[str, int]  # by reason
-    launches: int
-    samples: int
-    wait_ns: int  # of completed requests, arrival to start
-    latency_ns: int  # of completed requests, arrival to end
-    p99_ns: int
+    accepted: int  # requests that entered the queue
+    refused: int  # requests for which the queue had no room
+    completed: int  # requests that were answered
+    met: int  # of those completed, within their objective
+    late: int  # of those completed, after it
+    failed: int  # requests whose model raised
+    dropped: Mapping[str, int]  # requests by the reason why they were dropped
+    launches: int  # that started with a request of this tenant
+    samples: int  # whose launch has started
+    wait_ns: int  # summed over completed requests, from arrival to start
+    latency_ns: int  # summed over completed requests, from arrival to end
+    p99_ns: int  # the 99th percentile of their latencies
     audit: AuditCounts = NOT_AUDITED
     apart: bool = False  # each request runs alone, since an audit found a difference
 
     @property
     def pending(self) -> int:
-        """Accepted requests that have not ended."""
+        """How many accepted requests have not ended."""
         return self.accepted - self.completed - self.failed - sum(self.dropped.values())
 
 
 @dataclass(frozen=True, slots=True)
 class LaneCounters:
-    """One lane: the cores or SMs of its partition, and what ran there.
+    """One lane: the cores or SMs of its partition, and what ran there."""
 
-    `granted` is 0 while no plan uses the lane; its counts stay.
-    """
-
-    size: int
-    granted: int
+    size: int  # cores or SMs of the partition
+    granted: int  # the same; 0 while no plan uses the lane, whose counts stay
     launches: int
-    samples: int
-    padding: int
+    samples: int  # summed over the launches
+    padding: int  # rows that only filled a bucket, summed over the launches
     tenants: int  # summed over the launches
-    busy_ns: int
+    busy_ns: int  # that a launch held the lane
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """All of a session's; tenants that were removed are not among them."""
+    """Everything a session has counted; tenants that were removed are not among them."""
 
-    tenants: Mapping[str, TenantCounters]
+    tenants: Mapping[str, TenantCounters]  # by name
     lanes: tuple[LaneCounters, ...]
-    running: int  # launches
+    running: int  # launches that run now
 
 
 def counters(stats: Stats, numbers: Mapping[str, int], sizes: Sequence[int]) -> Counters:
-    """One reading; `numbers` are those of the tenants by name, `sizes` of the lanes in order."""
+    """Returns one reading of what the executor has counted.
+
+    numbers: the executor's number of each tenant, by name. sizes: cores or SMs of each lane.
+    """
     tenants = {
         name: _tenant(stats.tenants[n], stats.failed[n], stats.refused[n])
         for name, n in numbers.items()

@@ -1,7 +1,7 @@
-"""Recordings: what a scheduler was told and what it decided; replay() asks for the same again.
+"""Recordings: what a scheduler was told and what it decided, and whether it decides so again.
 
-The scheduler has no clock and no threads, so a recording of its inputs decides alike wherever it
-is replayed by the same version. Format spacetime.recording/2: csrc/sched/tape.h.
+The scheduler has no clock and no threads. So the same version of it decides alike wherever a
+recording of its inputs is replayed. Format: spacetime.recording/2, described in csrc/tape/tape.h.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import spacetime._native as _native
 from spacetime.errors import RecordingError, ReplayError
 
-MOST_BYTES = 1 << 28  # some six million requests; what comes after is not recorded
+MOST_BYTES = 1 << 28  # of a recording, some six million requests; later ones are not recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,15 @@ class Recording:
     data: bytes = field(repr=False)
 
     def save(self, path: str | Path) -> None:
-        """Writes them to a file. Raises OSError."""
+        """Writes the bytes to a file. Raises OSError."""
         Path(path).write_bytes(self.data)
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
-        """Reads a file; replay() judges it. Raises RecordingError if it cannot be read."""
+        """Returns the recording in a file, which `replay` judges.
+
+        Raises RecordingError where the file cannot be read.
+        """
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -36,10 +39,10 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first event (its number, from 1) answered otherwise, `at_ns` after the first one."""
+    """The first event that a replay answers otherwise, and both answers."""
 
-    at_ns: int
-    event: int
+    at_ns: int  # from the first event
+    event: int  # its number, from 1
     recorded: str
     replayed: str
 
@@ -53,14 +56,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What was replayed, up to the first difference. `complete`: to the end of the run."""
+    """What was replayed, up to the first difference: how many events, requests and decisions."""
 
     events: int
     requests: int
     starts: int
     drops: int
-    span_ns: int
-    complete: bool
+    span_ns: int  # from the first event to the last
+    complete: bool  # whether the recording goes on to the end of its run
     difference: Difference | None
 
     @property
@@ -69,22 +72,22 @@ class Replay:
         return self.difference is None
 
     def check(self) -> None:
-        """Raises ReplayError with the first difference, if there is one."""
+        """Raises ReplayError naming the first difference, where there is one."""
         if self.difference is not None:
             raise ReplayError(str(self.difference))
 
 
 def replay(recording: Recording) -> Replay:
-    """Feeds a fresh scheduler the recorded events and compares its decisions with the recorded.
+    """Feeds a fresh scheduler the recorded events, and compares its decisions with the recorded.
 
-    Raises RecordingError, one line naming the byte, for what is no recording, is cut off or was
-    altered without renewing its checksum.
+    Raises RecordingError, naming the byte, for bytes that are no recording, are cut off, or do not
+    fit their checksum.
     """
     try:
         result = _native.replay(recording.data)
     except ValueError as error:
         raise RecordingError(str(error)) from None
-    found = result.difference
+    difference = result.difference
     return Replay(
         result.events,
         result.requests,
@@ -93,6 +96,8 @@ def replay(recording: Recording) -> Replay:
         result.span_ns,
         result.complete,
         None
-        if found is None
-        else Difference(found.at_ns, found.event, found.recorded, found.replayed),
+        if difference is None
+        else Difference(
+            difference.at_ns, difference.event, difference.recorded, difference.replayed
+        ),
     )

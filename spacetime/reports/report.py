@@ -1,4 +1,4 @@
-"""What happened, as numbers (design §9, format spacetime.report/1)."""
+"""Reports: what happened, as numbers for people. Format: spacetime.report/1."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Total:
 
 
 def total(parts: Sequence[Counts], latency: Latencies) -> Total:
-    """The sum of `parts`; `latency` is the merged histogram."""
+    """Returns the sum of `parts`; `latency` is their merged histogram."""
     dropped: Counter[str] = Counter()
     for part in parts:
         dropped.update(part.dropped)
@@ -72,9 +72,10 @@ def total(parts: Sequence[Counts], latency: Latencies) -> Total:
 
 
 def ended(counts: Counts, *, refused: int, failed: int) -> Total:
-    """A live tenant's counts with what never reached its queue and what its model or lane failed.
+    """Returns a live tenant's counts together with its refused and failed requests.
 
-    So that offered = completed + dropped + what is still under way, for every tenant at any time.
+    refused: requests that never reached the queue. failed: requests that a model or lane failed.
+    So for every tenant, at any time: offered = completed + dropped + those still under way.
     """
     full = counts.dropped.get("queue-full", 0) + refused
     return Total(
@@ -103,7 +104,7 @@ class LaneCounts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Everything counted since a driver's first request."""
+    """Everything that was counted since the first request."""
 
     elapsed_ns: int
     overall: Counts
@@ -113,17 +114,21 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class AuditCounts:
-    """Audited answers of one tenant; `worst` is the largest relative difference among those that
-    were compared, infinite where something else than a number differed."""
+    """How many answers of one tenant were audited, and what was found."""
 
-    checked: int = 0
-    differences: int = 0
-    unsure: int = 0  # not compared: the model differs from itself by rounding alone
-    skipped: int = 0  # not compared: the audit was behind
-    worst: float = 0.0
+    checked: int = 0  # answers that were compared with the model run alone
+    differences: int = 0  # of those checked, beyond the tolerance
+    unsure: int = 0  # answers not compared: the model differs from itself by rounding alone
+    skipped: int = 0  # answers not compared: the audit was behind
+    worst: float = (
+        0.0  # the largest relative difference; infinite where no number but a kind differs
+    )
 
     def with_one(self, worst: float, *, differs: bool, unsure: bool) -> AuditCounts:
-        """With one more answer that was looked at."""
+        """Returns the counts with one more answer that was looked at.
+
+        worst: its largest relative difference. differs, unsure: what was found of it.
+        """
         return AuditCounts(
             self.checked + (not unsure),
             self.differences + differs,
@@ -137,16 +142,22 @@ NOT_AUDITED = AuditCounts()
 
 
 def audited(counts: AuditCounts) -> dict[str, Any]:
-    """The audit's part of a tenant's report; `worst_difference` is null where it is infinite."""
-    found = asdict(counts)
-    worst = found.pop("worst")
-    return {"audit": found | {"worst_difference": worst if math.isfinite(worst) else None}}
+    """Returns the audit's part of a tenant's report.
+
+    `worst_difference` is null where something else than a number differed.
+    """
+    fields = asdict(counts)
+    worst = fields.pop("worst")
+    return {"audit": fields | {"worst_difference": worst if math.isfinite(worst) else None}}
 
 
 def session_report(
     observed: Observed, numbers: Mapping[str, int], partitions: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
-    """The whole report; `numbers` maps the names of present tenants to their numbers."""
+    """Returns the whole report of a session.
+
+    numbers: the executor's number of each present tenant, by name. partitions: each lane's units.
+    """
     seconds = observed.elapsed_ns / SECOND
     return {
         "format": FORMAT,
@@ -161,12 +172,16 @@ def session_report(
 
 
 def tenant_report(observed: Observed, number: int) -> dict[str, Any]:
-    """One tenant's part: counts, SLO attainment, latency percentiles, rates, mean batch."""
+    """Returns one tenant's part of the report; `number` is the executor's number of it."""
     return counted(observed.tenants[number], observed.elapsed_ns / SECOND)
 
 
 def counted(counts: Counts, seconds: float) -> dict[str, Any]:
-    """The counts of one tenant, or of all, over `seconds`, as the report has them."""
+    """Returns the counts of one tenant, or of all, over `seconds`, as the report has them.
+
+    `attainment` is the fraction of requests, but for those cancelled, that met their objective;
+    null where there is none. Rates are in requests a second, latencies in ms.
+    """
     judged = counts.offered - counts.dropped.get("cancelled", 0)
     latency = counts.latency
     percentiles = {f"p{p}": ms_from_ns(latency.percentile_ns(p / 100)) for p in (50, 90, 99)}
@@ -185,7 +200,7 @@ def counted(counts: Counts, seconds: float) -> dict[str, Any]:
 
 
 def launched(lanes: Sequence[LaneCounts]) -> dict[str, Any]:
-    """Means over launches, not over requests: what a launch held on average."""
+    """Returns how many launches there were, and their means: over launches, not over requests."""
     launches = sum(lane.launches for lane in lanes)
     return {
         "launches": launches,

@@ -1,4 +1,4 @@
-"""What happened, as Chrome trace events (opens in Perfetto): one track a lane."""
+"""Timelines: what happened, as Chrome trace events, which Perfetto opens; one track a lane."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any, Protocol
 
 
 class Happening(Protocol):
-    """A launch that finished, or (lane None) a request that ended without one. Times in ns."""
+    """A launch that finished, or, where `lane` is None, a request that ended without one.
+
+    Times are in ns, from one instant for all.
+    """
 
     @property
     def start_ns(self) -> int: ...
@@ -34,7 +37,11 @@ def chrome_events(
     names: Mapping[int, str],
     lanes: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Trace events in µs; process 1 holds all, thread n+1 is lane n, thread 0 the dropped."""
+    """Returns the trace events, in µs: process 1, where thread n + 1 is lane n.
+
+    Thread 0 holds the requests that ended without a launch. names: tenants by number. lanes: their
+    names, in order.
+    """
     tracks = {0: "dropped"} | {n + 1: name for n, name in enumerate(lanes)}
     events: list[dict[str, Any]] = [
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": name}}

@@ -1,10 +1,10 @@
-"""What the server says of itself, and what no client may bring, over either transport."""
+"""What HTTP and gRPC share: the protocol's extensions that are served, and the refusal of code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 
 EXTENSIONS = [
     "binary_tensor_data",
@@ -16,9 +16,13 @@ EXTENSIONS = [
 
 
 def refuse_code(parameters: Iterable[str]) -> None:
-    """Raises Refusal where a load brings a configuration or files of its own."""
+    """Raises Refusal where the parameters of a load request hold a configuration or files.
+
+    A client chooses among the workload's tenants; code and weights never come from a client.
+    """
     for name in parameters:
         if name == "config" or name.startswith("file:"):
             raise Refusal(
-                Kind.INVALID, f"parameters.{name:.40}: models come from the workload file only"
+                RefusalKind.INVALID,
+                f"parameters.{name:.40}: models come from the workload file only",
             )

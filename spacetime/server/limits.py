@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every bound of a server; each refusal names the one it met.
+    """Every bound of a server. A refusal names the bound that the request met.
 
-    body_bytes: of a request, also decompressed. tensors: inputs, and outputs, of a request.
-    connections: open at once, on each port. queue: waiting requests of a tenant. read_seconds:
-    for a request to arrive whole. idle_seconds: that a kept connection may rest.
+    body_bytes: the most bytes of a request's body, as sent and after decompression.
+    tensors: the most inputs of a request, and the most outputs it may name.
+    connections: the most connections that are open at once, on each port.
+    queue: the most requests of a tenant that wait for a launch.
+    read_seconds: how long a request may take to arrive whole, and an answer to be taken.
+    idle_seconds: how long a connection may stay open without a request.
     """
 
     body_bytes: int = 64 << 20

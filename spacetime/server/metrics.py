@@ -10,20 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spacetime import __version__
 from spacetime.live.controller_thread import LANES, STEPS, LiveController
 from spacetime.live.planned_session import PlannedSession
 from spacetime.reports.counters import Counters, LaneCounters, TenantCounters
 from spacetime.server.http import body
-from spacetime.server.http.application import Send, options, send_answer
+from spacetime.server.http.application import Send, answer_to_other_method, send_answer
 from spacetime.server.http.intake import Answer, refused
 from spacetime.server.model import VERSION
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import misses
 from spacetime.server.tokens import Tokens
 from spacetime.session.session import Session
 from spacetime.session.tenant import Tenant
+from spacetime.version import __version__
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, object]
@@ -35,7 +35,7 @@ _REASONS = {
 
 @dataclass(slots=True)
 class Metric:
-    """One metric: what it is, and its values by labels."""
+    """One metric: its name, its kind, its HELP text, and a value for each set of labels."""
 
     name: str
     kind: str  # counter or gauge
@@ -43,16 +43,19 @@ class Metric:
     values: Sequence[tuple[Labels, float]]
 
     def text(self) -> str:
-        """As Prometheus reads it."""
+        """Returns the metric in Prometheus' text format, without a line end."""
         lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}"]
         for labels, value in self.values:
-            pairs = ",".join(f'{name}="{_escaped(str(of))}"' for name, of in labels.items())
+            pairs = ",".join(f'{name}="{_escaped(str(label))}"' for name, label in labels.items())
             lines.append(f"{self.name}{{{pairs}}} {value:.15g}")
         return "\n".join(lines)
 
 
 def exposition(repository: Repository, controller: LiveController | None = None) -> str:
-    """Everything there is to read now."""
+    """Returns every metric at this moment, as one text.
+
+    controller: the controller whose re-plans are told; None where the server has none.
+    """
     session = repository.session
     counted = session.counters()
     kind = session.device.kind
@@ -94,9 +97,9 @@ def _by_model(repository: Repository, counted: Counters) -> Iterable[Metric]:
 
 
 def _audits(tenants: Mapping[str, TenantCounters]) -> Iterable[Metric]:
-    """What an audit found of every tenant; see docs/serving.md."""
-    for name, of, text, value in _PER_AUDIT:
-        yield Metric(name, of, text, [({"model": m}, value(c)) for m, c in tenants.items()])
+    """Yields what an audit found of every tenant; docs/serving.md explains them."""
+    for name, kind, text, value in _PER_AUDIT:
+        yield Metric(name, kind, text, [({"model": m}, value(c)) for m, c in tenants.items()])
 
 
 _PER_AUDIT: tuple[tuple[str, str, str, Any], ...] = (
@@ -127,11 +130,11 @@ _PER_MODEL: tuple[tuple[str, str, str, Any], ...] = (
      lambda c: _us(c.latency_ns)),
     ("nv_inference_queue_duration_us", "counter", "Arrival to start, of answered requests.",
      lambda c: _us(c.wait_ns)),
-    ("nv_inference_compute_input_duration_us", "counter", "Part of compute_infer here.",
+    ("nv_inference_compute_input_duration_us", "counter", "Always 0: compute_infer includes it.",
      lambda c: 0),
     ("nv_inference_compute_infer_duration_us", "counter", "Start to end, of answered requests.",
      lambda c: _us(max(0, c.latency_ns - c.wait_ns))),
-    ("nv_inference_compute_output_duration_us", "counter", "Part of compute_infer here.",
+    ("nv_inference_compute_output_duration_us", "counter", "Always 0: compute_infer includes it.",
      lambda c: 0),
     ("nv_inference_pending_request_count", "gauge", "Accepted requests that have not ended.",
      lambda c: c.pending),
@@ -142,17 +145,18 @@ _PER_MODEL: tuple[tuple[str, str, str, Any], ...] = (
 
 
 def _failures(counts: TenantCounters, wrong: int) -> dict[str, int]:
-    found = {"REJECTED": counts.refused, "CANCELED": 0, "BACKEND": counts.failed, "OTHER": wrong}
+    """Returns requests without an answer by Triton's reasons; `wrong` were refused as invalid."""
+    failed = {"REJECTED": counts.refused, "CANCELED": 0, "BACKEND": counts.failed, "OTHER": wrong}
     for reason, count in counts.dropped.items():
-        found[_REASONS.get(reason, "OTHER")] += count
-    return found
+        failed[_REASONS.get(reason, "OTHER")] += count
+    return failed
 
 
 def _by_lane(lanes: Iterable[LaneCounters], kind: str) -> Iterable[Metric]:
     numbered = list(enumerate(lanes))
-    for name, of, text, value in _PER_LANE:
+    for name, metric_kind, text, value in _PER_LANE:
         labelled = [({"lane": n, "kind": kind}, value(lane)) for n, lane in numbered]
-        yield Metric(name, of, text, labelled)
+        yield Metric(name, metric_kind, text, labelled)
 
 
 _PER_LANE: tuple[tuple[str, str, str, Any], ...] = (
@@ -171,31 +175,37 @@ _PER_LANE: tuple[tuple[str, str, str, Any], ...] = (
 
 
 def _by_route(session: Session, models: Iterable[str], lanes: Sequence[LaneCounters]) -> Metric:
-    """Which model runs where."""
-    found: list[tuple[Labels, float]] = []
+    """Returns the fraction of each model's requests that goes to each lane."""
+    fractions: list[tuple[Labels, float]] = []
     for model in models:
         if (tenant := session.tenants.get(model)) is None:
             continue
-        for lane, share in routes(session, tenant).items():
+        for lane, fraction in routes(session, tenant).items():
             if lanes[lane].granted:
-                found.append(({"model": model, "lane": lane}, share))
+                fractions.append(({"model": model, "lane": lane}, fraction))
     text = "Part of the model's requests that goes to the lane; 0: it is chosen for each request."
-    return Metric("spacetime_route_share", "gauge", text, found)
+    return Metric("spacetime_route_share", "gauge", text, fractions)
 
 
 def routes(session: Session, tenant: Tenant) -> Mapping[int, float]:
-    """The lanes that run a tenant, with its part on each; 0 where each request chooses anew."""
+    """Returns the lanes that run a tenant, each with the fraction of its requests that goes there.
+
+    Every fraction is 0 where the policy chooses a lane for each request.
+    """
     route = session.policy.route
     if route == "weighted" and isinstance(session, PlannedSession):
-        shares = session.shares(tenant.name)
-        return {lane: share / sum(shares) for lane, share in enumerate(shares) if share}
+        weights = session.shares(tenant.name)
+        return {lane: weight / sum(weights) for lane, weight in enumerate(weights) if weight}
     if route in {"weighted", "pinned"}:
         return {tenant.lane: 1.0}
     return dict.fromkeys(range(len(session.partitions)), 0.0)
 
 
 def _replans(controller: LiveController) -> Iterable[Metric]:
-    """What a controller did; the labels' values are the few words of its enums."""
+    """Yields what a controller did.
+
+    Labels take the few words of the controller's enums, so the number of series is bounded.
+    """
     tally = controller.tally
     replans = [
         ({"outcome": outcome, "reason": cause}, count)
@@ -225,7 +235,7 @@ def _escaped(text: str) -> str:
 
 
 class MetricsApplication:
-    """GET /metrics, as an ASGI application on a port of its own."""
+    """Answers GET /metrics, as an ASGI application on a port of its own."""
 
     def __init__(
         self, repository: Repository, tokens: Tokens, controller: LiveController | None = None
@@ -235,7 +245,7 @@ class MetricsApplication:
         self._controller = controller
 
     async def __call__(self, scope: body.Message, receive: body.Receive, send: Send) -> None:
-        """One request."""
+        """Answers one request; whatever is no HTTP request is ignored."""
         if scope["type"] != "http":
             return
         try:
@@ -247,8 +257,8 @@ class MetricsApplication:
     def _answer(self, scope: body.Message) -> Answer:
         self._tokens.check(dict(scope["headers"]).get(b"authorization"))
         if scope["path"].rstrip("/") != "/metrics":
-            raise Refusal(Kind.UNKNOWN, "metrics are at /metrics")
-        if (told := options(scope["method"], "GET")) is not None:
-            return told
+            raise Refusal(RefusalKind.UNKNOWN, "metrics are at /metrics")
+        if (other := answer_to_other_method(scope["method"], "GET")) is not None:
+            return other
         text = exposition(self._repository, self._controller).encode()
         return 200, [(b"content-type", CONTENT_TYPE)], [text]

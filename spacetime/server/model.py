@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from spacetime.errors import SpacetimeError
-from spacetime.server.refusal import Kind, Refusal, invalid, refusal_of
+from spacetime.server.refusal import Refusal, RefusalKind, invalid, refusal_of
 from spacetime.server.tensors import DATATYPES
 from spacetime.session.arguments import MOST_PRIORITY
 from spacetime.session.tenant import Tenant
 from spacetime.workload import workload
 
-VERSION = "1"  # a tenant has one
+VERSION = "1"  # every tenant has this one version
 PLATFORM = "pytorch_spacetime"
 # Level 1 is the protocol's highest; a request that names none is like one that names this.
 DEFAULT_LEVEL = 2
@@ -34,11 +34,11 @@ class TensorSpec:
     tail: tuple[int, ...]
 
     def metadata(self) -> dict[str, Any]:
-        """As the protocol describes tensors; -1 is the batch."""
+        """Returns the tensor as the protocol's metadata describes it; -1 is the batch dimension."""
         return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.tail]}
 
     def check(self, field: str, datatype: str, shape: Sequence[int]) -> None:
-        """Raises Refusal naming `field` where a tensor is not this one."""
+        """Raises Refusal naming `field` where a datatype or a shape is not this tensor's."""
         if datatype != self.datatype:
             raise invalid(f"{field}.datatype", f"must be {self.datatype}, got {datatype:.20}")
         if len(shape) != len(self.tail) + 1 or tuple(shape[1:]) != self.tail or shape[0] < 1:
@@ -48,7 +48,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A tenant that is loaded. Inputs are the tenant's positional ones, in order."""
+    """A tenant that is loaded, with the names of its tensors.
+
+    inputs: by name, in the order of the model's positional arguments. outputs: in the order in
+    which the model returns them.
+    """
 
     tenant: Tenant
     inputs: Mapping[str, TensorSpec]
@@ -57,11 +61,14 @@ class ServedModel:
     def submit(
         self, tensors: Mapping[str, Tensor], *, timeout_us: int = 0, priority: int = 0
     ) -> Future[Any]:
-        """The tenant's future of an answer to one request.
+        """Submits one request and returns the tenant's future of its answer.
 
-        timeout_us: at most the tenant's own objective, 0 is just that. priority: the protocol's
-        levels of this model, 1 the highest; 0 is the default level, which is the tenant's priority.
-        Raises Refusal.
+        tensors: every input by name, `[batch, ...]`.
+        timeout_us: microseconds until the request's deadline, at most the tenant's own objective; 0
+        takes that objective.
+        priority: the protocol's level inside this model, 1 the highest; 0 takes the default level,
+        which is the tenant's own priority.
+        Raises Refusal for a request that the session refuses, and for a missing input.
         """
         missing = [name for name in self.inputs if name not in tensors]
         if missing:
@@ -76,14 +83,20 @@ class ServedModel:
             raise refusal_of(error) from error
 
     def _own_priority(self, level: int) -> int | None:
-        """What a level of the protocol, which counts downwards, is here: None is the tenant's."""
+        """Returns the session's priority of a level of the protocol; None is the tenant's own.
+
+        The protocol counts downwards (1 is the highest), the session upwards.
+        """
         if level in {0, DEFAULT_LEVEL}:
             return None
         own = self.tenant.priority + DEFAULT_LEVEL - min(level, MAX_LEVEL)
         return max(-MOST_PRIORITY, min(own, MOST_PRIORITY))
 
     def select(self, answer: Any, wanted: Sequence[str]) -> list[tuple[TensorSpec, Tensor]]:
-        """The outputs named, in that order, of what the model returned; all where none is."""
+        """Returns the outputs named by `wanted`, in that order; all outputs where none is named.
+
+        answer: what the model returned, in whatever containers.
+        """
         if isinstance(answer, Tensor):  # the common case, without a tree walk
             leaves = [answer]
         else:
@@ -94,20 +107,20 @@ class ServedModel:
         return [(self.outputs[places[name]], leaves[places[name]]) for name in wanted]
 
     def check_output(self, field: str, name: str) -> None:
-        """Raises Refusal where the model has no such output."""
+        """Raises Refusal naming `field` where the model has no output called `name`."""
         if all(name != spec.name for spec in self.outputs):
             there = ", ".join(spec.name for spec in self.outputs)
             raise invalid(field, f"{name!r:.60} is no output; there are {there}")
 
     def input(self, field: str, name: str) -> TensorSpec:
-        """The input called `name`. Raises Refusal naming `field`."""
+        """Returns the input called `name`. Raises Refusal naming `field` where there is none."""
         spec = self.inputs.get(name)
         if spec is None:
             raise invalid(field, f"{name!r:.60} is no input; there are {', '.join(self.inputs)}")
         return spec
 
     def metadata(self) -> dict[str, Any]:
-        """The protocol's model metadata."""
+        """Returns the protocol's model metadata."""
         return {
             "name": self.tenant.name,
             "versions": [VERSION],
@@ -117,7 +130,7 @@ class ServedModel:
         }
 
     def config(self) -> dict[str, Any]:
-        """What Triton's clients ask of a model's configuration, in its words."""
+        """Returns the parts of Triton's model configuration that its clients read."""
         return {
             "name": self.tenant.name,
             "platform": PLATFORM,
@@ -135,8 +148,13 @@ class ServedModel:
         return min(timeout_us, MAX_TIMEOUT_US) / 1e3 if own is None else min(timeout_us / 1e3, own)
 
 
-def served(tenant: Tenant, declared: workload.Tenant, example: Sequence[Tensor]) -> ServedModel:
-    """How a tenant is served; it is asked once, for the names and shapes of its outputs."""
+def served_model(
+    tenant: Tenant, declared: workload.Tenant, example: Sequence[Tensor]
+) -> ServedModel:
+    """Returns how a tenant is served.
+
+    The tenant answers one request with `example`, for the names and shapes of its outputs.
+    """
     inputs = {}
     for place, (spec, x) in enumerate(zip(declared.example_inputs, example, strict=True)):
         name = spec.name or f"input_{place}"
@@ -146,7 +164,10 @@ def served(tenant: Tenant, declared: workload.Tenant, example: Sequence[Tensor])
 
 
 def output_specs(answer: Any) -> tuple[TensorSpec, ...]:
-    """Outputs are called by the keys of the dict they come in, else output_0, output_1, ..."""
+    """Returns the outputs of an answer in order.
+
+    They are called by the keys of the dict they come in, else `output_0`, `output_1`, ...
+    """
     pairs, _ = pytree.tree_flatten_with_path(answer)
     tensors = [(path, x) for path, x in pairs if isinstance(x, Tensor)]
     return tuple(
@@ -166,6 +187,6 @@ def _configured(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.tail)}
 
 
-def unknown(name: str) -> Refusal:
-    """There is no such model."""
-    return Refusal(Kind.UNKNOWN, f"model {name!r:.80} is not loaded or does not exist")
+def unknown_model(name: str) -> Refusal:
+    """Returns the refusal of a request for a model that is not loaded."""
+    return Refusal(RefusalKind.UNKNOWN, f"model {name!r:.80} is not loaded or does not exist")

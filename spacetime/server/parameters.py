@@ -1,4 +1,4 @@
-"""Parameters of requests and tensors: those that mean something here, and those we lack."""
+"""Parameters of requests and tensors: those that are served, and those that are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spacetime.server.model import MAX_LEVEL, MAX_TIMEOUT_US
 from spacetime.server.refusal import invalid
 
 BINARY_SIZE = "binary_data_size"
-# What Triton's clients may ask for and would miss without being told.
+# Triton's clients may ask for these, and would miss them without a word if they were ignored.
 _UNSERVED = {
     "shared_memory_region": "shared memory is not served; send the tensor",
     "sequence_id": "sequences are not served; send each request whole",
@@ -17,36 +17,39 @@ _UNSERVED = {
 }
 
 
-def unserved(field: str, parameters: Mapping[str, Any]) -> None:
-    """Raises Refusal for a parameter that asks for what there is not."""
+def refuse_unserved(field: str, parameters: Mapping[str, Any]) -> None:
+    """Raises Refusal naming `field` for a parameter that asks for something this server lacks."""
     for name, problem in _UNSERVED.items():
         if parameters.get(name):
             raise invalid(f"{field}.{name}", problem)
 
 
 def check_parameters(field: str, parameters: Mapping[str, Any]) -> None:
-    """`unserved`, at the price of one look where there is nothing."""
+    """Does `refuse_unserved`; where there are no parameters it costs next to nothing."""
     if parameters:
-        unserved(field, parameters)
+        refuse_unserved(field, parameters)
 
 
 def flag(field: str, parameters: Mapping[str, Any], name: str, default: bool = False) -> bool:
-    """A parameter that is true or false."""
+    """Returns a parameter that is true or false. Raises Refusal naming it for anything else."""
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise invalid(f"{field}.{name}", f"must be true or false, got {value!r:.40}")
     return value
 
 
-def size(field: str, parameters: Mapping[str, Any]) -> int:
-    """How many bytes a tensor has behind the JSON."""
+def binary_size(field: str, parameters: Mapping[str, Any]) -> int:
+    """Returns how many bytes of a tensor follow the JSON. Raises Refusal where it is not said."""
     if BINARY_SIZE not in parameters:
         raise invalid(f"{field}.{BINARY_SIZE}", "is missing, and so is data; give one of them")
-    return whole(field, parameters, BINARY_SIZE, 2**62)
+    return whole_number(field, parameters, BINARY_SIZE, 2**62)
 
 
-def whole(field: str, parameters: Mapping[str, Any], name: str, most: int) -> int:
-    """A parameter that counts; 0 where it is not given."""
+def whole_number(field: str, parameters: Mapping[str, Any], name: str, most: int) -> int:
+    """Returns a parameter that is a whole number from 0 to `most`; 0 where it is not given.
+
+    Raises Refusal naming the parameter for anything else.
+    """
     value = parameters.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
         raise invalid(
@@ -56,11 +59,12 @@ def whole(field: str, parameters: Mapping[str, Any], name: str, most: int) -> in
 
 
 def submission(parameters: Mapping[str, Any]) -> dict[str, int]:
-    """A request's `timeout` in microseconds and `priority`, as ServedModel.submit takes them."""
+    """Returns a request's `timeout`, in microseconds, and `priority` as options of
+    `ServedModel.submit`. Raises Refusal naming the parameter that is wrong."""
     check_parameters("parameters", parameters)
-    found = {}
+    options = {}
     if "timeout" in parameters:
-        found["timeout_us"] = whole("parameters", parameters, "timeout", MAX_TIMEOUT_US)
+        options["timeout_us"] = whole_number("parameters", parameters, "timeout", MAX_TIMEOUT_US)
     if "priority" in parameters:
-        found["priority"] = whole("parameters", parameters, "priority", MAX_LEVEL)
-    return found
+        options["priority"] = whole_number("parameters", parameters, "priority", MAX_LEVEL)
+    return options

@@ -19,12 +19,13 @@ _MODEL = ("v2", "models", "*")
 _CHANGED = ("v2", "repository", "models", "*")
 INFER = (*_MODEL, "infer")
 ALL_STATISTICS = ["v2", "models", "stats"]
-MOST_BYTES = 1000  # of a name; percent-encoded three times as many, and a path holds it
+MOST_BYTES = 1000  # of a name; percent-encoded it is up to three times as long, inside a path
 _UNPRINTED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of a character, line ends
 
 
 class Place(NamedTuple):
-    """What a path asks for: its words, with * for what it names, and the model and version."""
+    """What a path asks for: its words, with `*` in place of a model's name, and the model's name
+    and version. `model` is empty and `version` None where the path names none."""
 
     words: tuple[str, ...]
     model: str = ""
@@ -32,7 +33,7 @@ class Place(NamedTuple):
 
 
 def place_of(path: str) -> Place:
-    """What is asked at a path, which is as it was sent: percent-encoded."""
+    """Returns what a path asks for. `path` is as it was sent: percent-encoded."""
     parts = path.strip("/").split("/")
     if "%" in path:
         parts = [unquote(part) for part in parts]
@@ -64,15 +65,15 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def _problem(name: str) -> str | None:
-    """Why no path, or that of something else, would ask for the model of that name."""
+    """Returns why no path asks for the model of that name; None where one does."""
     parts = name.split("/")
     others = _of_model(parts).model != name or (len(parts) > 1 and parts[-1] == "versions")
     problems = {
-        "it holds a control character": any(category(one) in _UNPRINTED for one in name),
+        "it holds a control character": any(category(letter) in _UNPRINTED for letter in name),
         f"it has more than {MOST_BYTES} bytes": len(name.encode(errors="replace")) > MOST_BYTES,
         "it begins or ends with a slash, or has two together": not all(parts),
         "clients take . and .. out of a path": bool({".", ".."} & set(parts)),
         "/v2/models/stats is the statistics of all models": parts == ALL_STATISTICS[2:],
         f"/{'/'.join(parts[1:]):.40} at its end asks something of another model": others,
     }
-    return next((problem for problem, found in problems.items() if found), None)
+    return next((problem for problem, present in problems.items() if present), None)

@@ -1,4 +1,4 @@
-"""Why a request gets no answer: one kind for each pair of HTTP status and gRPC code."""
+"""Refusals: why a request gets no answer, one kind for each pair of HTTP status and gRPC code."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from spacetime.errors import (
 )
 
 
-class Kind(Enum):
-    """HTTP status, and the name of the gRPC code."""
+class RefusalKind(Enum):
+    """Why a request is refused: the HTTP status, and the name of the gRPC code."""
 
     INVALID = (400, "INVALID_ARGUMENT")
     UNAUTHENTICATED = (401, "UNAUTHENTICATED")
@@ -33,44 +33,50 @@ class Kind(Enum):
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """The HTTP status that tells this refusal."""
         return self.value[0]
 
     @property
     def code(self) -> str:
-        """The gRPC code's name."""
+        """The name of the gRPC code that tells this refusal."""
         return self.value[1]
 
 
-_LONGEST = 500  # characters; a gRPC status travels in a header
+_LONGEST = 500  # characters of a refusal's text: a gRPC status travels in a header
 
 
 class Refusal(Carried):
-    """A request that is refused or failed; the text, cut short, is one line for the client."""
+    """A request that is refused or failed.
 
-    def __init__(self, kind: Kind, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
+    text: one line for the client, cut to 500 characters. headers: HTTP's, beside the usual ones.
+    """
+
+    def __init__(self, kind: RefusalKind, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
         super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")
         self.kind = kind
         self.headers = headers
 
 
 RETRY = ((b"retry-after", b"1"),)
-_KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
-    (InvalidInput, Kind.INVALID),
-    (QueueFull, Kind.QUEUE_FULL),
-    (DeadlineExceeded, Kind.DEADLINE),
-    (ClosedError, Kind.CLOSING),
-    (OutOfMemory, Kind.QUEUE_FULL),
+_KINDS: tuple[tuple[type[BaseException], RefusalKind], ...] = (
+    (InvalidInput, RefusalKind.INVALID),
+    (QueueFull, RefusalKind.QUEUE_FULL),
+    (DeadlineExceeded, RefusalKind.DEADLINE),
+    (ClosedError, RefusalKind.CLOSING),
+    (OutOfMemory, RefusalKind.QUEUE_FULL),
 )
-_RETRIED = (Kind.QUEUE_FULL, Kind.CLOSING)
+_RETRIED = (RefusalKind.QUEUE_FULL, RefusalKind.CLOSING)
 
 
 def refusal_of(error: SpacetimeError) -> Refusal:
-    """What a client is told of an error of the library; a model's own is the only fault."""
-    kind = next((kind for cause, kind in _KINDS if isinstance(error, cause)), Kind.FAULT)
+    """Returns the refusal that tells a client of an error of the library.
+
+    A fault (500) is told only of errors that are no client's doing, such as those a model raises.
+    """
+    kind = next((kind for cause, kind in _KINDS if isinstance(error, cause)), RefusalKind.FAULT)
     return Refusal(kind, str(error), RETRY if kind in _RETRIED else ())
 
 
 def invalid(field: str, problem: str) -> Refusal:
-    """A request's `field` is wrong."""
-    return Refusal(Kind.INVALID, f"{field}: {problem}")
+    """Returns the refusal of a request whose `field` is wrong; `problem` says what it must be."""
+    return Refusal(RefusalKind.INVALID, f"{field}: {problem}")

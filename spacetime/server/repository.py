@@ -14,18 +14,21 @@ from typing import Any
 
 from spacetime.errors import SpacetimeError
 from spacetime.models.loading import LoadedModel, load_model, tried
-from spacetime.server.model import VERSION, ServedModel, served, unknown
+from spacetime.server.model import VERSION, ServedModel, served_model, unknown_model
 from spacetime.server.paths import check_names
-from spacetime.server.refusal import RETRY, Kind, Refusal, refusal_of
+from spacetime.server.refusal import RETRY, Refusal, RefusalKind, refusal_of
 from spacetime.session.session import Session
 from spacetime.workload import workload
 from spacetime.workload.workload import Workload
 
 
 class Repository:
-    """Owns the session of a server. Loading and unloading block; any thread may call.
+    """Owns the session of a server, and the tenants that are loaded into it.
 
-    Raises WorkloadError for a tenant whose name no path can carry.
+    declared: the workload whose tenants may be loaded. folder: where its files of weights lie.
+    queue_limit: the most requests of a tenant that wait for a launch.
+    Any thread may call; `load` and `unload` block until they are done. Raises WorkloadError for a
+    tenant whose name no path can carry.
     """
 
     def __init__(
@@ -45,98 +48,111 @@ class Repository:
         self._queue_limit = queue_limit
         self._loaded: dict[str, ServedModel] = {}
         self._reasons: dict[str, str] = {}  # why a tenant is not loaded
-        self._told: list[Callable[[], object]] = []  # of changes
+        self._listeners: list[Callable[[], object]] = []  # called after each change
         self._changing = threading.Lock()
         self._counting = threading.Lock()
         self._ended = threading.Condition(self._counting)
         self._accepted = 0
         self._wrong = dict.fromkeys(self._declared, 0)
-        self._last_s = dict.fromkeys(self._declared, 0.0)  # 0: none yet
+        # When each tenant's last request was accepted, in s since 1970; 0 where none was yet.
+        self._last_s = dict.fromkeys(self._declared, 0.0)
 
     @property
     def ready(self) -> bool:
-        """Whether new requests are taken and every tenant not unloaded on purpose answers."""
+        """Whether new requests are taken: from the start until the server is told to stop."""
         return not self.closing
 
     @property
     def models(self) -> dict[str, ServedModel]:
-        """What is loaded, by name."""
+        """The models that are loaded, by name."""
         return dict(self._loaded)
 
     @property
     def accepted(self) -> int:
-        """Requests that were accepted and have not ended."""
+        """How many requests were accepted and have not ended."""
         return self._accepted
 
     def model(self, name: str, version: str | None = None) -> ServedModel:
-        """A loaded model. Raises Refusal where there is none of that name and version."""
-        found = self._loaded.get(name)
-        if found is None:
-            raise unknown(name)
+        """Returns a loaded model. Raises Refusal where none has that name and version."""
+        model = self._loaded.get(name)
+        if model is None:
+            raise unknown_model(name)
         if version not in {None, "", VERSION}:
-            raise Refusal(Kind.UNKNOWN, f"model {name!r:.80} has version {VERSION} only")
-        return found
+            raise Refusal(RefusalKind.UNKNOWN, f"model {name!r:.80} has version {VERSION} only")
+        return model
 
     def loaded(self, name: str) -> bool | None:
-        """Whether a tenant of the workload is loaded; None where it has none of that name."""
+        """Whether a tenant is loaded; None where the workload has no tenant of that name."""
         return name in self._loaded if name in self._declared else None
 
     def on_change(self, then: Callable[[], object]) -> None:
-        """Calls then() whenever a tenant is loaded or taken out, and at the end, in any thread."""
-        self._told.append(then)
+        """Calls then(), in any thread, after a tenant is loaded or taken out, and at the end."""
+        self._listeners.append(then)
 
     def close(self) -> None:
-        """Refuses what is new from now on; what was accepted goes on."""
+        """Refuses every new request from now on; requests that were accepted go on."""
         self.closing = True
-        self._tell()
+        self._tell_listeners()
 
     def submit(self, model: ServedModel, tensors: Any, **options: int) -> Future[Any]:
-        """A request's future. Raises Refusal; once closing, of every new request."""
+        """Submits a request and returns the future of its answer; see ServedModel.submit.
+
+        Raises Refusal as the model does, and for every request once the server is stopping.
+        """
         if self.closing:
-            raise Refusal(Kind.CLOSING, "the server is stopping; retry elsewhere", RETRY)
+            raise Refusal(RefusalKind.CLOSING, "the server is stopping; retry elsewhere", RETRY)
         future = model.submit(tensors, **options)
         self._last_s[model.tenant.name] = time.time()
         with self._counting:
             self._accepted += 1
+        # After the count: the callback takes it back, at once where the future has ended already.
         future.add_done_callback(self._end)
         return future
 
     def load(self, name: str) -> None:
-        """Adds the workload's tenant to the session. One that is there gets the weights its factory
-        and its file give now, while it is served. Raises Refusal; what is there then stays."""
+        """Adds a tenant of the workload to the session.
+
+        A tenant that is loaded already gets the weights that its factory and its file give now,
+        while it is served. Raises Refusal; then what was loaded before stays as it is.
+        """
         declared = self._declaration(name)
         with self._changing:
             if self.closing:
-                raise Refusal(Kind.CLOSING, "the server is stopping", RETRY)
+                raise Refusal(RefusalKind.CLOSING, "the server is stopping", RETRY)
             try:
                 if (loaded := self._loaded.get(name)) is not None:
-                    loaded.tenant.update(self._made(declared).module.state_dict())
+                    loaded.tenant.update(self._load(declared).module.state_dict())
                 else:
                     self._loaded[name] = self._add(declared)
             except SpacetimeError as error:
                 self._reasons[name] = str(error)
                 raise refusal_of(error) from error
             self._reasons.pop(name, None)
-        self._tell()
+        self._tell_listeners()
 
     def load_all(self) -> None:
-        """Loads every tenant; raises what the first that fails raises, naming it."""
+        """Loads every tenant of the workload; raises the error, naming the tenant, of the first
+        that fails."""
         with self._changing:
             for name, declared in self._declared.items():
                 self._loaded[name] = self._add(declared)
 
     def unload(self, name: str) -> None:
-        """Takes a tenant out: what waits is refused, what runs finishes. Raises Refusal."""
+        """Takes a tenant out: its waiting requests are refused, its running launches finish.
+
+        A tenant that is not loaded is no error. Raises Refusal where the workload has none of that
+        name.
+        """
         self._declaration(name)
         with self._changing:
             model = self._loaded.pop(name, None)
             if model is not None:
                 self._reasons[name] = "unloaded"
                 self.session.remove(model.tenant)
-        self._tell()
+        self._tell_listeners()
 
     def index(self, *, ready: bool = False) -> list[dict[str, str]]:
-        """Every tenant of the workload with its state; with `ready` those that answer only."""
+        """Returns every tenant of the workload with its state; with `ready` only those loaded."""
         return [
             {
                 "name": name,
@@ -148,30 +164,33 @@ class Repository:
             if (state := "READY" if name in self._loaded else "UNAVAILABLE") == "READY" or not ready
         ]
 
-    def refused(self, name: str) -> None:
-        """Counts a request that was wrong in itself."""
+    def count_wrong(self, name: str) -> None:
+        """Counts a request for the tenant that was refused because it was wrong in itself."""
         if name in self._wrong:
             self._wrong[name] += 1
 
     def wrong(self, name: str) -> int:
-        """Requests of the tenant that were wrong in themselves."""
+        """Returns how many requests for the tenant were wrong in themselves."""
         return self._wrong[name]
 
     def last_ms(self, name: str) -> int:
-        """When the tenant's last request was accepted, in ms since 1970; 0 where none was."""
+        """Returns when the tenant's last request was accepted, in ms since 1970; 0 if none was."""
         return int(self._last_s[name] * 1e3)
 
     def drain(self, timeout_s: float | None = None) -> bool:
-        """Refuses what is new and waits until everything accepted has ended; False: not in time."""
+        """Refuses every new request and waits until the accepted ones have ended.
+
+        Returns whether they ended within `timeout_s` seconds; None waits without a limit.
+        """
         self.close()
         with self._ended:
             return self._ended.wait_for(lambda: not self._accepted, timeout_s)
 
-    def _made(self, declared: workload.Tenant) -> LoadedModel:
+    def _load(self, declared: workload.Tenant) -> LoadedModel:
         return load_model(declared, self._folder, seed=self._seeds[declared.name])
 
     def _add(self, declared: workload.Tenant) -> ServedModel:
-        live = self._made(declared)
+        live = self._load(declared)
         with tried(declared):
             tenant = self.session.add(
                 live.module,
@@ -184,20 +203,22 @@ class Repository:
                 batchable=declared.batchable,
                 queue_limit=self._queue_limit,
             )
-            return served(tenant, declared, live.example_inputs)
+            return served_model(tenant, declared, live.example_inputs)
 
     def _declaration(self, name: str) -> workload.Tenant:
         if name not in self._declared:
             there = ", ".join(self._declared)
-            raise Refusal(Kind.UNKNOWN, f"model {name!r:.80} is no tenant of the workload: {there}")
+            raise Refusal(
+                RefusalKind.UNKNOWN, f"model {name!r:.80} is no tenant of the workload: {there}"
+            )
         return self._declared[name]
 
-    def _tell(self) -> None:
-        for then in self._told:
+    def _tell_listeners(self) -> None:
+        for then in self._listeners:
             then()
 
     def _end(self, _: Future[Any]) -> None:
         with self._counting:
             self._accepted -= 1
-            if self.closing:  # nobody waits before
+            if self.closing:  # `drain` alone waits, and it closes first
                 self._ended.notify_all()

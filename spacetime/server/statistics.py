@@ -1,4 +1,4 @@
-"""A model's statistics in Triton's words, from the session's counters."""
+"""Statistics of models in Triton's words, from the session's counters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from spacetime.server.repository import Repository
 
 
 def statistics(repository: Repository, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """The statistics of these models, of all that are loaded where none is named.
+    """Returns the statistics of the models of these names; of all that are loaded where none is.
 
-    Inputs lie where they arrive and outputs leave from where they are, so compute_input and
-    compute_output are part of compute_infer; nothing is cached.
+    Times are in ns, summed since a model was loaded. `compute_input` and `compute_output` are 0 and
+    part of `compute_infer`, since tensors are not moved in steps of their own; nothing is cached.
     """
     counted = repository.session.counters().tenants
     loaded = [name for name in repository.models if name in counted]
-    asked = names or loaded
-    return {"model_stats": [_model(n, counted[n], repository.last_ms(n)) for n in asked]}
+    shown = names or loaded
+    return {"model_stats": [_model(n, counted[n], repository.last_ms(n)) for n in shown]}
 
 
 def _model(name: str, counted: TenantCounters, last_ms: int) -> dict[str, Any]:
@@ -46,12 +46,15 @@ def _model(name: str, counted: TenantCounters, last_ms: int) -> dict[str, Any]:
 
 
 def failures(counted: TenantCounters) -> int:
-    """Accepted or refused requests that got no answer."""
+    """Returns how many requests got no answer: refused, dropped, or failed in the model."""
     return counted.failed + counted.refused + sum(counted.dropped.values())
 
 
 def misses(counts: TenantCounters) -> dict[str, int]:
-    """Requests that were not answered in time, by reason; one withdrawn by its client is none."""
+    """Returns how many requests were not answered in time, by reason.
+
+    A request that its own client withdrew is not among them.
+    """
     dropped = {reason: n for reason, n in counts.dropped.items() if reason != "cancelled"}
     dropped["queue-full"] = dropped.get("queue-full", 0) + counts.refused
     return dropped | {"late": counts.late, "failed": counts.failed}

@@ -22,7 +22,7 @@ NonFinite = Literal["NaN", "Infinity", "-Infinity"]  # as protobuf writes them i
 
 
 def _nested(kind: Any) -> Any:
-    """A list of these, nested like a tensor's rows."""
+    """Returns the type of a list of `kind`, nested like a tensor's rows, at most 16 deep."""
     rows: Any = list[kind]
     return reduce(lambda inner, _: list[kind | inner], range(15), rows)  # type: ignore[valid-type]
 
@@ -40,15 +40,19 @@ _PLAIN = {
 _CARRIED = _PLAIN | {"BF16": np.dtype(np.int16), "BOOL": np.dtype(np.uint8)}  # bytes, as numpy sees
 
 
-def what(problem: str) -> str:
-    """What a value of `data` must be, where the parser says only what it is not."""
+def data_problem(problem: str) -> str:
+    """Returns what a value of `data` must be; `problem` is what the parser says it is not."""
     if "out of range" in problem:
         return "is beyond any number that is served"
     return 'must be a number, "NaN", "Infinity", true or false, or rows of them; no BYTES'
 
 
 def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Tensor:
-    """The tensor that lies in `data`, a buffer; read-only ones and odd addresses are copied."""
+    """Returns the tensor of that datatype and shape whose row-major bytes are `data`, a buffer.
+
+    The tensor shares the buffer's memory, unless that is read-only or not aligned. Raises Refusal
+    naming `field` where the number of bytes is not the tensor's.
+    """
     dtype = DTYPES[datatype]
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
@@ -66,7 +70,10 @@ def from_bytes(field: str, datatype: str, shape: Sequence[int], data: Any) -> Te
 
 
 def from_numbers(field: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
-    """The tensor of JSON numbers, flat or nested as `shape` says."""
+    """Returns the tensor of JSON numbers, flat or nested as `shape` says.
+
+    Raises Refusal naming `field` for values of another kind or number, or beyond the datatype.
+    """
     kind = _kind(datatype)
     try:
         array = np.array(msgspec.convert(data, kind.nested), _wide(datatype))
@@ -102,7 +109,10 @@ def _kind(datatype: str) -> _Kind:
 
 
 def _wide(datatype: str) -> np.dtype[Any]:
-    """Where any number of JSON goes first: it takes each exactly, or as FP64, or raises."""
+    """Returns the dtype that JSON numbers are read into before they are narrowed to `datatype`.
+
+    It takes each whole number exactly and each other one as FP64, or NumPy raises.
+    """
     if datatype in {"BOOL", "UINT64"}:
         return _PLAIN[datatype]
     return np.dtype(np.float64 if _kind(datatype) is _FLOATS else np.int64)
@@ -139,7 +149,7 @@ def _beyond(field: str, datatype: str) -> Refusal:
 
 
 def to_bytes(tensor: Tensor) -> memoryview:
-    """The tensor's own memory, row by row; copied only where it is not contiguous."""
+    """Returns a tensor's bytes in row-major order: its own memory, copied if not contiguous."""
     flat = tensor.detach() if tensor.requires_grad else tensor
     if not flat.is_contiguous():
         flat = flat.contiguous()
@@ -149,7 +159,8 @@ def to_bytes(tensor: Tensor) -> memoryview:
 
 
 def to_numbers(tensor: Tensor) -> list[Any]:
-    """JSON numbers in row-major order; the three that JSON lacks become texts."""
+    """Returns a tensor's values in row-major order; NaN and the infinities, which JSON lacks, are
+    texts."""
     values: list[Any] = tensor.detach().reshape(-1).tolist()
     if not tensor.is_floating_point() or tensor.isfinite().all():
         return values

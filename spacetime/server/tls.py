@@ -11,7 +11,10 @@ from spacetime.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files, checked to be a pair when made. Raises InvalidInput naming the field."""
+    """A certificate and its key, as PEM files that are checked to belong together.
+
+    Raises InvalidInput naming the field.
+    """
 
     certificate: Path
     key: Path
@@ -23,12 +26,16 @@ class Tls:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
         except (ssl.SSLError, OSError) as error:
-            got = f"{self.certificate} and {self.key}: {error.strerror or error}"
-            raise InvalidInput("-", "tls_cert", "a certificate with its key, as PEM", got) from None
+            files = f"{self.certificate} and {self.key}: {error.strerror or error}"
+            expected = "a certificate with its key, as PEM"
+            raise InvalidInput("-", "tls_cert", expected, files) from None
 
 
 def tls_of(certificate: Path | None, key: Path | None) -> Tls | None:
-    """TLS where both files are named, none where neither is. Raises InvalidInput."""
+    """Returns the pair where both files are named, None where neither is.
+
+    Raises InvalidInput naming the field where one is missing or they are no pair.
+    """
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:

@@ -1,4 +1,4 @@
-"""Bearer tokens: who may ask, where the server was given a list."""
+"""Bearer tokens: which clients may ask, where the server was given a file of tokens."""
 
 from __future__ import annotations
 
@@ -7,31 +7,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spacetime.errors import InvalidInput
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 
 _ASK = ((b"www-authenticate", b"Bearer"),)
-SHORTEST = 16  # characters: what cannot be guessed
+SHORTEST = 16  # characters of a token: shorter ones could be guessed
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Any of these opens every path but the health checks; without any, all are open."""
+    """The tokens that are allowed; any of them will do. Without any, every client may ask.
+
+    The health checks of the server need no token.
+    """
 
     allowed: tuple[bytes, ...] = ()
 
     def check(self, authorization: bytes | None) -> None:
-        """Raises Refusal unless the header holds a token that is allowed."""
+        """Raises Refusal unless `authorization`, the header's value, holds an allowed token."""
         if not self.allowed:
             return
         scheme, _, given = (authorization or b"").partition(b" ")
         # Every token is compared in full: the time taken tells nothing.
         matches = [hmac.compare_digest(given.strip(), token) for token in self.allowed]
         if scheme.lower() != b"bearer" or not any(matches):
-            raise Refusal(Kind.UNAUTHENTICATED, "Authorization: a bearer token is needed", _ASK)
+            raise Refusal(
+                RefusalKind.UNAUTHENTICATED, "Authorization: a bearer token is needed", _ASK
+            )
 
 
-def read(path: Path) -> Tokens:
-    """One token a line; empty lines and those that start with # do not count."""
+def read_tokens(path: Path) -> Tokens:
+    """Returns the tokens of a file: one a line, but for empty lines and those that start with #.
+
+    Raises InvalidInput naming the file where it cannot be read, or holds no token or a weak one.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,8 @@
-"""Whose request this is: the id its client gave it, and the trace it belongs to (W3C Trace Context
-level 1, section 3). What is malformed does not count, and nothing of it is sent back."""
+"""The id that a client gave its request, and the trace the request belongs to.
+
+The header `traceparent` is read as W3C Trace Context, level 1, section 3, says. A malformed header
+is ignored, and nothing of it is sent back.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ _INVALID_VERSION = b"ff"
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A request's place in its trace: the caller's span is `parent`, the one here is `span`."""
+    """A request's place in its trace, in hexadecimal digits.
+
+    parent: the caller's span. span: the server's own span of this request.
+    """
 
     trace: str
     parent: str
@@ -24,17 +30,17 @@ class Trace:
     flags: str
 
     def header(self) -> tuple[bytes, bytes]:
-        """The `traceparent` of whoever is called, or answered, from here."""
+        """Returns the header `traceparent` that names this server's span."""
         return TRACEPARENT, f"00-{self.trace}-{self.span}-{self.flags}".encode()
 
 
 def trace_of(headers: Mapping[bytes, bytes]) -> Trace | None:
-    """The trace that a request's headers name, with a span of its own; None where they do not."""
+    """Returns the trace that a request's headers name, with a new span; None if they name none."""
     given = headers.get(TRACEPARENT)
-    found = None if given is None else _PARENT.fullmatch(given)
-    if found is None:
+    match = None if given is None else _PARENT.fullmatch(given)
+    if match is None:
         return None
-    version, trace, parent, flags, more = found.groups()
+    version, trace, parent, flags, more = match.groups()
     if version == _INVALID_VERSION or (version == b"00" and more is not None):
         return None
     if not (trace.strip(b"0") and parent.strip(b"0")):
@@ -43,9 +49,9 @@ def trace_of(headers: Mapping[bytes, bytes]) -> Trace | None:
 
 
 def echoed(headers: Mapping[bytes, bytes], trace: Trace | None) -> list[tuple[bytes, bytes]]:
-    """What an answer says of whose it is."""
-    asked = headers.get(REQUEST_ID)
-    found = [] if trace is None else [trace.header()]
-    if asked is not None and _ID.fullmatch(asked):
-        found.append((REQUEST_ID, asked))
-    return found
+    """Returns the headers of an answer that name its request's trace and id, where it had them."""
+    own = headers.get(REQUEST_ID)
+    answered = [] if trace is None else [trace.header()]
+    if own is not None and _ID.fullmatch(own):
+        answered.append((REQUEST_ID, own))
+    return answered

@@ -1,8 +1,8 @@
 """A plan under rates that change, in virtual time: kept, moved by a controller, or by an oracle.
 
-What a move costs is an option: its partitions serve `start_ms` after they were asked for (a process
-of MPS takes 10 to 15 s, papers §2; a rung of the `sm` ladder microseconds), and until the last old
-one has drained the devices of both plans are in use.
+What a move costs is an option. New partitions serve `start_ms` after they were asked for: the
+gpulet paper (ATC'22) measured 10 to 15 s for a process of MPS, a rung of the `sm` ladder takes
+microseconds. Until the last old partition has drained, the devices of both plans are in use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from spacetime.errors import InfeasibleError, UnsupportedError
 from spacetime.plan import Plan
-from spacetime.plan.controller import Decision, Outcome, Planning, Seen
+from spacetime.plan.controller import Decision, Outcome, PeriodCounts, Planning
 from spacetime.plan.deployment import own_policy
 from spacetime.plan.moves import Move, move
 from spacetime.policy import Policy
@@ -30,30 +30,31 @@ POLL_NS = SECOND // 10  # how often draining partitions are looked at
 class Decider(Protocol):
     """What looks at a plan once a period: a `controller.Controller`, or one of those below."""
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
-        """What to do at the end of a period."""
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
+        """The decision at the end of a period; `seen` has one entry for each tenant."""
         ...
 
     def moved(self, now_ns: int) -> None:
-        """The move given last is complete."""
+        """Told when the move that was given last is complete."""
         ...
 
 
 class Keep:
     """Keeps the plan, whatever happens."""
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
-        """Stay."""
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
+        """Always the decision to stay."""
         return Decision(Outcome.STAY, "the plan is kept")
 
     def moved(self, now_ns: int) -> None:
-        """There is no move."""
+        """Never called: no move was given."""
 
 
 class Oracle:
-    """Knows the rates of the next period: a plan for exactly these, where it differs in size.
+    """A decider that knows the rates of the next period, and plans for exactly these.
 
-    `planning` plans for a workload. What it cannot plan for keeps the plan before.
+    `planning` makes a plan for a workload. For rates that it cannot plan for, the plan in force
+    stays.
     """
 
     def __init__(
@@ -62,26 +63,29 @@ class Oracle:
         self._plan, self._workload, self._planning = plan, workload, planning
         self._trace, self._period_ns = trace, period_ns
 
-    def observe(self, now_ns: int, seen: Sequence[Seen]) -> Decision:
+    def observe(self, now_ns: int, seen: Sequence[PeriodCounts]) -> Decision:
         """The plan for the highest rates of the period to come."""
         rates = self._trace.highest(now_ns, now_ns + self._period_ns)
         try:
             plan = self._planning(self._workload.with_rates(rates))
         except InfeasibleError as error:
             return Decision(Outcome.REFUSED, str(error))
-        found = move(self._plan, plan)
-        self._plan = found.new
-        return Decision(Outcome.MOVE, "the next period's rates", found)
+        next_move = move(self._plan, plan)
+        self._plan = next_move.new
+        return Decision(Outcome.MOVE, "the next period's rates", next_move)
 
     def moved(self, now_ns: int) -> None:
-        """It need not know."""
+        """Nothing to do: the next plan depends on the rates to come alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicOptions:
-    """`period_s`: how often a plan is looked at. `start_ms`: how long opened partitions take until
-    they serve. `free`: moves take no time and old partitions no device. `policy` None: the first
-    plan's own. Raises UnsupportedError naming the option."""
+    """How often the plan is looked at, and what a move costs.
+
+    The decider is asked every `period_s` seconds. Opened partitions serve after `start_ms`. With
+    `free` a move takes no time, and old partitions that still drain occupy no device. Without a
+    `policy` the first plan's own runs. Raises UnsupportedError naming the option.
+    """
 
     period_s: float = 5.0
     start_ms: float = 12_000.0
@@ -98,9 +102,11 @@ class DynamicOptions:
 
 @dataclass(frozen=True, slots=True)
 class MoveMade:
-    """When a move was decided, served and was complete (None: not before the end), and its cost.
+    """When a move was decided, when its routes changed, when it was complete, and what it cost.
 
-    `ended` and `missed`: requests that ended meanwhile, and those of them not in time.
+    `routed_ns` and `closed_ns` are None where the trace ended before. `devices` were in use during
+    the move, `gpus` after it. `ended` counts the requests that ended between decision and
+    completion, `missed` those of them that were not answered in time.
     """
 
     why: str
@@ -126,8 +132,12 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class DynamicRun:
-    """What became of a plan. `tenants`: (offered, met) of each. `short_s`: seconds in which some
-    tenant's rate would have kept a partition of the plan in force busy all the time."""
+    """What became of a plan and of the moves that replaced it.
+
+    `tenants` has (offered, answered in time) of each tenant. `device_s`: devices in use, summed
+    over time, in device-seconds. `short_s`: seconds in which some tenant's rate was above what the
+    plan in force has room for. `refused` has the time, in ns, and the reason of each refused plan.
+    """
 
     seconds: float
     tenants: tuple[tuple[int, int], ...]
@@ -140,12 +150,12 @@ class DynamicRun:
     @property
     def attainment(self) -> float:
         """Fraction of all requests answered in time."""
-        offered = sum(each for each, _ in self.tenants)
+        offered = sum(offered for offered, _ in self.tenants)
         return sum(met for _, met in self.tenants) / offered if offered else 1.0
 
     @property
     def worst_attainment(self) -> float:
-        """Of the tenant served worst."""
+        """The attainment of the tenant that has the least; 1 where nobody asked."""
         return min((met / offered for offered, met in self.tenants if offered), default=1.0)
 
 
@@ -153,10 +163,11 @@ def simulate_dynamic(
     plan: Plan, workload: Workload, profiles: Profiles, trace: RateTrace, *,
     decider: Decider, options: DynamicOptions | None = None,
 ) -> DynamicRun:  # fmt: skip
-    """Runs the plan, and what the decider makes of it, to the end of the trace.
+    """Runs a plan, and the plans that the decider moves to, to the end of the trace.
 
-    The arrivals are the same whatever is decided. Raises PlanError and UnsupportedError as
-    `staged_plan.StagedPlan`.
+    The arrivals are the same whatever is decided, so that runs can be compared. Raises
+    UnsupportedError for a trace of other tenants than the workload's, and PlanError and
+    UnsupportedError as `staged_plan.StagedPlan` does.
     """
     options = options or DynamicOptions()
     if len(trace.rates[0]) != len(workload.tenants):
@@ -184,6 +195,11 @@ class _Under:
 
 @dataclass
 class _Loop:
+    """One run: the simulation is advanced from one instant at which something is due to the next.
+
+    Times are in ns of virtual time; `now` is how far the simulation has run.
+    """
+
     staged: StagedPlan
     workload: Workload
     trace: RateTrace
@@ -200,17 +216,21 @@ class _Loop:
 
     def run(self) -> DynamicRun:
         self.counts = self.staged.run.counts()
-        period, next_step, next_look = round(self.options.period_s * SECOND), 0, 0
-        next_look = period
+        period = round(self.options.period_s * SECOND)
+        next_step, next_look = 0, period  # rates hold from the start, a look needs a whole period
         while self.now < self.trace.end_ns:
+            # Rates change before time passes, so that a step's arrivals come at the step's rates.
             if self.now == next_step:
                 self.set_rates()
                 next_step += self.trace.step_ns
             self.pass_time(min(next_step, next_look, self.next_stage(), self.trace.end_ns))
+            # Before the look: a decider gives no move while it believes another to be under way, so
+            # it is told first of one that completes at this instant.
             self.go_on()
             if self.now == next_look:
                 next_look += period
                 self.look()
+        # The move is noted at the trace's end; requests that wait then are still answered, below.
         if self.under is not None:
             self.note(None)
         self.staged.run.run_until()
@@ -226,7 +246,7 @@ class _Loop:
             self.staged.run.set_rate(number, rate)
 
     def next_stage(self) -> int:
-        """When the move under way may go on."""
+        """The time, in ns, at which the move under way may go on; the end where there is none."""
         if self.under is None:
             return self.trace.end_ns
         return self.now + POLL_NS if self.under.routed else self.under.ready_ns
@@ -244,23 +264,23 @@ class _Loop:
     def short(self) -> bool:
         room = 1 + (self.staged.plan.headroom or 0)
         served = dict.fromkeys((tenant.name for tenant in self.workload.tenants), 0.0)
-        for _, _, each in self.staged.plan:
-            served[each.tenant] += each.rate_rps * room
+        for _, _, assignment in self.staged.plan:
+            served[assignment.tenant] += assignment.rate_rps * room
         now = zip(self.trace.at(self.now), served.values(), strict=True)
         return any(rate > most for rate, most in now)
 
     def look(self) -> None:
         counts = self.staged.run.counts()
-        seen = [
-            Seen(new[0] - old[0], sum(new[1::2]) - sum(old[1::2]), new[2] - old[2])
+        period = [
+            PeriodCounts(new[0] - old[0], sum(new[1::2]) - sum(old[1::2]), new[2] - old[2])
             for new, old in zip(counts, self.counts, strict=True)
         ]
         self.counts = counts
         self.periods.append(Period(
-            self.now, self.devices(), sum(each.arrived for each in seen),
-            sum(each.ended for each in seen), sum(each.met for each in seen),
+            self.now, self.devices(), sum(tenant.arrived for tenant in period),
+            sum(tenant.ended for tenant in period), sum(tenant.met for tenant in period),
         ))  # fmt: skip
-        decision = self.decider.observe(self.now, seen)
+        decision = self.decider.observe(self.now, period)
         if decision.outcome is Outcome.REFUSED:
             self.refused.append((self.now, decision.why))
         if decision.move is not None:
@@ -270,7 +290,7 @@ class _Loop:
             self.go_on()
 
     def go_on(self) -> None:
-        """Does of the move under way what is due."""
+        """Takes the move under way as far as it can go now: to its routes, and to its end."""
         drained = self.staged.drained()
         under = self.under
         if under is None or self.now < under.ready_ns:

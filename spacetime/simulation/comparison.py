@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from spacetime.devices.facts import DeviceFacts
 from spacetime.errors import InfeasibleError
-from spacetime.plan import Plan, PlanOptions, check
+from spacetime.plan import Plan, PlanOptions, check_plan
 from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.fixed_plan import SimOptions, simulate_plan
@@ -80,7 +80,7 @@ class _Judge:
             seconds = time.perf_counter() - begin
             return Verdict(scenario=scenario, planner=name, planning_s=seconds, refused=str(error))
         seconds = time.perf_counter() - begin
-        broken = check(plan, workload, self.profiles, self.device, self.options)
+        broken = check_plan(plan, workload, self.profiles, self.device, self.options)
         found = Verdict(
             scenario=scenario, planner=name, planning_s=seconds, gpus=len(plan.gpus),
             lower_bound_gpus=plan.lower_bound_gpus, headroom=plan.headroom,

@@ -20,15 +20,15 @@ from spacetime.plan.deployment import Deployment, Piece, PlanLane, deploy, own_p
 from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
-    Interference,
     LaneSpec,
     NativeLane,
     NativeResult,
     NativeTenant,
-    Noise,
-    TenantSpec,
+    SimArrivals,
+    SimInterference,
+    SimNoise,
+    SimTenant,
     merged,
     native_run,
 )
@@ -61,7 +61,7 @@ class SimOptions:
     seed: int | None = None  # None: the workload's
     rate_scale: float = 1.0
     drops: bool = True
-    noise: Noise | None = None
+    noise: SimNoise | None = None
     interference: Slows | None = None
     threads: int | None = None
     timeline: bool = False
@@ -178,7 +178,7 @@ class _Setting:
     workload: Workload
     policy: Policy
     options: SimOptions
-    arrivals: Sequence[Arrivals]  # by tenant
+    arrivals: Sequence[SimArrivals]  # by tenant
 
     def run(self, draw: int, piece: Piece) -> NativeResult:
         place = {lane: n for n, lane in enumerate(piece.lanes)}
@@ -199,7 +199,7 @@ class _Setting:
             ],
             duty=self.duty(piece, place),
             interference=self.interference(piece, place),
-            noise=options.noise or Noise(),
+            noise=options.noise or SimNoise(),
             horizon_ns=options.horizon_ns(self.workload),
             seed=(seed + draw * STEP) % 2**64,
             timeline=options.timeline and draw == 0,
@@ -220,7 +220,7 @@ class _Setting:
             if lane in self.deployment.duty
         }
 
-    def interference(self, piece: Piece, place: Mapping[int, int]) -> list[Interference]:
+    def interference(self, piece: Piece, place: Mapping[int, int]) -> list[SimInterference]:
         slows = self.options.interference
         if slows is None:
             return []
@@ -230,7 +230,7 @@ class _Setting:
             for lane in self.deployment.served[number]:
                 on[lane].append((family, self.workload.tenants[number].model))
         return [
-            Interference(
+            SimInterference(
                 lane=place[lane], family=family, other=place[other], beside=beside,
                 extra=slows(
                     model, lanes[lane].partition.units, neighbour, lanes[other].partition.units
@@ -243,13 +243,13 @@ class _Setting:
             for beside, neighbour in on[other]
         ]  # fmt: skip
 
-    def tenant(self, number: int, family: int, place: Mapping[int, int]) -> TenantSpec:
+    def tenant(self, number: int, family: int, place: Mapping[int, int]) -> SimTenant:
         tenant = self.workload.tenants[number]
         on = self.deployment.served[number]
         weights = [0.0] * len(place)
         for lane, served in on.items():
             weights[place[lane]] = served.rate_rps
-        return TenantSpec(
+        return SimTenant(
             family=family,
             arrivals=self.arrivals[number],
             sizes=tenant.batch_mix,
@@ -270,21 +270,21 @@ def _lane(lane: PlanLane, place: Mapping[int, int]) -> LaneSpec:
     )
 
 
-def _arrivals(workload: Workload, scale: float) -> list[Arrivals]:
+def _arrivals(workload: Workload, scale: float) -> list[SimArrivals]:
     how = workload.arrivals
     if how.process != "trace":
         return [
-            Arrivals(
+            SimArrivals(
                 process=how.process, rate_rps=each.rate_rps / each.mean_request * scale, cv=how.cv
             )
             if each.rate_rps
-            else Arrivals.trace()  # deployed, and nobody asks
+            else SimArrivals.trace()  # deployed, and nobody asks
             for each in workload.tenants
         ]
     times: list[list[int]] = [[] for _ in workload.tenants]
     for arrival in workload.trace:
         times[arrival.tenant].append(round(arrival.time_ns / scale))
-    return [Arrivals.trace(*each) for each in times]
+    return [SimArrivals.trace(*each) for each in times]
 
 
 def _assemble(

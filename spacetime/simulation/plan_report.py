@@ -1,4 +1,4 @@
-"""The report and the timeline of a simulated plan (design §9, `spacetime.report/1`)."""
+"""The report and the timeline of a simulated plan as JSON, `spacetime.report/1`."""
 
 from __future__ import annotations
 

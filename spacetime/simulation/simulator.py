@@ -26,8 +26,8 @@ Stepped = _native.Simulation  # stops where it is told and can be changed there;
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneSpec:
-    """A lane on a partition of ``units``; ``borrows``: may run others' work while idle, where the
-    policy lends. Lanes of one ``pool`` share what waits under any policy, as processes that serve
+    """A lane on a partition of `units`; `borrows`: may run others' work while idle, where the
+    policy lends. Lanes of one `pool` share what waits under any policy, as processes that serve
     one queue."""
 
     units: int = 1
@@ -37,7 +37,7 @@ class LaneSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilySpec:
-    """A family: ``latency_ns[lane][bucket]`` for every lane that may run it.
+    """A family: `latency_ns[lane][bucket]` for every lane that may run it.
 
     A lane runs batches up to its own largest bucket, and must name every smaller bucket (batch
     size) that another lane names.
@@ -60,14 +60,14 @@ class FamilySpec:
 
     @classmethod
     def uniform(cls, lanes: int, latency_ns: Mapping[int, int]) -> FamilySpec:
-        """A family that runs alike on lanes ``0 .. lanes - 1``."""
+        """A family that runs alike on lanes `0 .. lanes - 1`."""
         return cls(latency_ns=dict.fromkeys(range(lanes), latency_ns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
-    """When requests arrive: ``rate_rps`` of ``process`` poisson, constant or gamma (with the
-    gaps' coefficient of variation ``cv``), or process ``trace`` with its ``times_ns``."""
+class SimArrivals:
+    """When requests arrive: `rate_rps` of `process` poisson, constant or gamma (with the
+    gaps' coefficient of variation `cv`), or process `trace` with its `times_ns`."""
 
     process: str = "poisson"
     rate_rps: float = 0.0
@@ -75,14 +75,14 @@ class Arrivals:
     times_ns: tuple[int, ...] = ()
 
     @classmethod
-    def trace(cls, *times_ns: int) -> Arrivals:
+    def trace(cls, *times_ns: int) -> SimArrivals:
         """Arrivals at the given instants, in nanoseconds."""
         return cls(process="trace", times_ns=times_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slowdown:
-    """Launches that hold the tenant and start in [from_ns, until_ns) take ``factor`` as long."""
+class SimSlowdown:
+    """Launches that hold the tenant and start in [from_ns, until_ns) take `factor` as long."""
 
     from_ns: int
     until_ns: int
@@ -90,18 +90,18 @@ class Slowdown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TenantSpec:
-    """A tenant of ``family`` (its place in the list of families) and its workload.
+class SimTenant:
+    """A tenant of `family` (its place in the list of families) and its workload.
 
-    A request holds ``samples`` inputs or, of ``sizes`` (inputs, weight), one drawn by its weight.
-    ``slo_ns`` is its objective, arrival to answer; unless ``drops`` is false it is also the
-    deadline at which a request that has not started is dropped. ``lane``: route pinned;
-    ``lane_weights``: route weighted. ``stream``: tenants of one stream and seed draw the same
+    A request holds `samples` inputs or, of `sizes` (inputs, weight), one drawn by its weight.
+    `slo_ns` is its objective, arrival to answer; unless `drops` is false it is also the
+    deadline at which a request that has not started is dropped. `lane`: route pinned;
+    `lane_weights`: route weighted. `stream`: tenants of one stream and seed draw the same
     arrivals wherever they run (None: the stream is the tenant's place in the list).
     """
 
     family: int = 0
-    arrivals: Arrivals = Arrivals()
+    arrivals: SimArrivals = SimArrivals()
     samples: int = 1
     sizes: tuple[tuple[int, float], ...] = ()
     slo_ns: int | None = None
@@ -111,14 +111,14 @@ class TenantSpec:
     queue_limit: int = 1024
     lane: int | None = None
     lane_weights: tuple[float, ...] = ()
-    slowdowns: tuple[Slowdown, ...] = ()
+    slowdowns: tuple[SimSlowdown, ...] = ()
     stream: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """How launches differ from their latency: ``none``, ``exponential``, ``lognormal`` (with
-    coefficient of variation ``cv``) or ``recorded`` (one of ``factors``, each equally likely, over
+class SimNoise:
+    """How launches differ from their latency: `none`, `exponential`, `lognormal` (with
+    coefficient of variation `cv`) or `recorded` (one of `factors`, each equally likely, over
     their mean); the factor has mean 1."""
 
     kind: str = "none"
@@ -127,15 +127,20 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interference:
-    """A launch of ``family`` that starts on ``lane`` while ``other`` runs family ``beside`` takes
-    ``1 + extra`` times its latency; what several neighbours add is summed."""
+class SimInterference:
+    """A launch of `family` that starts on `lane` while `other` runs family `beside` takes
+    `1 + extra` times its latency; what several neighbours add is summed."""
 
     lane: int
     family: int
     other: int
     beside: int
     extra: float
+
+
+# The names by which `simulate` was documented first; scripts use them.
+Arrivals, TenantSpec, Slowdown = SimArrivals, SimTenant, SimSlowdown
+Noise, Interference = SimNoise, SimInterference
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ class TenantResult:
 
 @dataclass(frozen=True, slots=True)
 class LaneResult:
-    """What a lane did; ``utilisation`` is busy time over the simulated time."""
+    """What a lane did; `utilisation` is busy time over the simulated time."""
 
     launches: int
     samples: int
@@ -196,10 +201,10 @@ def simulate(
     policy: Policy | str,
     lanes: Sequence[LaneSpec],
     families: Sequence[FamilySpec],
-    tenants: Sequence[TenantSpec],
+    tenants: Sequence[SimTenant],
     duty: Mapping[int, Sequence[tuple[int, int]]] | None = None,
-    interference: Sequence[Interference] = (),
-    noise: Noise = Noise(),
+    interference: Sequence[SimInterference] = (),
+    noise: SimNoise = SimNoise(),
     horizon_ns: int | None = None,
     requests: int | None = None,
     seed: int = 0,
@@ -208,15 +213,15 @@ def simulate(
 ) -> SimResult:
     """Runs the scheduler in virtual time until every request is answered or dropped.
 
-    Arrivals end at ``horizon_ns`` or after ``requests``; one of them is needed unless all tenants
-    replay a trace. ``duty[lane]`` is a cycle of (tenant, samples) turns for order ``duty``.
+    Arrivals end at `horizon_ns` or after `requests`; one of them is needed unless all tenants
+    replay a trace. `duty[lane]` is a cycle of (tenant, samples) turns for order `duty`.
 
     Raises:
         ValueError: a specification that is none; the message names the field.
 
     Example:
         >>> family = FamilySpec(latency_ns={0: {1: 1000}})
-        >>> tenant = TenantSpec(lane=0, arrivals=Arrivals.trace(0, 10))
+        >>> tenant = SimTenant(lane=0, arrivals=SimArrivals.trace(0, 10))
         >>> run = simulate(policy="time-only", lanes=[LaneSpec()], families=[family],
         ...                tenants=[tenant])
         >>> run.end_ns
@@ -247,10 +252,10 @@ def native_spec(
     policy: Policy | str,
     lanes: Sequence[LaneSpec],
     families: Sequence[FamilySpec],
-    tenants: Sequence[TenantSpec],
+    tenants: Sequence[SimTenant],
     duty: Mapping[int, Sequence[tuple[int, int]]] | None = None,
-    interference: Sequence[Interference] = (),
-    noise: Noise = Noise(),
+    interference: Sequence[SimInterference] = (),
+    noise: SimNoise = SimNoise(),
     horizon_ns: int | None = None,
     requests: int | None = None,
     seed: int = 0,
@@ -296,7 +301,7 @@ def _latencies(families: Sequence[FamilySpec]) -> list[tuple[int, int, int, int]
     ]
 
 
-def _native_tenant(tenant: TenantSpec) -> _native.SimTenant:
+def _native_tenant(tenant: SimTenant) -> _native.SimTenant:
     return _native.SimTenant(
         family=tenant.family,
         priority=tenant.priority,

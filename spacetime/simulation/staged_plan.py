@@ -15,12 +15,12 @@ from spacetime.plan.moves import Move
 from spacetime.policy import Policy
 from spacetime.profiles.profile import Profiles
 from spacetime.simulation.simulator import (
-    Arrivals,
     FamilySpec,
     LaneSpec,
+    SimArrivals,
     SimSpec,
+    SimTenant,
     Stepped,
-    TenantSpec,
     native_spec,
 )
 from spacetime.units import ns_from_ms
@@ -156,9 +156,9 @@ class StagedPlan:
                 for buckets in self._buckets
             ],
             tenants=[
-                TenantSpec(
+                SimTenant(
                     family=number,
-                    arrivals=Arrivals(process=how.process, cv=how.cv),
+                    arrivals=SimArrivals(process=how.process, cv=how.cv),
                     slo_ns=ns_from_ms(tenant.slo_ms),
                     priority=tenant.priority,
                     weight=tenant.weight,

@@ -30,14 +30,14 @@ def working(what: str, total: float | None = None) -> Iterator[Callable[..., Non
     """
     screen = Console(stderr=True)
     columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    made = bars() if total is not None else Progress(
+    progress = bars() if total is not None else Progress(
         *columns, console=screen, transient=True, disable=not screen.is_terminal
     )  # fmt: skip
-    with made:
-        task = made.add_task(what, total=total)
+    with progress:
+        task = progress.add_task(what, total=total)
 
         def done(so_far: float, now: str = what) -> None:
-            made.update(task, completed=so_far, description=now)
+            progress.update(task, completed=so_far, description=now)
 
         yield done
 

@@ -91,5 +91,5 @@ class FittedTable:
             )  # fmt: skip
         for number, row in enumerate(self.rows):
             style = self.styles[number] if number < len(self.styles) else ""
-            table.add_row(*(Text(row[each]) for each in part), style=style)
+            table.add_row(*(Text(row[column]) for column in part), style=style)
         return table

@@ -1,5 +1,5 @@
 """`spacetime verify`: the isolation certificate. What a partition holds beside a busy neighbour.
 
-May import: devices, kernels, models, plots, session, terminal.
+May import: devices, kernels, models, session, terminal.
 Start with `certificate.py`.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from spacetime.verify.measure import Pair
+from spacetime.verify.measure import ProbedPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +23,23 @@ class Bounds:
     busy: float = 0.8  # a stressor that paused proved nothing
 
 
-def broken(pair: Pair, bounds: Bounds, private: Collection[str]) -> list[str]:
+def broken(pair: ProbedPair, bounds: Bounds, private: Collection[str]) -> list[str]:
     """The bounds this pair breaks, in words; none when it passes."""
     own = is_private(pair, private)
     held = bounds.private_held if own else bounds.shared_held
     p99 = bounds.private_p99 if own else bounds.shared_p99
-    found = []
+    problems = []
     if pair.held_frac < held:
-        found.append(f"held {pair.held_frac:.2f} < {held:g}")
+        problems.append(f"held {pair.held_frac:.2f} < {held:g}")
     if pair.p99_inflation > p99:
-        found.append(f"p99 x{pair.p99_inflation:.2f} > x{p99:g}")
+        problems.append(f"p99 x{pair.p99_inflation:.2f} > x{p99:g}")
     if pair.leaked:
-        found.append(f"leaked in {pair.leaked} of {pair.looked} looks")
+        problems.append(f"leaked in {pair.leaked} of {pair.looked} looks")
     if pair.busy_frac < bounds.busy:
-        found.append(f"stressor busy {pair.busy_frac:.2f} < {bounds.busy:g}: nothing proved")
-    return found
+        problems.append(f"stressor busy {pair.busy_frac:.2f} < {bounds.busy:g}: nothing proved")
+    return problems
 
 
-def is_private(pair: Pair, private: Collection[str]) -> bool:
+def is_private(pair: ProbedPair, private: Collection[str]) -> bool:
     """Whether the two sides touch nothing they share."""
     return pair.probe in private or pair.stressor in private

@@ -7,83 +7,29 @@ partition; judged against bounds that are part of the record (format spacetime.v
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import asdict
-from importlib import import_module
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from spacetime.devices.device import divided, open_device
-from spacetime.errors import SpacetimeError, UnsupportedError
-from spacetime.terminal.progress import track, working
+from spacetime.errors import SpacetimeError
+from spacetime.terminal.progress import track
 from spacetime.verify.bounds import Bounds, broken, is_private
-from spacetime.verify.cores import KINDS, Cores
-from spacetime.verify.measure import Case, Effort, Pair, pairs
+from spacetime.verify.cores import Cores
+from spacetime.verify.measure import Case, ProbedPair, ProbeEffort, pairs
 from spacetime.verify.sms import Sms
-from spacetime.verify.tables import show
 from spacetime.verify.under_test import Ground
 
 FORMAT = "spacetime.verify/1"
-FILE = "verify.json"
-DEFAULT_BOUNDS = Bounds()
 
 
 class NotIsolated(SpacetimeError):
     """At least one pair of partitions broke its bounds; the certificate says which."""
 
 
-def run(
-    *,
-    device: str = "auto",
-    lanes: int = 2,
-    rounds: int = 5,
-    launches: int = 150,
-    probe: Sequence[str] = KINDS,
-    stressor: Sequence[str] = KINDS,
-    bounds: Bounds = DEFAULT_BOUNDS,
-    out: Path | None = None,
-    as_json: bool = False,
-    memory_bytes: int | None = None,
-    picture: bool = True,
-) -> dict[str, Any]:
-    """Measures, prints tables (or the certificate as JSON), writes JSON and a picture to `out`.
-
-    The JSON is rewritten after each pair; one that is not complete is not passed.
-
-    lanes: how many disjoint partitions; rounds: pairs of probes, alone and beside, the median of
-    which counts; launches: of a probe, half a millisecond each on cores and 2 ms on SMs; probe,
-    stressor: kinds of work; memory_bytes: of each of memory's operands, None for several last-level
-    caches; picture: False where it is drawn later.
-    Raises NotIsolated when a bound is broken, after everything is printed and written.
-    """
-    if lanes < 2:
-        raise UnsupportedError(f"lanes={lanes}: isolation is between partitions; give at least 2")
-    effort = Effort(rounds, launches, probe, stressor)
-    with nullcontext() if as_json else working("opening partitions"):
-        opened = _opened(device, lanes, memory_bytes)
-
-    def tell(record: dict[str, Any]) -> None:
-        if out is not None:
-            _save(record, out)
-
-    with closing(opened) as ground:
-        record = certificate(ground, effort, bounds, quiet=as_json, tell=tell)
-    if as_json:
-        print(json.dumps(record))
-    else:
-        show(record)
-    if out is not None:
-        _show_files(record, out, picture=picture, quiet=as_json)
-    if not record["passed"]:
-        raise NotIsolated(f"verify: {_complaint(record)}")
-    return record
-
-
-def _complaint(record: dict[str, Any]) -> str:
+def complaint(record: dict[str, Any]) -> str:
+    """What is not isolated, in a line; empty where the certificate is passed."""
     failed = [row for row in record["rows"] if row["broken"]]
     told = [f"partitions {record['overlaps']} overlap"] if record["overlaps"] else []
     for number, part in enumerate(record["partitions"]):
@@ -97,7 +43,7 @@ def _complaint(record: dict[str, Any]) -> str:
 
 def certificate(
     ground: Ground,
-    effort: Effort,
+    effort: ProbeEffort,
     bounds: Bounds,
     *,
     quiet: bool = True,
@@ -122,7 +68,7 @@ def certificate(
 
 def _record(
     ground: Ground,
-    effort: Effort,
+    effort: ProbeEffort,
     bounds: Bounds,
     rows: Sequence[dict[str, Any]],
     *,
@@ -154,53 +100,15 @@ def _overlaps(ground: Ground) -> list[list[int]]:
     return [[a, b] for a, b in combinations(range(len(homes)), 2) if homes[a] & homes[b]]
 
 
-def _row(pair: Pair, bounds: Bounds, ground: Ground) -> dict[str, Any]:
+def _row(pair: ProbedPair, bounds: Bounds, ground: Ground) -> dict[str, Any]:
     private = is_private(pair, ground.private)
     return {**asdict(pair), "private": private, "broken": broken(pair, bounds, ground.private)}
 
 
-def _opened(device: str, lanes: int, memory_bytes: int | None) -> Ground:
+def open_ground(device: str, lanes: int, memory_bytes: int | None = None) -> Ground:
+    """The device divided into so many partitions; see VerifyCommand for `memory_bytes`."""
     opened = open_device(device)
     layout = divided(opened, lanes)
     if opened.kind == "cores":
         return Cores(opened, layout, memory_bytes=memory_bytes)
     return Sms(opened, layout)
-
-
-def _save(record: dict[str, Any], out: Path) -> None:
-    """As a whole: who reads meanwhile sees the record before."""
-    out.mkdir(parents=True, exist_ok=True)
-    draft = out / f".verify.{os.getpid()}"
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    draft.replace(out / FILE)
-
-
-def _show_files(record: dict[str, Any], out: Path, *, picture: bool, quiet: bool) -> None:
-    wrote = [out / FILE]
-    if picture:
-        wrote.append(wrote[0].with_suffix(".png"))
-        # Imported here: drawing needs an optional package that measuring does not.
-        import_module("spacetime.plots.verify").draw_verify(record, wrote[1])
-    if not quiet:
-        print("wrote", " and ".join(map(str, wrote)))
-
-
-def from_options(
-    *,
-    probe: Sequence[str],
-    stressor: Sequence[str],
-    private_held: float | None,
-    private_p99: float | None,
-    shared_held: float | None,
-    shared_p99: float | None,
-    **options: Any,
-) -> None:
-    """`run` for the command line, where a bound or a kind that is not given has its default."""
-    given = {
-        "private_held": private_held,
-        "private_p99": private_p99,
-        "shared_held": shared_held,
-        "shared_p99": shared_p99,
-    }
-    bounds = Bounds(**{name: value for name, value in given.items() if value is not None})
-    run(probe=probe or KINDS, stressor=stressor or KINDS, bounds=bounds, **options)

@@ -154,8 +154,8 @@ class Cores:
         self.partitions: list[CorePartition] = []
         try:
             for cores in lanes:
-                made = CorePartition(self._executor, cores, memory_bytes=memory_bytes)
-                self.partitions.append(made)
+                partition = CorePartition(self._executor, cores, memory_bytes=memory_bytes)
+                self.partitions.append(partition)
         except BaseException:  # such as Ctrl-C: none of the threads may outlive it
             self.close()
             raise
@@ -179,7 +179,7 @@ class Cores:
 
     def _split_cores(self) -> list[list[int]]:
         """Hardware threads of one physical core that lie in different partitions."""
-        owner = {core: p for p, each in enumerate(self.partitions) for core in each.home}
+        owner = {core: p for p, partition in enumerate(self.partitions) for core in partition.home}
         groups = {_siblings(core) for core in owner}
         return sorted(
             sorted(group) for group in groups if len({owner.get(core) for core in group}) > 1
@@ -208,8 +208,8 @@ def _siblings(core: int) -> frozenset[int]:
     path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
     if not path.exists():
         return frozenset({core})
-    found: set[int] = set()
+    siblings: set[int] = set()
     for part in path.read_text(encoding="ascii").strip().split(","):
         first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return frozenset(found)
+        siblings |= set(range(int(first), int(last or first) + 1))
+    return frozenset(siblings)

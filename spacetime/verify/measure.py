@@ -18,7 +18,7 @@ SEGMENTS = 5  # of a probe: between two of them it is looked up where the launch
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class ProbeEffort:
     """How many rounds, how many probe launches in each, and which kinds of work."""
 
     rounds: int
@@ -37,7 +37,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ProbedPair:
     """One probe on partition `on`, one stressor on partition `by`, by their numbers."""
 
     on: int
@@ -67,8 +67,8 @@ class _Probed:
 
 
 def pairs(
-    ground: Ground, effort: Effort, track: Callable[[Sequence[Case]], Iterable[Case]]
-) -> Iterator[Pair]:
+    ground: Ground, effort: ProbeEffort, track: Callable[[Sequence[Case]], Iterable[Case]]
+) -> Iterator[ProbedPair]:
     """Every ordered pair of partitions with every probe and stressor; `track` shows progress."""
     ordered = permutations(range(len(ground.partitions)), 2)
     cases = [*product(ordered, effort.probes, effort.stressors)]
@@ -76,7 +76,7 @@ def pairs(
         yield _pair(ground.partitions, case, effort)
 
 
-def _pair(partitions: Sequence[Partition], case: Case, effort: Effort) -> Pair:
+def _pair(partitions: Sequence[Partition], case: Case, effort: ProbeEffort) -> ProbedPair:
     (on, by), probe, stressor = case
     probed, stressed = partitions[on], partitions[by]
     alone: list[_Probed] = []
@@ -91,7 +91,7 @@ def _pair(partitions: Sequence[Partition], case: Case, effort: Effort) -> Pair:
                 fed.append(stressed.stop())
             else:
                 alone.append(_probe(probed, None, probe, effort.launches))
-    return Pair(
+    return ProbedPair(
         on,
         by,
         probe,
@@ -101,9 +101,9 @@ def _pair(partitions: Sequence[Partition], case: Case, effort: Effort) -> Pair:
         held_frac=median(sum(a.ns) / sum(b.ns) for a, b in zip(alone, beside, strict=True)),
         p50_inflation=_inflation(alone, beside, 0.5),
         p99_inflation=_inflation(alone, beside, 0.99),
-        busy_frac=median(each.busy_frac for each in fed),
-        looked=sum(each.looked for each in beside),
-        leaked=sum(each.leaked for each in beside),
+        busy_frac=median(stress.busy_frac for stress in fed),
+        looked=sum(probe.looked for probe in beside),
+        leaked=sum(probe.leaked for probe in beside),
     )
 
 
@@ -114,7 +114,7 @@ def _probe(probed: Partition, stressed: Partition | None, kind: str, launches: i
     for _ in range(SEGMENTS):
         ns += probed.probe(kind, max(1, launches // SEGMENTS))
         if stressed is not None:
-            outside = [bool(each.where() - each.home) for each in (probed, stressed)]
+            outside = [bool(part.where() - part.home) for part in (probed, stressed)]
             looked += len(outside)
             leaked += sum(outside)
     return _Probed(sorted(ns), looked, leaked)
@@ -122,9 +122,9 @@ def _probe(probed: Partition, stressed: Partition | None, kind: str, launches: i
 
 def _side(probes: Sequence[_Probed], work: float) -> Side:
     return Side(
-        rate=median(work * 1e9 * len(each.ns) / sum(each.ns) for each in probes),
-        p50_us=median(each.at(0.5) for each in probes) / 1e3,
-        p99_us=median(each.at(0.99) for each in probes) / 1e3,
+        rate=median(work * 1e9 * len(probe.ns) / sum(probe.ns) for probe in probes),
+        p50_us=median(probe.at(0.5) for probe in probes) / 1e3,
+        p99_us=median(probe.at(0.99) for probe in probes) / 1e3,
     )
 
 

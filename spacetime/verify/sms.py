@@ -31,7 +31,7 @@ HOME_NS, LOOK_NS = 300_000, 20_000  # how long its blocks spin: at first, and be
 _TORCH: Any = torch  # what is typed differs from version to version
 
 
-class SmPartition:
+class StreamPartition:
     """A native partition and a launch of each kind of work on its stream.
 
     probe, start, stop and where are called from one thread.
@@ -130,8 +130,8 @@ class SmPartition:
             cuda.enqueue(
                 kernel, self._native.stream, blocks, 32, self._ids.data_ptr(), np.int64(ns)
             )
-            found = self._ids.tolist()  # waits for this stream only: others may be at work
-        return frozenset(found) - {-1}
+            sms = self._ids.tolist()  # waits for this stream only: others may be at work
+        return frozenset(sms) - {-1}
 
     def _feed(self, kind: str) -> None:
         try:
@@ -171,9 +171,9 @@ class Sms:
                 "use cpu or cuda:N"
             )
         if not cuda.available:
-            raise UnsupportedError("stressors for SMs need CuPy: pip install cupy-cuda13x")
+            raise UnsupportedError("stressors for SMs need CuPy: pip install 'spacetime[cuda]'")
         self._device = device
-        self.partitions = [SmPartition(device, units) for units in lanes]
+        self.partitions = [StreamPartition(device, units) for units in lanes]
 
     @property
     def facts(self) -> dict[str, object]:
@@ -189,5 +189,5 @@ class Sms:
 
     def close(self) -> None:
         """Ends the partitions."""
-        for each in self.partitions:
-            each.close()
+        for partition in self.partitions:
+            partition.close()

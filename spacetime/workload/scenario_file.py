@@ -11,14 +11,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from spacetime.table_file import Table
-from spacetime.workload import workload_file
 from spacetime.workload.workload import Tenant, Workload, WorkloadError
+from spacetime.workload.workload_file import read_workload
 
 HEADER = ["scenario", "model", "slo_ms", "rate_rps"]
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def read(path: Path) -> dict[str, Workload]:
+def read_scenarios(path: Path) -> dict[str, Workload]:
     """Every scenario by name, in order of their file's rows or of the files' names.
 
     Raises WorkloadError, one line `file:row: field: what it must be`.
@@ -29,12 +29,11 @@ def read(path: Path) -> dict[str, Workload]:
             raise WorkloadError(str(path), f"holds no workload ({', '.join(SUFFIXES)})")
         names = Counter(file.stem for file in files)
         return {
-            file.stem if names[file.stem] == 1 else file.name: workload_file.read(file)
-            for file in files
+            file.stem if names[file.stem] == 1 else file.name: read_workload(file) for file in files
         }
     if ".csv" in path.suffixes:
         return _read_csv(path)
-    return {path.stem: workload_file.read(path)}
+    return {path.stem: read_workload(path)}
 
 
 def _read_csv(path: Path) -> dict[str, Workload]:

@@ -114,7 +114,7 @@ class InputSpec:
     shape: tuple[int, ...]
     datatype: str
     name: str | None = None
-    range: tuple[float, float] | None = None
+    range: tuple[int | float, int | float] | None = None
     file: str | None = None
 
     def __post_init__(self) -> None:

@@ -19,20 +19,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import MISSING, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from spacetime.table_file import Table
 from spacetime.workload import recorded
+from spacetime.workload.fields import converted
+from spacetime.workload.recorded import read_recorded
 from spacetime.workload.workload import (
     MAX_MS,
     Arrival,
     Arrivals,
-    InputSpec,
     Tenant,
     Workload,
     WorkloadError,
@@ -44,14 +44,15 @@ TRACE_HEADER = ["time_ms", "tenant"]
 LOG_NORMAL = {"largest", "variance"}
 MOST_NODES = 1_000_000
 FieldLines = dict[str, int]
-T = TypeVar("T")
+MIXED = re.compile(r"(\.batch_mix)\[.*")
 
 
-def read(path: Path) -> Workload:
+def read_workload(path: str | Path) -> Workload:
     """Read and check a workload; a name ending in `.json` is JSON, any other is YAML.
 
     Raises WorkloadError, one line `file:line: field: what it must be`.
     """
+    path = Path(path)
     text = read_text(path)
     lines: FieldLines = {}
     try:
@@ -157,99 +158,66 @@ def _line_of(field: str, lines: FieldLines) -> int:
     return lines.get(field, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a workload file holds."""
+
+    tenants: tuple[Tenant, ...]
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    seed: int = 0
+
+
 def _workload(data: object, folder: Path) -> Workload:
-    entries = _mapping(Workload, data, "", only=("tenants", "arrivals", "seed"))
-    tenants = tuple(
-        _tenant(item, f"tenants[{number}]")
-        for number, item in enumerate(_list(entries["tenants"], "tenants"))
-    )
-    arrivals = _make(
-        Arrivals, _mapping(Arrivals, entries.get("arrivals", {}), "arrivals"), "arrivals"
-    )
-    untraced = Workload(tenants=tenants, seed=entries.get("seed", 0))
-    if arrivals.file is None:
-        return replace(untraced, arrivals=arrivals)
-    path = folder / arrivals.file
-    if arrivals.form == "csv":
-        trace = read_trace(path, tenants)
+    try:
+        said = converted(_with_mixes(data), _Contents, WorkloadError, whole="workload")
+    except WorkloadError as error:  # a mix is a mapping in the file, and pairs here
+        raise WorkloadError(MIXED.sub(r"\1", error.field), error.problem) from error
+    untraced = Workload(tenants=said.tenants, seed=said.seed)
+    if said.arrivals.file is None:
+        return replace(untraced, arrivals=said.arrivals)
+    path = folder / said.arrivals.file
+    if said.arrivals.form == "csv":
+        trace = read_trace(path, said.tenants)
     else:
-        trace = _recorded(path, arrivals, untraced)
-    return replace(untraced, arrivals=arrivals, trace=trace)
+        trace = _recorded(path, said.arrivals, untraced)
+    return replace(untraced, arrivals=said.arrivals, trace=trace)
 
 
 def _recorded(path: Path, arrivals: Arrivals, workload: Workload) -> tuple[Arrival, ...]:
     try:
-        found = recorded.read(path, arrivals.form)
-        return recorded.draw(found, workload.tenants, arrivals, seed=workload.seed)
+        recording = read_recorded(path, arrivals.form)
+        return recorded.draw(recording, workload.tenants, arrivals, seed=workload.seed)
     except WorkloadError as error:
         raise WorkloadError("arrivals.file", str(error)) from error
 
 
-def _tenant(data: object, place: str) -> Tenant:
-    entries = _mapping(Tenant, data, place)
-    if "batch_sizes" in entries:
-        entries["batch_sizes"] = _list(entries["batch_sizes"], f"{place}.batch_sizes")
-    if "example_inputs" in entries:
-        inputs = _list(entries["example_inputs"], f"{place}.example_inputs")
-        entries["example_inputs"] = tuple(
-            _input(item, f"{place}.example_inputs[{number}]") for number, item in enumerate(inputs)
-        )
-    if "batch_mix" in entries:
-        entries["batch_mix"] = _mix(entries["batch_mix"], f"{place}.batch_mix")
-    return _make(Tenant, entries, place)
+def _with_mixes(data: Any) -> Any:
+    """The same file, every `batch_mix` as a list of its pairs."""
+    tenants = data.get("tenants") if isinstance(data, dict) else None
+    if not isinstance(tenants, list):
+        return data
+    mixed = [
+        tenant | {"batch_mix": _mix(tenant["batch_mix"], f"tenants[{number}].batch_mix")}
+        if isinstance(tenant, dict) and "batch_mix" in tenant
+        else tenant
+        for number, tenant in enumerate(tenants)
+    ]
+    return data | {"tenants": mixed}
 
 
-def _mix(data: object, place: str) -> tuple[tuple[Any, Any], ...]:
-    if not isinstance(data, dict) or not data:
-        raise WorkloadError(place, f"must map inputs to weights, got {shown(data)}")
-    if "lognormal" not in data:
+def _mix(mix: Any, place: str) -> list[list[Any]]:
+    if not isinstance(mix, dict) or not mix:
+        raise WorkloadError(place, f"must map inputs to weights, got {shown(mix)}")
+    if "lognormal" not in mix:
         # JSON has no keys but texts.
-        return tuple((int(k) if str(k).isdecimal() else k, weight) for k, weight in data.items())
-    shape = data["lognormal"]
-    if set(data) != {"lognormal"} or not isinstance(shape, dict) or set(shape) != LOG_NORMAL:
+        return [[int(k) if str(k).isdecimal() else k, weight] for k, weight in mix.items()]
+    shape = mix["lognormal"]
+    if set(mix) != {"lognormal"} or not isinstance(shape, dict) or set(shape) != LOG_NORMAL:
         raise WorkloadError(place, "lognormal must be alone, and have largest and variance")
     try:
-        return log_normal(**shape)
+        return [list(pair) for pair in log_normal(**shape)]
     except WorkloadError as error:
         raise WorkloadError(f"{place}.lognormal.{error.field}", error.problem) from error
-
-
-def _input(data: object, place: str) -> InputSpec:
-    entries = _mapping(InputSpec, data, place)
-    for name in ("shape", "range"):
-        if entries.get(name) is not None:
-            entries[name] = _list(entries[name], f"{place}.{name}")
-    return _make(InputSpec, entries, place)
-
-
-def _make(kind: Callable[..., T], entries: dict[str, Any], place: str) -> T:
-    try:
-        return kind(**entries)
-    except WorkloadError as error:
-        raise WorkloadError(f"{place}.{error.field}", error.problem) from error
-
-
-def _mapping(kind: type, data: object, place: str, *, only: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A copy of `data`, which must be a mapping with the fields of `kind`, none unknown."""
-    if not isinstance(data, dict):
-        raise WorkloadError(place or "workload", f"must be fields and values, got {shown(data)}")
-    known = {field.name: field for field in fields(kind) if not only or field.name in only}
-    prefix = f"{place}." if place else ""
-    for name in data:
-        if name not in known:
-            raise WorkloadError(
-                f"{prefix}{name}", f"is not a field here; there are {', '.join(known)}"
-            )
-    for name, field in known.items():
-        if field.default is MISSING and name not in data:
-            raise WorkloadError(f"{prefix}{name}", "is missing; add it")
-    return dict(data)
-
-
-def _list(data: object, place: str) -> tuple[Any, ...]:
-    if not isinstance(data, list):
-        raise WorkloadError(place, f"must be a list, got {shown(data)}")
-    return tuple(data)
 
 
 def read_trace(path: Path, tenants: tuple[Tenant, ...]) -> tuple[Arrival, ...]:

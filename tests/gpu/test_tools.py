@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from spacetime import _native
+from spacetime.commands import verify
 from spacetime.devices import doctor
-from spacetime.verify import certificate as verify
 from spacetime.verify.bounds import Bounds
 
 pytestmark = pytest.mark.gpu
@@ -22,10 +22,16 @@ def test_the_doctor_sees_the_device(native: _native.CudaDevice) -> None:
 def test_partitions_of_sms_do_not_leak(native: _native.CudaDevice) -> None:
     pytest.importorskip("cupy")
     wide = Bounds(private_held=0, private_p99=1e9, shared_held=0, shared_p99=1e9)
-    record = verify.run(
-        device="cuda:0", rounds=1, launches=20, probe=("compute",), stressor=("compute", "memory"),
-        bounds=wide, as_json=True,
-    )  # fmt: skip
+    asked = verify.VerifyCommand(
+        device="cuda:0",
+        rounds=1,
+        launches=20,
+        probe=("compute",),
+        stressor=("compute", "memory"),
+        bounds=wide,
+        as_json=True,
+    )
+    record = verify.run(asked)
     assert record["passed"]
     assert record["overlaps"] == []
     assert sum(part["granted"] for part in record["partitions"]) == native.sms

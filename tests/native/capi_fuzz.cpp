@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "capi/spacetime.h"
-#include "sched/random.h"
+#include "sim/random.h"
 
 namespace {
 
@@ -223,7 +223,7 @@ class Fuzz {
     }
   }
 
-  st::sched::Random random_;
+  st::sim::Random random_;
   st_session session_ = 0;
   std::vector<st_request> requests_;
   int lanes_ = 0;

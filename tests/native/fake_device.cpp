@@ -22,7 +22,7 @@ void needs_init_and_a_current_context() {
   EXPECT(kInvalidContext, driver.cuMemGetInfo(&free, &total));
   OK(driver.cuCtxSetCurrent(context));
   OK(driver.cuMemGetInfo(&free, &total));
-  assert(free == total && total == driver.facts().memory_bytes);
+  assert(free == total && total == driver.sheet().memory_bytes);
   std::thread([&] { EXPECT(kInvalidContext, driver.cuMemGetInfo(&free, &total)); }).join();
 }
 

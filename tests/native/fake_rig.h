@@ -22,7 +22,7 @@ inline void expect(CUresult want, CUresult got, const char* call, const char* fi
 #define OK(call) EXPECT(0, call)
 
 struct Rig {
-  explicit Rig(Options options = {}) : driver(std::move(options)) {
+  explicit Rig(FakeOptions options = {}) : driver(std::move(options)) {
     OK(driver.cuInit(0));
     OK(driver.cuDevicePrimaryCtxRetain(&context, 0));
     OK(driver.cuCtxSetCurrent(context));
@@ -92,8 +92,8 @@ struct Rig {
 };
 
 // Kernels take exactly their work: calls and launches cost nothing.
-inline Options exact() {
-  Options options;
+inline FakeOptions exact() {
+  FakeOptions options;
   options.call_ns = options.launch_ns = options.node_ns = options.copy_ns = 0;
   return options;
 }

@@ -20,7 +20,7 @@ TimeNs until_done(Rig& rig, CUstream stream) {
 }
 
 void a_kernel_takes_what_the_model_says() {
-  Options options;
+  FakeOptions options;
   Rig rig(options);
   const TimeNs start = rig.driver.now_ns();
   OK(rig.launch(rig.kernel(computing(1000, 132)), nullptr));
@@ -68,7 +68,7 @@ void lanes_that_overlap_share() {
 
 void memory_is_shared_with_interference_only() {
   for (const bool interference : {true, false}) {
-    Options options = exact();
+    FakeOptions options = exact();
     options.interference = interference;
     Rig rig(options);
     const std::vector<CUdevResource> groups = rig.split(8);
@@ -120,7 +120,7 @@ void a_wait_is_for_the_record_before_it() {
 }
 
 void polling_ends() {
-  Options options = exact();
+  FakeOptions options = exact();
   Rig rig(options);
   const CUstream stream = rig.stream();
   OK(rig.launch(rig.kernel(computing(10 * options.poll_ns, 132)), stream));
@@ -183,7 +183,7 @@ void copies_happen_when_their_time_has_come() {
 // Whatever the mixture of streams and events, work ends in an order that respects both, and each
 // kernel takes at least the time that it takes alone.
 void random_work_is_ordered(unsigned seed) {
-  Options options = exact();
+  FakeOptions options = exact();
   Rig rig(options);
   const std::vector<CUdevResource> groups = rig.split(8);
   std::srand(seed);

@@ -7,14 +7,16 @@
 #include <string>
 
 #include "sched/presets.h"
-#include "sched/random.h"
-#include "sched/replay.h"
-#include "sched/sim.h"
-#include "sched/tape.h"
+#include "sim/random.h"
+#include "sim/sim.h"
+#include "tape/replay.h"
+#include "tape/tape.h"
 
 namespace {
 
 using namespace st::sched;
+using namespace st::sim;
+using namespace st::tape;
 
 constexpr TimeNs kMs = 1'000'000;
 

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ $# -gt 0 ] || set -- thread address
 jobs=${ST_JOBS:-$(nproc)}
+sources=$(grep -v '^bind/' csrc/sources.txt | sed 's#^#csrc/#')
 
 # A test that replaces operator new and delete is told apart from a mismatch by no compiler.
 warnings="-Wall -Wextra -Werror -Wno-unknown-warning-option -Wno-mismatched-new-delete"
@@ -20,7 +21,7 @@ done
 
 build() { # sanitizers, folder
   mkdir -p "$2"
-  ls csrc/{sched,rt,cpu,cuda,fake,capi}/*.cpp tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
+  ls $sources tests/native/*.cpp | xargs -P "$jobs" -I{} sh -c '
     object=$2/$(echo {} | tr / _).o
     newest=$(ls -t {} csrc/*/*.h tests/native/*.h | head -1)
     [ "$object" -nt "$newest" ] || ${CXX:-c++} -std=c++20 -O1 -g1 -pthread -Icsrc \
@@ -29,10 +30,11 @@ build() { # sanitizers, folder
 }
 
 run() { # sanitizers, folder
+  objects=$(for source in $sources; do echo "$2/$(echo "$source" | tr / _).o"; done)
   for test in tests/native/*.cpp; do
     program=$2/$(basename "$test" .cpp)
     ${CXX:-c++} -fsanitize="$1" -pthread -o "$program" \
-      "$2/tests_native_$(basename "$test").o" "$2"/csrc_*.o -ldl
+      "$2/tests_native_$(basename "$test").o" $objects -ldl
     timeout 100 "$program"
   done
 }

@@ -11,8 +11,8 @@
 #include "sched/id_table.h"
 #include "sched/indexed_heap.h"
 #include "sched/presets.h"
-#include "sched/random.h"
 #include "sched/scheduler.h"
+#include "sim/random.h"
 
 namespace {
 
@@ -37,6 +37,7 @@ void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 namespace {
 
 using namespace st::sched;
+using st::sim::Random;
 
 std::uint32_t draw(Random& random, std::uint32_t below) {
   return static_cast<std::uint32_t>(random.uniform() * below);

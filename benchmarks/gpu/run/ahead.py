@@ -39,12 +39,12 @@ CASES: Facts = {
 
 
 def versions() -> dict[str, str | None]:
-    """Of the packages that compiled kernels depend on."""
+    """Returns the versions of the packages that compiled kernels depend on."""
     return {name: _version(name) for name in PACKAGES}
 
 
 def prepare(folder: Path) -> Facts:
-    """Makes in `folder` what needs no device; what it made, as written to its manifest."""
+    """Makes in `folder` what needs no device; returns what it made, as its manifest says."""
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     facts: Facts = {"format": FORMAT, "versions": versions(), "device": DEVICE, "cases": CASES}
@@ -57,7 +57,7 @@ def prepare(folder: Path) -> Facts:
 
 
 def manifest(folder: Path) -> Facts:
-    """What a folder holds. Raises UnsupportedError naming what is wrong with it."""
+    """Returns what a folder holds. Raises UnsupportedError naming what is wrong with it."""
     path = folder / MANIFEST
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def compile_all(folder: Path | None) -> Facts:
 
 
 def seed_choices(folder: Path, cache: Path) -> int:
-    """Copies the tuner's choices of an earlier run to this one's cache; how many files."""
+    """Copies the tuner's choices of an earlier run to this one's cache; returns how many files."""
     files = sorted((folder / CHOICES).glob("*.json"))
     cache.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -92,7 +92,7 @@ def seed_choices(folder: Path, cache: Path) -> int:
 
 
 def _or_refused(verb: Callable[[Path], Facts], file: Path) -> Facts:
-    """What came of it, or why there is none."""
+    """Returns what came of `verb`, or why nothing could."""
     try:
         return verb(file)
     except ModuleNotFoundError as why:
@@ -120,22 +120,24 @@ def _list(file: Path) -> Facts:
     written = import_module("spacetime.kernels.triton.ahead").written
     from spacetime.benchmarks.gpu.rig import precision  # noqa: PLC0415 - torch
 
-    found: set[str] = set()
+    kernels: set[str] = set()
     listed: dict[str, int] = {}
     for number, (name, model, x, most) in enumerate(_examples()):
         begin = time.monotonic()
         with precision(name) as dtype:
             example = model.to(dtype), (x.to(dtype),)
-            found |= listing.kernels_for([example], DEVICE, sizes=(SMS,), max_batch=most)
-        replace_text(file, written(found))  # a preparation that is ended has what came before
-        listed[f"{number + 1}: {type(model).__name__} {name}"] = len(found)
+            kernels |= listing.kernels_for([example], DEVICE, sizes=(SMS,), max_batch=most)
+        replace_text(file, written(kernels))  # a preparation that is ended has what came before
+        listed[f"{number + 1}: {type(model).__name__} {name}"] = len(kernels)
         seconds = time.monotonic() - begin
-        print(f"{len(found)} kernels listed; the last model took {seconds:.0f} s", file=sys.stderr)
-    return {"listed": len(found), "after each model": listed}
+        print(
+            f"{len(kernels)} kernels listed; the last model took {seconds:.0f} s", file=sys.stderr
+        )
+    return {"listed": len(kernels), "after each model": listed}
 
 
 def _examples() -> Iterator[tuple[str, Any, Any, int]]:
-    """Precision, model, one request, and the most samples of a launch."""
+    """Yields precision, model, one request, and the most samples of a launch."""
     import torch  # noqa: PLC0415
 
     from spacetime.benchmarks.flops.problems import PROBLEMS  # noqa: PLC0415
@@ -145,7 +147,7 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
 
     whole, layers = CASES["models"], CASES["flops"]
     for name in layers["dtypes"]:
-        for problem in (PROBLEMS[each] for each in layers["problems"]):
+        for problem in map(PROBLEMS.__getitem__, layers["problems"]):
             yield name, layer_of(problem), torch.randn(1, *problem.request), max(layers["tenants"])
     for name in whole["dtypes"]:
         for kind in whole["models"]:
@@ -153,8 +155,8 @@ def _examples() -> Iterator[tuple[str, Any, Any, int]]:
             yield name, first.model, first.pool[:1], max(whole["tenants"])
     for kind in TESTED["kinds"]:
         for name in TESTED["dtypes"]:
-            made = next(iter(zoo.load(kind, 1)))
-            yield name, made.model, made.pool[:1], TESTED["max_batch"]
+            exhibit = next(iter(zoo.load(kind, 1)))
+            yield name, exhibit.model, exhibit.pool[:1], TESTED["max_batch"]
 
 
 def _version(package: str) -> str | None:

@@ -53,22 +53,22 @@ class Goal:
 
 
 def factors(row: Row) -> dict[str, float]:
-    """How many times as fast as each baseline ours is: `{baseline: factor}`.
+    """Returns how many times as fast as each baseline ours is: `{baseline: factor}`.
 
     Baselines that pay their host are compared with ours from the call to the end, host included;
     captured ones by device time, on both sides.
     """
     us, wall_us = row["us"], row.get("wall_us", {})
-    found = {}
+    over = {}
     for way in us:
         of = wall_us if way in EAGER and {way, OURS} <= set(wall_us) else us
         if way != OURS and OURS in of:
-            found[way] = of[way] / of[OURS]
-    return found
+            over[way] = of[way] / of[OURS]
+    return over
 
 
 def speedups(row: Row) -> dict[str, float]:
-    """How many times the best of each kind of rival our way is, by device time."""
+    """Returns how many times as fast as the best of each kind of rival ours is, by device time."""
     us = row["us"]
     ours = us[OURS]
     rivals = [way for way in us if way not in {OURS, BOUND}]
@@ -82,13 +82,13 @@ def speedups(row: Row) -> dict[str, float]:
 
 
 def hardest(row: Row) -> str:
-    """The rival with the least time, the upper bound aside."""
+    """Returns the rival with the least time; the upper bound does not count."""
     us: dict[str, float] = row["us"]
     return min((way for way in us if way not in {OURS, BOUND}), key=us.__getitem__)
 
 
 def losses(row: Row) -> list[str]:
-    """The baselines that ours is slower than, the upper bound aside."""
+    """Returns the baselines that ours is slower than; the upper bound does not count."""
     return [way for way, factor in factors(row).items() if way != BOUND and factor < LOST]
 
 
@@ -115,24 +115,27 @@ def _of_figure(row: Row) -> bool:
 
 
 def _mean(rows: Sequence[Row], baseline: str, asked: float, words: str) -> Goal:
-    """The geometric mean of a factor over the R that were measured."""
-    found = {
+    """Returns the goal of the geometric mean of a factor over the R that were measured."""
+    by_tenants = {
         row["tenants"]: factor
         for row in rows
         if (factor := (factors(row) | speedups(row)).get(baseline)) is not None
     }
-    got = geometric_mean(found.values()) if found else None
-    return Goal(f"conv2_2 fp32, over {words}", asked, got, over=_tenants("mean of", found))
+    got = geometric_mean(by_tenants.values()) if by_tenants else None
+    return Goal(f"conv2_2 fp32, over {words}", asked, got, over=_tenants("mean of", by_tenants))
 
 
 def _worst(rows: Sequence[Row], baseline: str, asked: float) -> Goal:
-    found = {r["tenants"]: factors(r)[baseline] for r in rows if baseline in r["us"]}
+    by_tenants = {r["tenants"]: factors(r)[baseline] for r in rows if baseline in r["us"]}
     name = f"conv2_2 fp32, part of the bound (one batch), R >= {MANY}"
-    return Goal(name, asked, min(found.values(), default=None), over=_tenants("worst of", found))
+    return Goal(
+        name, asked, min(by_tenants.values(), default=None), over=_tenants("worst of", by_tenants)
+    )
 
 
-def _tenants(word: str, found: Iterable[int]) -> str:
-    numbers = ", ".join(map(str, found))
+def _tenants(word: str, counts: Iterable[int]) -> str:
+    """Returns over which numbers of tenants a goal is judged, in words."""
+    numbers = ", ".join(map(str, counts))
     return f"{word} R = {numbers}" if numbers else ""
 
 
@@ -207,7 +210,7 @@ def verify_goals(record: Row) -> list[Goal]:
 
 
 def tests_goals(tests: Row) -> list[Goal]:
-    """`tests` counts: passed, failed. None that ran is nothing measured."""
+    """Returns the goal of tests, by how many passed and failed; none that ran is not measured."""
     ran = tests.get("passed", 0) + tests.get("failed", 0)
     failed = float(tests["failed"]) if ran else None
     over = f"of {ran} that ran" if ran else ""
@@ -215,15 +218,15 @@ def tests_goals(tests: Row) -> list[Goal]:
 
 
 def every(records: Mapping[str, Row]) -> list[Goal]:
-    """All goals of the project on this device, from what was recorded: records by their topic."""
+    """Returns all goals of the project on this device, from records by their topic."""
 
     def of(topic: str) -> Row:
-        found = records.get(topic, {})
-        return {} if not isinstance(found, dict) or found.get("unreal") else found
+        record = records.get(topic, {})
+        return {} if not isinstance(record, dict) or record.get("unreal") else record
 
     def rows(topic: str) -> Sequence[Row]:
-        found: Sequence[Row] = of(topic).get("rows", [])
-        return found
+        rows: Sequence[Row] = of(topic).get("rows", [])
+        return rows
 
     return [
         *_judged(flops_goals, rows("device_flops"), rows("mps")),
@@ -234,16 +237,16 @@ def every(records: Mapping[str, Row]) -> list[Goal]:
     ]
 
 
-def _judged(judge: Callable[..., list[Goal]], *found: Any) -> list[Goal]:
-    """What the judge says; of records that are not as they should be, that nothing is measured."""
+def _judged(judge: Callable[..., list[Goal]], *records: Any) -> list[Goal]:
+    """Returns the judge's goals; where records are malformed, its goals as not measured."""
     try:
-        return judge(*found)
+        return judge(*records)
     except (AttributeError, LookupError, TypeError, ValueError, ZeroDivisionError):
-        return judge(*(type(each)() for each in found))
+        return judge(*(type(record)() for record in records))
 
 
 def told(goals: Iterable[Goal]) -> list[dict[str, Any]]:
-    """Goals for a record."""
+    """Returns goals as a record keeps them."""
     return [
         {"name": g.name, "asked": g.asked, "got": g.got, "met": g.met, "over": g.over}
         for g in goals
@@ -254,5 +257,5 @@ WORDS = {True: "met", False: "MISSED", None: "not measured"}
 
 
 def goal_cells(goals: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
-    """Rows of a table of what `told` recorded."""
+    """Returns the rows of a table of what `told` recorded."""
     return [(goal["name"], goal["asked"], goal["got"], WORDS[goal["met"]]) for goal in goals]

@@ -81,7 +81,7 @@ class Suite:
 
 
 def _printable(text: str) -> str:
-    """Its end, without what XML cannot hold."""
+    """Returns the end of a text, without what XML cannot hold."""
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text[-_MOST:])
 
 

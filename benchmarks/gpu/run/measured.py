@@ -25,7 +25,7 @@ SECONDS, PREPARED = "ST_STEP_SECONDS", "ST_PREPARED"  # the time a step has, and
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StepSetting:
     """Where a step writes, and how long it may begin new work."""
 
     out: Path
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # New work is begun until an eighth is left: for what is under way, and the last record.
     budget_s = float(os.environ.get(SECONDS, "60")) * 7 / 8
     try:
-        status = STEPS[asked.step](Asked(asked.out, asked.scratch, asked.rehearse, budget_s))
+        status = STEPS[asked.step](StepSetting(asked.out, asked.scratch, asked.rehearse, budget_s))
     except NeedsDevice as why:
         print(why)
         return NO_DEVICE
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-def environment(asked: Asked) -> int | None:
+def environment(asked: StepSetting) -> int | None:
     """Builds, and meanwhile imports what later steps import, and asks what there is."""
     from spacetime.benchmarks.gpu.run import surroundings  # noqa: PLC0415
 
@@ -73,7 +73,7 @@ def environment(asked: Asked) -> int | None:
     )
 
 
-def compile_ahead(asked: Asked) -> int | None:
+def compile_ahead(asked: StepSetting) -> int | None:
     """Compiles the kernels that the measurements will launch."""
     from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 
@@ -88,13 +88,13 @@ def compile_ahead(asked: Asked) -> int | None:
     return 1 if facts["failures"] else None
 
 
-def probes(asked: Asked) -> int | None:
-    """Rehearsed only: they ask the driver itself."""
+def probes(asked: StepSetting) -> int | None:
+    """Raises NeedsDevice: rehearsed only, since the questions go to the driver itself."""
     raise NeedsDevice("needs a device: the questions are the driver's own")
 
 
-def partition(asked: Asked) -> int | None:
-    """The ladder: switching, making, rates."""
+def partition(asked: StepSetting) -> int | None:
+    """Measures the ladder: switching, making, rates."""
     from spacetime.benchmarks import bench_partition  # noqa: PLC0415
 
     device = "fake:h200" if asked.rehearse else DEVICE
@@ -104,26 +104,26 @@ def partition(asked: Asked) -> int | None:
     return None
 
 
-def verify(asked: Asked) -> int | None:
-    """The isolation certificate; rehearsed on two cores, where there are two."""
-    from spacetime.verify import certificate  # noqa: PLC0415
+def verify(asked: StepSetting) -> int | None:
+    """Makes the isolation certificate; rehearsed on two cores, where there are two."""
+    from spacetime.commands.verify import VerifyCommand, run  # noqa: PLC0415
+    from spacetime.verify.certificate import NotIsolated  # noqa: PLC0415
 
     few = {"rounds": 1, "launches": 5, "probe": ("compute",), "stressor": ("compute",)}
     options: dict[str, Any] = few if asked.rehearse else {"rounds": 2, "launches": 50}
     if asked.rehearse and len(os.sched_getaffinity(0)) < 2:
         raise NeedsDevice("needs a device: one core has no neighbour")
     try:
-        certificate.run(
-            device="cpu" if asked.rehearse else DEVICE, out=asked.out, picture=False, **options
-        )
-    except certificate.NotIsolated:
+        device = "cpu" if asked.rehearse else DEVICE
+        run(VerifyCommand(device=device, out=asked.out, picture=False, **options))
+    except NotIsolated:
         if not asked.rehearse:  # a rehearsal's cores are busy with other things
             raise
     return None
 
 
-def flops(asked: Asked) -> int | None:
-    """The paper's figure: conv2_2 in fp32 for every R, then in bf16."""
+def flops(asked: StepSetting) -> int | None:
+    """Measures the paper's figure: conv2_2 in fp32 for every R, then in bf16."""
     from spacetime.benchmarks.gpu import flops as device_flops  # noqa: PLC0415
     from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 
@@ -137,8 +137,8 @@ def flops(asked: Asked) -> int | None:
     return None
 
 
-def models(asked: Asked) -> int | None:
-    """ResNet-50 in bf16, 16 tenants, one bucket."""
+def models(asked: StepSetting) -> int | None:
+    """Measures ResNet-50 in bf16, 16 tenants, one bucket."""
     from spacetime.benchmarks.gpu import models as device_models  # noqa: PLC0415
     from spacetime.benchmarks.gpu.run import ahead  # noqa: PLC0415
 
@@ -152,7 +152,7 @@ def models(asked: Asked) -> int | None:
     return None
 
 
-STEPS: dict[str, Callable[[Asked], int | None]] = {
+STEPS: dict[str, Callable[[StepSetting], int | None]] = {
     "environment": environment,
     "compile": compile_ahead,
     "probes": probes,

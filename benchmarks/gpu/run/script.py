@@ -23,7 +23,14 @@ from typing import Any
 
 from spacetime.benchmarks.driving.replaced import replace_text
 from spacetime.benchmarks.gpu.run import ahead, goals, measured, summary, supervised
-from spacetime.benchmarks.gpu.run.steps import FILES, RESERVE_S, WHOLE_S, Setting, Step, chosen
+from spacetime.benchmarks.gpu.run.steps import (
+    FILES,
+    RESERVE_S,
+    WHOLE_S,
+    RunSetting,
+    RunStep,
+    chosen,
+)
 from spacetime.errors import SpacetimeError
 
 FORMAT = "spacetime.device-run/1"
@@ -53,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"run.sh: {why}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="spacetime-") as scratch:
-        setting = Setting(asked.out.resolve(), Path(scratch), asked.rehearse)
-        run = Run(setting, asked.prepared, asked.seconds)
+        setting = RunSetting(asked.out.resolve(), Path(scratch), asked.rehearse)
+        run = DeviceRun(setting, asked.prepared, asked.seconds)
         return run.all(steps, fresh=not asked.only)
 
 
@@ -76,10 +83,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @dataclass(slots=True)
-class Run:
+class DeviceRun:
     """What runs, and what is known so far."""
 
-    setting: Setting
+    setting: RunSetting
     prepared: Path | None
     seconds: float
     told: list[dict[str, Any]] = field(default_factory=list)
@@ -89,7 +96,7 @@ class Run:
     _stopped: int = 0  # the signal that came
     _no_device: str = ""
 
-    def all(self, steps: Sequence[Step], *, fresh: bool) -> int:
+    def all(self, steps: Sequence[RunStep], *, fresh: bool) -> int:
         """Runs them and says what came of it; the exit status."""
         supervised.adopt_orphans()
         before = {
@@ -110,8 +117,8 @@ class Run:
     def _stop(self, number: int, _: object) -> None:
         self._stopped = number
 
-    def _start(self, steps: Sequence[Step], *, fresh: bool) -> None:
-        """Nothing that an earlier run left may pass for this one's."""
+    def _start(self, steps: Sequence[RunStep], *, fresh: bool) -> None:
+        """Removes what an earlier run left, but for steps that are not run again."""
         out = self.setting.out
         gone = FILES if fresh else [name for step in steps for name in step.writes]
         for name in gone:
@@ -122,7 +129,7 @@ class Run:
             ahead.seed_choices(self.prepared, self._cache)
         self._write()
 
-    def _continue(self, steps: Sequence[Step]) -> None:
+    def _continue(self, steps: Sequence[RunStep]) -> None:
         """Takes over what an earlier run said of the other steps."""
         try:
             earlier = json.loads((self.setting.out / "run.json").read_text(encoding="utf-8"))
@@ -133,8 +140,8 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError):
             return  # there was none
 
-    def _run(self, step: Step, end: float) -> None:
-        """One step until `end`, its place in the schedule; what became of it is told at once."""
+    def _run(self, step: RunStep, end: float) -> None:
+        """Runs one step until `end`, its place in the schedule; tells at once what became of it."""
         left = min(end, self.begin + self.seconds * (1 - RESERVE_S / WHOLE_S)) - time.monotonic()
         if self._stopped:
             self._tell(step, "not run", 0, "the run was ended")
@@ -145,7 +152,7 @@ class Run:
         else:
             self._told_of(step, self._outcome(step, left))
 
-    def _outcome(self, step: Step, left: float) -> supervised.Outcome:
+    def _outcome(self, step: RunStep, left: float) -> supervised.CommandEnd:
         command = [os.environ.get("PYTHON", sys.executable), *step.command(self.setting)]
         log = self.setting.out / "log.txt"
         print(f"== {step.name}: {left:.0f} s", flush=True)
@@ -156,8 +163,8 @@ class Run:
             stop=lambda: bool(self._stopped), look=self._fold,
         )  # fmt: skip
 
-    def _environment(self, step: Step, left: float) -> dict[str, str]:
-        """Read by the driver when it is initialised, so set before anything touches it."""
+    def _environment(self, step: RunStep, left: float) -> dict[str, str]:
+        """Returns a step's environment, which the driver reads when it is initialised."""
         path = os.pathsep.join((os.environ.get("PATH", ""), *PROGRAMS))
         added = {
             "PATH": path,
@@ -179,7 +186,7 @@ class Run:
         """Where the tuner keeps its choices."""
         return self.setting.scratch / "cache" / "spacetime"
 
-    def _told_of(self, step: Step, outcome: supervised.Outcome) -> None:
+    def _told_of(self, step: RunStep, outcome: supervised.CommandEnd) -> None:
         code = outcome.code
         if code is None:
             status = "interrupted" if self._stopped else "limit"
@@ -196,7 +203,7 @@ class Run:
             self._no_device = last
         self._tell(step, status, outcome.seconds, last)
 
-    def _tell(self, step: Step, status: str, seconds: float, last: str) -> None:
+    def _tell(self, step: RunStep, status: str, seconds: float, last: str) -> None:
         self.told.append({"name": step.name, "status": status, "seconds": round(seconds, 1),
                           "last": last[:500]})  # fmt: skip
         print(f"{step.name}: {status}: {last[: summary.WIDTH]}", flush=True)
@@ -225,14 +232,14 @@ class Run:
         return False
 
     def _write(self) -> None:
-        records = summary.read(self.setting.out, self.folded)
+        records = summary.read_records(self.setting.out, self.folded)
         record = {"format": FORMAT, "rehearsed": self.setting.rehearse, "steps": self.told}
         record |= {"goals": goals.told(goals.every({} if self.setting.rehearse else records))}
         record |= {"seconds": round(time.monotonic() - self.begin, 1), "parts": self.folded}
         replace_text(self.setting.out / "run.json", json.dumps(record, indent=1) + "\n")
 
     def _close(self) -> int:
-        records = summary.read(self.setting.out, self.folded)
+        records = summary.read_records(self.setting.out, self.folded)
         text = summary.text(self.told, records, rehearsed=self.setting.rehearse)
         replace_text(self.setting.out / "summary.txt", text + "\n")
         print(f"\n{text}", flush=True)

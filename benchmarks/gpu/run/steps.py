@@ -24,7 +24,7 @@ JUNIT = "junit.xml"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RunSetting:
     """Where a run's files go, and how it runs. `scratch` is gone afterwards."""
 
     out: Path
@@ -32,7 +32,7 @@ class Setting:
     rehearse: bool = False
 
     def measured(self, step: str) -> list[str]:
-        """The command of a step that is a function of `measured`."""
+        """Returns the command of a step that is a function of `measured`."""
         command = ["-m", f"{GPU}.run.measured", step, "--out", str(self.out)]
         command += ["--scratch", str(self.scratch)]
         return command + ["--rehearse"] * self.rehearse
@@ -42,32 +42,32 @@ Arguments = list[str]  # of Python
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RunStep:
     """A command under a limit. writes: its files in `out`, removed before it runs; folded: its file
     in `scratch`, which becomes a part of run.json."""
 
     name: str
     limit_s: float
-    command: Callable[[Setting], Arguments]
+    command: Callable[[RunSetting], Arguments]
     writes: tuple[str, ...] = ()
     folded: str = ""
     needs_device: bool = True
 
 
-def _probes(setting: Setting) -> Arguments:
+def _probes(setting: RunSetting) -> Arguments:
     if setting.rehearse:
         return setting.measured("probes")
     return ["-m", f"{GPU}.probes", "--out", str(setting.scratch / "probes.json")]
 
 
-def _mps(setting: Setting) -> Arguments:
+def _mps(setting: RunSetting) -> Arguments:
     small = ["--dry-run", "--problem", "rnn", "--tenants", "2", "--seconds", "0.05"]
     command = ["-m", f"{GPU}.mps", "--out", str(setting.scratch / "mps.json")]
     return command + small * setting.rehearse
 
 
-def _tests(group: str) -> Callable[[Setting], Arguments]:
-    def command(setting: Setting) -> Arguments:
+def _tests(group: str) -> Callable[[RunSetting], Arguments]:
+    def command(setting: RunSetting) -> Arguments:
         # A test that waits in Python for what never comes fails, and the others run; one that
         # waits for the device in native code is ended with its group, at the step's limit.
         options = ["-vv", "--tb=short", "-p", "pytest_timeout"]  # pyproject.toml has -q
@@ -80,26 +80,26 @@ def _tests(group: str) -> Callable[[Setting], Arguments]:
     return command
 
 
-def _tests_step(group: str, limit_s: float) -> Step:
-    return Step(f"test-{group}", limit_s, _tests(group))
+def _tests_step(group: str, limit_s: float) -> RunStep:
+    return RunStep(f"test-{group}", limit_s, _tests(group))
 
 
-STEPS: tuple[Step, ...] = (
-    Step("environment", 60, lambda s: s.measured("environment"), folded="environment.json",
+STEPS: tuple[RunStep, ...] = (
+    RunStep("environment", 60, lambda s: s.measured("environment"), folded="environment.json",
          needs_device=False),
-    Step("compile", 25, lambda s: s.measured("compile"), folded="compile.json",
+    RunStep("compile", 25, lambda s: s.measured("compile"), folded="compile.json",
          needs_device=False),
-    Step("probes", 30, _probes, folded="probes.json"),
-    Step("partition", 25, lambda s: s.measured("partition"), writes=("partition.json",)),
-    Step("verify", 35, lambda s: s.measured("verify"), writes=("verify.json",)),
-    Step("flops", 75, lambda s: s.measured("flops"), writes=("device_flops.json",)),
+    RunStep("probes", 30, _probes, folded="probes.json"),
+    RunStep("partition", 25, lambda s: s.measured("partition"), writes=("partition.json",)),
+    RunStep("verify", 35, lambda s: s.measured("verify"), writes=("verify.json",)),
+    RunStep("flops", 75, lambda s: s.measured("flops"), writes=("device_flops.json",)),
     _tests_step("session", 35),
     _tests_step("backend", 20),
     _tests_step("partitions", 25),
     _tests_step("kernels", 15),
     _tests_step("mixtures", 15),
-    Step("models", 105, lambda s: s.measured("models"), writes=("device_models.json",)),
-    Step("mps", 25, _mps, folded="mps.json"),
+    RunStep("models", 105, lambda s: s.measured("models"), writes=("device_models.json",)),
+    RunStep("mps", 25, _mps, folded="mps.json"),
 )  # fmt: skip
 RESERVE_S = WHOLE_S - sum(step.limit_s for step in STEPS)  # for the summary
 FILES = (
@@ -108,8 +108,8 @@ FILES = (
 )  # fmt: skip
 
 
-def chosen(only: Iterable[str]) -> list[Step]:
-    """The steps that are asked for, all if none is; `tests` stands for every group of tests.
+def chosen(only: Iterable[str]) -> list[RunStep]:
+    """Returns the steps that are asked for, all if none is; `tests` stands for every group.
 
     The first, which builds, always belongs to them: a machine may be fresh, or sources mended.
     Raises ValueError naming what is no step.

@@ -19,19 +19,19 @@ Record = Mapping[str, Any]
 StepTold = Mapping[str, Any]  # name, status, seconds and last: what it said last
 
 
-def read(folder: Path, folded: Mapping[str, Record]) -> dict[str, Record]:
-    """Every record by its topic: files of the folder, and what run.json holds."""
-    found: dict[str, Record] = dict(folded)
+def read_records(folder: Path, folded: Mapping[str, Record]) -> dict[str, Record]:
+    """Returns every record by its topic: files of the folder, and what run.json holds."""
+    by_topic: dict[str, Record] = dict(folded)
     for topic in ("partition", "verify", "device_flops", "device_models"):
         with suppress(OSError, ValueError):  # its step says why there is none
             record = json.loads((folder / f"{topic}.json").read_text(encoding="utf-8"))
             if isinstance(record, dict):
-                found[topic] = record
-    return found | {"tests": tests_of(folder / JUNIT)}
+                by_topic[topic] = record
+    return by_topic | {"tests": tests_of(folder / JUNIT)}
 
 
 def tests_of(file: Path) -> dict[str, Any]:
-    """How many tests passed, failed and were skipped: in all, and in each group; and which failed.
+    """Returns how many tests passed, failed and were skipped, by group, and which failed.
 
     A test that ended its process has failed.
     """
@@ -57,14 +57,14 @@ def tests_of(file: Path) -> dict[str, Any]:
 def text(
     steps: Sequence[StepTold], records: Mapping[str, Record], *, rehearsed: bool = False
 ) -> str:
-    """The summary; where it would be too long, rows of the figure go first."""
+    """Returns the summary; where it would be too long, rows of the figure go first."""
     judged = goals.every({} if rehearsed else records)
     head = [f"{'step':<16} {'status':<14} {'s':>5}  headline", *map(_step(records), steps)]
     lines = [*_goals(judged, rehearsed=rehearsed)]
     extra = [*_failures(records), *_figure(records.get("device_flops", {}))]
     room = MOST - sum(len(line) + 1 for line in (*head, *lines))
     kept: list[str] = []
-    for line in (each[:WIDTH] for each in extra):
+    for line in (detail[:WIDTH] for detail in extra):
         room -= len(line) + 1
         if room < 0:
             break
@@ -120,7 +120,7 @@ def _failures(records: Mapping[str, Record]) -> Iterator[str]:
 
 
 def headline(step: str, records: Mapping[str, Record]) -> str:
-    """What this step's record says in one line; empty where there is none that can be read."""
+    """Returns what a step's record says in one line; empty where there is none to read."""
     if step.startswith("test-"):
         groups: Mapping[str, Record] = records.get("tests", {}).get("groups", {})
         counts = groups.get(step.removeprefix("test-"), {})

@@ -21,7 +21,7 @@ _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandEnd:
     """How a command ended: `code` None where it was ended, at its limit or because of a stop."""
 
     code: int | None
@@ -30,7 +30,7 @@ class Outcome:
 
 
 def adopt_orphans() -> None:
-    """What a command leaves behind becomes this process's child, so that it can be ended."""
+    """Makes this process the parent of what a command leaves behind, so that it can be ended."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
@@ -44,7 +44,7 @@ def run(
     log: Path,
     stop: Callable[[], bool],
     look: Callable[[], None],
-) -> Outcome:
+) -> CommandEnd:
     """Runs it in `folder` and a session of its own, with both outputs appended to `log`.
 
     stop: whether it is to end early; look: called while it runs. Both are asked often.
@@ -58,16 +58,16 @@ def run(
                 env=dict(environment), start_new_session=True,
             )  # fmt: skip
         except OSError as why:
-            return Outcome(127, 0.0, f"{command[0]} does not start: {why.strerror}")
+            return CommandEnd(127, 0.0, f"{command[0]} does not start: {why.strerror}")
         code = _awaited(process, begin + limit_s, stop, look)
         if code is None:
             _end_group(process)
         _end_orphans()
-    return Outcome(code, time.monotonic() - begin, last_line(log, at))
+    return CommandEnd(code, time.monotonic() - begin, last_line(log, at))
 
 
 def last_line(log: Path, at: int = 0) -> str:
-    """The last line with a letter or digit in it, from the byte `at` on."""
+    """Returns the last line with a letter or digit in it, from the byte `at` on."""
     with log.open("rb") as text:
         text.seek(max(at, text.seek(0, os.SEEK_END) - 20_000))
         lines = text.read().decode(errors="replace").splitlines()
@@ -80,7 +80,7 @@ def _awaited(
     stop: Callable[[], bool],
     look: Callable[[], None],
 ) -> int | None:
-    """Its status, or None once it has to be ended."""
+    """Returns a process's status, or None once it has to be ended."""
     while not stop() and time.monotonic() < end:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(_LOOK_S)
@@ -112,8 +112,8 @@ def _end_orphans() -> None:
 
 
 def _children() -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for path in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
-            found += map(int, path.read_text(encoding="ascii").split())
-    return found
+            pids += map(int, path.read_text(encoding="ascii").split())
+    return pids

@@ -43,7 +43,7 @@ def step(tell: Callable[[Facts], None], *, rehearse: bool) -> int:
 
 
 def known() -> Facts:
-    """What needs neither a build nor a device."""
+    """Returns the facts that need neither a build nor a device."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -60,7 +60,7 @@ def known() -> Facts:
 
 
 def asked_driver() -> Facts:
-    """The driver's version and the device's name and SMs, by the driver's own library."""
+    """Returns the driver's version and the device's name and SMs, by the driver's own library."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as why:
@@ -80,7 +80,7 @@ def asked_driver() -> Facts:
 
 
 def _built() -> Facts:
-    """The extension, built in place while others read what will be imported."""
+    """Builds the extension in place while others read what will be imported."""
     begin = time.monotonic()
     reading = subprocess.Popen(
         [sys.executable, "-c", _READ, *IMPORTS], stdout=subprocess.DEVNULL, stderr=None

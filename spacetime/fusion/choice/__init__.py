@@ -1,4 +1,7 @@
-"""Which implementation of a fused operation is fastest: the candidates, their check and the timing.
+"""The choice between implementations of a slot operation: the candidates, their check, their
+timing.
 
-Start with `super_kernels.py`, the candidates; `tune.py` chooses.
+The files import nothing else of fusion.
+Start with `operation.py`, what there is to choose between; then `qualify.py`, which drops those
+that are wrong, and `tune.py`, which picks the fastest.
 """

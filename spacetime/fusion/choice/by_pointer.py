@@ -18,9 +18,10 @@ NAME = "cuBLAS by pointer"
 def by_pointer(
     operation: SlotOperation, geometry: dict[str, Any] | None
 ) -> dict[str, Implementation]:
-    """by_pointer(operation, geometry): by name; empty for what is no product or without cuBLAS.
+    """The implementation by its name; empty where the operation is no product or cuBLAS is missing.
 
-    `geometry` is a convolution's, empty for a linear layer, None for anything else.
+    `geometry` holds a convolution's numbers. It is empty for a linear layer and None for anything
+    else.
     """
     if geometry is None or geometry.get("groups", 1) != 1 or cublas.why_missing():
         return {}
@@ -36,6 +37,6 @@ def by_pointer(
 
 
 def in_words() -> str:
-    """in_words(): for explain(), whether this way exists here, or why not."""
+    """Whether weights by pointer array exist here, or why not: a line for explain()."""
     why_not = cublas.why_missing()
     return f"weights by pointer array: {why_not or 'cuBLAS, where it is measured to be fastest'}"

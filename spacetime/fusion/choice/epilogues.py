@@ -1,7 +1,8 @@
-"""What follows a product is done with it: a residual that is added, an activation.
+"""What follows a product is done with the product: a residual that is added, an activation.
 
-On a device each operation is a launch that reads and writes its tensors; a super-kernel does these
-on the tile it still holds. Library implementations do them afterwards, so that both compute alike.
+On a device each operation is a launch that reads and writes its tensors. A super-kernel does what
+follows on the tile that it still holds. A library's implementation does it afterwards, so that both
+compute the same.
 """
 
 from __future__ import annotations
@@ -41,13 +42,15 @@ _ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """An implementation, then the residual it is given last, then the activation."""
+    """An implementation, then the sum with the residual that is given last, then the activation."""
 
     inner: Implementation
     activation: str
 
     def __call__(self, rows: Tensor, run: Tensor, *operands: Tensor) -> Tensor:
-        """The first three operands are the inner implementation's: value, weight, bias."""
+        """The first three operands are the inner implementation's (value, weight, bias), the
+        rest residuals.
+        """
         y = self.inner(rows, run, *operands[:3])
         for residual in operands[3:]:
             y = y + residual
@@ -55,7 +58,9 @@ class Followed:
 
 
 def with_epilogues(module: fx.GraphModule) -> fx.GraphModule:
-    """with_epilogues(module): joins products with what alone uses their result; in place."""
+    """Join each product with the sum and the activation that alone use its result. The graph is
+    changed in place.
+    """
     for node in list(module.graph.nodes):
         operation = _operation(module, node)
         if operation is None or not operation.key.startswith(("convolution", "linear")):
@@ -74,14 +79,17 @@ def with_epilogues(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _operation(module: fx.GraphModule, node: fx.Node) -> SlotOperation | None:
+    """The slot operation that a node calls; None where it calls none."""
     if node.op != "call_module":
         return None
-    found = module.get_submodule(str(node.target))
-    return found if isinstance(found, SlotOperation) else None
+    part = module.get_submodule(str(node.target))
+    return part if isinstance(part, SlotOperation) else None
 
 
 def _addition(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
-    """The sum that alone uses a product, and what is added; the product itself if there is none."""
+    """The sum that alone uses a product, and what is added to it; (the product, None) where
+    there is none.
+    """
     user = _only_user(node)
     if user is None or user.target not in _ADDITIONS or user.kwargs.get("alpha", 1) != 1:
         return node, None
@@ -90,11 +98,12 @@ def _addition(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
         return node, None
     other = others[0]
     if _shape(other) is None or _shape(other) != _shape(user):
-        return node, None  # something that is broadcast
+        return node, None  # what is added is broadcast, which no kernel does
     return user, other
 
 
 def _activation(node: fx.Node) -> str | None:
+    """The name of the activation that alone uses a value; None where there is none."""
     user = _only_user(node)
     if user is None or user.target not in _NAMES:
         return None
@@ -107,11 +116,13 @@ def _activation(node: fx.Node) -> str | None:
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
+    """The one call that uses a node; None where there are several or another kind of node."""
     users = list(node.users)
     return users[0] if len(users) == 1 and users[0].op == "call_function" else None
 
 
 def _shape(node: fx.Node) -> tuple[object, ...] | None:
+    """A node's shape and type, symbolic sizes as text; None where it is no tensor."""
     value = node.meta.get("val")
     return (*map(str, value.shape), value.dtype) if isinstance(value, Tensor) else None
 
@@ -119,6 +130,7 @@ def _shape(node: fx.Node) -> tuple[object, ...] | None:
 def _join(
     module: fx.GraphModule, node: fx.Node, last: fx.Node, residual: fx.Node | None, activation: str
 ) -> None:
+    """Put one slot operation in the place of a product and what follows it."""
     operation = _operation(module, node)
     assert operation is not None
     followed = {name: Followed(f, activation) for name, f in operation.implementations.items()}
@@ -128,6 +140,6 @@ def _join(
     module.add_submodule(target, joined)
     extra = () if residual is None else (residual,)
     with module.graph.inserting_before(last):
-        made = module.graph.call_module(target, (*node.args, *extra))
-    made.meta.update(last.meta)
-    last.replace_all_uses_with(made)
+        call = module.graph.call_module(target, (*node.args, *extra))
+    call.meta.update(last.meta)
+    last.replace_all_uses_with(call)

@@ -1,4 +1,6 @@
-"""An operation over slots: several implementations that compute the same, one chosen for a size."""
+"""An operation over slots: several implementations that compute the same; one is chosen for each
+number of slots.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ Implementation = Callable[..., Tensor]
 
 
 class SlotOperation(nn.Module):
-    """One node of a fused graph, called with rows, run and its operands.
+    """One node of a fused graph; it is called with rows, run and its operands.
 
-    `implementations` is in order of preference: the first runs until one is chosen for a number
+    `implementations` stand in order of preference: the first runs until one is chosen for a number
     of slots. `key` says what is computed, so that equal operations share a measurement.
     """
 
@@ -23,8 +25,9 @@ class SlotOperation(nn.Module):
         self.chosen: dict[int, str] = {}
 
     def choice(self, slots: int) -> str:
-        """choice(slots): name of the implementation that runs for that many slots."""
+        """The name of the implementation that runs for `slots` slots."""
         return self.chosen.get(slots) or next(iter(self.implementations))
 
     def forward(self, rows: Tensor, run: Tensor, *operands: Tensor) -> Tensor:
+        """Run the implementation that is chosen for as many slots as `rows` has."""
         return self.implementations[self.choice(int(rows.shape[0]))](rows, run, *operands)

@@ -21,15 +21,20 @@ from spacetime.fusion.choice.epilogues import Followed
 from spacetime.fusion.choice.operation import Implementation, SlotOperation
 from spacetime.kernels import triton
 
-MOST_CONFIGS = 2  # timed for each precision: every one is compiled for every layer
-_BOXES = "boxes"  # a convolution whose tiles the tensor memory accelerator brings
+MOST_CONFIGS = 2  # timed for each precision; more would take long, each is compiled for each layer
+_BOXES = "boxes"  # names the convolution whose tiles the tensor memory accelerator brings
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 
 
 def ways(
     operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
 ) -> dict[str, Implementation]:
-    """ways(...): all that a tuner times: the operation's own, then super-kernels."""
+    """All implementations that a tuner times, by name: the operation's own, then super-kernels.
+
+    `operation`, `args`: the slot operation and its operands, rows and run among them.
+    `sms`: of the partition.
+    `capability`: of the device, 90 for 9.0.
+    """
     ours = super_kernels(operation, args, sms=sms, capability=capability)
     return {**operation.implementations, **ours}
 
@@ -37,22 +42,27 @@ def ways(
 def super_kernels(
     operation: SlotOperation, args: Sequence[Any], *, sms: int, capability: int
 ) -> dict[str, Implementation]:
-    """super_kernels(...): those worth timing on these operands, of what is installed."""
+    """The super-kernels worth timing on these operands, by name, of what is installed here.
+
+    The parameters are those of `ways`.
+    """
     geometry = _geometry(operation)
-    found = by_pointer(operation, geometry)
+    kernels = by_pointer(operation, geometry)
     if not triton.available or geometry is None:
-        return found
+        return kernels
     for precision in _precisions(args[2], convolution=bool(geometry)):
         for config in _configs(args, geometry, precision, sms, capability):
             name = f"triton {precision}" + (f" {config.name}" if config is not None else "")
-            found[name] = _kernel(operation, geometry, precision, config, sms)
+            kernels[name] = _kernel(operation, geometry, precision, config, sms)
     for box in _boxes(args, geometry, capability):
-        found[f"triton {_BOXES} {box.name}"] = _kernel(operation, geometry, _BOXES, box, sms)
-    return found
+        kernels[f"triton {_BOXES} {box.name}"] = _kernel(operation, geometry, _BOXES, box, sms)
+    return kernels
 
 
 def super_kernel(operation: SlotOperation, name: str, *, sms: int) -> Implementation | None:
-    """super_kernel(operation, name): the one of that name, if it is one and still exists."""
+    """The super-kernel of this name; None where the name is none, or of one that no longer
+    exists.
+    """
     words = name.split(" ", 2)
     geometry = _geometry(operation)
     if name == NAME:
@@ -68,7 +78,9 @@ def super_kernel(operation: SlotOperation, name: str, *, sms: int) -> Implementa
 
 
 def _geometry(operation: SlotOperation) -> dict[str, Any] | None:
-    """What a convolution's kernel takes, nothing for a linear layer, None for anything else."""
+    """The numbers that a convolution's kernel takes: none for a linear layer, None for anything
+    else.
+    """
     if operation.key.startswith("linear"):
         return {}
     grouped = operation.implementations.get("grouped")
@@ -76,14 +88,14 @@ def _geometry(operation: SlotOperation) -> dict[str, Any] | None:
         grouped = grouped.inner
     if not isinstance(grouped, partial) or not operation.key.startswith("convolution"):
         return None
-    known = grouped.keywords
-    if known["transposed"] or len(known["stride"]) != 2:
+    options = grouped.keywords
+    if options["transposed"] or len(options["stride"]) != 2:
         return None
-    return {name: known[name] for name in _GEOMETRY}
+    return {name: options[name] for name in _GEOMETRY}
 
 
 def _precisions(x: Tensor, *, convolution: bool) -> tuple[str, ...]:
-    """Ways to multiply that are as exact as PyTorch's own are allowed to be here."""
+    """The ways to multiply that are as exact as PyTorch's own may be here."""
     if x.dtype is not torch.float32:
         return ("ieee",)
     library = torch.backends.cudnn if convolution else torch.backends.cuda.matmul
@@ -93,6 +105,9 @@ def _precisions(x: Tensor, *, convolution: bool) -> tuple[str, ...]:
 def _configs(
     args: Sequence[Any], geometry: dict[str, Any], precision: str, sms: int, capability: int
 ) -> Iterator[Any]:
+    """The configurations worth timing for these operands; None stands for the one of depthwise
+    kernels.
+    """
     rows, _, x, weight = args[:4]
     groups = geometry.get("groups", 1)
     if geometry and weight.shape[2] == 1 and groups == x.shape[1] > 1:
@@ -114,7 +129,9 @@ def _configs(
 
 
 def _boxes(args: Sequence[Any], geometry: dict[str, Any], capability: int) -> Iterator[Any]:
-    """Of a convolution in half precision with windows of several pixels, stride 1 and one group."""
+    """The boxes worth timing: for a convolution in half precision with windows of several
+    pixels, stride 1 and one group.
+    """
     x, weight = args[2:4]
     halves = x.dtype in {torch.bfloat16, torch.float16}
     if not geometry or not halves or prod(weight.shape[3:]) == 1:
@@ -126,12 +143,12 @@ def _boxes(args: Sequence[Any], geometry: dict[str, Any], capability: int) -> It
 
 
 def _points(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> int:
-    """Pixels of the output over all samples."""
+    """How many pixels the output has, over all samples."""
     return int(x.shape[0] * prod(_out(x, weight, geometry)))
 
 
 def _out(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> tuple[int, ...]:
-    """Height and width of the output."""
+    """The height and width of the output."""
     parts = zip(
         x.shape[2:],
         weight.shape[3:],
@@ -146,6 +163,7 @@ def _out(x: Tensor, weight: Tensor, geometry: dict[str, Any]) -> tuple[int, ...]
 def _kernel(
     operation: SlotOperation, geometry: dict[str, Any], precision: str, config: Any, sms: int
 ) -> Implementation:
+    """The super-kernel as an implementation, with what follows the product."""
     first = next(iter(operation.implementations.values()))
     activation = first.activation if isinstance(first, Followed) else "none"
     options = {"precision": precision, "config": config, "sms": sms, "activation": activation}
@@ -161,10 +179,10 @@ def _kernel(
 
 
 def _with_residual(kernel: Implementation, *operands: Tensor) -> Tensor:
-    """The residual comes last, as in a library's implementation that is followed by the sum."""
+    """A kernel whose residual comes last, as it does in a library's implementation with a sum."""
     return kernel(*operands[:-1], residual=operands[-1])
 
 
 def _triton(module: str) -> Any:
-    """Imported when asked for: importing Triton takes a second."""
+    """A module of `kernels/triton`, imported when asked for: importing Triton takes a second."""
     return import_module(f"spacetime.kernels.triton.{module}")

@@ -1,4 +1,5 @@
-"""Graphs of models: exported, folded, compared and described, before they are fused.
+"""Models as graphs: a model is exported here, its graph is simplified, compared and described.
 
-Start with `export.py`; then `nodes.py`.
+The files import `indexes/table.py` and `watched.py`, and nothing else of fusion.
+Start with `export.py`, which makes the graph; then `nodes.py`, the facts about its nodes.
 """

@@ -1,8 +1,8 @@
 """A model as a functional ATen graph over a symbolic number of slots.
 
-`export` wraps ``torch.export`` and sorts the graph's inputs by who owns them: *weights* (floating
-point, in the state dict: every tenant has its own), *shared* (everything else the model holds) and
-the caller's tensors. The result keeps no weight of the model alive.
+`export` calls torch.export and sorts the graph's inputs by who owns them: *weights* (floating
+point, in the state dict: every tenant has its own), *shared* tensors (everything else that the
+model holds) and the caller's tensors. The result keeps no weight of the model alive.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from spacetime.kernels.tracing import tracing, unprinted
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A model's graph. Placeholders: first `weights`, then `inputs`, in order.
+    """A model's graph, from (*weights, *inputs) to a flat tuple of output tensors.
 
-    `module` maps weights and input tensors to a flat tuple of output tensors; shared tensors are
-    its attributes. `own_bytes` counts one tenant's whole state dict, `shared_bytes` the constants.
+    Placeholders come in order: first `weights`, then `inputs`. Shared tensors are attributes of
+    `module`. `own_bytes` counts a tenant's whole state dict, `shared_bytes` the shared tensors.
     """
 
     module: fx.GraphModule
@@ -41,62 +41,70 @@ class Exported:
     shared: dict[str, Tensor]  # attribute -> tensor
     shared_keys: dict[str, str]  # attribute -> key in the state dict, for those that have one
     inputs: tuple[str, ...]
-    leaves: tuple[Any, ...]  # flat inputs: a placeholder's name in Ref, or the constant itself
+    leaves: tuple[Any, ...]  # flat inputs: a Ref to one of `inputs`, or the constant itself
     in_spec: pytree.TreeSpec
-    results: tuple[Any, ...]  # flat outputs: Ref to a position, or the constant itself
+    results: tuple[Any, ...]  # flat outputs: a Ref to an output, or the constant itself
     out_spec: pytree.TreeSpec
-    symbol: Any  # of sympy: the number of slots
+    symbol: Any  # the number of slots, a symbol of sympy
     own_bytes: int
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]  # key -> shape and dtype of a weight
     example: tuple[Tensor, ...]  # one sample of every input
 
     @property
     def shared_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.shared.values())
+        """Bytes of the tensors that all tenants share."""
+        return sum(tensor.nbytes for tensor in self.shared.values())
 
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        """flatten(args, kwargs): the input tensors in graph order; checks the structure."""
+        """The input tensors of a call, in the graph's order.
+
+        Raises TypeError where the call has another structure than the example, ValueError where a
+        tensor has another shape or type, or a constant another value.
+        """
         leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
         if spec != self.in_spec:
             raise TypeError(f"inputs: expected the structure {self.in_spec}, got {spec}")
         tensors = []
-        for position, (leaf, known) in enumerate(zip(leaves, self.leaves, strict=True)):
-            if isinstance(known, Ref):
-                tensors.append(_like(leaf, self.example[known.position], position))
-            elif leaf is not known and leaf != known:
-                raise ValueError(f"inputs: leaf {position} was exported as {known!r}, got {leaf!r}")
+        for position, (leaf, was) in enumerate(zip(leaves, self.leaves, strict=True)):
+            if isinstance(was, Ref):
+                tensors.append(_like(leaf, self.example[was.position], position))
+            elif leaf is not was and leaf != was:
+                raise ValueError(f"inputs: leaf {position} was exported as {was!r}, got {leaf!r}")
         return tensors
 
     def check(self, state: Mapping[str, Tensor]) -> None:
-        """check(state): whether a state dict fits this graph; ValueError names what does not."""
+        """Raise ValueError, naming the tensor, unless a state dict fits this graph."""
         for key, (shape, dtype) in self.shapes.items():
             if key not in state:
                 raise ValueError(f"weights: '{key}' is missing")
-            got = state[key]
-            if tuple(got.shape) != shape or got.dtype != dtype:
-                raise ValueError(
-                    f"weights: '{key}' is {tuple(got.shape)} {got.dtype}, expected {shape} {dtype}"
-                )
+            weight = state[key]
+            if tuple(weight.shape) != shape or weight.dtype != dtype:
+                given = f"{tuple(weight.shape)} {weight.dtype}"
+                raise ValueError(f"weights: '{key}' is {given}, expected {shape} {dtype}")
             for other in self.aliases.get(key, ()):
-                tied = state[other].data_ptr() == got.data_ptr()  # also where it is not a number
-                if not (tied or torch.equal(state[other], got)):
+                # The same memory is the same weight, also where it holds a NaN, unequal to itself.
+                tied = state[other].data_ptr() == weight.data_ptr()
+                if not (tied or torch.equal(state[other], weight)):
                     raise ValueError(f"weights: '{other}' and '{key}' are tied but differ")
         for attribute, key in self.shared_keys.items():
             if key not in state or not torch.equal(state[key], self.shared[attribute]):
                 raise ValueError(f"weights: buffer '{key}' differs from the family's")
 
     def samples(self, slots: int) -> list[Tensor]:
-        """samples(slots): example inputs for that many slots."""
+        """Example inputs for `slots` slots: the example's sample repeated."""
         return [t.expand(slots, *t.shape[1:]).contiguous() for t in self.example]
 
     def unflatten(self, outputs: Sequence[Tensor]) -> Any:
-        """unflatten(outputs): what the model returns, from the graph's flat outputs."""
+        """What the model returns, made of the graph's flat outputs."""
         leaves = [outputs[r.position] if isinstance(r, Ref) else r for r in self.results]
         return pytree.tree_unflatten(leaves, self.out_spec)
 
 
 def _like(leaf: Any, example: Tensor, position: int) -> Tensor:
-    """The leaf, if it is a tensor that differs from the example in its batch size at most."""
+    """The leaf, where it is a tensor that differs from the example in its batch size at most.
+
+    Raises ValueError where it does not.
+    """
     sizes = ", ".join(map(str, ["S", *example.shape[1:]]))
     expected = f"inputs: leaf {position} must be a {example.dtype} tensor [{sizes}]"
     if not isinstance(leaf, Tensor):
@@ -108,7 +116,7 @@ def _like(leaf: Any, example: Tensor, position: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A tensor among flat values, by position."""
+    """A tensor among flat values, by its position."""
 
     position: int
 
@@ -118,10 +126,13 @@ def export(
     example_inputs: Sequence[Any],
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """export(model, (x,)): the graph of an eval-mode model over a dynamic leading dimension.
+    """Make the graph of a model over a dynamic leading dimension: `export(model, (x,))`.
 
-    Every example tensor needs the same leading (batch) size. Raises CannotExport with one line.
-    Source: torch.export, functionalised and otherwise left at its own operator level.
+    `model`: in eval mode.
+    `example_inputs`, `example_kwargs`: a call; every tensor has the same leading (batch) size.
+
+    The graph is torch.export's, made functional, at torch.export's own level of operators. Raises
+    CannotExport, with one line, where there is no graph of the model that serves any batch size.
     """
     training = part_in_training(model)
     if training is not None:
@@ -151,7 +162,7 @@ def export(
 
 
 def _check_sizes(exported: Exported) -> None:
-    """Every size has to follow from the number of slots, not from values."""
+    """Raise CannotExport where a size follows from values, not from the number of slots."""
     for node in exported.module.graph.nodes:
         value = node.meta.get("val")
         for tensor in value if isinstance(value, (list, tuple)) else [value]:
@@ -164,15 +175,17 @@ def _check_sizes(exported: Exported) -> None:
 
 
 def _check_errors(exported: Exported, model: nn.Module, args: Any, kwargs: Any) -> None:
-    """The graph has to make every check of values that its module makes, such as a look-up's."""
+    """Raise CannotExport unless the graph makes every check of values that its module makes,
+    such as a look-up's.
+    """
     state = model.state_dict()
     weights = [state[key].detach() for key in exported.weights.values()]
     with torch.no_grad():
-        if not (made := raising(lambda: model(*args, **kwargs))):
+        if not (checks := raising(lambda: model(*args, **kwargs))):
             return
         inputs = exported.flatten(args, kwargs)
         kept = raising(lambda: exported.module.forward(*weights, *inputs))
-    if kept < made:
+    if kept < checks:
         raise CannotExport(
             "the model looks something up and does not use it: a graph would not raise its error"
         )
@@ -181,7 +194,11 @@ def _check_errors(exported: Exported, model: nn.Module, args: Any, kwargs: Any) 
 
 
 def widen(inputs: Any) -> Any:
-    """widen(inputs): the same structure with at least two samples, so no size is taken as 1."""
+    """The same inputs with at least two samples: torch.export would take one sample as a fixed
+    size.
+
+    Raises CannotExport where the tensors differ in their batch size or have none.
+    """
     leaves = [t for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
     sizes = {t.shape[0] if t.dim() else 0 for t in leaves}
     if len(sizes) != 1 or 0 in sizes:
@@ -194,6 +211,7 @@ def widen(inputs: Any) -> Any:
 
 
 def _program(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
+    """torch.export's program for a call with a dynamic batch size, made functional."""
     own = shell(model)
     slots = Dim("slots", min=1)
     dynamic = pytree.tree_map(lambda v: {0: slots} if isinstance(v, Tensor) else None, args)
@@ -215,15 +233,16 @@ def _by_parameter(model: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an exporter's message that says something, with the kind of error."""
+    """The first line of an exporter's message that says something, after the kind of error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else "no message"
-    if first.startswith("Constraints violated"):  # the line after its advice says which one
+    if first.startswith("Constraints violated"):  # a later line says which
         first = next((line for line in lines if line.startswith("- ")), first).removeprefix("- ")
     return f"{type(error).__name__}: {first[:300]}"
 
 
 def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
+    """The graph with its placeholders sorted by owner; shared tensors become attributes."""
     graph = copy.deepcopy(program.graph)
     nodes = [n for n in graph.nodes if n.op == "placeholder"]
     state = program.state_dict
@@ -232,7 +251,7 @@ def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
     keys: dict[str, str] = {}
     leaves: list[Any] = []
     inputs: list[str] = []
-    # By position: a copied graph renames what clashes with a name of Python, such as "input".
+    # By position, for a copied graph renames what clashes with a name of Python, such as "input".
     for spec, node in zip(program.graph_signature.input_specs, nodes, strict=True):
         name = node.name
         if spec.kind is InputKind.USER_INPUT:
@@ -281,18 +300,20 @@ def _sort(program: ExportedProgram, example: tuple[Tensor, ...]) -> Exported:
 
 
 def own_bytes(state: Mapping[str, Tensor]) -> int:
-    """own_bytes(state): bytes of one tenant's state dict, tied tensors once."""
+    """Bytes of one tenant's state dict, tied tensors counted once."""
     unique = {(t.data_ptr(), t.numel()): t for t in state.values()}
-    return sum(t.numel() * t.element_size() for t in unique.values())
+    return sum(tensor.nbytes for tensor in unique.values())
 
 
 def _drop(graph: fx.Graph, node: fx.Node) -> None:
+    """Remove the placeholder of an input that is a constant."""
     if node.users:
         raise CannotExport(f"the graph computes with the constant input '{node.name}'")
     graph.erase_node(node)
 
 
 def _to_attribute(graph: fx.Graph, node: fx.Node, attribute: str) -> None:
+    """Put an attribute of the module in the place of a placeholder."""
     with graph.inserting_before(node):
         constant = graph.get_attr(attribute)
     constant.meta.update(node.meta)
@@ -303,7 +324,7 @@ def _to_attribute(graph: fx.Graph, node: fx.Node, attribute: str) -> None:
 def _tied(
     graph: fx.Graph, weights: dict[str, str], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """One placeholder for each distinct tensor, and which other keys name it."""
+    """One placeholder for each distinct tensor, and which other keys name the same tensor."""
     first: dict[Any, str] = {}
     nodes = {n.name: n for n in graph.nodes if n.op == "placeholder"}
     kept: dict[str, str] = {}
@@ -348,6 +369,7 @@ def _outputs(program: ExportedProgram, graph: fx.Graph) -> tuple[Any, ...]:
 
 
 def _symbol(graph: fx.Graph, inputs: Sequence[str]) -> Any:
+    """The symbol of the batch size. Raises CannotExport where the model fixes the size."""
     for node in graph.nodes:
         if node.op == "placeholder" and node.name in inputs:
             size = node.meta["val"].shape[0]

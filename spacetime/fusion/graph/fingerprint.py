@@ -18,10 +18,13 @@ def fingerprint(
     example_inputs: Sequence[Any] = (),
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> str:
-    """fingerprint(model, (x,)): 32 hex digits over graph, arguments, shapes and structure.
+    """32 hexadecimal digits over a model's graph, arguments, shapes and structure.
 
-    Weight values and the example's batch size do not matter. Values of what tenants would share
-    (literals, integer buffers) do. `template` may be what `export` made. Raises CannotExport.
+    `template`: a model in eval mode, or what `export` made of one.
+    `example_inputs`, `example_kwargs`: a call of the model; its batch size does not matter.
+
+    The values of weights do not matter. The values of what tenants would share do: literals and
+    integer buffers. Raises CannotExport where there is no graph of the model.
     """
     exported = template
     if not isinstance(exported, Exported):
@@ -50,6 +53,7 @@ def _lines(exported: Exported) -> list[str]:
 
 
 def _value(exported: Exported, node: fx.Node) -> str:
+    """The shape of a node's value at two batch sizes, its type and its device."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return ""
@@ -58,4 +62,5 @@ def _value(exported: Exported, node: fx.Node) -> str:
 
 
 def _bytes(tensor: Tensor) -> bytes:
+    """The bytes of a tensor."""
     return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -1,7 +1,7 @@
-"""Rewrites of an exported graph that leave its values alone and make it cheaper to fuse.
+"""Rewrites of an exported graph that keep its values and make it cheaper to fuse.
 
-Batch-norm becomes part of the convolution or linear layer before it, or a scale and a shift; the
-arithmetic on weights is left in the graph, where `entries` computes it once per tenant.
+Batch-norm becomes part of the convolution or linear layer before it, or a scale and a shift. The
+arithmetic on weights stays in the graph; `stacked_weights` computes it once for each tenant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from spacetime.fusion.graph.nodes import Kind, bind, emit, kinds
+from spacetime.fusion.graph.nodes import NodeKind, bind, emit, kinds
 
 aten = torch.ops.aten
 
@@ -42,11 +42,15 @@ BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 
 
 def simplify(module: fx.GraphModule, weights: frozenset[str], *, fold: bool) -> fx.GraphModule:
-    """simplify(module, weights, fold=True): the same function without identities and batch-norm.
+    """Rewrite a graph in place: the same function without identities and without batch-norm.
 
-    `weights` names the weight placeholders; `fold=False` keeps convolutions as they are.
+    `module`: the graph.
+    `weights`: the names of the weight placeholders.
+    `fold`: whether batch-norm moves into the layer before it; else it is a scale and a shift.
     """
     graph = module.graph
+    # A batch-norm folds into the layer just before it. So first goes what stands between them, and
+    # products become layers.
     _drop_identities(graph)
     _products_to_linear(graph, weights)
     for node in list(graph.nodes):
@@ -58,6 +62,7 @@ def simplify(module: fx.GraphModule, weights: frozenset[str], *, fold: bool) -> 
 
 
 def _drop_identities(graph: fx.Graph) -> None:
+    """Remove the operations that return their operand, and the checks that export added."""
     for node in list(graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)
@@ -67,12 +72,12 @@ def _drop_identities(graph: fx.Graph) -> None:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target in {aten.view.default, aten._unsafe_view.default}:
-            # Without the copies above, a view may need one of its own.
+            # The identities removed above were copies in places; a view may now need one itself.
             node.target = aten.reshape.default
 
 
 def _products_to_linear(graph: fx.Graph, weights: frozenset[str]) -> None:
-    """x @ W and b + x @ W with a weight W [K, N] become linear layers of its transpose."""
+    """Write x @ W and b + x @ W, where W [K, N] is a weight, as linear layers of W's transpose."""
     kind = kinds(graph, weights)
     for node in list(graph.nodes):
         if node.target is aten.addmm.default and not set(node.kwargs) - {"beta", "alpha"}:
@@ -81,19 +86,20 @@ def _products_to_linear(graph: fx.Graph, weights: frozenset[str]) -> None:
             bias, x, weight = node.args
             if not (isinstance(bias, fx.Node) and bias.meta["val"].dim() == 1):
                 continue
-            if kind[bias] is not Kind.WEIGHT:
+            if kind[bias] is not NodeKind.WEIGHT:
                 continue
         elif node.target in {aten.mm.default, aten.matmul.default}:
             bias, (x, weight) = None, node.args
         else:
             continue
-        if kind[weight] is not Kind.WEIGHT or kind[x] is not Kind.SLOT:
+        if kind[weight] is not NodeKind.WEIGHT or kind[x] is not NodeKind.SLOT:
             continue
         if weight.meta["val"].dim() == 2 and x.meta["val"].dim() >= 2:
             _replace(graph, node, x, weight, bias)
 
 
 def _replace(graph: fx.Graph, node: fx.Node, x: Any, weight: Any, bias: Any) -> None:
+    """Put a linear layer in the place of a product."""
     with graph.inserting_before(node):
         turned = _transposed(graph, weight)
         linear = graph.call_function(aten.linear.default, (x, turned, bias))
@@ -103,7 +109,9 @@ def _replace(graph: fx.Graph, node: fx.Node, x: Any, weight: Any, bias: Any) -> 
 
 
 def _transposed(graph: fx.Graph, weight: fx.Node) -> fx.Node:
-    """The transpose of a weight; undoes one that is there, so that a tied weight stays one."""
+    """The transpose of a weight. A transpose of a transpose is the weight itself, so that a tied
+    weight stays one.
+    """
     if weight.target is aten.t.default or (
         weight.target is aten.transpose.int
         and weight.args[1:] in {(0, 1), (1, 0), (-1, -2), (-2, -1)}
@@ -117,22 +125,27 @@ def _transposed(graph: fx.Graph, weight: fx.Node) -> fx.Node:
 def _rewrite_batch_norm(
     graph: fx.Graph, node: fx.Node, weights: frozenset[str], *, fold: bool
 ) -> None:
+    """Write a batch-norm as scale and shift, computed from the statistics that the model keeps.
+
+    It stays as it is where the statistics depend on slots, or where a result other than the first
+    is used.
+    """
     kind = kinds(graph, weights)
-    a = bind(node)
-    stats = [a["weight"], a["bias"], a["running_mean"], a["running_var"]]
-    if any(isinstance(s, fx.Node) and kind[s] is Kind.SLOT for s in stats):
+    args = bind(node)
+    stats = [args["weight"], args["bias"], args["running_mean"], args["running_var"]]
+    if any(isinstance(s, fx.Node) and kind[s] is NodeKind.SLOT for s in stats):
         return
     results = [u for u in node.users if u.target is operator.getitem]
     if any(u.args[1] != 0 for u in results) or len(results) != len(node.users):
         return
     with graph.inserting_before(node):
-        scale = emit(graph, aten.rsqrt.default, emit(graph, aten.add.Scalar, stats[3], a["eps"]))
+        scale = emit(graph, aten.rsqrt.default, emit(graph, aten.add.Scalar, stats[3], args["eps"]))
         if stats[0] is not None:
             scale = emit(graph, aten.mul.Tensor, stats[0], scale)
         shift = emit(graph, aten.neg.default, emit(graph, aten.mul.Tensor, stats[2], scale))
         if stats[1] is not None:
             shift = emit(graph, aten.add.Tensor, stats[1], shift)
-        source = a["input"]
+        source = args["input"]
         if fold and _folds(source, kind):
             value = _folded(graph, source, scale, shift)
         else:
@@ -143,33 +156,36 @@ def _rewrite_batch_norm(
     graph.erase_node(node)
 
 
-def _folds(source: fx.Node, kind: dict[fx.Node, Kind]) -> bool:
+def _folds(source: fx.Node, kind: dict[fx.Node, NodeKind]) -> bool:
     """Whether a batch-norm can move into the layer that makes its input."""
     if len(source.users) != 1 or source.target not in (
         CONVOLUTIONS | TRANSPOSED | {aten.linear.default}
     ):
         return False
-    a = bind(source)
-    owned = [v for v in (a["weight"], a["bias"]) if v is not None]
-    if any(kind[v] is not Kind.WEIGHT for v in owned):
+    args = bind(source)
+    owned = [v for v in (args["weight"], args["bias"]) if v is not None]
+    if any(kind[v] is not NodeKind.WEIGHT for v in owned):
         return False
-    if source.target in TRANSPOSED:
-        return bool(a["groups"] == 1)
+    if source.target in TRANSPOSED:  # [in, out / groups, ...]: only without groups is 1 all outputs
+        return bool(args["groups"] == 1)
+    # Batch-norm's channels are dimension 1, which a linear layer's outputs are only in a matrix.
     return source.target is not aten.linear.default or source.meta["val"].dim() == 2
 
 
 def _folded(graph: fx.Graph, source: fx.Node, scale: fx.Node, shift: fx.Node) -> fx.Node:
-    """The layer `source` with its output scaled and shifted by its weights."""
-    a = bind(source)
-    weight = a["weight"]
+    """The layer `source` with weights that scale and shift its output."""
+    args = bind(source)
+    weight = args["weight"]
     shape = [1] * weight.meta["val"].dim()
     shape[1 if source.target in TRANSPOSED else 0] = -1
     turned = emit(graph, aten.reshape.default, scale, shape)
-    a["weight"] = emit(graph, aten.mul.Tensor, weight, turned)
-    if a["bias"] is not None:
-        shift = emit(graph, aten.add.Tensor, emit(graph, aten.mul.Tensor, a["bias"], scale), shift)
-    a["bias"] = shift
-    layer = graph.call_function(source.target, tuple(a.values()))  # type: ignore[arg-type]
+    args["weight"] = emit(graph, aten.mul.Tensor, weight, turned)
+    if args["bias"] is not None:
+        shift = emit(
+            graph, aten.add.Tensor, emit(graph, aten.mul.Tensor, args["bias"], scale), shift
+        )
+    args["bias"] = shift
+    layer = graph.call_function(source.target, tuple(args.values()))  # type: ignore[arg-type]
     layer.meta.update(source.meta)
     return layer
 

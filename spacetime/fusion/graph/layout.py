@@ -1,11 +1,13 @@
 """Where the slots are in each value of a graph.
 
-A value's slot dimension has ``outer * S * inner`` entries: the slots, each spread over `inner`
-neighbours and the whole repeated `outer` times. Reshapes move these numbers, nothing else does.
+A value's slot dimension has `outer * S * inner` entries: each slot is spread over `inner`
+neighbours, and the whole is repeated `outer` times. Reshapes change these numbers, nothing else
+does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -29,25 +31,45 @@ class Layout:
 
     @property
     def plain(self) -> bool:
-        """One sample a slot, slots first."""
+        """Whether the slots are the first dimension, with one sample each."""
         return self == Layout(0)
+
+    def reshaped(
+        self, old: Sequence[int], new: Sequence[int], dim: int, copies: int
+    ) -> Layout | None:
+        """The layout after a reshape; None where the samples come into another order.
+
+        `old`, `new`: the shapes before and after, for the same number of slots.
+        `dim`: the slot dimension afterwards.
+        `copies`: how many samples a slot has in it.
+        """
+        before = prod(old[: self.dim]) * self.outer
+        after = prod(old[self.dim + 1 :]) * self.inner
+        outer, left = divmod(before, prod(new[:dim]))
+        inner, right = divmod(after, prod(new[dim + 1 :]))
+        if left or right or outer * inner != copies:
+            return None
+        return Layout(dim, outer, inner)
 
 
 def size_at(size: Any, symbol: Any, slots: int) -> int:
-    """size_at(size, symbol, slots): a symbolic size when the batch has that many slots."""
+    """A symbolic size as the number that it is where the batch, `symbol`, has `slots` slots."""
     if isinstance(size, torch.SymInt):
         return int(size.node.expr.subs(symbol, slots))
     return int(size)
 
 
 def shape_at(value: Tensor, symbol: Any, slots: int) -> tuple[int, ...]:
+    """A symbolic shape as the numbers that it holds where the batch, `symbol`, has `slots`
+    slots.
+    """
     return tuple(size_at(s, symbol, slots) for s in value.shape)
 
 
 class Layouts:
-    """The layout of every tensor of a graph; None when a tensor has no slot dimension.
+    """The layout of every tensor of a graph; None where a tensor has no slot dimension.
 
-    Raises CannotFuse when a value has two slot dimensions or mixes the order of the samples.
+    Raises CannotFuse where a value has two slot dimensions or mixes the order of the samples.
     """
 
     def __init__(self, graph: fx.Graph, symbol: Any) -> None:
@@ -62,6 +84,7 @@ class Layouts:
         return self._of.get(node)
 
     def _find(self, node: fx.Node, value: Tensor) -> Layout | None:
+        """A value's layout, from how its shape grows between two and three slots."""
         two, three = (shape_at(value, self._symbol, n) for n in (2, 3))
         dims = [d for d, (a, b) in enumerate(zip(two, three, strict=True)) if a != b]
         if not dims:
@@ -79,27 +102,43 @@ class Layouts:
         return self._inherited(node, dim, copies)
 
     def _reshaped(self, node: fx.Node, shape: tuple[int, ...], dim: int, copies: int) -> Layout:
+        """The layout of a reshape's result, which follows from its operand's."""
         source = node.all_input_nodes[0]
         old = self._of.get(source)
         if old is None:
             raise CannotFuse(node.name, "reshapes a value without slots into one with slots")
         was = shape_at(source.meta["val"], self._symbol, 2)
-        before = prod(was[: old.dim]) * old.outer
-        after = prod(was[old.dim + 1 :]) * old.inner
-        outer, left = divmod(before, prod(shape[:dim]))
-        inner, right = divmod(after, prod(shape[dim + 1 :]))
-        if left or right or outer * inner != copies:
+        layout = old.reshaped(was, shape, dim, copies)
+        if layout is None:
             raise CannotFuse(node.name, "changes the order of the samples")
-        return Layout(dim, outer, inner)
+        return layout
 
     def _inherited(self, node: fx.Node, dim: int, copies: int) -> Layout:
+        """The layout of the nearest operand with as many samples a slot."""
         pending, seen = list(node.all_input_nodes), set()
         while pending:
             source = pending.pop(0)
             layout = self._of.get(source)
             if layout is not None and layout.outer * layout.inner == copies:
                 return Layout(dim, layout.outer, layout.inner)
-            if source not in self._of and source not in seen:  # a tuple: look at what made it
+            if source not in self._of and source not in seen:  # a tuple: look at its operands
                 seen.add(source)
                 pending.extend(source.all_input_nodes)
         raise CannotFuse(node.name, f"lays out {copies} samples a slot in an unknown order")
+
+
+def slots_first(value: Tensor, dim: int, outer: int, inner: int) -> Tensor:
+    """A value with its slots as the first dimension [S, ...]; the samples of a slot stay in their
+    order.
+
+    `value`: [..., outer * S * inner, ...].
+    `dim`: the slot dimension.
+    `outer`, `inner`: as in `Layout`.
+    """
+    parts = value.reshape(*value.shape[:dim], outer, -1, inner, *value.shape[dim + 1 :])
+    return parts.movedim(dim + 1, 0)
+
+
+def slots_back(value: Tensor, dim: int) -> Tensor:
+    """A value with its slots where `slots_first` took them from."""
+    return value.movedim(0, dim + 1).flatten(dim, dim + 2)

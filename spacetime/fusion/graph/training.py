@@ -6,20 +6,23 @@ from torch import fx, nn
 
 
 def is_exported(part: nn.Module) -> bool:
-    """Whether torch.export made it: its flag says nothing, and eval() is refused."""
+    """Whether torch.export made a module: its flag says nothing, and it refuses eval()."""
     return isinstance(part, fx.GraphModule) and bool({"train", "eval"} & set(vars(part)))
 
 
 def is_quantised(part: nn.Module) -> bool:
-    """Whether it has no training mode, though it is made with the flag up."""
+    """Whether a module is quantised: it has no training mode, though it is made with the flag
+    set.
+    """
     home = type(part).__module__
     return home.startswith("torch.ao.nn.") and "quantized" in home.split(".")
 
 
 def part_in_training(model: nn.Module) -> str | None:
-    """Where a part of the model, by path, is in training mode; its flag is all there is to see.
+    """The path of a part of the model that is in training mode; None where there is none.
 
-    What torch.export made is left out, and quantised parts, which only have one mode.
+    The flag is all there is to see. Parts that torch.export made are left out, and quantised parts,
+    which have one mode only.
     """
     fixed = [
         path for path, part in model.named_modules() if is_exported(part) or is_quantised(part)

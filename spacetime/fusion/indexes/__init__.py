@@ -1,4 +1,6 @@
-"""Operations that index by what a caller gave: their bounds, and how a graph says that one is out.
+"""Indexes out of bounds: which operations index by what a caller gave, and what happens to an index
+that is beyond its bounds.
 
-Start with `table.py`, the operations; then `guards.py`.
+The files import `graph/` and nothing else of fusion.
+Start with `table.py`, the operations and their bounds; then `guards.py`, the checks in a graph.
 """

@@ -1,7 +1,8 @@
-"""What a captured graph says about indexes out of bounds: a code for each slot, one more output.
+"""What a captured graph says of indexes beyond their bounds: a code for each slot, one more output.
 
-Nothing in a captured graph may raise: on a CUDA device it would end the process's use of it. So
-each guard clamps its index, and notes its number for the slots whose index was beyond.
+Nothing in a captured graph may raise: on a CUDA device an error would end the process's use of it.
+So each guard moves its index into the bounds, and notes its number for each slot whose index was
+beyond.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.errors import CannotFuse
-from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.graph.layout import Layout, slots_first
 from spacetime.fusion.indexes.guards import GUARDS
-from spacetime.fusion.rules.linear import slots_first
 from spacetime.kernels import bounds as kernel
 
 
 def with_codes(module: fx.GraphModule) -> fx.GraphModule:
-    """with_codes(module): guards become clamps; the last output says which was beyond. In place.
+    """Turn the guards of a graph into clamps, and return one more output that tells which were
+    beyond. The graph is changed in place.
 
     A graph without guards stays as it is. Raises CannotFuse where a guard's index has no slots.
     """
@@ -28,7 +29,7 @@ def with_codes(module: fx.GraphModule) -> fx.GraphModule:
     rows = next(iter(graph.nodes))
     with graph.inserting_before(guards[0]):
         codes = graph.call_function(torch.zeros_like, (rows,))
-    for number, guard in enumerate(guards, 1):
+    for number, guard in enumerate(guards, 1):  # 0 is the code of a slot without a fault
         layout: Layout | None = guard.meta["layout"]
         if layout is None:
             raise CannotFuse(guard.name, "an index that is not each sample's own")
@@ -46,18 +47,21 @@ def with_codes(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
-# A graph's nodes name functions of Python, not compiled ones.
+# Wrappers, because a graph's nodes can name functions of Python only, not compiled ones.
 
 
 def _beyond(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
+    """`bounds.beyond` as a function of Python."""
     return kernel.beyond(ids, low, high, also)
 
 
 def _clamped(ids: Tensor, out: Tensor) -> Tensor:
+    """`bounds.clamped` as a function of Python."""
     return kernel.clamped(ids, out)
 
 
 def _noted(  # noqa: PLR0917 - a node's arguments
     codes: Tensor, out: Tensor, number: int, dim: int, outer: int, inner: int
 ) -> Tensor:
+    """`bounds.noted` as a function of Python, for `out` with its slots in any dimension."""
     return kernel.noted(codes, slots_first(out, dim, outer, inner), number)

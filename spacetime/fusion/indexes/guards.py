@@ -1,9 +1,9 @@
-"""Where a graph indexes by what a caller gave: told apart, so that no index leaves its tenant.
+"""Guards: nodes before every index that a caller gives, so that no index leaves its tenant.
 
 A guard is a node between an index and its use. On a CPU the use itself raises, so the guard lets
-everything through; before an operation that is vectorised over tenants it checks. In a captured
-graph nothing may raise: there it clamps, and a code for each slot, one more output, says which
-guard found an index beyond (placed.py).
+everything through; before an operation that is vectorised over tenants the guard checks. In a
+captured graph nothing may raise: there the guard moves the index into its bounds, and a code for
+each slot, one more output, names the guard whose index was beyond (`codes.py`).
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ import torch
 from torch import Tensor, fx
 
 from spacetime.errors import CannotFuse
-from spacetime.fusion.graph.nodes import bind
+from spacetime.fusion.graph.nodes import bind, copied
 from spacetime.fusion.indexes.table import (
     DIVISIONS,
     INDEX_ERRORS,
     SOLVERS,
-    Bound,
+    IndexBound,
     base_name,
     bounds,
 )
 from spacetime.kernels import bounds as kernel
 
-# A graph's nodes name functions of Python, not compiled ones.
+# Wrappers, because a graph's nodes can name functions of Python only, not compiled ones.
 
 
 def passed(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
-    """passed(ids, ...): a guard of a use that raises by itself."""
+    """A guard of an operation that raises by itself: the same indexes."""
     return ids
 
 
 def checked(ids: Tensor, low: int, high: int, also: int | None) -> Tensor:
-    """checked(ids, ...): a guard that raises IndexError."""
+    """A guard that raises IndexError where an index is beyond its bounds; else the same indexes."""
     return kernel.checked(ids, low, high, also)
 
 
 GUARDS = (passed, checked)
-_VALUELESS = {  # results that do not depend on the values of what they are made like
+_VALUELESS = {  # operations that take the shape and type of an operand, not its values
     "zeros_like", "ones_like", "full_like", "empty_like",
     "new_zeros", "new_ones", "new_full", "new_empty",
 }  # fmt: skip
@@ -49,31 +49,32 @@ _VALUELESS = {  # results that do not depend on the values of what they are made
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a code stands for: the operation whose index was beyond, and what it says of that."""
+    """What a code stands for: the operation whose index was beyond, and the text of its error."""
 
     operation: str
     error: str
 
     def raised(self) -> Exception:
-        """What the operation itself raises on a CPU: some an IndexError, others a RuntimeError."""
+        """The error that the operation raises on a CPU: some raise IndexError, others
+        RuntimeError.
+        """
         return (
             IndexError(self.error) if self.operation in INDEX_ERRORS else RuntimeError(self.error)
         )
 
 
 def guards_of(module: fx.GraphModule) -> tuple[Guard, ...]:
-    """guards_of(module): every guard of a graph, in order: guard k is code k + 1."""
+    """Every guard of a graph, in order. Code k + 1 stands for guard k."""
     return tuple(n.meta["guard"] for n in module.graph.nodes if n.target in GUARDS)
 
 
 def guarded(module: fx.GraphModule, inputs: Collection[str]) -> fx.GraphModule:
-    """guarded(module, inputs): a copy with a guard before every index that depends on an input.
+    """A copy of a graph with a guard before every index that depends on an input.
 
-    Raises CannotFuse where an index picks among the samples of the batch: one that is out of its
-    own sample would read another caller's.
+    Raises CannotFuse where an index picks among the samples of the batch: an index beyond its own
+    sample would read another caller's.
     """
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
+    graph = copied(module.graph)
     given: set[fx.Node] = set()
     for node in list(graph.nodes):
         if (node.op == "placeholder" and node.name in inputs) or _depends(node, given):
@@ -84,20 +85,22 @@ def guarded(module: fx.GraphModule, inputs: Collection[str]) -> fx.GraphModule:
     return fx.GraphModule(module, graph)
 
 
-def indexes(node: fx.Node) -> list[Bound]:
-    """indexes(node): the bounds of each index of a node; none for what does not index."""
+def indexes(node: fx.Node) -> list[IndexBound]:
+    """The bounds of each index of a node; none where the node does not index."""
     if node.op != "call_function" or not base_name(node.target):
         return []
     return bounds(node.target, bind(node), _value)
 
 
 def raises_otherwise(module: fx.GraphModule) -> str:
-    """raises_otherwise(module): the name of an operation that raises by values which have no
-    bounds: a singular matrix, an integer divided by 0. "" where there is none."""
+    """The name of an operation that raises for values which have no bounds, such as a singular
+    matrix or an integer divided by 0; "" where there is none.
+    """
     return next((base_name(n.target) for n in module.graph.nodes if _raises(n)), "")
 
 
 def _raises(node: fx.Node) -> bool:
+    """Whether a node is a solver, or divides whole numbers by a tensor."""
     name = base_name(node.target)
     if name not in DIVISIONS:
         return name in SOLVERS
@@ -107,11 +110,12 @@ def _raises(node: fx.Node) -> bool:
 
 
 def hides_indexes(module: Any) -> bool:
-    """hides_indexes(module): whether a module of a graph has operations that index inside."""
+    """Whether a module in a graph holds operations that index."""
     return isinstance(module, fx.GraphModule) and any(map(indexes, module.graph.nodes))
 
 
 def _value(operand: Any) -> Any:
+    """An operand's value without data; an operand that is no node, as it is."""
     return operand.meta.get("val") if isinstance(operand, fx.Node) else operand
 
 
@@ -122,14 +126,14 @@ def _depends(node: fx.Node, given: set[fx.Node]) -> bool:
     return not numbers and any(n in given for n in node.all_input_nodes)
 
 
-def operand_of(node: fx.Node, bound: Bound) -> Any:
-    """operand_of(node, bound): the index that a bound is about."""
+def operand_of(node: fx.Node, bound: IndexBound) -> Any:
+    """The index that a bound is about."""
     operand = bind(node)[bound.argument]
     return operand if bound.place is None else operand[bound.place]
 
 
-def _insert(graph: fx.Graph, node: fx.Node, bound: Bound) -> fx.Node:
-    """Put a guard before one index of a node."""
+def _insert(graph: fx.Graph, node: fx.Node, bound: IndexBound) -> fx.Node:
+    """Put a guard before one index of a node and return it."""
     operation = base_name(node.target)
     if not bound.known:
         raise CannotFuse(node.name, f"{operation}: an index picks among the samples of the batch")

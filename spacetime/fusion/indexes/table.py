@@ -1,7 +1,7 @@
 """Which operations read or write where an index says, and between which bounds it has to be.
 
-An index beyond them raises on a CPU; on a CUDA device it ends the process's use of the device; in
-a stack of several tenants' weights it would reach another tenant's.
+An index beyond them raises on a CPU. On a CUDA device it ends the process's use of the device. In a
+stack of several tenants' weights it would reach another tenant's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WRAPS = {  # along `dim`: whether a negative index counts from the end
+WRAPS = {  # operations along `dim`: whether a negative index counts from the end
     "gather": False,
     "index_select": False,
     "scatter": False,
@@ -41,19 +41,23 @@ SOLVERS = {
     "cholesky",
 }  # fmt: skip
 DIVISIONS = {"div", "divide", "floor_divide", "remainder", "fmod"}
-INDEX_ERRORS = {  # raised by these; a RuntimeError by the others
+INDEX_ERRORS = {  # these raise IndexError, the others RuntimeError
     *BY_LIST, *LOSSES, "embedding", "index_select", "index_fill", "index_copy", "take", "put",
 }  # fmt: skip
 _INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64}
 
-Valued = Callable[[Any], Any]  # what stands in a call to its value
+Valued = Callable[[Any], Any]  # from an argument of a call to its value
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """One index of a call: `argument` of its schema, `place` in that if it is a list.
+class IndexBound:
+    """The bounds of one index of a call: low <= i < high.
 
-    high: a size; no int where it holds the batch. also: a value that is ignored, None for none.
+    `argument`: of the operation's schema.
+    `place`: the index's position, where the argument is a list; else None.
+    `low`, `high`: whole numbers; `high` is symbolic where it holds the batch size.
+    `also`: one value outside the bounds that the operation ignores; None where there is none.
+    `error`: the text that the operation raises.
     """
 
     argument: str
@@ -65,43 +69,49 @@ class Bound:
 
     @property
     def known(self) -> bool:
-        """Whether what is indexed has a size of its own, whatever the batch."""
+        """Whether the size of what is indexed is a number, whatever the batch."""
         return isinstance(self.high, int)
 
 
 def base_name(target: Any) -> str:
-    """base_name(target): an ATen operation's name, the same in place or not; "" for others."""
+    """The name of an ATen operation without the mark of its in-place form; "" for anything else."""
     if not isinstance(target, torch._ops.OpOverload):
         return ""
     return str(target._schema.name).removeprefix("aten::").rstrip("_")
 
 
-def bounds(target: Any, args: Mapping[str, Any], valued: Valued = lambda x: x) -> list[Bound]:
-    """bounds(target, args): of every index of a call, whose arguments are given by name."""
+def bounds(target: Any, args: Mapping[str, Any], valued: Valued = lambda x: x) -> list[IndexBound]:
+    """The bounds of every index of a call.
+
+    `target`: the operation.
+    `args`: its arguments by name.
+    `valued`: from an argument to its value; a graph's nodes are not their values.
+    """
     name = base_name(target)
     if name in BY_LIST:
         return _by_list(args, valued)
-    found = _single(name, args, valued)
-    if found is None or not _is_index(valued(args[found.argument])):
+    bound = _single(name, args, valued)
+    if bound is None or not _is_index(valued(args[bound.argument])):
         return []
-    return [found]
+    return [bound]
 
 
-def _single(name: str, args: Mapping[str, Any], valued: Valued) -> Bound | None:
+def _single(name: str, args: Mapping[str, Any], valued: Valued) -> IndexBound | None:
+    """The bounds of the one index of an operation; None where it has none."""
     if name in TABLES:
         return _bound("indices", valued(args["weight"]).shape[0])
     if name in WRAPS and "dim" in args:
         shape = valued(args["self"]).shape or (1,)
         dim = args["dim"] % len(shape)
-        told = None if name == "index_select" else dim
-        return _bound("index", shape[dim], wraps=WRAPS[name], dim=told)
+        in_error = None if name == "index_select" else dim
+        return _bound("index", shape[dim], wraps=WRAPS[name], dim=in_error)
     if name in FLAT:
         return _bound("index", prod(valued(args["self"]).shape), wraps=True)
     return _counted(name, args, valued)
 
 
-def _counted(name: str, args: Mapping[str, Any], valued: Valued) -> Bound | None:
-    """Of operations whose index counts something else than rows: classes, places of a plane."""
+def _counted(name: str, args: Mapping[str, Any], valued: Valued) -> IndexBound | None:
+    """The bounds where an index counts something else than rows: classes, or places of a plane."""
     if name == "one_hot" and args["num_classes"] > 0:
         error = f"Class values must be non-negative and smaller than {args['num_classes']}."
         return replace(_bound("self", args["num_classes"]), error=error)
@@ -114,15 +124,17 @@ def _counted(name: str, args: Mapping[str, Any], valued: Valued) -> Bound | None
     return None
 
 
-def _by_list(args: Mapping[str, Any], valued: Valued) -> list[Bound]:
+def _by_list(args: Mapping[str, Any], valued: Valued) -> list[IndexBound]:
+    """The bounds of `x[i, :, j]`, one for each index in the list."""
     shape, dim = valued(args["self"]).shape, 0
-    found = []
+    listed = []
     for place, index in enumerate(args["indices"]):
         value = None if index is None else valued(index)
         if _is_index(value):
-            found.append(_bound("indices", shape[dim], wraps=True, dim=dim, place=place))
-        dim += value.dim() if isinstance(value, Tensor) and not _is_index(value) else 1  # a mask
-    return found
+            listed.append(_bound("indices", shape[dim], wraps=True, dim=dim, place=place))
+        # A mask stands for as many dimensions as it has, any other index for one.
+        dim += value.dim() if isinstance(value, Tensor) and not _is_index(value) else 1
+    return listed
 
 
 def _bound(
@@ -133,13 +145,17 @@ def _bound(
     dim: int | None = None,
     place: int | None = None,
     also: int | None = None,
-) -> Bound:
+) -> IndexBound:
+    """The bounds below a size, and PyTorch's own text for an index beyond.
+
+    `wraps` says whether a negative index counts from the end.
+    """
     error = "index out of range in self"
     if dim is not None:
         error = f"index is out of bounds for dimension {dim} with size {high}"
-    return Bound(argument, place, -high if wraps else 0, high, also, error)
+    return IndexBound(argument, place, -high if wraps else 0, high, also, error)
 
 
 def _is_index(value: Any) -> bool:
-    """Masks are indexes too, but cannot be out of bounds."""
+    """Whether a value is a tensor of whole numbers. Masks are indexes too, but cannot be beyond."""
     return isinstance(value, Tensor) and value.dtype in _INTEGERS

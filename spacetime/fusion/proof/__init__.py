@@ -1,7 +1,8 @@
-"""The proof that a model keeps the samples of a batch apart, from its graph.
+"""The proof that a model keeps the samples of a batch apart, read from its graph.
 
-Start with `walk.py`; the rules by kind of operation are in `shapes.py`, `indexing.py` and
-`computing.py`.
+The files import `graph/` and nothing else of fusion.
+Start with `walk.py`, which goes through the graph; then `values.py`, what a rule is given. The
+rules lie in `shapes.py`, `indexing.py`, `computing.py` and `layers.py`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from spacetime.fusion.graph.layout import Layout
 from spacetime.fusion.proof.values import (
     Call,
     Mixed,
-    Numbers,
-    Rule,
+    ProofRule,
+    SampleNumbers,
     Value,
     aligned,
     away,
@@ -31,7 +31,7 @@ def embedding(call: Call) -> Value:
 
 
 def embedding_bag(call: Call) -> Any:
-    """Bags of as many rows for every sample: what a two-dimensional index becomes."""
+    """Bags with as many rows for every sample: what a two-dimensional index becomes."""
     indices, offsets, own = call.of(call["indices"]), call.raw(call["offsets"]), None
     if call.of(call["weight"]) is not None or call["include_last_offset"]:
         raise Mixed("its bags are not the samples")
@@ -39,18 +39,18 @@ def embedding_bag(call: Call) -> Any:
         own = call.of(call["per_sample_weights"])
     apart = (
         isinstance(indices, Layout)
-        and isinstance(offsets, Numbers)
+        and isinstance(offsets, SampleNumbers)
         and indices == Layout(0, 1, offsets.step)
         and own in {None, indices}
     )
     if not apart:
         raise Mixed("its bags are not the samples")
     grows = [batch_dims(tensor, call.symbol) for tensor in call.node.meta["val"]]
-    return tuple(Layout(0, 1, found[0][1]) if found else None for found in grows)
+    return tuple(Layout(0, 1, dims[0][1]) if dims else None for dims in grows)
 
 
 def index(call: Call) -> Value:
-    """`x[i, :, j]`: with numbers of samples at the batch's place, or away from it."""
+    """`x[i, :, j]`: by numbers of samples at the batch's place, or by any index away from it."""
     return _indexed(call, call["self"], call["indices"])
 
 
@@ -60,7 +60,7 @@ def _indexed(call: Call, source: fx.Node, indices: list[fx.Node | None]) -> Layo
     given = [value for value in indices if value is not None]
     if any(n.meta["val"].dtype in {torch.bool, torch.uint8} for n in given):
         raise Mixed("how much it takes depends on values")
-    rank = max(call.rank(n) for n in given)  # of the indices, broadcast
+    rank = max(call.rank(n) for n in given)  # of all indices once they are broadcast
     numbers, data = _by_kind(call, given, rank)
     layout = call.of(source)
     front = 0 if places != [*range(places[0], places[-1] + 1)] else places[0]
@@ -70,7 +70,7 @@ def _indexed(call: Call, source: fx.Node, indices: list[fx.Node | None]) -> Layo
         return data and replace(data, dim=data.dim + front)
     if layout.dim in places:
         held = call.raw(indices[layout.dim])
-        if not isinstance(held, Numbers) or held.step != 1 or layout != Layout(layout.dim):
+        if not isinstance(held, SampleNumbers) or held.step != 1 or layout != Layout(layout.dim):
             raise Mixed("it looks samples up by values")
         if data is not None and data != Layout(numbers or 0):
             raise Mixed("it looks one sample up by values of another")
@@ -84,12 +84,14 @@ def _indexed(call: Call, source: fx.Node, indices: list[fx.Node | None]) -> Layo
 
 
 def _by_kind(call: Call, given: list[fx.Node], rank: int) -> tuple[int | None, Layout | None]:
-    """Where the broadcast indices hold numbers of samples, and where values of samples."""
+    """The dimension of the broadcast indices that holds numbers of samples, and the layout of
+    those that hold values of samples.
+    """
     numbers: set[int] = set()
     data: set[Layout] = set()
     for node in given:
         value, shift = call.raw(node), rank - call.rank(node)
-        if isinstance(value, Numbers):
+        if isinstance(value, SampleNumbers):
             numbers.add(value.dim + shift)
         elif isinstance(value, Layout):
             data.add(replace(value, dim=value.dim + shift))
@@ -115,9 +117,9 @@ def index_put(call: Call) -> Value:
 
 
 def gather(call: Call) -> Value:
-    """Along a dimension other than the batch's, each sample by its own index."""
+    """gather along a dimension other than the batch's, each sample by its own index."""
     layout, picked = call.of(call["self"]), call.of(call["index"])
-    if layout is None:  # from what is the same for all samples, if by value and not by place
+    if layout is None:  # a table that all share: to be read by value, not by a sample's place
         if picked is not None and normal(call["dim"], call.rank(call["self"])) != picked.dim:
             raise Mixed("it looks up the number of a sample in its batch")
         return picked
@@ -135,7 +137,7 @@ def take(call: Call) -> Value:
 
 
 def scatter(call: Call) -> Value:
-    """As gather, writing."""
+    """scatter along a dimension other than the batch's, each sample by its own index."""
     gather(call)
     layout = call.of(call["self"])
     if layout is None:
@@ -148,7 +150,9 @@ def scatter(call: Call) -> Value:
 
 
 def index_select(call: Call) -> Value:
-    """Entries of a dimension by an index that is the same for all, or rows of a shared table."""
+    """Entries of a dimension by an index that is the same for all, or rows of a table that all
+    share.
+    """
     source, picked = call.of(call["self"]), call.of(call["index"])
     if source is not None and picked is not None:
         raise Mixed("it looks one sample up by values of another")
@@ -160,7 +164,7 @@ def index_select(call: Call) -> Value:
 
 
 def one_hot(call: Call) -> Value:
-    """A new last dimension; its size must not come from the largest value in the batch."""
+    """A new last dimension; its size must not come from the largest value of the batch."""
     if not isinstance(call["num_classes"], int) or call["num_classes"] < 0:
         raise Mixed("how many classes it makes depends on the largest value of the batch")
     return call.of(call["self"])
@@ -175,13 +179,13 @@ def sorted_into(call: Call) -> Value:
 
 
 def isin(call: Call) -> Value:
-    """Whether each value is one of those that are the same for all."""
+    """Whether each value is one of a set that is the same for all."""
     if call.of(call["test_elements"]) is not None:
         raise Mixed("it looks for values of all samples")
     return call.of(call["elements"])
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, ProofRule] = {
     "embedding": embedding,
     "_embedding_bag": embedding_bag,
     "_embedding_bag_forward_only": embedding_bag,

@@ -4,93 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from torch import fx
 
 from spacetime.fusion.graph.layout import Layout
 from spacetime.fusion.proof.values import (
+    BatchSize,
     Call,
     Mixed,
-    Numbers,
-    Rule,
-    Size,
+    ProofRule,
+    SampleNumbers,
     Value,
     aligned,
     away,
     batch_dims,
+    elementwise,
     normal,
     tensors,
     without,
 )
 
-_END = 2**62  # no dimension is as long
+_END = 2**62  # no dimension is as long: a slice to here or beyond goes to the end
 
 
 def same(call: Call) -> Value:
-    """A copy, a cast or an element by element function of the first operand."""
+    """A copy, a cast, or another function of the first operand, element by element."""
     return call.raw(call.node.args[0])
 
 
 def reshaped(call: Call) -> Value:
-    """The same elements in the same order: where the samples come to lie follows from sizes."""
+    """The same elements in the same order; where the samples come to lie follows from the sizes."""
     source = call.node.args[0]
     assert isinstance(source, fx.Node)
     old, grows = call.raw(source), batch_dims(call.result(), call.symbol)
     if old is None:
         return None
-    assert isinstance(old, (Layout, Numbers))
-    layout = Layout(old.dim) if isinstance(old, Numbers) else old
+    assert isinstance(old, (Layout, SampleNumbers))
+    layout = Layout(old.dim) if isinstance(old, SampleNumbers) else old
     if len(grows) != 1:
         raise Mixed("it takes the batch apart")
-    (dim, copies), shape = grows[0], call.shape(source)
-    new = call.shape(call.node)
-    before, after = prod(shape[: layout.dim]), prod(shape[layout.dim + 1 :])
-    outer, left = divmod(before * layout.outer, prod(new[:dim]))
-    inner, right = divmod(after * layout.inner, prod(new[dim + 1 :]))
-    if left or right or outer * inner != copies:
+    dim, copies = grows[0]
+    new = layout.reshaped(call.shape(source), call.shape(call.node), dim, copies)
+    if new is None:
         raise Mixed("it changes the order of the samples")
-    if isinstance(old, Numbers):
-        return Numbers(dim, old.step)
-    return Layout(dim, outer, inner)
+    return SampleNumbers(dim, old.step) if isinstance(old, SampleNumbers) else new
 
 
-def _permuted(order: Callable[[Call, int], Sequence[int]]) -> Rule:
+def _permuted(order: Callable[[Call, int], Sequence[int]]) -> ProofRule:
+    """The rule for an operation that reorders dimensions; `order` says which comes where."""
+
     def rule(call: Call) -> Value:
         source = call["self"]
         value, rank = call.raw(source), call.rank(source)
         if value is None:
             return None
-        assert isinstance(value, (Layout, Numbers))
+        assert isinstance(value, (Layout, SampleNumbers))
         return replace(value, dim=[normal(d, rank) for d in order(call, rank)].index(value.dim))
 
     return rule
 
 
-def _swapped(rank: int, one: int, other: int) -> list[int]:
+def _swapped(rank: int, first: int, second: int) -> list[int]:
+    """The dimensions in order, with two of them swapped."""
     order = list(range(rank))
-    a, b = normal(one, rank), normal(other, rank)
+    a, b = normal(first, rank), normal(second, rank)
     order[a], order[b] = order[b], order[a]
     return order
 
 
 def expand(call: Call) -> Value:
-    """Dimensions of size one repeated; a constant repeated for each sample is one of each."""
+    """Dimensions of size one, repeated. A constant that is repeated for each sample is one of
+    each.
+    """
     source, rank = call["self"], len(call.result().shape)
     value = call.raw(source)
     if value is None:
         return _uniform(call)
-    assert isinstance(value, (Layout, Numbers))
+    assert isinstance(value, (Layout, SampleNumbers))
     return replace(value, dim=value.dim + rank - call.rank(source))
 
 
 def repeat(call: Call) -> Value:
-    """Whole copies one after another along each dimension."""
+    """Whole copies, one after another along each dimension."""
     source, repeats = call["self"], call["repeats"]
     layout = call.of(source)
     if layout is None:
-        grows = _one(call)
+        grows = _growing_dim(call)
         missing = len(repeats) - call.rank(source)
         own = 1 if grows[0] < missing else call.shape(source)[grows[0] - missing]
         return Layout(grows[0], grows[1] // own, own) if grows[1] == own else _refuse()
@@ -102,6 +102,7 @@ def repeat(call: Call) -> Value:
 
 
 def _refuse() -> Value:
+    """Raise Mixed: no rule covers this order."""
     raise Mixed("it repeats in an order without a rule")
 
 
@@ -116,7 +117,7 @@ def repeat_interleave(call: Call) -> Value:
 
 
 def cat(call: Call) -> Value:
-    """Joined along a dimension other than the batch's."""
+    """Tensors joined along a dimension other than the batch's."""
     listed = tensors(call["tensors"])
     ranks = {call.rank(n) for n in listed}
     if len(ranks) != 1:
@@ -128,7 +129,7 @@ def cat(call: Call) -> Value:
 
 
 def stack(call: Call) -> Value:
-    """Joined along a new dimension."""
+    """Tensors joined along a new dimension."""
     rank = call.rank(tensors(call["tensors"])[0])
     layout = aligned(call, call["tensors"], rank)
     at = normal(call["dim"], rank + 1)
@@ -143,7 +144,7 @@ def cut(call: Call) -> Value:
 
 
 def taken(call: Call) -> Value:
-    """One entry of a dimension, which goes."""
+    """One entry of a dimension, which is removed."""
     layout, rank = call.of(call["self"]), call.rank(call["self"])
     return without(layout, away(layout, call.args.get("dim", 0), rank))
 
@@ -152,10 +153,10 @@ def cut_evenly(call: Call) -> Value:
     """A slice; along the batch only the whole of it."""
     value, rank = call.raw(call["self"]), call.rank(call["self"])
     if value is None:
-        if any(isinstance(call.raw(call[name]), Size) for name in ("start", "end")):
+        if any(isinstance(call.raw(call[name]), BatchSize) for name in ("start", "end")):
             raise Mixed("what it cuts out depends on the size of the batch")
         return None
-    assert isinstance(value, (Layout, Numbers))
+    assert isinstance(value, (Layout, SampleNumbers))
     start, end, step = call["start"], call["end"], call["step"]
     if normal(call["dim"], rank) != value.dim:
         if any(isinstance(n, fx.Node) for n in (start, end, step)):
@@ -167,7 +168,7 @@ def cut_evenly(call: Call) -> Value:
     return value
 
 
-def _at_the_end(call: Call, end: Any, value: Layout | Numbers) -> bool:
+def _at_the_end(call: Call, end: Any, value: Layout | SampleNumbers) -> bool:
     """Whether a slice of the batch ends where the batch does."""
     if isinstance(end, int):
         return end >= _END
@@ -187,36 +188,31 @@ def padded(call: Call) -> Value:
     return layout
 
 
-def made(call: Call) -> Value:
-    """A tensor of a given size, the same everywhere."""
-    if isinstance(call.raw(call.args.get("fill_value")), Size):
+def filled(call: Call) -> Value:
+    """A tensor of a given size with the same value everywhere."""
+    if isinstance(call.raw(call.args.get("fill_value")), BatchSize):
         raise Mixed("it computes with the size of the batch")
     if call.of(call.args.get("fill_value")) is not None:
         raise Mixed("it spreads a value of one sample over all")
     return _uniform(call)
 
 
-def made_alike(call: Call) -> Value:
-    """A tensor of an operand's size, the same everywhere."""
+def filled_alike(call: Call) -> Value:
+    """A tensor of an operand's size with the same value everywhere."""
     fill = call.args.get("fill_value")
     if call.raw(fill) is not None:
         raise Mixed("it computes with the size or a value of the batch")
     source = call.raw(call["self"])
-    return Layout(source.dim) if isinstance(source, Numbers) else source
+    return Layout(source.dim) if isinstance(source, SampleNumbers) else source
 
 
 def arange(call: Call) -> Value:
-    """The numbers of the samples, where it counts as many as there are."""
+    """The numbers of the samples, where arange counts as many numbers as there are samples."""
     start, step = call.args.get("start", 0), call.args.get("step", 1)
-    dim, copies = _one(call)
+    dim, copies = _growing_dim(call)
     if start != 0 or not isinstance(step, int) or copies != 1:
         raise Mixed("it counts what is not the samples")
-    return Numbers(dim, step)
-
-
-def copied(call: Call) -> Value:
-    """Another value, broadcast to the first operand's shape."""
-    return aligned(call, [*call.args.values()], len(call.result().shape))
+    return SampleNumbers(dim, step)
 
 
 def scattered(call: Call) -> Value:
@@ -254,12 +250,15 @@ def _uniform(call: Call) -> Value:
     grows = batch_dims(call.result(), call.symbol)
     if not grows:
         return None
-    dim, copies = _one(call)
+    dim, copies = _growing_dim(call)
     return Layout(dim, 1, copies)
 
 
-def _one(call: Call) -> tuple[int, int]:
-    """The one dimension that grows with the batch, and its entries for each sample."""
+def _growing_dim(call: Call) -> tuple[int, int]:
+    """The one dimension that grows with the batch, and how many entries a sample has in it.
+
+    Raises Mixed where none or several dimensions grow.
+    """
     grows = batch_dims(call.result(), call.symbol)
     if len(grows) != 1:
         raise Mixed("its shape holds the batch twice" if grows else "it takes the batch's size")
@@ -281,10 +280,10 @@ TAKE_SIZES = {
     *RESHAPES, *MAKERS, "expand", "repeat", "arange", "slice", "native_group_norm",
     "affine_grid_generator", "full_like",
 }  # fmt: skip
-RULES: dict[str, Rule] = {
+RULES: dict[str, ProofRule] = {
     **dict.fromkeys(RESHAPES, reshaped),
-    **dict.fromkeys(MAKERS, made),
-    **dict.fromkeys(ALIKE, made_alike),
+    **dict.fromkeys(MAKERS, filled),
+    **dict.fromkeys(ALIKE, filled_alike),
     **dict.fromkeys(SAME, same),
     **dict.fromkeys(CUTS, cut),
     **dict.fromkeys(PADS, padded),
@@ -301,8 +300,8 @@ RULES: dict[str, Rule] = {
     "unbind": taken,
     "slice": cut_evenly,
     "arange": arange,
-    "copy": copied,
-    "fill": copied,
+    "copy": elementwise,  # of another value, broadcast to the first operand's shape
+    "fill": elementwise,
     "select_scatter": scattered,
     "slice_scatter": scattered,
     "tril": triangle,

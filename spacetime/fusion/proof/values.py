@@ -1,4 +1,4 @@
-"""Where the samples are in a value, what a rule knows of one call, and how operands combine."""
+"""What a rule of the proof is given and returns: where the samples are in a value, and one call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ _SLOTS = (2, 3, 5)  # batch sizes at which shapes are compared
 
 
 class Mixed(Exception):
-    """A value of one sample may depend on another sample, or on how many there are: why."""
+    """Raised where a value of one sample may depend on another sample, or on how many there are.
+    Its message says why.
+    """
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
-    """Along `dim` the numbers of the samples, 0, step, 2 * step, …: what arange makes of a batch.
+class SampleNumbers:
+    """Along `dim` lie the numbers of the samples: 0, step, 2 * step, … This is what arange makes of
+    a batch.
 
-    An index into the batch may be one; anything computed from it would depend on the others.
+    Such a value may serve as an index into the batch. Anything computed from it would depend on the
+    other samples.
     """
 
     dim: int
@@ -30,18 +34,25 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """No tensor: the number of samples, or what was computed from it."""
+class BatchSize:
+    """Not a tensor: the number of samples, or a number computed from it."""
 
 
-# None is a value that is the same whatever the batch holds: weights, constants, and their kin.
-Value = Layout | Numbers | Size | None
-Rule = Callable[["Call"], Any]  # to a Value, or a tuple of them for an operation with many results
+# None stands for a value that is the same whatever the batch holds: a weight, a constant, or what
+# was computed from these alone.
+Value = Layout | SampleNumbers | BatchSize | None
+# A rule returns a Value, or a tuple of them for an operation with several results.
+ProofRule = Callable[["Call"], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call in a graph: its arguments by the names in the operation's schema."""
+    """One call in a graph, with its arguments by their names in the operation's schema.
+
+    `node`, `args`: the call and its arguments.
+    `values`: where the samples are in the value of every node so far.
+    `symbol`: the batch size, a symbol of sympy.
+    """
 
     node: fx.Node
     args: Mapping[str, Any]
@@ -49,17 +60,20 @@ class Call:
     symbol: Any
 
     def of(self, argument: Any) -> Layout | None:
-        """Where the samples are in an argument; numbers of samples are refused."""
+        """Where the samples are in an argument; None where it is the same for all samples.
+
+        Raises Mixed where the argument holds numbers of samples or the batch size.
+        """
         value = self.values[argument] if isinstance(argument, fx.Node) else None
-        if isinstance(value, Numbers):
+        if isinstance(value, SampleNumbers):
             raise Mixed("it computes with the number of a sample in its batch")
-        if isinstance(value, Size):
+        if isinstance(value, BatchSize):
             raise Mixed("it computes with the size of the batch")
         assert value is None or isinstance(value, Layout), value
         return value
 
     def raw(self, argument: Any) -> Value:
-        """The same, numbers of samples among them."""
+        """What is known of an argument, numbers of samples and the batch size included."""
         value: Value = self.values[argument] if isinstance(argument, fx.Node) else None
         return value
 
@@ -72,38 +86,39 @@ class Call:
         return len(argument.meta["val"].shape)
 
     def result(self, position: int = 0) -> Tensor:
-        """What the operation returns, or the first of what it returns, as a tensor without data."""
+        """What the operation returns, or one of its results, as a tensor without data."""
         value = self.node.meta["val"]
         chosen: Tensor = value if isinstance(value, Tensor) else value[position]
         return chosen
 
     def __getitem__(self, name: str) -> Any:
+        """The argument of this name."""
         return self.args[name]
 
 
 def tensors(argument: Any) -> list[fx.Node]:
-    """The nodes of tensors in an argument."""
-    found: list[fx.Node] = []
-    fx.map_arg(argument, found.append)
-    return [n for n in found if isinstance(n.meta.get("val"), Tensor)]
+    """The nodes in an argument whose values are tensors."""
+    nodes: list[fx.Node] = []
+    fx.map_arg(argument, nodes.append)
+    return [n for n in nodes if isinstance(n.meta.get("val"), Tensor)]
 
 
 def batch_dims(value: Tensor, symbol: Any) -> list[tuple[int, int]]:
-    """The dimensions that grow with the batch, and how many entries each sample has there.
+    """The dimensions that grow with the batch, and how many entries a sample has in each.
 
-    Raises Mixed where a size is no multiple of the batch's.
+    Raises Mixed where a size is no multiple of the batch size.
     """
     if not any(isinstance(size, torch.SymInt) for size in value.shape):
         return []
     shapes = [shape_at(value, symbol, slots) for slots in _SLOTS]
-    found = []
+    growing = []
     for dim, sizes in enumerate(zip(*shapes, strict=True)):
         if len(set(sizes)) > 1:
-            each = sizes[0] // _SLOTS[0]
-            if any(size != each * slots for size, slots in zip(sizes, _SLOTS, strict=True)):
+            per_sample = sizes[0] // _SLOTS[0]
+            if any(size != per_sample * slots for size, slots in zip(sizes, _SLOTS, strict=True)):
                 raise Mixed(f"its size {value.shape[dim]} is no multiple of the batch")
-            found.append((dim, each))
-    return found
+            growing.append((dim, per_sample))
+    return growing
 
 
 def normal(dim: int, rank: int) -> int:
@@ -112,7 +127,10 @@ def normal(dim: int, rank: int) -> int:
 
 
 def aligned(call: Call, operands: Sequence[Any], rank: int) -> Layout | None:
-    """Where the samples are after broadcasting; Mixed where operands hold them at other places."""
+    """Where the samples are once these operands are broadcast to `rank` dimensions.
+
+    Raises Mixed where two operands hold the samples in different places.
+    """
     common: Layout | None = None
     for operand in tensors(operands):
         layout = call.of(operand)
@@ -126,9 +144,9 @@ def aligned(call: Call, operands: Sequence[Any], rank: int) -> Layout | None:
 
 
 def away(layout: Layout | None, dims: Sequence[int] | int | None, rank: int) -> list[int]:
-    """The dimensions, counted from the front; Mixed where the batch's is among them.
+    """These dimensions, counted from the front; None means all, as in PyTorch's reductions.
 
-    None means all of them, as it does in PyTorch's reductions.
+    Raises Mixed where the batch's dimension is among them.
     """
     given = range(rank) if dims is None else [dims] if isinstance(dims, int) else dims
     counted = [normal(dim, rank) for dim in given]
@@ -138,7 +156,18 @@ def away(layout: Layout | None, dims: Sequence[int] | int | None, rank: int) -> 
 
 
 def without(layout: Layout | None, dims: Sequence[int]) -> Layout | None:
-    """The layout after those dimensions, none of them the batch's, have gone."""
+    """The layout after these dimensions, none of them the batch's, have been removed."""
     if layout is None:
         return None
     return replace(layout, dim=layout.dim - sum(dim < layout.dim for dim in dims))
+
+
+def elementwise(call: Call) -> Layout | None:
+    """Rule: element by element, of operands broadcast against each other."""
+    return aligned(call, [*call.args.values()], len(call.result().shape))
+
+
+def constant(call: Call, *names: str) -> None:
+    """Raise Mixed where one of these arguments depends on samples."""
+    if any(call.of(n) is not None for name in names for n in tensors(call.args.get(name))):
+        raise Mixed("its weights are made of the samples")

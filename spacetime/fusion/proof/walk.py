@@ -1,7 +1,7 @@
-"""From a graph to the proof that its samples are apart, or to the first operation that is none.
+"""From a graph to the proof that its samples are apart, or to the first operation that spoils it.
 
-Every operation says where the samples are in what it returns, given where they are in what it
-takes. An operation without a rule proves nothing, and neither does one whose rule does not cover
+For every operation a rule says where the samples are in its result, given where they are in its
+operands. An operation without a rule proves nothing, and neither does one whose rule does not cover
 the case at hand. What a rule claims is compared with how the shapes grow with the batch.
 """
 
@@ -20,22 +20,23 @@ from spacetime.fusion.graph.layout import Layout
 from spacetime.fusion.graph.nodes import bind, draws_random, operation_name
 from spacetime.fusion.proof.computing import RULES as COMPUTING
 from spacetime.fusion.proof.indexing import RULES as INDEXING
+from spacetime.fusion.proof.layers import RULES as LAYERS
 from spacetime.fusion.proof.shapes import RULES as SHAPES
 from spacetime.fusion.proof.shapes import TAKE_SIZES
 from spacetime.fusion.proof.values import (
+    BatchSize,
     Call,
     Mixed,
-    Numbers,
-    Rule,
-    Size,
-    aligned,
+    ProofRule,
+    SampleNumbers,
     batch_dims,
+    elementwise,
     tensors,
 )
 
-RULES: dict[str, Rule] = {**COMPUTING, **INDEXING, **SHAPES}
+RULES: dict[str, ProofRule] = {**COMPUTING, **LAYERS, **INDEXING, **SHAPES}
 _SIZES = {"sym_size", "sym_numel", "sym_stride"}
-_WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}  # where their graph stands
+_WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}  # position of their graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,19 @@ class Doubt:
 
 
 class _Ended(Exception):
-    """Carries the doubt out of nested graphs."""
+    """Carries a doubt out of nested graphs."""
 
     def __init__(self, operation: str, where: str, reason: str) -> None:
         super().__init__(operation, where, reason)
 
 
 def doubt(exported: Exported) -> Doubt | None:
-    """Why the samples of a batch may not be independent; None where the graph proves they are.
+    """Why the samples of a batch may depend on each other; None where the graph proves that they do
+    not.
 
-    Proven means: row i of every output depends on row i of the inputs alone, and on neither the
-    number of rows nor the place among them. Rounding may differ, as it does between batch sizes.
+    Proven means: sample i of every output depends on sample i of the inputs alone. It depends
+    neither on how many samples there are nor on its place among them. Rounding may differ, as it
+    does between batch sizes.
     """
     values: dict[fx.Node, Any] = {}
     inputs = [n for n in exported.module.graph.nodes if n.op == "placeholder"]
@@ -81,7 +84,9 @@ def doubt(exported: Exported) -> Doubt | None:
 def _walk(
     module: fx.GraphModule, values: dict[fx.Node, Any], symbol: Any
 ) -> list[tuple[fx.Node, Any]]:
-    """Fills in `values`; what the graph returns, with where the samples are in it."""
+    """Fill in `values` for a graph; return each node that the graph returns, with where the
+    samples are in it.
+    """
     for node in module.graph.nodes:
         if node.op == "get_attr":
             values[node] = None
@@ -98,17 +103,17 @@ def _walk(
 def _value(
     module: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any], symbol: Any
 ) -> Any:
-    """Where the samples are in what a call returns."""
+    """Where the samples are in what a call returns. Raises Mixed where nothing proves it."""
     name = _name(node)
     if node.target is operator.getitem:
         source, position = node.args
-        made = values[source]  # type: ignore[index]
-        return made[position] if isinstance(made, tuple) else made  # type: ignore[index]
+        value = values[source]  # type: ignore[index]
+        return value[position] if isinstance(value, tuple) else value  # type: ignore[index]
     if name in _WRAPPERS:
         return _wrapped(module, node, values, symbol)
-    sized = [values[n] for n in node.all_input_nodes if isinstance(values[n], Size)]
+    sized = [values[n] for n in node.all_input_nodes if isinstance(values[n], BatchSize)]
     if name in _SIZES or (sized and len(sized) == len(node.all_input_nodes) and _scalar(node)):
-        return Size()
+        return BatchSize()
     if name == "_assert_tensor_metadata":
         return None
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
@@ -127,24 +132,30 @@ def _value(
 
 
 def _ruled(call: Call, name: str, *, sized: bool) -> Any:
+    """What the rule for a call says. Raises Mixed where there is none or it does not cover the
+    call.
+    """
     target = call.node.target
     assert isinstance(target, torch._ops.OpOverload)
     if sized and name not in TAKE_SIZES:
         raise Mixed("it computes with the size of the batch")
     if torch.Tag.pointwise in target.tags:
-        return aligned(call, [*call.args.values()], len(call.result().shape))
+        return elementwise(call)
     if name not in RULES:
         raise Mixed("no rule says that it keeps samples apart")
     try:
         return RULES[name](call)
     except (KeyError, IndexError, TypeError, ValueError, AssertionError):
-        raise Mixed("no rule covers this form of it") from None  # of its overloads
+        # A rule is written for an operation's usual overload; another one has other arguments.
+        raise Mixed("no rule covers this form of it") from None
 
 
 def _wrapped(
     module: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any], symbol: Any
 ) -> Any:
-    """A block under torch.no_grad or autocast, which export keeps as a graph of its own."""
+    """What a block under torch.no_grad or autocast returns; export keeps it as a graph of its
+    own.
+    """
     at = _WRAPPERS[_name(node)]
     part = module.get_submodule(str(node.args[at].target))  # type: ignore[union-attr]
     assert isinstance(part, fx.GraphModule)
@@ -157,9 +168,11 @@ def _wrapped(
 
 
 def _check(call: Call, value: Any) -> None:
-    """What a rule claims, against how the shapes grow; Mixed where they disagree."""
-    made = call.node.meta.get("val")
-    shaped = [made] if isinstance(made, Tensor) else made
+    """Raise Mixed where a rule's claim disagrees with how the result's shape grows with the
+    batch.
+    """
+    result = call.node.meta.get("val")
+    shaped = [result] if isinstance(result, Tensor) else result
     claimed = value if isinstance(value, tuple) else [value] * len(shaped or [])
     if not isinstance(shaped, (list, tuple)) or len(claimed) != len(shaped):
         raise Mixed("no rule covers what it returns")
@@ -170,18 +183,19 @@ def _check(call: Call, value: Any) -> None:
         if isinstance(claim, Layout):
             expected = [(claim.dim, claim.outer * claim.inner)]
         else:
-            expected = [(claim.dim, 1)] if isinstance(claim, Numbers) else []
+            expected = [(claim.dim, 1)] if isinstance(claim, SampleNumbers) else []
         if grows != expected:
             raise Mixed("what it returns does not hold every sample once")
 
 
 def _scalar(node: fx.Node) -> bool:
-    """Whether a call returns no tensor, but a number that is known only when it runs."""
+    """Whether a call returns no tensor but a number that is known only when the graph runs."""
     value = node.meta.get("val")
     return value is None or isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int))
 
 
 def _name(node: fx.Node) -> str:
+    """The operation's name without its namespace."""
     return operation_name(node).rpartition("::")[2]
 
 

@@ -1,4 +1,6 @@
-"""How each kind of operation is written for slots: one rule an operation.
+"""The rules that write an operation for slots: from a node of one tenant's graph to a slot
+operation.
 
-Start with `table.py`, every rule by its operation.
+The files import `lower.py`, which applies them, `graph/`, `indexes/` and `choice/operation.py`.
+Start with `table.py`, which lists every rule by its operation; then `linear.py`, the plainest.
 """

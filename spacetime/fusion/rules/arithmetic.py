@@ -1,4 +1,4 @@
-"""Rules for bare parameters in arithmetic: gathered, then shaped to broadcast per slot."""
+"""Rules for bare parameters in arithmetic: each slot's weight, shaped so that it broadcasts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ aten = torch.ops.aten
 def aligned_shape(
     shape: tuple[int, ...], rank: int, layout: Layout, *, trailing: int = 0
 ) -> list[int]:
-    """aligned_shape(...): [S, ...] shape of gathered weights, so that moving S to the slot
-    dimension makes them broadcast against a value of that rank.
+    """The shape [S, ...] of gathered weights that broadcast against a value once S is moved to the
+    slot dimension.
 
-    `trailing` dimensions of size 1 follow the weight's own. NoRule when the weight is not the
-    same for all samples of a slot.
+    `shape`: one tenant's weight.
+    `rank`: of the value that it meets.
+    `layout`: where the slots are in that value.
+    `trailing`: how many dimensions of size 1 follow the weight's own.
+
+    Raises NoRule where the weight is not the same for all samples of a slot.
     """
     full = [1] * (rank - len(shape) - trailing) + list(shape) + [1] * trailing
     if len(full) != rank or full[layout.dim] != 1:
@@ -31,10 +35,17 @@ def aligned_shape(
     return [-1, *full[: layout.dim], *full[layout.dim + 1 :]]
 
 
-def aligned(context: Lowering, weight: fx.Node, rank: int, layout: Layout) -> fx.Node:
-    """aligned(...): a weight gathered to broadcast against a value of that rank and layout."""
-    shape = tuple(int(n) for n in weight.meta["val"].shape)
-    gather = partial(gather_aligned, shape=aligned_shape(shape, rank, layout), slot_dim=layout.dim)
+def aligned(
+    context: Lowering, weight: fx.Node, rank: int, layout: Layout, *, trailing: int = 0
+) -> fx.Node:
+    """Write the gathering of each slot's weight so that it broadcasts against a value.
+
+    The value has `rank` dimensions and its slots where `layout` says. `trailing` is as in
+    `aligned_shape`.
+    """
+    own = tuple(int(n) for n in weight.meta["val"].shape)
+    shape = aligned_shape(own, rank, layout, trailing=trailing)
+    gather = partial(gather_aligned, shape=shape, slot_dim=layout.dim)
     slots = context.slots(layout.outer, layout.inner)
     return context.operation("gather", {"gather": gather}, slots, context.new(weight))
 
@@ -50,13 +61,13 @@ def pointwise(context: Lowering, node: fx.Node) -> fx.Node:
         if weight.meta["val"].dim() == 0 and weight.meta["val"].dtype != value.dtype:
             raise NoRule("a scalar weight of another dtype would change the result's dtype")
         places[weight] = aligned(context, weight, value.dim(), layout)
-    return context.graph.node_copy(node, lambda n: places.get(n) or context.made[n])
+    return context.graph.node_copy(node, lambda n: places.get(n) or context.rewritten[n])
 
 
 def attention(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: scaled dot product attention whose mask is a weight (a position bias)."""
-    a = bind(node)
-    if not context.is_weight(a["attn_mask"]):
+    """Rule: scaled dot product attention whose mask, such as a position bias, is a weight."""
+    args = bind(node)
+    if not context.is_weight(args["attn_mask"]):
         raise NoRule("only its mask may be a weight")
     return pointwise(context, node)
 
@@ -77,7 +88,7 @@ def expand(context: Lowering, node: fx.Node) -> fx.Node:
 
 
 def prelu(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: prelu with one weight, or one for each channel (dimension 1)."""
+    """Rule: prelu with one weight, or with one for each channel (dimension 1)."""
     x, weight = node.args
     assert isinstance(x, fx.Node)
     assert isinstance(weight, fx.Node)
@@ -86,12 +97,7 @@ def prelu(context: Lowering, node: fx.Node) -> fx.Node:
         raise NoRule("only its weight may be the tenant's own")
     layout = context.layout(x)
     trailing = value.dim() - 2 if value.dim() > 1 else 0
-    shape = aligned_shape(
-        tuple(int(n) for n in weight.meta["val"].shape), value.dim(), layout, trailing=trailing
-    )
-    gather = partial(gather_aligned, shape=shape, slot_dim=layout.dim)
-    slots = context.slots(layout.outer, layout.inner)
-    slopes = context.operation("gather", {"gather": gather}, slots, context.new(weight))
+    slopes = aligned(context, weight, value.dim(), layout, trailing=trailing)
     return context.graph.call_function(aten._prelu_kernel.default, (context.new(x), slopes))
 
 
@@ -105,5 +111,5 @@ RULES = {
 
 
 def is_pointwise(target: Any) -> bool:
-    """is_pointwise(target): whether ATen says that an operation works element by element."""
+    """Whether ATen says that an operation works element by element."""
     return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags

@@ -20,9 +20,9 @@ aten = torch.ops.aten
 
 
 def convolution(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: x [S*k, C, *space] with each slot's weight."""
-    a = bind(node)
-    x, weight, bias = a["input"], a["weight"], a["bias"]
+    """Rule: a convolution of x [S*k, C, *space] with each slot's weight."""
+    args = bind(node)
+    x, weight, bias = args["input"], args["weight"], args["bias"]
     if context.is_weight(x) or not context.is_weight(weight):
         raise NoRule("only a slot value convolved with a weight is fused")
     if bias is not None and not context.is_weight(bias):
@@ -32,8 +32,8 @@ def convolution(context: Lowering, node: fx.Node) -> fx.Node:
     if layout.dim != 0 or x.meta["val"].dim() != rank + 2:
         raise NoRule("the slots are not its batch dimension")
     value = context.new(x)
-    shape = _shape(a, rank, weight.meta["val"].shape[2:])
-    if isinstance(a["padding"], str):
+    shape = _shape(args, rank, weight.meta["val"].shape[2:])
+    if isinstance(args["padding"], str):
         value = _pad_same(context, value, shape)
     slots = context.slots() if layout.outer == 1 else context.slots(layout.outer, layout.inner)
     single = layout.outer * layout.inner == 1 or layout.outer != 1
@@ -42,10 +42,16 @@ def convolution(context: Lowering, node: fx.Node) -> fx.Node:
     return context.operation(key, choices, slots, value, *context.new((weight, bias)))
 
 
-def _shape(a: dict[str, Any], rank: int, kernel: Any) -> dict[str, Any]:
-    """The geometry as the kernels take it; 'same' padding is the same on both sides here."""
-    shape: dict[str, Any] = {name: _per_dimension(a[name], rank) for name in ("stride", "dilation")}
-    padding = a["padding"]
+def _shape(args: dict[str, Any], rank: int, kernel: Any) -> dict[str, Any]:
+    """The convolution's numbers as the kernels take them: one of each for every dimension.
+
+    "same" padding becomes numbers that are equal on both sides; `odd` tells where one more zero is
+    needed at the end.
+    """
+    shape: dict[str, Any] = {
+        name: _per_dimension(args[name], rank) for name in ("stride", "dilation")
+    }
+    padding = args["padding"]
     if padding == "valid":
         padding = 0
     elif padding == "same":
@@ -53,19 +59,20 @@ def _shape(a: dict[str, Any], rank: int, kernel: Any) -> dict[str, Any]:
         odd = [d * (int(k) - 1) % 2 for d, k in zip(shape["dilation"], kernel, strict=True)]
         shape["odd"] = odd
     shape["padding"] = _per_dimension(padding, rank)
-    shape["transposed"] = "output_padding" in a
-    shape["output_padding"] = _per_dimension(a.get("output_padding", 0), rank)
-    shape["groups"] = int(a["groups"])
+    shape["transposed"] = "output_padding" in args
+    shape["output_padding"] = _per_dimension(args.get("output_padding", 0), rank)
+    shape["groups"] = int(args["groups"])
     return shape
 
 
 def _per_dimension(value: Any, rank: int) -> list[int]:
+    """One number or a list of numbers as a list with one for each dimension."""
     values = [value] if isinstance(value, int) else list(value)
     return values * rank if len(values) == 1 else values
 
 
 def _pad_same(context: Lowering, value: fx.Node, shape: dict[str, Any]) -> fx.Node:
-    """One more zero at the end of each dimension whose 'same' padding is odd."""
+    """Pad one more zero at the end of each dimension whose "same" padding is odd."""
     odd = shape.pop("odd", [])
     if not any(odd):
         return value
@@ -76,7 +83,10 @@ def _pad_same(context: Lowering, value: fx.Node, shape: dict[str, Any]) -> fx.No
 def _implementations(
     shape: dict[str, Any], rank: int, weight: tuple[int, ...], *, single: bool
 ) -> dict[str, Implementation]:
-    """Every kernel that covers this geometry, the plainest last."""
+    """Every kernel that covers these numbers, by name; the plainest comes last.
+
+    `weight` is the shape [O, C / groups, *kernel]. `single` says whether a slot is one sample.
+    """
     choices: dict[str, Implementation] = {"grouped": partial(convolve_grouped, **shape)}
     if rank == 2 and shape["groups"] == 1 and not shape["transposed"]:
         flat = {name: shape[name] for name in ("stride", "padding", "dilation")}

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from spacetime.fusion.graph.layout import Layout, size_at
-from spacetime.fusion.graph.nodes import Kind
+from spacetime.fusion.graph.layout import Layout, size_at, slots_back, slots_first
+from spacetime.fusion.graph.nodes import NodeKind
 from spacetime.fusion.indexes.guards import checked, hides_indexes, indexes, operand_of, passed
 from spacetime.fusion.lower import Lowering, NoRule
-from spacetime.fusion.rules.linear import slots_back, slots_first
 from spacetime.kernels.slots import pick, take
 
 
 class PerSlot:
     """One operation applied to each slot's samples with the slot's weights.
 
-    `call` takes the operands that differ by slot: `layouts` names each one's slot dimension, None
-    for a stack of weights. `result` is the layout of what it returns.
+    `call`: takes the operands that differ from slot to slot, for one slot.
+    `layouts`: the slot dimension of each such operand; None for a stack of weights.
+    `result`: the layout of what the operation returns.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class PerSlot:
         self._result = result
 
     def move(self, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """move(change): replace what it applies to each slot."""
+        """Replace the function that is applied to each slot by `change` of it."""
         self._call = change(self._call)
 
     def vmap(self, rows: Tensor, run: Tensor, *operands: Tensor) -> Tensor:
-        """vmap(...): gather every weight, then one vectorised call."""
+        """Gather every slot's weights, then make one call that is vectorised over the slots."""
         values = [
             take(value, rows, run) if layout is None else _split(value, layout)
             for value, layout in zip(operands, self._layouts, strict=True)
@@ -43,7 +43,7 @@ class PerSlot:
         return _join(torch.func.vmap(self._call)(*values), self._result)
 
     def each(self, rows: Tensor, run: Tensor, *operands: Tensor) -> Tensor:
-        """each(...): one call a slot, on views of the weights."""
+        """Make one call for each slot, on views of the weights."""
         split = [
             value if layout is None else _split(value, layout)
             for value, layout in zip(operands, self._layouts, strict=True)
@@ -61,27 +61,27 @@ class PerSlot:
 
 
 def _split(value: Tensor, layout: Layout) -> Tensor:
-    """[S, ...]: each slot's samples, with the dimension they had."""
+    """Each slot's samples as [S, ...], with the dimension that they had."""
     parts = slots_first(value, layout.dim, layout.outer, layout.inner)
     return parts.flatten(layout.dim + 1, layout.dim + 2)
 
 
 def _join(value: Tensor, layout: Layout) -> Tensor:
-    """Undo _split."""
+    """The value that `_split` took apart."""
     dim = layout.dim
     before, after = value.shape[: dim + 1], value.shape[dim + 2 :]
     return slots_back(value.reshape(*before, layout.outer, layout.inner, *after), dim)
 
 
 def generic(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: any node with one tensor result, whatever its weights are used for."""
+    """Rule: any node with one tensor result, or a tuple of them, however it uses weights."""
     if not isinstance(node.meta.get("val"), Tensor):
         return _tuple(context, node)
     return _operation(context, node, None)
 
 
 def _tuple(context: Lowering, node: fx.Node) -> fx.Node:
-    """A node with several results: one operation for each that is used, as a tuple."""
+    """A node with several results as a tuple: one operation for each result that is used."""
     values = node.meta.get("val")
     if not isinstance(values, (tuple, list)):
         raise NoRule("its result is no tensor")
@@ -94,11 +94,12 @@ def _tuple(context: Lowering, node: fx.Node) -> fx.Node:
 
 
 def _pack(*parts: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The results of a node with several, so that its users find theirs by position."""
+    """The results as a tuple, so that the users of each find it by its position."""
     return parts
 
 
 def _operation(context: Lowering, node: fx.Node, position: int | None) -> fx.Node:
+    """Write the slot operation for one result of a node; `position` None means the only one."""
     varying = [n for n in node.all_input_nodes if _varies(context, n)]
     layouts = [None if context.is_weight(n) else context.layout(n) for n in varying]
     per_slot = PerSlot(
@@ -106,28 +107,30 @@ def _operation(context: Lowering, node: fx.Node, position: int | None) -> fx.Nod
     )
     choices = {"vmap": per_slot.vmap, "each": per_slot.each}
     if _indexes_unseen(context, node):
-        del choices["vmap"]  # which may read the next tenant's where an index is out of bounds
+        del choices["vmap"]  # an index beyond its bounds could read another tenant's weights in it
     for operand in node.all_input_nodes:
         if operand.target is passed:
-            context.made[operand].target = checked
+            context.rewritten[operand].target = checked
     operands = context.new(tuple(varying))
     return context.operation(f"generic({node.name})", choices, context.slots(), *operands)
 
 
 def _indexes_unseen(context: Lowering, node: fx.Node) -> bool:
-    """Whether it indexes by something that no guard stands before."""
+    """Whether a node indexes by something that has no guard before it."""
     if node.op == "call_module":
         return hides_indexes(context.root.get_submodule(str(node.target)))
     return any(context.is_weight(operand_of(node, bound)) for bound in indexes(node))
 
 
 def _varies(context: Lowering, node: fx.Node) -> bool:
+    """Whether an operand is a tensor that differs from slot to slot."""
     return isinstance(node.meta.get("val"), Tensor) and (
         context.is_weight(node) or context.layouts[node] is not None
     )
 
 
 def _result(context: Lowering, node: fx.Node, position: int | None) -> Layout:
+    """Where the slots are in one result of a node."""
     if position is None:
         return context.layout(node)
     user = next(u for u in node.users if u.args[1] == position)
@@ -153,8 +156,10 @@ def _call(
 
 
 def _fixed(context: Lowering, node: fx.Node) -> Any:
-    """An operand's value for one slot: a size, or a constant of the graph."""
-    if node.op == "get_attr" and context.kind[node] is Kind.SHARED:
+    """The value of an operand that is the same for all slots: a size for one slot, or a
+    constant.
+    """
+    if node.op == "get_attr" and context.kind[node] is NodeKind.SHARED:
         return getattr(context.root, str(node.target))
     value = node.meta.get("val")
     if isinstance(value, (int, torch.SymInt)):

@@ -1,11 +1,11 @@
-"""Rules for operations that look along the slots wherever they are: linear and embedding."""
+"""Rules for operations that look along the slots in any dimension: linear and embedding."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from spacetime.fusion.graph.layout import Layout
+from spacetime.fusion.graph.layout import Layout, slots_back, slots_first
 from spacetime.fusion.graph.nodes import bind
 from spacetime.fusion.lower import Lowering, NoRule
 from spacetime.kernels import onednn
@@ -15,21 +15,10 @@ from spacetime.kernels.linear import linear_batched, linear_each
 aten = torch.ops.aten
 
 
-def slots_first(value: Tensor, dim: int, outer: int, inner: int) -> Tensor:
-    """slots_first: the slots of a value as its first dimension; its samples stay in place."""
-    parts = value.reshape(*value.shape[:dim], outer, -1, inner, *value.shape[dim + 1 :])
-    return parts.movedim(dim + 1, 0)
-
-
-def slots_back(value: Tensor, dim: int) -> Tensor:
-    """slots_back: undo slots_first."""
-    return value.movedim(0, dim + 1).flatten(dim, dim + 2)
-
-
 def linear(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: x [..., K] with each slot's weight [N, K], slots in any dimension but the last."""
-    a = bind(node)
-    x, weight, bias = a["input"], a["weight"], a["bias"]
+    """Rule: x [..., K] with each slot's weight [N, K]; the slots in any dimension but the last."""
+    args = bind(node)
+    x, weight, bias = args["input"], args["weight"], args["bias"]
     if context.is_weight(x) or not context.is_weight(weight):
         raise NoRule("only a slot value times a weight is fused")
     if bias is not None and not context.is_weight(bias):
@@ -46,18 +35,19 @@ def linear(context: Lowering, node: fx.Node) -> fx.Node:
 
 
 def embedding(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: each slot's ids in its own table."""
-    a = bind(node)
-    if not context.is_weight(a["weight"]) or context.is_weight(a["indices"]):
+    """Rule: each slot's ids looked up in the slot's own table."""
+    args = bind(node)
+    if not context.is_weight(args["weight"]) or context.is_weight(args["indices"]):
         raise NoRule("only slot ids in a weight table are fused")
-    layout = context.layout(a["indices"])
-    ids = _first(context, a["indices"], layout)
-    table = context.new(a["weight"])
+    layout = context.layout(args["indices"])
+    ids = _first(context, args["indices"], layout)
+    table = context.new(args["weight"])
     y = context.operation("embedding", {"table": embed_table}, context.slots(), ids, table)
     return _back(context, y, layout)
 
 
 def _first(context: Lowering, node: fx.Node, layout: Layout) -> fx.Node:
+    """Write a value with its slots as the first dimension."""
     value: fx.Node = context.new(node)
     if layout.plain:
         return value
@@ -66,6 +56,7 @@ def _first(context: Lowering, node: fx.Node, layout: Layout) -> fx.Node:
 
 
 def _back(context: Lowering, node: fx.Node, layout: Layout) -> fx.Node:
+    """Write a value with its slots back in the dimension where they were."""
     if layout.plain:
         return node
     return context.graph.call_function(slots_back, (node, layout.dim))

@@ -17,31 +17,32 @@ aten = torch.ops.aten
 
 
 def layer_norm(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: over the last dimensions, slots in any dimension before them."""
-    a = bind(node)
-    size = len(a["normalized_shape"])
-    if context.layout(a["input"]).dim >= node.meta["val"].dim() - size:
+    """Rule: normalisation over the last dimensions, the slots in any dimension before them."""
+    args = bind(node)
+    size = len(args["normalized_shape"])
+    if context.layout(args["input"]).dim >= node.meta["val"].dim() - size:
         raise NoRule("the slots are among the normalised dimensions")
     return _normalise(context, node, trailing=0)
 
 
 def channel_norm(context: Lowering, node: fx.Node) -> fx.Node:
-    """Rule: over groups of channels or single channels of x [S, C, *space]."""
-    a = bind(node)
-    if context.layout(a["input"]).dim != 0:
+    """Rule: normalisation over groups of channels, or single ones, of x [S, C, *space]."""
+    args = bind(node)
+    if context.layout(args["input"]).dim != 0:
         raise NoRule("the slots are not its batch dimension")
-    if a.get("running_mean") is not None:
+    if args.get("running_mean") is not None:
         raise NoRule("it uses running statistics")
     return _normalise(context, node, trailing=node.meta["val"].dim() - 2)
 
 
 def _normalise(context: Lowering, node: fx.Node, *, trailing: int) -> fx.Node:
-    a = bind(node)
-    x, scale, shift = a["input"], a["weight"], a.get("bias")
+    """Write the normalisation without weights, then the scale and shift of each slot."""
+    args = bind(node)
+    x, scale, shift = args["input"], args["weight"], args.get("bias")
     if context.is_weight(x) or not all(v is None or context.is_weight(v) for v in (scale, shift)):
         raise NoRule("only its scale and shift may be weights")
-    without: dict[str, Any] = {**a, "weight": None}
-    if "bias" in a:
+    without: dict[str, Any] = {**args, "weight": None}
+    if "bias" in args:
         without["bias"] = None
     target: Any = node.target
     y = context.graph.call_function(target, context.new(tuple(without.values())))

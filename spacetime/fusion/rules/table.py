@@ -1,4 +1,4 @@
-"""Which rule rewrites which operation: one table, from the rule files."""
+"""Which rule rewrites which operation: one table, made of the tables of the rule files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RULES: dict[Any, Rule] = {
 
 
 def rule_of(target: Any) -> Rule | None:
-    """rule_of(target): the rule for an operation, None when only the generic one is left."""
+    """The rule for an operation; None where only the generic rule is left."""
     if target in RULES:
         return RULES[target]
     return arithmetic.pointwise if arithmetic.is_pointwise(target) else None

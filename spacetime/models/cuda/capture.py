@@ -27,7 +27,7 @@ import spacetime._native as _native
 from spacetime.errors import UnsupportedError
 from spacetime.fusion.choice.tune import Tuner
 from spacetime.kernels.triton.ahead import compile_all
-from spacetime.kernels.triton.cache import Choices, choices_of
+from spacetime.kernels.triton.cache import StoredChoices, choices_of
 from spacetime.models.cuda.cold import WARM_UPS, cold_seconds, sweep
 from spacetime.models.cuda.confined import LeavesPartition, check, confined
 
@@ -80,7 +80,7 @@ class TorchCuda:
 
     native: _native.CudaDevice
     device: torch.device
-    _choices: Choices  # the tuner's, so that a session's families share them
+    _choices: StoredChoices  # the tuner's, so that a session's families share them
     notes: list[str] = field(default_factory=list)
     _compiled: set[str] = field(default_factory=set)  # kernels, ahead
     _pools: dict[int, Any] = field(default_factory=dict)  # of graphs' memory, by capture stream

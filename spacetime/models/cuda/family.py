@@ -275,7 +275,7 @@ class CudaFamily:
     def _values(self, model: nn.Module) -> list[Tensor]:
         if self.graph is None:
             return [t.detach() for t in tensors_of(model)]
-        return [entry.compute(model.state_dict()) for entry in self.graph.plain.entries]
+        return [weight.compute(model.state_dict()) for weight in self.graph.plain.weights]
 
 
 def _returned(answer: Any, device: torch.device) -> Any:

@@ -181,7 +181,7 @@ def _weights(lanes: CudaLanes, model: nn.Module, graph: SlotGraph | None) -> Wei
     if graph is None:
         specs = [(tuple(t.shape), t.dtype, False) for t in tensors_of(model)]
     else:
-        specs = [(e.shape, e.dtype, e.channels_last) for e in graph.plain.entries]
+        specs = [(w.shape, w.dtype, w.channels_last) for w in graph.plain.weights]
     layout, row_bytes = slabs(specs)
     return Weights(lanes.native, lanes.capturer, layout, row_bytes)
 

@@ -44,7 +44,7 @@ def assemble(
 
 def _partitions(
     number: int, parts: Sequence[Part], total: dict[str, float], *, profiles: Profiles,
-    options: PlanOptions, geometry: mig.Geometry,
+    options: PlanOptions, geometry: mig.MigGeometry,
 ) -> tuple[PartitionPlan, ...]:  # fmt: skip
     starts: Sequence[int | None] | None = [None] * len(parts)
     if parts[0].point.kind == "mig":

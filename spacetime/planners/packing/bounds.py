@@ -22,7 +22,7 @@ from spacetime.workload.workload import Tenant, Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BindingBound:
     """How much of a bound is used: `of` 1 is all of it. `text` has the figures."""
 
     name: str
@@ -74,12 +74,12 @@ def _partition(
 def bounds_of(
     part: PartitionPlan, each: Assignment, tenant: Tenant, found: list[Load | None], *,
     device: DeviceFacts, options: PlanOptions,
-) -> list[Bound]:  # fmt: skip
+) -> list[BindingBound]:  # fmt: skip
     """Every bound of an assignment: utilisation, objective or batch fill, rate, memory."""
     load = next(x for a, x in zip(part.tenants, found, strict=True) if a is each)
     assert load is not None, "only an assignment that has a point has bounds"
     used = busy(part, found)
-    bounds = [Bound(
+    bounds = [BindingBound(
         "utilisation ceiling", used / options.max_utilisation,
         f"busy {used:.2f} of {options.max_utilisation:g}",
     )]  # fmt: skip
@@ -87,17 +87,19 @@ def bounds_of(
     waits_ms = 0.0 if each.duty_ms is not None else load.worst_ms - load.point.latency_ms
     if waits_ms > load.point.latency_ms:
         text = f"a batch of {each.batch} fills in {waits_ms:.4g} of {slo_ms:g} ms"
-        bounds.append(Bound("batch fill", late, text))
+        bounds.append(BindingBound("batch fill", late, text))
     else:
-        bounds.append(Bound("SLO", late, f"answered within {load.worst_ms:.4g} of {slo_ms:g} ms"))
+        bounds.append(
+            BindingBound("SLO", late, f"answered within {load.worst_ms:.4g} of {slo_ms:g} ms")
+        )
     if each.duty_ms is not None:
         served = each.batch / each.duty_ms * 1000
         text = f"{each.rate_rps:.4g} of the {served:.4g} req/s that one batch a cycle serves"
-        bounds.append(Bound("rate", each.rate_rps / served, text))
+        bounds.append(BindingBound("rate", each.rate_rps / served, text))
     needed = partition_mib(part, [None if x is None else x.point for x in found])
     if needed:
         room = room_mib(part.kind, part.units, device)
-        bounds.append(Bound("memory", needed / room, f"{needed:,.0f} of {room:,.0f} MiB"))
+        bounds.append(BindingBound("memory", needed / room, f"{needed:,.0f} of {room:,.0f} MiB"))
     return bounds
 
 

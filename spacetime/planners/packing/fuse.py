@@ -22,7 +22,7 @@ Groups = dict[str, tuple[Tenant, ...]]  # by the name of who stands in
 
 
 @dataclass(frozen=True, slots=True)
-class Fused:
+class FusedWorkload:
     """A workload in which groups are one tenant each, and the profiles that know them."""
 
     workload: Workload
@@ -67,7 +67,7 @@ class Fused:
         return [Reason(tenant.name, text) for tenant in members]
 
 
-def fusions(workload: Workload, profiles: Profiles, max_procs: int) -> Iterator[Fused]:
+def fusions(workload: Workload, profiles: Profiles, max_procs: int) -> Iterator[FusedWorkload]:
     """The workload with its families fused: all of each, then in groups of measured sizes."""
     families = _families(workload, profiles)
     if not families:
@@ -95,7 +95,7 @@ def _families(workload: Workload, profiles: Profiles) -> dict[str, list[Tenant]]
 
 def _grouped(
     workload: Workload, profiles: Profiles, families: dict[str, list[Tenant]], size: int
-) -> Fused | None:
+) -> FusedWorkload | None:
     groups: Groups = {}
     stand_ins: list[Tenant] = []
     points: dict[str, tuple[Point, ...]] = {}
@@ -118,7 +118,7 @@ def _grouped(
     gone = {tenant.name for members in groups.values() for tenant in members}
     rest = tuple(tenant for tenant in workload.tenants if tenant.name not in gone)
     known = Profiles((*profiles.points, *(p for of in points.values() for p in of)))
-    return Fused(Workload((*rest, *stand_ins)), known, groups)
+    return FusedWorkload(Workload((*rest, *stand_ins)), known, groups)
 
 
 def _stand_in(name: str, model: str, members: Sequence[Tenant], sizes: tuple[int, ...]) -> Tenant:

@@ -27,7 +27,7 @@ from spacetime.workload.workload import Tenant, Workload
 INFEASIBLE = 2  # scipy's status of milp
 
 
-class Row(NamedTuple):
+class Constraint(NamedTuple):
     """A constraint: `low` <= sum of coefficient times column <= `high`."""
 
     coefficients: dict[int, float]
@@ -50,7 +50,7 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Solution:
     """What the solver found: whole numbers by column, or None; a bound of the objective."""
 
     values: tuple[int, ...] | None
@@ -59,12 +59,12 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class IntegerProgram:
     """The constraints every plan keeps; objectives are added when solving."""
 
     columns: tuple[Column, ...]
     layouts: tuple[dict[Size, int], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Constraint, ...]
 
     def devices(self) -> dict[int, float]:
         """The number of devices, as coefficients by column."""
@@ -78,18 +78,18 @@ class Program:
             for number, column in enumerate(self.columns)
         }
 
-    def headroom(self) -> tuple[int, list[Row]]:
+    def headroom(self) -> tuple[int, list[Constraint]]:
         """One more column, the factor every rate can grow by, and the rows that hold it."""
         extra = len(self.columns) + len(self.layouts)
         rows = [
-            Row({**{i: self.columns[i].point.throughput_rps / tenant.rate_rps for i in own},
+            Constraint({**{i: self.columns[i].point.throughput_rps / tenant.rate_rps for i in own},
                  extra: -1.0}, 0, np.inf)
             for tenant, own in _by_tenant(self.columns)
         ]  # fmt: skip
         return extra, rows
 
-    def solve(self, objective: dict[int, float], nodes: int, more: Sequence[Row] = (),
-              extra: int = 0, gap: float = 0.0) -> Outcome:  # fmt: skip
+    def solve(self, objective: dict[int, float], nodes: int, more: Sequence[Constraint] = (),
+              extra: int = 0, gap: float = 0.0) -> Solution:  # fmt: skip
         """Minimise, looking at no more than `nodes` of the search tree: work, which is the same on
         every machine, unlike time. `extra` columns after the program's own are fractions. With a
         `gap` a plan is enough whose objective is off by no more than that part."""
@@ -106,13 +106,13 @@ class Program:
         whole = width - extra
         values = None if found.x is None else tuple(round(float(x)) for x in found.x[:whole])
         bound = getattr(found, "mip_dual_bound", None)
-        return Outcome(values, 0.0 if bound is None else float(bound), found.status == INFEASIBLE)
+        return Solution(values, 0.0 if bound is None else float(bound), found.status == INFEASIBLE)
 
 
 def build(
     workload: Workload, profiles: Profiles, device: DeviceFacts, options: PlanOptions, *,
     most_parts: int | None = None, slo_factor: float = 1.0,
-) -> Program:  # fmt: skip
+) -> IntegerProgram:  # fmt: skip
     """The program of a workload. Raises InfeasibleError for a tenant no point serves."""
     columns = tuple(
         column
@@ -120,7 +120,9 @@ def build(
         for column in _columns(tenant, profiles, options, tenant.slo_ms * slo_factor)
     )
     shapes = layouts({column.size for column in columns}, device, most_parts=most_parts)
-    return Program(columns, shapes, (*demand_rows(columns), *_capacity_rows(columns, shapes)))
+    return IntegerProgram(
+        columns, shapes, (*demand_rows(columns), *_capacity_rows(columns, shapes))
+    )
 
 
 def _columns(
@@ -156,27 +158,29 @@ def _by_tenant(columns: Sequence[Column]) -> list[tuple[Tenant, list[int]]]:
     return list(found.values())
 
 
-def demand_rows(columns: Sequence[Column]) -> list[Row]:
+def demand_rows(columns: Sequence[Column]) -> list[Constraint]:
     """For each tenant: its partitions can take its rate, and its rate can fill their batches."""
     rows = []
     for tenant, own in _by_tenant(columns):
         rate = tenant.rate_rps
-        rows.append(Row({i: columns[i].high_rps / rate for i in own}, 1 - ROUNDING, np.inf))
-        rows.append(Row({i: columns[i].low_rps / rate for i in own}, 0, 1 + ROUNDING))
+        rows.append(Constraint({i: columns[i].high_rps / rate for i in own}, 1 - ROUNDING, np.inf))
+        rows.append(Constraint({i: columns[i].low_rps / rate for i in own}, 0, 1 + ROUNDING))
     return rows
 
 
-def _capacity_rows(columns: Sequence[Column], shapes: Sequence[dict[Size, int]]) -> list[Row]:
+def _capacity_rows(
+    columns: Sequence[Column], shapes: Sequence[dict[Size, int]]
+) -> list[Constraint]:
     taken: dict[Size, dict[int, float]] = defaultdict(dict)
     for number, column in enumerate(columns):
         taken[column.size][number] = 1.0
     for number, shape in enumerate(shapes, start=len(columns)):
         for size, count in shape.items():
             taken[size][number] = -float(count)
-    return [Row(coefficients, -np.inf, 0) for coefficients in taken.values()]
+    return [Constraint(coefficients, -np.inf, 0) for coefficients in taken.values()]
 
 
-def _matrix(rows: Sequence[Row], width: int) -> LinearConstraint:
+def _matrix(rows: Sequence[Constraint], width: int) -> LinearConstraint:
     entries = [(i, j, value) for i, row in enumerate(rows) for j, value in row.coefficients.items()]
     at, columns, values = zip(*entries, strict=True)
     matrix = csr_array((values, (at, columns)), shape=(len(rows), width))

@@ -46,7 +46,7 @@ def layouts(
     return tuple(found)
 
 
-def _mig(units: tuple[int, ...], geometry: mig.Geometry) -> Iterator[tuple[int, ...]]:
+def _mig(units: tuple[int, ...], geometry: mig.MigGeometry) -> Iterator[tuple[int, ...]]:
     """Legal multisets of these sizes that none of the others extends."""
     legal = {sizes for sizes in mig.multisets(geometry) if set(sizes) <= set(units)}
     for sizes in sorted(legal):

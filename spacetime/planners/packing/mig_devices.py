@@ -21,7 +21,7 @@ class Devices:
     devices, so placing stays cheap. `two_threes` allows two instances of three slices on one.
     """
 
-    def __init__(self, *, two_threes: bool, geometry: mig.Geometry = mig.WIDE) -> None:
+    def __init__(self, *, two_threes: bool, geometry: mig.MigGeometry = mig.WIDE) -> None:
         self._geometry = geometry
         self.parts: list[list[Part]] = []
         self._two_threes = two_threes

@@ -14,21 +14,21 @@ from typing import Any
 import grpc
 
 from spacetime.server.grpc import service as rpc
-from spacetime.server.grpc.messages import HEALTH, SERVICE, message, parsed
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.grpc.messages import HEALTH, SERVICE, message_class, parsed
+from spacetime.server.refusal import Refusal, RefusalKind
 from spacetime.server.repository import Repository
 from spacetime.server.tokens import Tokens
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
-_WHOLE = ("", SERVICE)  # what the server as a whole is called
-_Request = message("HealthCheckRequest", HEALTH)
-_Response = message("HealthCheckResponse", HEALTH)
-_ListRequest = message("HealthListRequest", HEALTH)
-_ListResponse = message("HealthListResponse", HEALTH)
+_WHOLE = ("", SERVICE)  # the names of the server as a whole
+_Request = message_class("HealthCheckRequest", HEALTH)
+_Response = message_class("HealthCheckResponse", HEALTH)
+_ListRequest = message_class("HealthListRequest", HEALTH)
+_ListResponse = message_class("HealthListResponse", HEALTH)
 
 
 class Health:
-    """The service, of one repository. Made, and called, in the loop's thread.
+    """The service grpc.health.v1 of one repository. It is made and called in the loop's thread.
 
     As over HTTP, the server's own health needs no token, and that of a model does.
     """
@@ -43,7 +43,7 @@ class Health:
         repository.on_change(self._tell)
 
     def handler(self) -> Any:
-        """What a gRPC server dispatches to."""
+        """Returns the handler that a gRPC server dispatches calls of this service to."""
         service = f"{HEALTH}.Health"
         unary = self._service.unary
         return grpc.method_handlers_generic_handler(service, {
@@ -55,43 +55,46 @@ class Health:
         })  # fmt: skip
 
     def end(self) -> None:
-        """Ends every watch: nothing is left to be told."""
+        """Ends every watch, since no more changes will come."""
         self._ended = True
         self._wake()
 
     def _status(self, service: str) -> int | None:
-        """That of the server, or of a tenant of the workload; None where there is none."""
+        """Returns the status of the server, or of a tenant; None for any other name."""
         loaded = True if service in _WHOLE else self._repository.loaded(service)
         if loaded is None:
             return None
         return SERVING if loaded and self._repository.ready else NOT_SERVING
 
-    def _allow(self, service: str, call: rpc.Call) -> None:
+    def _allow(self, service: str, call: rpc.RpcCall) -> None:
         if service not in _WHOLE:
             self._tokens.check(call.headers.get(b"authorization"))
 
-    async def _check(self, data: bytes, call: rpc.Call) -> dict[str, Any]:
+    async def _check(self, data: bytes, call: rpc.RpcCall) -> dict[str, Any]:
         service = parsed(_Request, data).service
         self._allow(service, call)
         status = self._status(service)
         if status is None:
-            raise Refusal(Kind.UNKNOWN, f"service {service!r:.80} is no model of this server")
+            raise Refusal(
+                RefusalKind.UNKNOWN, f"service {service!r:.80} is no model of this server"
+            )
         return {"status": status}
 
-    async def _list(self, data: bytes, call: rpc.Call) -> dict[str, Any]:
+    async def _list(self, data: bytes, call: rpc.RpcCall) -> dict[str, Any]:
         parsed(_ListRequest, data)
-        names = ["", *(one["name"] for one in self._repository.index())]
+        names = ["", *(model["name"] for model in self._repository.index())]
         return {"statuses": {name: _Response(status=self._status(name)) for name in names}}
 
     async def _watch(self, data: bytes, context: Any) -> AsyncIterator[Any]:
-        """The status now and after each change, also of a service that is not known yet."""
+        """Yields the status now and after each change, also of a service that may come later."""
         try:
             service = parsed(_Request, data).service
-            self._allow(service, rpc.Call(f"/{HEALTH}.Health/Watch", context))
+            self._allow(service, rpc.RpcCall(f"/{HEALTH}.Health/Watch", context))
         except Refusal as refusal:
             await context.abort(grpc.StatusCode[refusal.kind.code], str(refusal))
         said = None
         while not self._ended:
+            # Taken before the status is read: a change in between sets this very event.
             changed = self._changed
             status = self._status(service) or SERVICE_UNKNOWN
             if status != said:

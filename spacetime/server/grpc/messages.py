@@ -101,21 +101,22 @@ _FIELD = re.compile(r"(\w+)(?:\?(\w+))?=(\d+) (\*?)(map<)?([\w.]+)>?")
 
 
 def _file(package: str, messages: str) -> Any:
-    found = descriptor_pb2.FileDescriptorProto(
+    """Returns the descriptor of a .proto file with these messages, written as in _MESSAGES."""
+    file = descriptor_pb2.FileDescriptorProto(
         name=f"spacetime/{package}.proto", package=package, syntax="proto3"
     )
-    made: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for line in re.split(r"\n(?! )", messages.strip()):
         name, _, fields = line.partition(":")
         outer, _, inner = name.rpartition(".")
-        if outer and outer not in made:
-            made[outer] = found.message_type.add(name=outer)
-        if name not in made:
-            owner = made[outer].nested_type if outer else found.message_type
-            made[name] = owner.add(name=inner)
+        if outer and outer not in described:
+            described[outer] = file.message_type.add(name=outer)
+        if name not in described:
+            owner = described[outer].nested_type if outer else file.message_type
+            described[name] = owner.add(name=inner)
         for field in _FIELD.findall(fields):
-            _add_field(name, made[name], field)
-    return found
+            _add_field(name, described[name], field)
+    return file
 
 
 def _add_field(owner: str, message: Any, parts: tuple[str, ...]) -> None:
@@ -135,8 +136,8 @@ def _map_entry(owner: str, message: Any, name: str, kind: str) -> str:
     entry = message.nested_type.add(name="".join(map(str.title, name.split("_"))) + "Entry")
     entry.options.map_entry = True
     for number, (field, of) in enumerate((("key", "string"), ("value", kind)), start=1):
-        made = entry.field.add(name=field, number=number, label=Proto.LABEL_OPTIONAL)
-        _set_type(made, of)
+        added = entry.field.add(name=field, number=number, label=Proto.LABEL_OPTIONAL)
+        _set_type(added, of)
     return f"{owner}.{entry.name}"
 
 
@@ -153,13 +154,17 @@ _pool.Add(_file(PACKAGE, _MESSAGES))
 _pool.Add(_file(HEALTH, _HEALTH_MESSAGES))
 
 
-def message(name: str, package: str = PACKAGE) -> Any:
-    """The class of a message."""
+def message_class(name: str, package: str = PACKAGE) -> Any:
+    """Returns the Python class of a message of the package."""
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{package}.{name}"))
 
 
 def parsed(kind: Any, data: bytes) -> Any:
-    """The message of that class. Raises Refusal; gRPC itself would tell of a fault of ours."""
+    """Returns the message of class `kind` that `data` holds. Raises Refusal where it holds none.
+
+    Methods take bytes and parse them here, for gRPC's own parsing would tell the client of a fault
+    of the server's.
+    """
     try:
         return kind.FromString(data)
     except DecodeError:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from spacetime.models.example_rows import DTYPES
 from spacetime.server import tensors
-from spacetime.server.grpc.messages import message
+from spacetime.server.grpc.messages import message_class
 from spacetime.server.model import ServedModel, TensorSpec
 from spacetime.server.parameters import check_parameters
-from spacetime.server.refusal import Kind, Refusal, invalid
+from spacetime.server.refusal import Refusal, RefusalKind, invalid
 
 # Where the typed form of a message has its values, as the protocol says.
 _CONTENTS = {
@@ -25,11 +25,11 @@ _CONTENTS = {
     "UINT64": "uint64_contents",
     "FP32": "fp32_contents", "FP64": "fp64_contents",
 }  # fmt: skip
-_response = message("ModelInferResponse")
+_response = message_class("ModelInferResponse")
 
 
 def parameters(given: Any) -> dict[str, Any]:
-    """A message's parameters as values; one without a value is absent."""
+    """Returns a message's parameters as plain values by name, without those that have none."""
     return {
         name: getattr(value, choice)
         for name, value in given.items()
@@ -38,19 +38,22 @@ def parameters(given: Any) -> dict[str, Any]:
 
 
 def input_tensors(model: ServedModel, request: Any, *, most: int) -> dict[str, Tensor]:
-    """The request's tensors by name. Raises Refusal naming the field."""
+    """Returns the request's tensors by name, of a request with at most `most` inputs and outputs.
+
+    Raises Refusal naming the field that is wrong.
+    """
     if len(request.inputs) > most or len(request.outputs) > most:
-        raise Refusal(Kind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
+        raise Refusal(RefusalKind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise invalid(
             "raw_input_contents", f"must be one for each of {len(request.inputs)}, got {len(raw)}"
         )
-    found: dict[str, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
     for place, given in enumerate(request.inputs):
         field = f"inputs[{place}]"
         spec = model.input(f"{field}.name", given.name)
-        if given.name in found:
+        if given.name in inputs:
             raise invalid(f"{field}.name", f"{given.name} is given twice")
         shape = list(given.shape)
         spec.check(field, given.datatype, shape)
@@ -59,21 +62,22 @@ def input_tensors(model: ServedModel, request: Any, *, most: int) -> dict[str, T
             if given.HasField("contents"):
                 raise invalid(f"{field}.contents", "is there, and so are raw_input_contents")
             where = f"raw_input_contents[{place}]"
-            found[given.name] = tensors.from_bytes(where, given.datatype, shape, raw[place])
+            inputs[given.name] = tensors.from_bytes(where, given.datatype, shape, raw[place])
         else:
-            found[given.name] = _typed(f"{field}.contents", spec, shape, given.contents)
-    return found
+            inputs[given.name] = _typed(f"{field}.contents", spec, shape, given.contents)
+    return inputs
 
 
 def wanted_outputs(model: ServedModel, request: Any) -> list[str]:
-    """The names of the outputs asked for. Raises Refusal naming the field."""
-    for place, one in enumerate(request.outputs):
-        model.check_output(f"outputs[{place}].name", one.name)
-        check_parameters(f"outputs[{place}].parameters", parameters(one.parameters))
-    return [one.name for one in request.outputs]
+    """Returns the names of the outputs the request asks for. Raises Refusal naming the field."""
+    for place, output in enumerate(request.outputs):
+        model.check_output(f"outputs[{place}].name", output.name)
+        check_parameters(f"outputs[{place}].parameters", parameters(output.parameters))
+    return [output.name for output in request.outputs]
 
 
 def _typed(field: str, spec: TensorSpec, shape: Sequence[int], contents: Any) -> Tensor:
+    """Returns the tensor whose values a message has in its typed form. Raises Refusal."""
     kind = _CONTENTS.get(spec.datatype)
     if kind is None:
         raise invalid(field, f"{spec.datatype} travels in raw_input_contents only")
@@ -97,7 +101,7 @@ DTYPES_OF = {
 def infer_response(
     name: str, version: str, request: str, outputs: Sequence[tuple[TensorSpec, Tensor]]
 ) -> Any:
-    """The answer, its tensors as bytes."""
+    """Returns the message that answers a request with id `request`, its tensors as bytes."""
     response = _response(model_name=name, model_version=version, id=request)
     for spec, tensor in outputs:
         response.outputs.add(name=spec.name, datatype=spec.datatype, shape=tensor.shape)
@@ -106,7 +110,11 @@ def infer_response(
 
 
 def submission(given: Mapping[str, Any], remaining_s: float | None) -> dict[str, Any]:
-    """The parameters, with a deadline of the call itself as `timeout` where that is sooner."""
+    """Returns the parameters of a request with the call's own deadline in them.
+
+    remaining_s: seconds until the deadline that the client set for the gRPC call, None where it set
+    none. It becomes the parameter `timeout`, in microseconds, where it is sooner than that.
+    """
     if remaining_s is None:
         return dict(given)
     own = given.get("timeout", 0)

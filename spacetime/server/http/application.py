@@ -10,26 +10,26 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 
-from spacetime import __version__
 from spacetime.server.answers import Ended
 from spacetime.server.facts import EXTENSIONS, refuse_code
 from spacetime.server.http import body, messages, page
 from spacetime.server.http.exchange import Exchange
-from spacetime.server.http.intake import JSON, Answer, Call, Intake
+from spacetime.server.http.intake import JSON, Answer, HttpCall, Intake
 from spacetime.server.http.messages import Headers, Pieces, encode
 from spacetime.server.http.openapi import description
 from spacetime.server.http.page import Ports
 from spacetime.server.paths import INFER
-from spacetime.server.refusal import Kind, Refusal
+from spacetime.server.refusal import Refusal, RefusalKind
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import statistics
 from spacetime.server.tokens import Tokens
+from spacetime.version import __version__
 
 Send = Callable[[body.Message], Awaitable[None]]
 
 
 class Application:
-    """Answers the protocol's paths from a repository."""
+    """Answers the protocol's paths from a repository. It is called in the loop's thread."""
 
     def __init__(
         self, repository: Repository, intake: Intake, tokens: Tokens, ports: Ports
@@ -40,32 +40,35 @@ class Application:
         self._ports = ports
 
     async def __call__(self, scope: body.Message, receive: body.Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
+        """Answers one request, as ASGI has it; whatever is no HTTP request is ignored."""
         if scope["type"] != "http":
             return
-        call = Call(scope["method"], scope["raw_path"].decode(), scope["headers"], receive)
+        call = HttpCall(scope["method"], scope["raw_path"].decode(), scope["headers"], receive)
         journal = self._intake.journal
         start = journal.now()
         try:
             answer = await self._answer(call)
         except body.ClientGone:
-            journal.answered(call, Kind.GONE.status, start)
+            journal.answered(call, RefusalKind.GONE.status, start)
             return
         except Exception as error:
             answer = self._intake.excuse(call, error)
-        if answer[0] == Kind.TOO_LARGE.status and body.CLOSE[0] in answer[1]:
+        # Before the answer: the connection is closed after it, and must have nothing unread then.
+        if answer[0] == RefusalKind.TOO_LARGE.status and body.CLOSE[0] in answer[1]:
             await body.discard(receive, call.headers)
         journal.answered(call, answer[0], start)
         await send_answer(send, *call.signed(answer))
 
     def exchange(self, method: bytes, path: bytes, headers: Headers) -> Exchange | None:
-        """For an inference request whose head is in order: what answers it without ASGI's tasks.
+        """Returns the exchange that answers an inference request without ASGI's tasks.
 
-        A listener asks for every head; what gets None, each refusal among it, takes the long way.
+        A listener asks for every request's head. None sends the request the long way, through
+        `__call__`: every path but `infer`, a body of no declared length, and every head that is to
+        be refused.
         """
         if method != b"POST" or not path.endswith(b"/infer"):
             return None
-        call = Call("POST", path.decode("latin-1"), headers)
+        call = HttpCall("POST", path.decode("latin-1"), headers)
         if b"content-length" not in call.headers:  # it may turn out to be too large
             return None
         if call.words != INFER:
@@ -76,18 +79,18 @@ class Application:
         except Refusal:
             return None
 
-    async def _answer(self, call: Call) -> Answer:
-        found = _ROUTES.get(call.words)
-        if found is None:
-            raise Refusal(Kind.UNKNOWN, f"there is nothing at {call.path:.200}")
-        method, handler, is_open = found
+    async def _answer(self, call: HttpCall) -> Answer:
+        route = _ROUTES.get(call.words)
+        if route is None:
+            raise Refusal(RefusalKind.UNKNOWN, f"there is nothing at {call.path:.200}")
+        method, handler, is_open = route
         if not is_open:
             self._tokens.check(call.headers.get(b"authorization"))
-        if (told := options(call.method, method)) is not None:
-            return told
+        if (other := answer_to_other_method(call.method, method)) is not None:
+            return other
         return await handler(self, call)
 
-    async def _infer(self, call: Call) -> Answer:
+    async def _infer(self, call: HttpCall) -> Answer:
         model = self._intake.model(call)
         try:
             into = self._intake.body(call)
@@ -104,70 +107,70 @@ class Application:
         finally:
             watch.cancel()
 
-    async def _read(self, call: Call, into: body.Body) -> None:
+    async def _read(self, call: HttpCall, into: body.Body) -> None:
         assert call.receive is not None  # this is the way of ASGI
-        await body.read(call.receive, into, seconds=self._intake.limits.read_seconds)
+        await body.read_body(call.receive, into, seconds=self._intake.limits.read_seconds)
 
-    async def _body(self, call: Call) -> body.Bytes:
+    async def _body(self, call: HttpCall) -> body.Bytes:
         into = self._intake.body(call)
         await self._read(call, into)
         return into.parts()[0]
 
-    async def _live(self, call: Call) -> Answer:
+    async def _live(self, call: HttpCall) -> Answer:
         return 200, [], []
 
-    async def _ready(self, call: Call) -> Answer:
+    async def _ready(self, call: HttpCall) -> Answer:
         if not self._repository.ready:
-            raise Refusal(Kind.CLOSING, "the server is stopping", ((b"retry-after", b"1"),))
+            raise Refusal(RefusalKind.CLOSING, "the server is stopping", ((b"retry-after", b"1"),))
         return 200, [], []
 
-    async def _server(self, call: Call) -> Answer:
+    async def _server(self, call: HttpCall) -> Answer:
         facts = {"name": "spacetime", "version": __version__, "extensions": EXTENSIONS}
         return 200, JSON, [encode(facts)]
 
-    async def _page(self, call: Call) -> Answer:
-        found = page.facts(self._repository, self._ports, call.headers.get(b"host", b""))
-        headers, text = page.answer(found, call.headers.get(b"accept", b""))
+    async def _page(self, call: HttpCall) -> Answer:
+        shown = page.page_facts(self._repository, self._ports, call.headers.get(b"host", b""))
+        headers, text = page.page_answer(shown, call.headers.get(b"accept", b""))
         return 200, headers, [text]
 
-    async def _model(self, call: Call) -> Answer:
+    async def _model(self, call: HttpCall) -> Answer:
         return 200, JSON, [encode(self._intake.model(call).metadata())]
 
-    async def _model_ready(self, call: Call) -> Answer:
+    async def _model_ready(self, call: HttpCall) -> Answer:
         self._intake.model(call)
         return await self._ready(call)
 
-    async def _config(self, call: Call) -> Answer:
+    async def _config(self, call: HttpCall) -> Answer:
         return 200, JSON, [encode(self._intake.model(call).config())]
 
-    async def _all_stats(self, call: Call) -> Answer:
+    async def _all_stats(self, call: HttpCall) -> Answer:
         return 200, JSON, [encode(statistics(self._repository))]
 
-    async def _stats(self, call: Call) -> Answer:
+    async def _stats(self, call: HttpCall) -> Answer:
         name = self._intake.model(call).tenant.name
         return 200, JSON, [encode(statistics(self._repository, [name]))]
 
-    async def _index(self, call: Call) -> Answer:
+    async def _index(self, call: HttpCall) -> Answer:
         ready = messages.ready_only(await self._body(call))
         return 200, JSON, [encode(self._repository.index(ready=ready))]
 
-    async def _load(self, call: Call) -> Answer:
+    async def _load(self, call: HttpCall) -> Answer:
         await self._change(call, self._repository.load)
         return 200, JSON, [b"{}"]
 
-    async def _unload(self, call: Call) -> Answer:
+    async def _unload(self, call: HttpCall) -> Answer:
         await self._change(call, self._repository.unload)
         return 200, JSON, [b"{}"]
 
-    async def _change(self, call: Call, change: Callable[[str], None]) -> None:
+    async def _change(self, call: HttpCall, change: Callable[[str], None]) -> None:
         refuse_code(messages.load_parameters(await self._body(call)))
         await asyncio.get_running_loop().run_in_executor(None, change, call.model)
 
-    async def _openapi(self, call: Call) -> Answer:
+    async def _openapi(self, call: HttpCall) -> Answer:
         return 200, JSON, [encode(description())]
 
 
-Handler = Callable[[Application, Call], Awaitable[Answer]]
+Handler = Callable[[Application, HttpCall], Awaitable[Answer]]
 Route = tuple[str, Handler, bool]  # method, what answers, whether it needs no token
 _ROUTES: dict[tuple[str, ...], Route] = {
     ("",): ("GET", Application._page, False),
@@ -187,22 +190,23 @@ _ROUTES: dict[tuple[str, ...], Route] = {
 }
 
 
-def options(asked: str, method: str) -> Answer | None:
-    """What a method other than a path's own gets, HEAD where GET is excepted.
+def answer_to_other_method(given: str, method: str) -> Answer | None:
+    """Returns the answer to OPTIONS; None where `given` is the path's own `method`.
 
-    The listener sends the headers of an answer to HEAD, and not its body. Raises Refusal.
+    HEAD counts as GET: the listener sends the headers of the answer and not its body. Raises
+    Refusal, with the header Allow, for every other method.
     """
-    if asked == method or (asked, method) == ("HEAD", "GET"):
+    if given == method or (given, method) == ("HEAD", "GET"):
         return None
     allowed = "GET, HEAD, OPTIONS" if method == "GET" else f"{method}, OPTIONS"
     allow = (b"allow", allowed.encode())
-    if asked == "OPTIONS":
+    if given == "OPTIONS":
         return 200, [allow], []
-    raise Refusal(Kind.WRONG_METHOD, f"{asked:.20}: use {method} here", (allow,))
+    raise Refusal(RefusalKind.WRONG_METHOD, f"{given:.20}: use {method} here", (allow,))
 
 
-async def _disconnected(call: Call, future: Ended) -> None:
-    """Withdraws the request of a client that goes away before the answer."""
+async def _disconnected(call: HttpCall, future: Ended) -> None:
+    """Waits until the client goes, and withdraws its request then."""
     assert call.receive is not None
     while (await call.receive())["type"] != "http.disconnect":
         pass
@@ -210,7 +214,7 @@ async def _disconnected(call: Call, future: Ended) -> None:
 
 
 async def send_answer(send: Send, status: int, headers: Headers, pieces: Pieces) -> None:
-    """Sends an answer whole."""
+    """Sends a whole answer through ASGI, with its length."""
     length = sum(map(len, pieces))
     headers = [*headers, (b"content-length", str(length).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from spacetime.server.http.messages import BINARY_LENGTH
-from spacetime.server.refusal import Kind, Refusal, invalid
+from spacetime.server.refusal import Refusal, RefusalKind, invalid
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Bytes = bytes | memoryview
 CLOSE = ((b"connection", b"close"),)
-_ALIGNED = 64  # a cache line; what vectorised loads like
-_LINGER_SECONDS = 1.0
+_ALIGNED_BYTES = 64  # a cache line: vectorised loads are fastest from there
+_LINGER_SECONDS = 1.0  # how long the rest of a body that is too large is read
 _GZIP, _ZLIB = 31, 15  # window sizes of zlib, which choose the format
 
 
@@ -26,10 +26,11 @@ class ClientGone(Exception):
     """The connection closed before the request was answered; nobody reads an answer."""
 
 
-async def read(receive: Receive, body: Body, *, seconds: float) -> None:
-    """Fills `body`. Raises Refusal, or ClientGone.
+async def read_body(receive: Receive, body: Body, *, seconds: float) -> None:
+    """Fills `body` with all that `receive` gives.
 
-    seconds: until all of it has arrived.
+    seconds: the most that may pass until all of it has arrived. Raises Refusal where it takes
+    longer or is too large, and ClientGone.
     """
     try:
         await asyncio.wait_for(_fill(receive, body), seconds)
@@ -38,7 +39,7 @@ async def read(receive: Receive, body: Body, *, seconds: float) -> None:
 
 
 async def discard(receive: Receive, headers: Mapping[bytes, bytes]) -> None:
-    """Takes what comes of a body that is too large, for a while.
+    """Reads and forgets the rest of a body that is too large, for at most _LINGER_SECONDS.
 
     A connection that is closed while bytes wait is reset, and its client never reads why.
     """
@@ -54,14 +55,14 @@ async def discard(receive: Receive, headers: Mapping[bytes, bytes]) -> None:
 
 
 def too_slow(seconds: float) -> Refusal:
-    """The body did not arrive in time."""
-    return Refusal(Kind.SLOW, f"the body did not arrive in {seconds:g} s", CLOSE)
+    """Returns the refusal of a request whose body did not arrive within `seconds`."""
+    return Refusal(RefusalKind.SLOW, f"the body did not arrive in {seconds:g} s", CLOSE)
 
 
 class Body:
-    """A request's body as it comes: at most `most` bytes, also after decompression.
+    """A request's body as it comes: at most `most` bytes, as sent and after decompression.
 
-    Made from the request's headers, in lower case. Raises Refusal, like its methods.
+    headers: the request's, with names in lower case. Raises Refusal, as its methods do.
     """
 
     __slots__ = ("_bytes", "_encoding", "_head", "_most")
@@ -83,11 +84,14 @@ class Body:
         )
 
     def add(self, piece: bytes) -> None:
-        """Appends."""
+        """Appends a piece of the body. Raises Refusal where the body becomes too large."""
         self._bytes.add(piece)
 
     def parts(self) -> tuple[Bytes, Bytes]:
-        """The JSON and the bytes behind it, of a body that is complete."""
+        """Returns the JSON and the bytes behind it, of a body that is complete.
+
+        Raises Refusal where it cannot be decompressed, or is shorter than its head says.
+        """
         head = self._head
         data = _decompressed(self._encoding, self._bytes.filled, head or 0, self._most)
         if head is None:
@@ -98,7 +102,7 @@ class Body:
 
 
 class _Pieces:
-    """Bytes as they come; wherever they lie."""
+    """Bytes as they come, joined at the end, at no address in particular."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -106,7 +110,7 @@ class _Pieces:
         self._all: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
-        """Appends."""
+        """Appends a piece."""
         self._length += len(piece)
         if self._length > self._most:
             raise _too_large(self._most)
@@ -118,7 +122,7 @@ class _Pieces:
 
 
 class _Buffer:
-    """Bytes as they come, the part behind `head` at an aligned address."""
+    """Bytes as they come, copied once, with those behind the first `head` at an aligned address."""
 
     def __init__(self, expected: int, head: int, most: int) -> None:
         self._head = head
@@ -127,12 +131,12 @@ class _Buffer:
         self._make(expected)
 
     def _make(self, size: int) -> None:
-        space = np.empty(size + _ALIGNED, np.uint8)
-        start = -(space.__array_interface__["data"][0] + self._head) % _ALIGNED
+        space = np.empty(size + _ALIGNED_BYTES, np.uint8)
+        start = -(space.__array_interface__["data"][0] + self._head) % _ALIGNED_BYTES
         self._view = space.data[start : start + size]
 
     def add(self, piece: bytes) -> None:
-        """Appends; a body without a declared length grows by doubling."""
+        """Appends a piece; the buffer of a body without a declared length grows by doubling."""
         end = self._used + len(piece)
         if end > self._most:
             raise _too_large(self._most)
@@ -162,10 +166,14 @@ def _decompressed(encoding: bytes, data: Bytes, head: int, most: int) -> Bytes:
     if encoding == b"identity":
         return data
     if encoding not in {b"gzip", b"deflate"}:
-        raise Refusal(Kind.WRONG_MEDIA, "Content-Encoding: must be gzip, deflate or identity")
+        raise Refusal(
+            RefusalKind.WRONG_MEDIA, "Content-Encoding: must be gzip, deflate or identity"
+        )
     body = _Buffer(0, head, most)
     inflate = zlib.decompressobj(_GZIP if encoding == b"gzip" else _ZLIB)
     try:
+        # One byte more than is allowed, so that `add` refuses a body that inflates beyond: a small
+        # request must not make a large one.
         body.add(inflate.decompress(data, most + 1))
     except zlib.error as error:
         raise invalid("body", f"cannot be decompressed: {error}") from None
@@ -175,10 +183,10 @@ def _decompressed(encoding: bytes, data: Bytes, head: int, most: int) -> Bytes:
 
 
 def _length(text: bytes, name: str) -> int:
-    if not text.isdigit() or len(text) > 18:
+    if not text.isdigit() or len(text) > 18:  # more digits would not fit 64 bits
         raise invalid(name, f"must be a number of bytes, got {text.decode('latin-1')!r:.40}")
     return int(text)
 
 
 def _too_large(most: int) -> Refusal:
-    return Refusal(Kind.TOO_LARGE, f"body: at most {most} bytes are taken", CLOSE)
+    return Refusal(RefusalKind.TOO_LARGE, f"body: at most {most} bytes are taken", CLOSE)

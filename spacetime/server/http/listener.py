@@ -21,33 +21,34 @@ from spacetime.server.http.messages import Headers
 from spacetime.server.limits import Limits
 from spacetime.server.tls import Tls
 
-MOST_HEAD_BYTES = 64 << 10
-MOST_JOINED = 64 << 10  # of an answer
-GRACE_SECONDS = 5  # for answers that are being sent when everything accepted has ended
-LINGER_SECONDS = 1  # for what a refused client had under way; a reset would take its answer back
+MOST_HEAD_BYTES = 64 << 10  # of a request's line and headers
+MOST_JOINED_BYTES = 64 << 10  # an answer up to this size goes out in one write
+GRACE_SECONDS = 5  # for answers that are still being sent when every accepted request has ended
+LINGER_SECONDS = 1  # how long what a refused client still sends is read: see _linger
 
 Direct = Callable[[bytes, bytes, Headers], Exchange | None]
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection: refused where there are too many, closed where a request comes too slowly
-    or its answer is not taken.
+    """One connection of a port.
 
-    What `direct` takes, it answers itself; everything else is ASGI's.
+    It is refused where too many are open, and closed where a request comes too slowly or its answer
+    is not taken. It answers itself what `direct` takes; everything else goes through ASGI.
     """
 
     limits = Limits()
     direct: Direct = staticmethod(lambda _method, _path, _headers: None)
-    _exchange: Exchange | None = None  # under way
-    _patience: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
-    _lingers: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _exchange: Exchange | None = None  # that is under way
+    _patience: asyncio.TimerHandle | None = None  # fires where a request has not arrived in time
+    _unread: asyncio.TimerHandle | None = None  # fires where the client does not read its answer
+    _lingers: asyncio.TimerHandle | None = None  # closes a connection that was refused
+    _head_bytes = 0  # of a head that is not complete
     lingering: set[Protocol]  # refused, and not closed by their clients yet
 
     def connection_made(self, transport: Any) -> None:
-        """Takes the connection, or says that there are too many."""
+        """Takes the connection, or refuses it where too many are open."""
         super().connection_made(transport)
+        # Those that only linger do not count: a crowd of refused clients must not keep others out.
         if len(self.connections) - len(self.lingering) > self.limits.connections:
             self._refuse(
                 b"503 Service Unavailable", "too many connections; retry", b"retry-after: 1\r\n"
@@ -56,7 +57,7 @@ class Protocol(HttpToolsProtocol):
             self._wait(self._too_slow)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request; what has not arrived with them, head or body, has its time to."""
+        """Takes bytes of a request, and gives the rest of its head or body time to arrive."""
         if self._closing:
             return
         super().data_received(data)
@@ -69,13 +70,13 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(b"431 Request Header Fields Too Large", "the headers are too large")
 
     def on_message_begin(self) -> None:
-        """A request begins; ASGI's scope is made once it is known to be needed."""
+        """Begins a request; ASGI's scope is made once it is known to be needed."""
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
-        """The head is here; so is who answers."""
+        """Takes a complete head, and decides who answers: an Exchange, or ASGI's way."""
         self._stop_waiting()
         if self._closing:
             return
@@ -92,14 +93,14 @@ class Protocol(HttpToolsProtocol):
         self.cycle = self._exchange = exchange  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body, unless the request was refused."""
+        """Takes a piece of the body, unless the request was refused."""
         if self._exchange is not None and self._exchange.arriving:
             self._exchange.add(body)
         elif not self._closing:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The end of a request, unless it was refused."""
+        """Takes the end of a request, unless it was refused."""
         if self._exchange is not None and self._exchange.arriving:
             self._stop_waiting()
             self._exchange.complete()
@@ -107,7 +108,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """Ends what was under way, since the client has gone."""
         self._stop_waiting()
         if self._unread is not None:
             self._unread.cancel()
@@ -119,14 +120,17 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client has stopped to read: it may ask nothing more, and has as long as a request
-        has to arrive."""
+        """Stops reading from a client that has stopped reading.
+
+        It may ask nothing more until it reads again; it has Limits.read_seconds for that, as a
+        request has to arrive. Else answers that nobody takes would fill the memory.
+        """
         super().pause_writing()
         self.flow.pause_reading()
         self._unread = self.loop.call_later(self.limits.read_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Reads again from a client that reads again."""
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
@@ -134,7 +138,7 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Idle for too long; what it has not read by now it will not."""
+        """Closes a connection without a request for too long, with what its client has not read."""
         self.transport.abort()
 
     @property
@@ -148,6 +152,7 @@ class Protocol(HttpToolsProtocol):
         return self._lingers is not None or self.transport.is_closing()
 
     def _taken(self) -> Exchange | None:
+        """Returns the exchange that answers the request whose head is here; None for ASGI's way."""
         if self.expect_100_continue or self.parser.should_upgrade() or self.flow.write_paused:
             return None  # ASGI's way waits for the client to read
         return self.direct(self.parser.get_method(), self.url, self.headers)
@@ -162,7 +167,7 @@ class Protocol(HttpToolsProtocol):
             lines.append(b"connection: close\r\n")
         length = sum(map(len, pieces))
         lines.append(b"content-length: %d\r\n\r\n" % length)
-        if length <= MOST_JOINED:  # one write: the client wakes once
+        if length <= MOST_JOINED_BYTES:  # one write: the client wakes once
             self.transport.write(b"".join((*lines, *pieces)))
         else:
             self.transport.writelines((b"".join(lines), *pieces))
@@ -171,14 +176,19 @@ class Protocol(HttpToolsProtocol):
         if not keep:
             self.transport.close()
         self.on_response_complete()
-        if self._unread is not None:  # uvicorn has just resumed it
+        # After uvicorn's own end of a response, which has just resumed reading.
+        if self._unread is not None:
             self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP at all is refused like everything else: in JSON."""
+        """Refuses what is no HTTP at all as everything else is refused: in JSON."""
         self._refuse(b"400 Bad Request", msg)
 
     def _wait(self, then: Callable[[], None]) -> None:
+        """Calls then() in Limits.read_seconds, unless the time is running already.
+
+        It is not begun anew with each byte: a client that sends one a second would never end.
+        """
         if self._patience is None:
             self._patience = self.loop.call_later(self.limits.read_seconds, then)
 
@@ -217,7 +227,10 @@ class Protocol(HttpToolsProtocol):
 
 
 class Listener(uvicorn.Server):
-    """One port with an ASGI application; the process, not uvicorn, minds the signals."""
+    """One port with an ASGI application. The process handles the signals, not uvicorn.
+
+    direct: what may answer a request by its head without ASGI; see Application.exchange.
+    """
 
     def __init__(
         self,
@@ -228,6 +241,7 @@ class Listener(uvicorn.Server):
         direct: Direct = Protocol.direct,
     ) -> None:
         parts = {"limits": limits, "direct": staticmethod(direct), "lingering": set()}
+        # A class for each listener, since uvicorn makes the connections itself, from a class.
         kind = type("BoundedProtocol", (Protocol,), parts)
         super().__init__(
             uvicorn.Config(
@@ -249,16 +263,19 @@ class Listener(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Installs no handler."""
+        """Installs no handler of signals."""
         yield
 
     async def run_until_told(self) -> None:
-        """Serves until `should_exit`, then until every answer is sent or nobody takes it."""
+        """Serves until `should_exit` is set, then until every answer is sent or nobody takes it."""
         await self.serve(sockets=[self._bound])
 
 
 def bind(field: str, host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes any. Raises InvalidInput naming `field`, or the host."""
+    """Returns a socket bound to `host` and `port`; port 0 takes any free port.
+
+    Raises InvalidInput naming `field` where the port is in use, or naming the host.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)

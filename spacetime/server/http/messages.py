@@ -15,16 +15,16 @@ from spacetime.server import tensors
 from spacetime.server.model import VERSION, ServedModel, TensorSpec
 from spacetime.server.parameters import (
     BINARY_SIZE,
+    binary_size,
     check_parameters,
     flag,
-    size,
+    refuse_unserved,
     submission,
-    unserved,
 )
-from spacetime.server.refusal import Kind, Refusal, invalid
+from spacetime.server.refusal import Refusal, RefusalKind, invalid
 
 BINARY_LENGTH = b"inference-header-content-length"
-_JOINED = 1 << 16  # smaller answers go out as one piece
+_MOST_JOINED_BYTES = 1 << 16  # tensors up to this size are joined with the JSON to one piece
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Parameters = dict[str, Any]
 
@@ -78,10 +78,15 @@ _BARE = re.compile(rb'("(?:[^"\\]|\\.)*")|([\[,]\s*)(NaN|-?Infinity)(?=\s*[,\]])
 
 
 def infer_message(data: Any) -> InferMessage:
-    """The JSON part of an inference request. Raises Refusal naming the field."""
+    """Returns the JSON part of an inference request.
+
+    A bare NaN or Infinity, which JSON lacks, is taken for the text of that name. Raises Refusal
+    naming the field.
+    """
     try:
         message: InferMessage = _decoded(_infer, data)
     except Refusal:
+        # Only now, so that a body that is JSON is parsed once and never searched for bare names.
         text = bytes(data)
         if b"NaN" not in text and b"Infinity" not in text:
             raise
@@ -89,31 +94,39 @@ def infer_message(data: Any) -> InferMessage:
     return message
 
 
-def _quoted(found: re.Match[bytes]) -> bytes:
-    text, before, number = found.groups()
+def _quoted(match: re.Match[bytes]) -> bytes:
+    """Returns a text as it is, and a bare NaN or Infinity as a text."""
+    text, before, number = match.groups()
     return text or b'%b"%b"' % (before, number)
 
 
 def ready_only(data: Any) -> bool:
-    """Whether an index request asks for ready models only; no body at all is the default."""
+    """Whether an index request asks for ready models only; an empty body does not.
+
+    Raises Refusal.
+    """
     message: IndexMessage = _decoded(_index, data) if len(data) else IndexMessage()
     return bool(message.ready)
 
 
 def load_parameters(data: Any) -> Parameters:
-    """The parameters of a load or unload request; no body at all has none."""
+    """Returns the parameters of a load or unload request; an empty body has none.
+
+    Raises Refusal.
+    """
     message: LoadMessage = _decoded(_load, data) if len(data) else LoadMessage()
     return message.parameters or {}
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], data: Any) -> Any:
+    """Returns the message that `data` holds. Raises Refusal naming the field by its path."""
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$.")
         field = path.removesuffix("`")
         if ".data[" in field:
-            problem = tensors.what(problem)
+            problem = tensors.data_problem(problem)
         missing = re.fullmatch("Object missing required field `(.*)`", problem)
         if missing:
             raise invalid(f"{field}.{missing[1]}".lstrip("."), "is missing; add it") from None
@@ -127,50 +140,56 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: Any) -> Any:
 def input_tensors(
     model: ServedModel, message: InferMessage, binary: bytes | memoryview, *, most: int
 ) -> dict[str, Tensor]:
-    """The request's tensors by name; those without `data` lie in `binary` in their order."""
+    """Returns the request's tensors by name; those without `data` lie in `binary` in their order.
+
+    most: how many inputs, and outputs, a request may have. Raises Refusal naming the field.
+    """
     if len(message.inputs) > most or len(message.outputs or ()) > most:
-        raise Refusal(Kind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
-    found: dict[str, Tensor] = {}
+        raise Refusal(RefusalKind.TOO_LARGE, f"inputs, outputs: at most {most} tensors a request")
+    inputs: dict[str, Tensor] = {}
     offset = 0
     for place, given in enumerate(message.inputs):
         field = f"inputs[{place}]"
         spec = model.input(f"{field}.name", given.name)
-        if given.name in found:
+        if given.name in inputs:
             raise invalid(f"{field}.name", f"{given.name} is given twice")
         spec.check(field, given.datatype, given.shape)
         parameters = _present(given.parameters)
         check_parameters(f"{field}.parameters", parameters)
         if given.data is not None:
-            found[given.name] = tensors.from_numbers(
+            inputs[given.name] = tensors.from_numbers(
                 f"{field}.data", given.datatype, given.shape, given.data
             )
             continue
-        length = size(f"{field}.parameters", parameters)
+        length = binary_size(f"{field}.parameters", parameters)
         part = binary[offset : offset + length]
         offset += length
         where = f"{field}.parameters.{BINARY_SIZE}"
-        found[given.name] = tensors.from_bytes(where, given.datatype, given.shape, part)
+        inputs[given.name] = tensors.from_bytes(where, given.datatype, given.shape, part)
     if offset != len(binary):
         raise invalid("body", f"{len(binary)} bytes follow the JSON, its inputs take {offset}")
-    return found
+    return inputs
 
 
 def _present(parameters: Parameters | None) -> Parameters:
-    """The parameters that have a value; null is none."""
+    """Returns the parameters that have a value; null is the same as absent."""
     if not parameters:
         return {}
     return {name: value for name, value in parameters.items() if value is not None}
 
 
 def binary_outputs(model: ServedModel, message: InferMessage) -> tuple[list[str], list[bool]]:
-    """The outputs asked for, all where none is named, and whether each goes out as bytes."""
+    """Returns the names of the outputs asked for, and whether each goes out as bytes.
+
+    No name at all asks for all outputs. Raises Refusal naming the field.
+    """
     default = flag("parameters", _present(message.parameters), "binary_data_output")
     wanted, binary = [], []
-    for place, one in enumerate(message.outputs or ()):
-        model.check_output(f"outputs[{place}].name", one.name)
-        field, parameters = f"outputs[{place}].parameters", _present(one.parameters)
-        unserved(field, parameters)
-        wanted.append(one.name)
+    for place, output in enumerate(message.outputs or ()):
+        model.check_output(f"outputs[{place}].name", output.name)
+        field, parameters = f"outputs[{place}].parameters", _present(output.parameters)
+        refuse_unserved(field, parameters)
+        wanted.append(output.name)
         binary.append(flag(field, parameters, "binary_data", default))
     return wanted, binary or [default] * len(model.outputs)
 
@@ -187,17 +206,20 @@ class Inference:
     id: str
     tensors: dict[str, Tensor]
     options: dict[str, int]  # of ServedModel.submit
-    wanted: list[str]  # outputs; all where none is named
-    as_bytes: list[bool]  # whether each goes out so
+    wanted: list[str]  # the names of outputs; all outputs where it is empty
+    as_bytes: list[bool]  # whether each output goes out as bytes
 
     def answer(self, result: Any) -> tuple[Headers, Pieces]:
-        """Headers and body for what the model returned."""
+        """Returns headers and body of the answer for `result`, which the model returned."""
         outputs = self.model.select(result, self.wanted)
         return infer_answer(self.model.tenant.name, self.id, outputs, self.as_bytes)
 
 
 def inference(model: ServedModel, message: InferMessage, binary: Any, *, most: int) -> Inference:
-    """A request for `model`, of at most `most` tensors. Raises Refusal naming the field."""
+    """Understands a request for `model`, of at most `most` inputs and outputs.
+
+    binary: the bytes behind the JSON. Raises Refusal naming the field.
+    """
     given = input_tensors(model, message, binary, most=most)
     wanted, as_bytes = binary_outputs(model, message)
     options = submission(_present(message.parameters))
@@ -210,19 +232,22 @@ def infer_answer(
     outputs: Sequence[tuple[TensorSpec, Tensor]],
     binary: Sequence[bool],
 ) -> tuple[Headers, Pieces]:
-    """Headers and body of an answer: JSON, then the bytes of the outputs that go out so."""
+    """Returns headers and body of an answer: JSON, then the bytes of the outputs sent as bytes.
+
+    name: the model's. request: the request's id, empty where it has none.
+    """
     described, parts = [], []
     for (spec, tensor), as_bytes in zip(outputs, binary, strict=True):
-        one: dict[str, Any] = {
+        output: dict[str, Any] = {
             "name": spec.name, "datatype": spec.datatype, "shape": list(tensor.shape),
         }  # fmt: skip
         if as_bytes:
             data = tensors.to_bytes(tensor)
-            one["parameters"] = {BINARY_SIZE: len(data)}
+            output["parameters"] = {BINARY_SIZE: len(data)}
             parts.append(data)
         else:
-            one["data"] = tensors.to_numbers(tensor)
-        described.append(one)
+            output["data"] = tensors.to_numbers(tensor)
+        described.append(output)
     head: dict[str, Any] = {"model_name": name, "model_version": VERSION, "outputs": described}
     if request:
         head["id"] = request
@@ -236,6 +261,6 @@ def _framed(head: bytes, parts: Sequence[memoryview]) -> tuple[Headers, Pieces]:
         (b"content-type", b"application/octet-stream"),
         (BINARY_LENGTH, str(len(head)).encode()),
     ]
-    if sum(map(len, parts)) <= _JOINED:
+    if sum(map(len, parts)) <= _MOST_JOINED_BYTES:
         return headers, [b"".join((head, *parts))]
     return headers, [head, *parts]

@@ -11,17 +11,17 @@ import yaml
 
 @cache
 def description() -> dict[str, Any]:
-    """The description, as JSON has it."""
+    """Returns the description, made once from `openapi.yaml`; each GET has a HEAD beside it."""
     text = (Path(__file__).parent / "openapi.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    for item in found["paths"].values():
+    document: dict[str, Any] = yaml.safe_load(text)
+    for item in document["paths"].values():
         if "get" in item:
             item["head"] = _head(item["get"])
-    return found
+    return document
 
 
 def _head(get: dict[str, Any]) -> dict[str, Any]:
-    """HEAD beside a GET: the same answers without their bodies."""
+    """Returns the HEAD that belongs to a GET: the same answers without their bodies."""
     responses = {
         status: {"description": "As for GET, without a body"} for status in get["responses"]
     }

@@ -1,7 +1,7 @@
-"""GET /: what is served, as a page for people; as JSON where a client prefers that.
+"""GET /: what is served, as a page for people, or as JSON where a client prefers that.
 
-One text without scripts and without anything to fetch, so that its policy can forbid both. What
-it shows of a workload (names above all) is escaped.
+The page has no scripts and fetches nothing, so that its security policy can forbid both. What it
+shows of a workload, names above all, is escaped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from spacetime import __version__
 from spacetime.reports.counters import LaneCounters, TenantCounters
 from spacetime.server.http.messages import Headers, encode
 from spacetime.server.model import ServedModel
 from spacetime.server.repository import Repository
 from spacetime.server.statistics import misses
+from spacetime.version import __version__
 
 _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?")
 _STYLE = """
@@ -59,15 +59,21 @@ _EVERY: Headers = [(b"vary", b"accept"), (b"cache-control", b"no-store")]
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where else the server listens: `scheme` is that of HTTP and of the metrics."""
+    """Where else the server listens: the ports of gRPC and of the metrics.
+
+    scheme: `http` or `https`, of HTTP and of the metrics.
+    """
 
     scheme: str
     grpc: int
     metrics: int
 
 
-def facts(repository: Repository, ports: Ports, host: bytes) -> dict[str, Any]:
-    """What the page shows. `host` is the request's, under which its client reaches this machine."""
+def page_facts(repository: Repository, ports: Ports, host: bytes) -> dict[str, Any]:
+    """Returns what the page shows.
+
+    host: the request's header, by which its client reaches this machine; links are made of it.
+    """
     session = repository.session
     counted = session.counters()
     loaded = repository.models
@@ -114,8 +120,8 @@ def _lane(number: int, kind: str, lane: LaneCounters) -> dict[str, Any]:
 
 
 def _links(ports: Ports, host: bytes) -> dict[str, str]:
-    found = _HOST.fullmatch(host)
-    name = found[1].decode() if found else "localhost"
+    match = _HOST.fullmatch(host)
+    name = match[1].decode() if match else "localhost"
     return {
         "server": "/v2",
         "statistics": "/v2/models/stats",
@@ -125,53 +131,54 @@ def _links(ports: Ports, host: bytes) -> dict[str, str]:
     }
 
 
-def answer(found: Mapping[str, Any], accept: bytes) -> tuple[Headers, bytes]:
-    """Headers and body for a client that accepts what its header says."""
+def page_answer(shown: Mapping[str, Any], accept: bytes) -> tuple[Headers, bytes]:
+    """Returns headers and body of the page, as JSON where the header `accept` prefers that."""
     if _wants_json(accept):
-        return [(b"content-type", b"application/json"), *_EVERY], encode(found)
+        return [(b"content-type", b"application/json"), *_EVERY], encode(shown)
     kind = (b"content-type", b"text/html; charset=utf-8")
-    return [kind, *_EVERY, *_GUARDS], _page(found).encode()
+    return [kind, *_EVERY, *_GUARDS], _page(shown).encode()
 
 
 def _wants_json(accept: bytes) -> bool:
-    """Whether JSON is named, and wanted more than HTML."""
+    """Whether the header names JSON, and with a larger quality value than HTML."""
     wanted = {b"application/json": 0.0, b"text/html": 0.0}
     for part in accept.lower().split(b","):
         kind, *parameters = (piece.strip() for piece in part.split(b";"))
         if kind in wanted:
-            weights = [p[2:] for p in parameters if p.startswith(b"q=")]
-            wanted[kind] = _weight(weights[0]) if weights else 1.0
+            qualities = [p[2:] for p in parameters if p.startswith(b"q=")]
+            wanted[kind] = _quality(qualities[0]) if qualities else 1.0
     return wanted[b"application/json"] > wanted[b"text/html"]
 
 
-def _weight(text: bytes) -> float:
+def _quality(text: bytes) -> float:
+    """Returns the value of the header's parameter q; 0, which means unwanted, if malformed."""
     try:
         return float(text)
     except ValueError:
         return 0.0
 
 
-def _page(found: Mapping[str, Any]) -> str:
-    links = found["links"]
-    state = "ready" if found["ready"] else "stopping"
+def _page(shown: Mapping[str, Any]) -> str:
+    links = shown["links"]
+    state = "ready" if shown["ready"] else "stopping"
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>spacetime: {len(found["models"])} models, {state}</title>
+<title>spacetime: {len(shown["models"])} models, {state}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
 <h1>spacetime</h1>
-<p>Version {escape(found["version"])}. The server is <strong>{state}</strong>. Policy
-{escape(found["policy"])} on device {escape(found["device"])}. gRPC is at
+<p>Version {escape(shown["version"])}. The server is <strong>{state}</strong>. Policy
+{escape(shown["policy"])} on device {escape(shown["device"])}. gRPC is at
 <code>{escape(links["grpc"])}</code>.</p>
 <nav>{"".join(_link(links[to], text) for to, text in _LINKS)}</nav>
 <h2>Models</h2>
-{_table(_MODEL_COLUMNS, map(_model_row, found["models"]))}
+{_table(_MODEL_COLUMNS, map(_model_row, shown["models"]))}
 <h2>Lanes</h2>
-{_table(_LANE_COLUMNS, map(_lane_row, found["lanes"]))}
+{_table(_LANE_COLUMNS, map(_lane_row, shown["lanes"]))}
 </body>
 </html>
 """
@@ -235,7 +242,8 @@ def _rounded(value: float | None, unit: str = "") -> str:
 
 def _tensors(described: Iterable[Mapping[str, Any]]) -> str:
     return "<br>".join(
-        f"{escape(one['name'])} <code>{one['datatype']} {one['shape']}</code>" for one in described
+        f"{escape(spec['name'])} <code>{spec['datatype']} {spec['shape']}</code>"
+        for spec in described
     )
 
 
