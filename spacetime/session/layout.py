@@ -18,7 +18,7 @@ from spacetime.units import ns_from_ms
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
-class Layout(Protocol):
+class SessionLayout(Protocol):
     """Which lanes a session has, which of them run a tenant, and what bounds a family's batches.
 
     Used under the session's lock once it is open.

@@ -36,7 +36,7 @@ from spacetime.session.backends import backend_of
 from spacetime.session.executor import Executor
 from spacetime.session.explain import explain
 from spacetime.session.lanes import OpenLanes
-from spacetime.session.layout import FreeLayout, Layout
+from spacetime.session.layout import FreeLayout, SessionLayout
 from spacetime.session.registry import Registry
 from spacetime.session.tenant import Tenant
 from spacetime.session.update import Updates
@@ -82,7 +82,7 @@ class Session:
         isolation: str = "thread",
         audit: float = 0.0,
         audit_stop: bool = False,
-        layout: Layout | None = None,
+        layout: SessionLayout | None = None,
     ) -> None:
         self.policy = policy_of(policy)
         self.policy_name = policy if isinstance(policy, str) else "custom"
