@@ -54,13 +54,16 @@ class Moved:
 class PlannedSession(Session):
     """A session whose lanes, routes, batches and turns are those of a checked plan.
 
-    plan, workload, profiles: as a planner takes and gives them. device: as Session's. gpu: which
-    device of the plan this is, where the plan has several. policy: a preset's name or a Policy,
-    instead of the plan's own. options: those that the plan was made with; it is checked under them.
-    max_batch: the largest batch that a later plan may have, in samples. ladder: plans to come,
-    whose lanes are opened now. A device with captured graphs moves to no other plans, for a graph
-    is captured on every lane when its model is added. isolation: as Session's; each process of a
-    partition is then a process of its own. timeline, record, audit, audit_stop: as Session's.
+    plan, workload, profiles: as a planner takes and gives them.
+    device: as Session's.
+    gpu: which device of the plan this is, where the plan has several.
+    policy: a preset's name or a Policy, instead of the plan's own.
+    options: those that the plan was made with; it is checked under them.
+    max_batch: the largest batch that a later plan may have, in samples.
+    ladder: plans to come, whose lanes are opened now. A device with captured graphs moves to no
+    other plans, for a graph is captured on every lane when its model is added.
+    isolation: as Session's; each process of a partition is then a process of its own.
+    timeline, record, audit, audit_stop: as Session's.
     Tenants are added by name, see add(). Raises PlanError for a plan that breaks a bound, or that
     no session can drive, and what Session raises.
 
