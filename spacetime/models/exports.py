@@ -27,7 +27,7 @@ from spacetime.models.signature import Signature
 
 MOST = 64  # graphs that are remembered; the one longest not asked for goes
 MOST_BYTES = 64 * 2**20  # of constants in a graph that is remembered
-SIZES = (2, 3)  # of the batches that two models are compared with: no size is taken for 1
+SIZES = (2, 3)  # samples of the batches that models are compared with: 1 may be a dimension too
 
 
 @dataclass(frozen=True, slots=True)

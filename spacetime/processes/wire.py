@@ -6,8 +6,8 @@ of each leaf, one request after the other, in shapes that both sides know from t
 signature. Answers carry their own shapes, for a model may return other ones than for its example.
 Nothing is pickled.
 
-Launches repeat: what the numbers mean for the memory is worked out once (`Area.know`), by who
-writes from what it has, by who reads from the numbers as they lie there.
+Launches repeat, so each side works out once where everything lies (`Area.know`): the writing side
+from what it writes, the reading side from the numbers as they lie there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _HEAD = struct.Struct("=2q")  # how many numbers, these two among them; how many
 
 
 class Batch(NamedTuple):
-    """A launch where it runs: one of its tenants, and each request by its member number there."""
+    """A launch in the process that runs it: one of its tenants, and its requests, each with the
+    member number that its tenant has in that process."""
 
     tenant: int
     works: list[Work]
