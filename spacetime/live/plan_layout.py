@@ -1,6 +1,6 @@
-"""The lanes of a session that runs a plan: which is which, what they are told, and how they change.
+"""The lanes of a session that runs a plan: their numbers, latencies and turns, and how they change.
 
-The scheduler is told what the plan was judged by: the profile's latencies, so that what was
+The scheduler gets the latencies that the plan was judged by, those of the profile, so that what was
 simulated is what runs. It corrects them by what launches then take.
 """
 
@@ -49,7 +49,7 @@ class PlanLayout:
 
     def route(self, tenant: str, family: Family) -> tuple[int, list[float]]:
         """A new tenant's main lane, and its planned rate on each, in requests a second."""
-        self.check_batch(tenant, family, self.current)  # before the scheduler is told anything
+        self.check_batch(tenant, family, self.current)  # before the scheduler learns anything
         self._tell([*self._members(), (tenant, family)], self.current)
         return self.shares(tenant, self.current)
 

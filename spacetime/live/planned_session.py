@@ -54,13 +54,18 @@ class Moved:
 class PlannedSession(Session):
     """A session whose lanes, routes, batches and turns are those of a checked plan.
 
-    plan, workload, profiles: as a planner takes and gives them; the plan is checked under `options`
-    (those it was made with). device: as Session's. gpu: which device of the plan this is, where
-    there are several. policy: a preset or Policy instead of the plan's own. max_batch: the largest
-    batch a later plan may have. ladder: plans to come, whose lanes are opened now; a device whose
-    graphs are captured lane by lane moves to no others. isolation: as Session's; each process of a
-    partition is then one. audit, audit_stop: as Session's. Tenants are added by name, see add().
-    Raises PlanError for a plan that breaks a bound, or that no session can drive.
+    plan, workload, profiles: as a planner takes and gives them.
+    device: as Session's.
+    gpu: which device of the plan this is, where the plan has several.
+    policy: a preset's name or a Policy, instead of the plan's own.
+    options: those that the plan was made with; it is checked under them.
+    max_batch: the largest batch that a later plan may have, in samples.
+    ladder: plans to come, whose lanes are opened now. A device with captured graphs moves to no
+    other plans, for a graph is captured on every lane when its model is added.
+    isolation: as Session's; each process of a partition is then a process of its own.
+    timeline, record, audit, audit_stop: as Session's.
+    Tenants are added by name, see add(). Raises PlanError for a plan that breaks a bound, or that
+    no session can drive, and what Session raises.
 
     >>> with PlannedSession(plan, workload, profiles, device="cpu") as session:
     ...     tenant = session.add(model, name="a", example_inputs=(x,))
@@ -131,20 +136,21 @@ class PlannedSession(Session):
         return super().add(model, example_inputs=example_inputs, name=name, **(defaults | options))
 
     def move_lane(self, lane: int, cores: Sequence[int]) -> None:
-        """Not here, where the plan says which cores a lane has: raises PlanError."""
+        """Raises PlanError: the plan says which cores a lane has."""
         raise PlanError(f"lane {lane}: is where the plan has it; apply() another plan")
 
     def apply(self, plan: Plan, workload: Workload | None = None) -> Moved:
-        """Moves the running session to another plan; what was accepted is answered or dropped at
-        its own deadline, as ever.
+        """Moves the running session to another plan. Requests that were accepted are answered, or
+        dropped at their own deadlines, as ever.
 
-        The new lanes are opened and warmed beside the old ones, then every tenant is routed to
-        them and what waits goes along, then the old ones finish what they run. `workload`: the
-        same tenants at other rates, which the plan is for. Returns when the old lanes are idle;
-        they stay for a plan that wants them again, without their processes if they had some.
-        Raises PlanError, and nothing has changed, for a plan that is unsound, serves not all
-        tenants that are here, or needs another policy, larger batches, or lanes that this device
-        cannot open any more, and LaneLost where a new lane's process does not start.
+        The new lanes are opened and warmed beside the old ones. Then every tenant is routed to
+        them, along with its requests that wait. Then the old lanes finish what they run, and the
+        call returns. Old lanes stay for a plan that uses them again; their processes, if they had
+        some, end. workload: the same tenants at the rates that the plan is for; None: as before.
+
+        Raises PlanError for a plan that is unsound, that does not serve every tenant that is here,
+        or that needs another policy, larger batches, or lanes that this device cannot open any
+        more; and LaneLost where a new lane's process does not start. Then nothing has changed.
         """
         load = workload or self.workload
         self._check(plan, load)

@@ -22,15 +22,15 @@ from torch.utils import _pytree as pytree
 
 from spacetime.devices.device import Device
 from spacetime.devices.facts import DEVICES, MIB_PER_GIB, cpu
+from spacetime.models.backend import Launch
 from spacetime.models.flat import spread
 from spacetime.models.request import Work
 from spacetime.session.session import Session
 from spacetime.units import MS
 
-BUDGET_NS = 50 * MS  # of launches a process makes in a round, after one that is not counted
-FEWEST, MOST = 3, 2000
+BUDGET_NS = 50 * MS  # of a round: for the launches of a process, after one that is not counted
+FEWEST, MOST = 3, 2000  # launches that a round counts
 MIB = 2**20
-Launch = Callable[[], int]  # makes one and returns its nanoseconds
 
 
 class ProfilerRig:
@@ -197,5 +197,5 @@ def _like(model: nn.Module, number: int) -> nn.Module:
 
 
 def _free(device: Device) -> int:
-    """Free bytes of a device's own memory; 0 on a CPU, whose memory is everybody's."""
+    """Free bytes of a device's own memory; 0 on a CPU, which shares the host's."""
     return device.native.memory()[0] if device.native is not None else 0

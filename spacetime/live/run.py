@@ -1,6 +1,6 @@
 """A workload's models live on a device, its arrivals sent in an open loop.
 
-What is reported of requests is seen from outside: latency counts from when a request was due, and
+Requests are reported as their sender saw them: latency counts from when a request was due, and
 every request sent is answered, dropped for a reason, or has failed. Interrupted or terminated, a
 run answers what was accepted and reports what has been.
 """

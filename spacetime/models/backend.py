@@ -157,7 +157,8 @@ class Backend(Protocol[F]):
         """The process of each lane, None while it is down; empty where lanes are threads."""
 
     def warm_up(self, family: F, member: int, units: Units, largest: int) -> None:
-        """Runs a member at every bucket up to `largest` that has never run on so many units."""
+        """Runs a member at each bucket up to `largest` that has never run on a partition of this
+        size."""
 
     def run(self, family: F, lane: int, batch: Sequence[Work]) -> list[list[Tensor]]:
         """The flat output tensors of each request, from one launch that the calling thread makes.

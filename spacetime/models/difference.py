@@ -37,7 +37,8 @@ def tolerance_of(tensors: Iterable[Tensor]) -> float:
 
 
 def coarse_on_device() -> float:
-    """What a real CUDA device's floats may differ by, as PyTorch is told to compute on it."""
+    """By how much, relatively, floats of a real CUDA device may differ from the CPU's, at the
+    precision that PyTorch is set to."""
     tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     return COARSEST if tf32 else 0.0
 

@@ -29,7 +29,7 @@ DTYPES = {
 }  # fmt: skip
 NON_FINITE = ("NaN", "Infinity", "-Infinity")  # what JSON has texts for
 TRIES = 20  # for a row that is new, where there are few
-Rows = Callable[[int], Tensor]  # so many, the next ones
+Rows = Callable[[int], Tensor]  # (count) -> the next rows: [count, ...]
 
 
 def requests(

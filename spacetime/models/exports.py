@@ -3,7 +3,7 @@
 torch.export takes seconds for a model of some size, and tenants of one family differ in weights
 only. A model is given the graph of an earlier one where nothing can tell them apart: equal in all
 but the values of weights (`likeness`), and with the same operations on the same operands when both
-are run (`performed`). Whatever cannot be told is exported. Graphs hold no weights.
+are run (`performed`). A model that cannot be compared is exported. Graphs hold no weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spacetime.models.signature import Signature
 
 MOST = 64  # graphs that are remembered; the one longest not asked for goes
 MOST_BYTES = 64 * 2**20  # of constants in a graph that is remembered
-SIZES = (2, 3)  # of the batches that two models are compared with: no size is taken for 1
+SIZES = (2, 3)  # samples of the batches that models are compared with: 1 may be a dimension too
 
 
 @dataclass(frozen=True, slots=True)

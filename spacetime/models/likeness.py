@@ -34,7 +34,7 @@ MOST = 256  # entries of a global table that is compared by value
 
 
 class CannotTell(Exception):
-    """A part of a module whose equality cannot be told; the message names it."""
+    """A part of a module that cannot be compared with another one's; the message names it."""
 
 
 class Likeness:

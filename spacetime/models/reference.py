@@ -32,7 +32,7 @@ class Judgement:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The module alone. `eq=False`: each copy is another version, told apart by identity."""
+    """The module alone. `eq=False`: each copy is another version, and only identity says which."""
 
     module: nn.Module
     spec: pytree.TreeSpec

@@ -1,9 +1,10 @@
-"""LaneProcesses in processes of their own: what a model does to its process, it does to no other.
+"""Lanes in processes of their own: what a model does to its process, it does to no other.
 
-The launching side: `lanes` chooses a lane's child process for each launch, `keeper` starts, watches
-and replaces them, `roster` tells each of every tenant once; `family` is what tenants see. The other
-side: `child`. Between them: `wire`, launches in shared memory; `packed`, models.
+In the launching process `lanes` chooses a lane's child process for each launch, `keeper` starts,
+watches and replaces child processes, and `roster` sends every tenant to each; `backend` and
+`family` are what a session sees. `child` is the process of a lane, and `hosted` holds its models.
+Launches travel in shared memory as `wire` lays them out, models as `packed` does.
 
 May import: devices, models.
-Start with `lanes.py`.
+Start with `backend.py`; then `lanes.py`.
 """

@@ -1,8 +1,8 @@
 """The process of one lane, `spacetime.processes.child`: `process` starts it, never a person.
 
-The main thread takes models and leaves from a socket, whose end is this process's end; a second
-thread serves launches exactly as a lane's thread of a session does, with the same families and
-runners; a native third one beats.
+The main thread takes models and leaves from a socket, and ends the process when the socket ends. A
+second thread serves launches exactly as a lane's thread of a session does, with the same families
+and runners; a native third one beats.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Lane:
     """The tenants of this process and the memory their launches come through."""
 
     def __init__(self, given: dict[str, Any]) -> None:
-        # Imported here: what fails is told on the socket, and cores are set before.
+        # Imported here: an import that fails is reported on the socket, and cores are set before.
         import spacetime._native as _native  # noqa: PLC0415
         from spacetime.processes import wire  # noqa: PLC0415
         from spacetime.processes.area import Area  # noqa: PLC0415

@@ -25,7 +25,7 @@ _LIVED_S = 10.0  # after which a death is no longer held against the next start
 
 
 def backoff_s(failures: int) -> float:
-    """How long to wait before a start, after so many early deaths and failed starts in a row."""
+    """How long to wait before a start; failures: early deaths and failed starts in a row."""
     return 0.0 if failures < 1 else min(0.05 * 2.0 ** min(failures - 1, 30), 5.0)
 
 

@@ -1,8 +1,8 @@
 """The processes of a session's lanes: one is chosen for each launch, all have every tenant.
 
 A launch goes to its lane's own process; while that one is down, to another lane's, one at a time;
-while all are down it waits for the first that is back. A request whose process dies is raised
-LaneLost, and the executor tries it once more (executor.py).
+while all are down it waits for the first that is back. When a process dies, the launch that it ran
+raises LaneLost, and the executor tries each of its requests once more (session/executor.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A model on its way to a lane's process: classes by name, weights as plain memory both map.
+"""A model on its way to a lane's process: classes by name, weights as memory that both map.
 
-Only this process's own memory is read, by processes it started itself: nothing a client or a file
-brought is ever unpickled. Every lane's process maps the same weights, copied only where written.
+A lane's process unpickles only what the process that started it has written: nothing that a client
+or a file brought. Every lane's process maps the same weights; they are copied where one writes to
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 class _Packer(pickle.Pickler):
-    """Everything but strided tensors, which it lists instead."""
+    """Pickles everything but strided tensors, which it lists instead."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5)

@@ -1,12 +1,13 @@
 """How a batch and its answers lie in shared memory: whole numbers first, tensors behind them.
 
-First how many numbers there are, then how many bytes in all, then those of the kind. A batch: how
-many requests, then the tenant and samples of each; behind, each leaf's rows one request after the
-other, in shapes both sides know from the tenant's signature. Answers carry their own shapes, for a
-model may return what its example did not. Nothing is pickled.
+The first number says how many numbers there are, the second how many bytes there are in all. In a
+batch follow the tenant and the number of samples of each request; behind the numbers lie the rows
+of each leaf, one request after the other, in shapes that both sides know from the tenant's
+signature. Answers carry their own shapes, for a model may return other ones than for its example.
+Nothing is pickled.
 
-Launches repeat: what the numbers mean for the memory is worked out once (`Area.know`), by who
-writes from what it has, by who reads from the numbers as they lie there.
+Launches repeat, so each side works out once where everything lies (`Area.know`): the writing side
+from what it writes, the reading side from the numbers as they lie there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ _HEAD = struct.Struct("=2q")  # how many numbers, these two among them; how many
 
 
 class Batch(NamedTuple):
-    """A launch where it runs: one of its tenants, and each request by its member number there."""
+    """A launch in the process that runs it: one of its tenants, and its requests, each with the
+    member number that its tenant has in that process."""
 
     tenant: int
     works: list[Work]
@@ -65,7 +67,8 @@ def write_batch(area: Area, batch: Sequence[Work]) -> None:
 def read_batch(area: Area, known_as: Callable[[int], tuple[int, Sequence[Leaf]]]) -> Batch:
     """The batch as it lies in `area`, not copied.
 
-    known_as: by tenant, its member number here and its signature. Those of a tenant never change.
+    known_as: gives, for a tenant, its member number in this process and the tensors of one of its
+    requests, neither of which ever changes.
     """
     numbers = _numbers(area)
     batch: Batch | None = area.known(numbers)

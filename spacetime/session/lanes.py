@@ -40,7 +40,7 @@ class OpenLanes:
 
     @property
     def native(self) -> _native.Executor:
-        """The executor that runs the lanes: routes, latencies and turns are told to it."""
+        """The executor that runs the lanes; it takes routes, latencies and turns."""
         return self._executor.native
 
     @contextmanager

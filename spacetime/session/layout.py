@@ -18,7 +18,7 @@ from spacetime.units import ns_from_ms
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
-class Layout(Protocol):
+class SessionLayout(Protocol):
     """Which lanes a session has, which of them run a tenant, and what bounds a family's batches.
 
     Used under the session's lock once it is open.
@@ -81,7 +81,8 @@ class FreeLayout:
     def route(self, tenant: str, family: Family) -> tuple[int, list[float]]:
         """The lane whose tenants expect the fewest requests a second; no weighted shares.
 
-        What was measured of the family is told for every lane, since routes may choose any.
+        The scheduler gets what was measured of the family for every lane, for a route may choose
+        any of them.
         """
         numbers = range(len(self._lanes.partitions))
         for lane, bucket in itertools.product(numbers, family.buckets):

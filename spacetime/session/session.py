@@ -36,7 +36,7 @@ from spacetime.session.backends import backend_of
 from spacetime.session.executor import Executor
 from spacetime.session.explain import explain
 from spacetime.session.lanes import OpenLanes
-from spacetime.session.layout import FreeLayout, Layout
+from spacetime.session.layout import FreeLayout, SessionLayout
 from spacetime.session.registry import Registry
 from spacetime.session.tenant import Tenant
 from spacetime.session.update import Updates
@@ -82,7 +82,7 @@ class Session:
         isolation: str = "thread",
         audit: float = 0.0,
         audit_stop: bool = False,
-        layout: Layout | None = None,
+        layout: SessionLayout | None = None,
     ) -> None:
         self.policy = policy_of(policy)
         self.policy_name = policy if isinstance(policy, str) else "custom"
@@ -221,7 +221,8 @@ class Session:
         return chrome_events(self._executor.native.timeline(), names, lanes)
 
     def recording(self) -> Recording:
-        """What the scheduler was told and decided since the session opened; needs record=True."""
+        """Every event that the scheduler got, and every decision, since the session opened; needs
+        record=True."""
         data = self._executor.native.recording()
         if not data:
             raise InvalidInput("-", "record", "True when the session opens", "False")

@@ -21,23 +21,28 @@ from spacetime.units import ns_from_ms
 
 @dataclass(eq=False)
 class Tenant:
-    """Made by Session.add(). Callable from any thread and, through infer(), from asyncio."""
+    """Made by Session.add(). Callable from any thread and, through infer(), from asyncio.
+
+    member: the tenant's number in its family. number: its number in the executor. lane: the lane
+    that a pinned route queues its requests on. mould: its model without the weights, for update().
+    memory_limit: bytes of a device's memory that its weights may take. watch: its audit.
+    """
 
     name: str
     slo_ms: float | None
     rate_rps: float
     family: Family
-    member: int  # its number in the family
-    number: int  # its number in the executor
-    lane: int  # where a pinned route queues it
+    member: int
+    number: int
+    lane: int
     _signature: Signature
     _executor: Executor
-    mould: Mould  # its model without the weights, for update()
-    memory_limit: int | None  # bytes
+    mould: Mould
+    memory_limit: int | None
     _update: Callable[[Tenant, Mapping[str, Any]], None]
     priority: int = 0
     removed: bool = False
-    watch: Watch | None = None  # its audit
+    watch: Watch | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns for these inputs; blocks. Raises what submit's future would."""

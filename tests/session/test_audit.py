@@ -300,3 +300,17 @@ def test_nothing_is_audited_unless_asked() -> None:
         assert tenant.watch is None
         assert "audit" not in session.report()["tenants"][tenant.name]
         assert "audit" not in session.explain()
+
+
+def test_a_tenant_of_a_family_taken_apart_gets_its_new_weights() -> None:
+    # Without sharing a captured graph names the only row of the weights, and is captured anew.
+    with st.Session("fake:h200", policy="time-only", audit=1.0, audit_stop=True) as session:
+        (tenant,) = add(session, 1)
+        spoil(session, tenant)
+        tenant(torch.rand(1, 6) + 1)
+        assert counts(session, tenant).differences == 1
+        assert alone_of(tenant.family) is not None
+        tenant.update(mlp(5).eval().state_dict())
+        x = torch.randn(3, 6)
+        torch.testing.assert_close(tenant(x), mlp(5).eval()(x).detach(), rtol=1e-4, atol=1e-5)
+        assert not tenant.family.functions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from update_models import BranchLevel, Level, Norm, Picks, Scale, Tied, X
 
 import spacetime as st
+from spacetime.models.cpu.family import CpuFamily
 
 PLACES = [("cpu", "thread"), ("cpu", "process"), ("fake:h200", "thread")]
 MAKERS: list[Callable[[int], nn.Module]] = [Picks, Tied, Norm, lambda seed: Scale(seed, 2.0)]
@@ -296,3 +299,14 @@ def test_a_callback_may_update_its_tenant(session: st.Session) -> None:
     tenant.submit(X).add_done_callback(update)
     assert done.wait(60)
     assert levels_of(*tenant(X)) == {2.0}
+
+
+def test_the_program_of_a_tenant_that_has_left_is_not_kept() -> None:
+    with st.Session("cpu", lanes=1) as session:
+        tenant = added(session, Norm(0))
+        family = tenant.family
+        assert isinstance(family, CpuFamily)
+        program = weakref.ref(family.runner.alone[tenant.member])
+        session.remove(tenant)
+        gc.collect()
+        assert program() is None  # with it the weights go, although the family may be joined again

@@ -1,4 +1,4 @@
 """Models on the cores of a CPU: how they are run, and which program of a model is the fastest.
 
-Start with `family.py`.
+Start with `backend.py`; then `family.py`.
 """

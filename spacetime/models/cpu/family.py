@@ -67,8 +67,8 @@ class CpuFamily:
     def join(self, model: nn.Module, *, alone: bool = False) -> int:
         """The member number of `model`, which has this family's fingerprint, or is its first.
 
-        The model is the family's from now on: nobody else may hold it. alone: nobody else will
-        join, so that a copy of the weights besides the program's need not be kept.
+        The model is the family's from now on: nobody else may hold it. alone: no other member will
+        join, and the family keeps no copy of the weights besides the program's.
         """
         if self.fused is not None:
             return self._append(model)

@@ -1,4 +1,4 @@
 """Models on a CUDA device: their weights stay on it, and their launches are captured graphs.
 
-Start with `family.py`; then `capture.py`.
+Start with `backend.py`; then `family.py` and `prepare.py`.
 """

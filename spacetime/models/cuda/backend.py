@@ -148,8 +148,8 @@ class CudaBackend(ThreadLanes):
     def _captured_anew(
         self, family: CudaFamily, tenant: str, model: nn.Module, memory_limit: int | None
     ) -> CudaFamily:
-        """Puts graphs over the new weights in the place of those that name the old ones. What the
-        family was until now, whose memory has to be given back."""
+        """Puts graphs over the new weights in the place of those that name the old ones. Returns
+        the family as it was until now, which has to give its memory back."""
         new = prepare(
             model,
             family.signature,

@@ -1,9 +1,9 @@
 """Families on a CUDA device: weights resident once, one captured graph a lane and bucket.
 
-A family that can be fused runs every batch, whichever tenants it mixes, as one graph over slots
-whose rows name the tenants; so tenants join and leave without a new capture. A model that cannot is
-captured alone; one whose work depends on values (no export, rows that depend on each other, random
-numbers) runs eagerly on the lane's stream.
+A family that can be fused runs every batch, whichever tenants it mixes, as one graph over slots; a
+tensor of rows names the tenant of each slot, so tenants join and leave without a new capture. A
+model that cannot be fused is captured alone. A model that does other work for other values (no
+export, rows that depend on each other, random numbers) runs eagerly on the lane's stream.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class CudaFamily:
             self.lanes.capturer.release()
 
     def keep_within(self, slo_ns: int | None) -> None:
-        """Forgets batch sizes of which two in a row would not meet the objective on any lane."""
+        """Forgets the batch sizes at which two launches in a row meet the objective on no lane."""
         lanes = range(len(self.lanes.partitions))
         fastest = {b: min(self.latency_ns[lane, b] for lane in lanes) for b in self.buckets}
         fits = [b for b in self.buckets if slo_ns is None or 2 * fastest[b] <= slo_ns]
