@@ -75,10 +75,12 @@ class LiveController:
         self._session = session
         self._period_s = period_s
         self._controller = Controller(
-            session.plan, session.workload,
+            session.plan,
+            session.workload,
             planning or planning_on_one(session.profiles, session.plan.device, session.options),
-            options, now_ns=time.monotonic_ns(),
-        )  # fmt: skip
+            options,
+            now_ns=time.monotonic_ns(),
+        )
         self._last = self._counts()
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -218,13 +220,22 @@ def summary(events: list[Event], start_ns: int) -> list[dict[str, object]]:
     """The events as a report has them; times in seconds since `start_ns`."""
     return [
         {
-            "at_s": (event.at_ns - start_ns) / SECOND, "outcome": event.outcome, "why": event.why,
+            "at_s": (event.at_ns - start_ns) / SECOND,
+            "outcome": event.outcome,
+            "why": event.why,
             "plan_ms": event.plan_ms,
         }
-        | ({} if event.moved is None else {
-            "opened": event.moved.opened, "kept": event.moved.kept, "drained": event.moved.drained,
-            "prepare_ms": event.moved.prepare_ms, "switch_ms": event.moved.switch_ms,
-            "drain_ms": event.moved.drain_ms,
-        })
+        | (
+            {}
+            if event.moved is None
+            else {
+                "opened": event.moved.opened,
+                "kept": event.moved.kept,
+                "drained": event.moved.drained,
+                "prepare_ms": event.moved.prepare_ms,
+                "switch_ms": event.moved.switch_ms,
+                "drain_ms": event.moved.drain_ms,
+            }
+        )
         for event in events
-    ]  # fmt: skip
+    ]

@@ -121,9 +121,12 @@ def share_of(load: Workload, session: Session) -> Workload:
         return sum(part for partition, part in routes.items() if partition in here)
 
     tenants = [tenant for tenant in load.tenants if tenant.name in session.placement.served]
-    return replace(load, tenants=tuple(
-        replace(tenant, rate_rps=tenant.rate_rps * share(tenant.name)) for tenant in tenants
-    ))  # fmt: skip
+    return replace(
+        load,
+        tenants=tuple(
+            replace(tenant, rate_rps=tenant.rate_rps * share(tenant.name)) for tenant in tenants
+        ),
+    )
 
 
 def admit(session: Session, load: Workload, models: Mapping[str, LoadedModel]) -> None:

@@ -119,9 +119,13 @@ class PlannedSession(Session):
         return self.layout.current
 
     def add(
-        self, model: nn.Module | ExportedProgram, *, example_inputs: Sequence[Any],
-        name: str | None = None, **options: Any,
-    ) -> Tenant:  # fmt: skip
+        self,
+        model: nn.Module | ExportedProgram,
+        *,
+        example_inputs: Sequence[Any],
+        name: str | None = None,
+        **options: Any,
+    ) -> Tenant:
         """Makes `model` the workload's tenant `name`; objective, rate, priority and weight are
         the workload's unless given. See Session.add.
         """
@@ -198,10 +202,13 @@ class PlannedSession(Session):
         """Session.counters(); a lane that the plan in force does not use is granted nothing."""
         sums = super().counters()
         here = {*self.layout.numbers(self.placement)}
-        return replace(sums, lanes=tuple(
-            lane if number in here else replace(lane, granted=0)
-            for number, lane in enumerate(sums.lanes)
-        ))  # fmt: skip
+        return replace(
+            sums,
+            lanes=tuple(
+                lane if number in here else replace(lane, granted=0)
+                for number, lane in enumerate(sums.lanes)
+            ),
+        )
 
     @property
     def planned_units(self) -> int:

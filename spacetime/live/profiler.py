@@ -135,10 +135,7 @@ def measure(
     """
     notes = []
     for setting in wanted:
-        missing = {
-            point: rounds.missing(setting.key(device, *point))
-            for point in setting.points
-        }  # fmt: skip
+        missing = {point: rounds.missing(setting.key(device, *point)) for point in setting.points}
         if not any(missing.values()):
             continue
         try:
@@ -169,10 +166,14 @@ def missing_rounds(wanted: Sequence[RigSetting], device: Device, rounds: Rounds)
 
 def _rig(setting: RigSetting, device: Device) -> ProfilerRig:
     return ProfilerRig(
-        device, setting.units, setting.live.module, setting.live.example_inputs,
-        tenants=setting.tenants, procs=max(procs for _, procs in setting.points),
+        device,
+        setting.units,
+        setting.live.module,
+        setting.live.example_inputs,
+        tenants=setting.tenants,
+        procs=max(procs for _, procs in setting.points),
         largest=max(batch for batch, _ in setting.points),
-    )  # fmt: skip
+    )
 
 
 def _round(setting: RigSetting, rounds: Rounds, rig: ProfilerRig, point: tuple[int, int]) -> Round:
@@ -182,6 +183,17 @@ def _round(setting: RigSetting, rounds: Rounds, rig: ProfilerRig, point: tuple[i
     # Processes that take turns on a core are fast while they have it: only the mean knows.
     typical = fmean(took) if procs > 1 else median(took)
     return Round(
-        setting.model, rounds.device, rig.kind, rig.granted, batch, procs, setting.tenants,
-        typical, deciles[0], deciles[-1], len(took), rig.memory_mib, rounds.source,
-    )  # fmt: skip
+        setting.model,
+        rounds.device,
+        rig.kind,
+        rig.granted,
+        batch,
+        procs,
+        setting.tenants,
+        typical,
+        deciles[0],
+        deciles[-1],
+        len(took),
+        rig.memory_mib,
+        rounds.source,
+    )

@@ -72,17 +72,20 @@ def run_live(
         session.close(drain=True)
     report = _report(session, load, sent)
     report["run"] = {
-        "device": session.device.name, "policy": session.policy_name,
-        "arrivals": load.arrivals.process, "asked_seconds": seconds,
+        "device": session.device.name,
+        "policy": session.policy_name,
+        "arrivals": load.arrivals.process,
+        "asked_seconds": seconds,
         "interrupted": stop.number is not None,
         "sent_late_ms": {
             f"p{p}": _percentile_ms([request.late_ns for request in sent], p) for p in PERCENTILES
         },
-    }  # fmt: skip
+    }
     if controller is not None:
         report["controller"] = {
-            "rates": controller.rates, "events": summary(controller.events, start_ns),
-        }  # fmt: skip
+            "rates": controller.rates,
+            "events": summary(controller.events, start_ns),
+        }
     error = next((request.error for request in sent if request.error is not None), None)
     return LiveRun(report, session.timeline(), stop.number, error)
 
@@ -96,9 +99,14 @@ def _progress(console: Console | None) -> AbstractContextManager[Progress | None
     if console is None or not console.is_terminal:
         return nullcontext()
     return Progress(
-        TextColumn("running"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=console, transient=True, refresh_per_second=4,
-    )  # fmt: skip
+        TextColumn("running"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+    )
 
 
 def _shown(

@@ -23,10 +23,19 @@ from spacetime.workload.workload import InputSpec, Tenant, WorkloadError
 
 DTYPES = {
     "BOOL": torch.bool,
-    "UINT8": torch.uint8, "UINT16": torch.uint16, "UINT32": torch.uint32, "UINT64": torch.uint64,
-    "INT8": torch.int8, "INT16": torch.int16, "INT32": torch.int32, "INT64": torch.int64,
-    "FP16": torch.float16, "FP32": torch.float32, "FP64": torch.float64, "BF16": torch.bfloat16,
-}  # fmt: skip
+    "UINT8": torch.uint8,
+    "UINT16": torch.uint16,
+    "UINT32": torch.uint32,
+    "UINT64": torch.uint64,
+    "INT8": torch.int8,
+    "INT16": torch.int16,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+    "FP16": torch.float16,
+    "FP32": torch.float32,
+    "FP64": torch.float64,
+    "BF16": torch.bfloat16,
+}
 NON_FINITE = ("NaN", "Infinity", "-Infinity")  # what JSON has texts for
 TRIES = 20  # for a row that is new, where there are few
 Rows = Callable[[int], Tensor]  # (count) -> the next rows: [count, ...]

@@ -23,10 +23,15 @@ from spacetime.fusion.graph.nodes import NodeKind, bind, kinds
 from spacetime.profiles.cost import Layer
 
 aten = torch.ops.aten
-PRODUCTS = frozenset({
-    aten.mm.default, aten.bmm.default, aten.matmul.default, aten.addmm.default,
-    aten.baddbmm.default,
-})  # fmt: skip
+PRODUCTS = frozenset(
+    {
+        aten.mm.default,
+        aten.bmm.default,
+        aten.matmul.default,
+        aten.addmm.default,
+        aten.baddbmm.default,
+    }
+)
 ATTENTION = aten.scaled_dot_product_attention.default
 
 
@@ -106,27 +111,41 @@ class _Reader:
         *rows, inputs = self.shape(node.args[0])
         outputs = self.shape(node)[-1]
         return Layer(
-            "product", prod(rows), outputs, inputs,
-            values=self._values(node), weights=self._weights(node),
-        )  # fmt: skip
+            "product",
+            prod(rows),
+            outputs,
+            inputs,
+            values=self._values(node),
+            weights=self._weights(node),
+        )
 
     def _pairs(self, node: fx.Node) -> Layer:
         left = node.args[1 if node.target in {aten.addmm.default, aten.baddbmm.default} else 0]
         *groups, m, k = self.shape(left)
         n = self.shape(node)[-1] if len(self.shape(node)) > 1 else 1
         return Layer(
-            "pairs", m, n, k, prod(groups),
-            values=self._values(node), weights=self._weights(node),
-        )  # fmt: skip
+            "pairs",
+            m,
+            n,
+            k,
+            prod(groups),
+            values=self._values(node),
+            weights=self._weights(node),
+        )
 
     def _attention(self, node: fx.Node) -> Layer:
         # One launch for both products, scores and answers: keys once, values once.
         *groups, queries, width = self.shape(node.args[0])
         keys = self.shape(node.args[1])[-2]
         return Layer(
-            "pairs", queries, keys, 2 * width, prod(groups),
-            values=self._values(node), weights=self._weights(node),
-        )  # fmt: skip
+            "pairs",
+            queries,
+            keys,
+            2 * width,
+            prod(groups),
+            values=self._values(node),
+            weights=self._weights(node),
+        )
 
 
 def _is_view(target: Any) -> bool:

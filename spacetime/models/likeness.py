@@ -24,8 +24,20 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as of_modules
 from torch.utils import _pytree as pytree
 
-PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), torch.dtype,
-         torch.device, torch.layout, torch.memory_format)  # fmt: skip
+PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(Ellipsis),
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+)
 CONTAINERS = (OrderedDict, defaultdict, dict, list, tuple)  # an instance is of the first that fits
 NATIVE = (types.BuiltinFunctionType, torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 KNOWN = {"torch", *sys.stdlib_module_names}  # packages whose functions are not looked into

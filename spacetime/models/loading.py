@@ -57,9 +57,11 @@ def load_model(tenant: Tenant, folder: Path = Path(), *, seed: int = 0) -> Loade
     factory draws, and of the requests."""
     if not tenant.example_inputs:
         raise _wrong(
-            tenant, "example_inputs", "is missing; a live run needs [{shape, datatype}], such as "
+            tenant,
+            "example_inputs",
+            "is missing; a live run needs [{shape, datatype}], such as "
             "[{shape: [1, 3, 224, 224], datatype: FP32}]",
-        )  # fmt: skip
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _made(tenant, _factory(tenant, folder))
@@ -73,17 +75,20 @@ def _factory(tenant: Tenant, folder: Path) -> Callable[[], Any]:
     place, colon, name = tenant.model.partition(":")
     if not (place and colon and name):
         raise _wrong(
-            tenant, "model",
+            tenant,
+            "model",
             f"must be package.module:factory to run live, got {tenant.model!r:.60}",
-        )  # fmt: skip
+        )
     try:
         with _findable(folder):
             module = import_module(place)
     except ModuleNotFoundError as error:
         raise _wrong(
-            tenant, "model", f"{tenant.model}: there is no module {error.name}; it is looked for "
+            tenant,
+            "model",
+            f"{tenant.model}: there is no module {error.name}; it is looked for "
             "beside the workload file and on Python's path",
-        ) from error  # fmt: skip
+        ) from error
     except Exception as error:
         raise ModelError(tenant.name, error) from error
     factory: Callable[[], Any] | None = getattr(module, name, None)
@@ -104,11 +109,12 @@ def tried(tenant: Tenant) -> Iterator[None]:
         for place, spec in enumerate(tenant.example_inputs):
             if "INT" in spec.datatype or spec.file is not None:
                 raise _wrong(
-                    tenant, f"example_inputs[{place}]",
+                    tenant,
+                    f"example_inputs[{place}]",
                     f"the model raised {type(error.cause).__name__} for its own example, of "
                     f"{_values(spec)}: {error.reason:.200}; say which it takes by range: "
                     "[low, high], or give a file of inputs",
-                ) from error  # fmt: skip
+                ) from error
         raise
 
 
@@ -136,9 +142,10 @@ def _made(tenant: Tenant, factory: Callable[[], Any]) -> nn.Module:
         raise ModelError(tenant.name, error) from error
     if not isinstance(module, nn.Module):
         raise _wrong(
-            tenant, "model",
+            tenant,
+            "model",
             f"{tenant.model} must return a torch.nn.Module, it returned {type(module).__name__}",
-        )  # fmt: skip
+        )
     return module
 
 

@@ -72,9 +72,12 @@ class Hosted:
         self._members[tenant] = _Member(backend, family, number, signature.leaves)
         ns = {bucket: family.predicted_ns(0, bucket) for bucket in family.buckets}
         return {
-            "kin": kin, "buckets": [*family.buckets], "ns": ns, "outputs": outputs,
+            "kin": kin,
+            "buckets": [*family.buckets],
+            "ns": ns,
+            "outputs": outputs,
             "lines": family.lines(),
-        }  # fmt: skip
+        }
 
     def update(self, fd: int, *, tenant: int, name: str) -> dict[str, Any]:
         """Gives a tenant the weights of the model packed in `fd`."""

@@ -45,9 +45,14 @@ class LaneProcesses:
         def start(lane: int, cores: Sequence[int]) -> ChildProcess:
             variables = environments[lane] if environments else {}
             return ChildProcess(
-                lane, cores, environment=variables, host=host, opens=opens,
-                before_kill=before_kill, command=command,
-            )  # fmt: skip
+                lane,
+                cores,
+                environment=variables,
+                host=host,
+                opens=opens,
+                before_kill=before_kill,
+                command=command,
+            )
 
         self._keeping = Keeping(start)
         self._here = threading.local()

@@ -96,10 +96,14 @@ class ChildProcess:
         host, opens = loads
         package = str(Path(spacetime.__file__).parent.parent)
         given = {
-            "control": theirs.fileno(), **fds, "cores": self.cores, "parent": os.getpid(),
-            "host": host, "open": opens,
+            "control": theirs.fileno(),
+            **fds,
+            "cores": self.cores,
+            "parent": os.getpid(),
+            "host": host,
+            "open": opens,
             "path": [package, *(str(p) for p in sys.path)],
-        }  # fmt: skip
+        }
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         # A session of its own: what a terminal sends its group is not for a lane.
         return subprocess.Popen(

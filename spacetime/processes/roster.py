@@ -107,9 +107,15 @@ def at_once(calls: Sequence[Callable[[], None]]) -> None:
 
 def _send(child: ChildProcess, tenant: int, packed: Packed, slo_ns: int | None) -> dict[str, Any]:
     return child.tell(
-        "add", packed.model.fd, tenant=tenant, name=packed.name, buckets=list(packed.buckets),
-        slo_ns=slo_ns, fuse=packed.fuse, batchable=packed.batchable,
-    )  # fmt: skip
+        "add",
+        packed.model.fd,
+        tenant=tenant,
+        name=packed.name,
+        buckets=list(packed.buckets),
+        slo_ns=slo_ns,
+        fuse=packed.fuse,
+        batchable=packed.batchable,
+    )
 
 
 def _at_once(

@@ -28,10 +28,22 @@ from spacetime.processes.area import Area, aligned
 
 WORD = 8
 DTYPES = (
-    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-    torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128,
-    torch.uint16, torch.uint32, torch.uint64,
-)  # fmt: skip
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+    torch.complex128,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
 _NUMBER = {dtype: number for number, dtype in enumerate(DTYPES)}
 MOST_DIMENSIONS = 64
 ANSWERED, RAISED = 0, 1
@@ -163,10 +175,12 @@ def _batch(
     for leaf in leaves:
         row = leaf.tail.numel() * leaf.dtype.itemsize
         starts = [aligned(at) + row * rows for rows in accumulate(samples, initial=0)]
-        columns.append([
-            area.tensor(start, leaf.dtype, (rows, *leaf.tail))
-            for start, rows in zip(starts, samples, strict=False)
-        ])  # fmt: skip
+        columns.append(
+            [
+                area.tensor(start, leaf.dtype, (rows, *leaf.tail))
+                for start, rows in zip(starts, samples, strict=False)
+            ]
+        )
         at = starts[-1]
     rows_of = zip(*columns, strict=True)
     works = [Work(m, leaves, n) for m, n, leaves in zip(members, samples, rows_of, strict=True)]

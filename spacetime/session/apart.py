@@ -76,12 +76,17 @@ def take_apart(family: Family, alone: Alone, executor: Executor, lanes: Iterable
 
 def with_audits(counters: Counters, tenants: Mapping[str, Tenant]) -> Counters:
     """The counters with what the tenants' audits have found."""
-    return replace(counters, tenants={
-        name: replace(
-            counted, audit=watch.counts, apart=alone_of(tenants[name].family) is not None
-        ) if (watch := tenants[name].watch) is not None else counted
-        for name, counted in counters.tenants.items()
-    })  # fmt: skip
+    return replace(
+        counters,
+        tenants={
+            name: replace(
+                counted, audit=watch.counts, apart=alone_of(tenants[name].family) is not None
+            )
+            if (watch := tenants[name].watch) is not None
+            else counted
+            for name, counted in counters.tenants.items()
+        },
+    )
 
 
 def add_audits(report: Mapping[str, Any], tenants: Mapping[str, Tenant]) -> None:

@@ -169,10 +169,15 @@ class Session:
             if not self.partitions:
                 raise InvalidInput("-", "lanes", "at least one when the session opens", "none")
             options = tenant_options(
-                free_name(name, self.tenants), slo_ms=slo_ms, rate_rps=rate_rps, priority=priority,
-                weight=weight, queue_limit=queue_limit, memory_limit_mib=memory_limit_mib,
+                free_name(name, self.tenants),
+                slo_ms=slo_ms,
+                rate_rps=rate_rps,
+                priority=priority,
+                weight=weight,
+                queue_limit=queue_limit,
+                memory_limit_mib=memory_limit_mib,
                 batchable=batchable,
-            )  # fmt: skip
+            )
             return self._admitted(model, options, example_inputs, example_kwargs or {})
 
     def remove(self, tenant: Tenant) -> None:
@@ -299,9 +304,20 @@ class Session:
             lane_weights=shares,
         )
         tenant = Tenant(
-            name, options.slo_ms, options.rate_rps, family, member, number, lane, signature,
-            self._executor, mould, options.memory_limit, self._updates.update, options.priority,
-        )  # fmt: skip
+            name,
+            options.slo_ms,
+            options.rate_rps,
+            family,
+            member,
+            number,
+            lane,
+            signature,
+            self._executor,
+            mould,
+            options.memory_limit,
+            self._updates.update,
+            options.priority,
+        )
         self._audit(tenant, module, example)
         self.tenants[name] = tenant
         self.layout.joined()
@@ -318,9 +334,13 @@ class Session:
         if self.auditor is None:
             return
         watch = self.auditor.watch(
-            model, tenant._signature, example, family=tenant.family, member=tenant.member,
+            model,
+            tenant._signature,
+            example,
+            family=tenant.family,
+            member=tenant.member,
             least=self.backend.tolerance,
-        )  # fmt: skip
+        )
         tenant.watch = watch
         if (alone := alone_of(tenant.family)) is not None:
             alone.watches[tenant.member] = watch

@@ -73,9 +73,11 @@ def examined(
     try:
         # On copies: a model may write to its inputs.
         outputs = outputs_of(
-            reference.model, signature, [x.to(device, copy=True) for x in example],
+            reference.model,
+            signature,
+            [x.to(device, copy=True) for x in example],
             within if graph is not None else None,
-        )  # fmt: skip
+        )
         with torch.no_grad():
             sample = there(*example)
         mixed = "" if graph is None else why_alone(graph, batchable)

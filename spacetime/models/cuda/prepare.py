@@ -21,7 +21,7 @@ from spacetime.errors import (
     OutOfMemory,
     SpacetimeError,
     UnsupportedError,
-)  # fmt: skip
+)
 from spacetime.fusion import (
     CannotFuse,
     Exported,
