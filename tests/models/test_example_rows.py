@@ -136,7 +136,7 @@ def test_a_workload_file_names_the_line(tmp_path: Path) -> None:
     assert (first.range, second.range, third.file) == ((0, 49), (1, 2), "rows.npy")
     for wrong, says in (
         ("[9, 2]", "must be [low, high], got [9, 2]"),
-        ("7", "must be a list, got 7"),
+        ("7", "must be a list of 2, got 7"),
         ("[.nan, 1]", "must be a whole number"),
         ("{a: 1}", "must be a list"),
     ):
