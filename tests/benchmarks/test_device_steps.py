@@ -107,7 +107,7 @@ def test_questions_know_the_entries_in_use() -> None:
 def control(tmp_path: Path) -> str:
     """A stand-in for the control program of MPS."""
     program = tmp_path / "control"
-    text = (ROOT / "tests" / "mps_stand_in.py").read_text()
+    text = (ROOT / "tests/rigs/mps_stand_in.py").read_text()
     program.write_text(f"#!{sys.executable} -S\n{text}")
     program.chmod(0o755)
     return str(program)

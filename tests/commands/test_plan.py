@@ -58,7 +58,7 @@ def test_a_plan_is_shown_and_written(files: tuple[str, str, str], tmp_path: Path
     assert found.exit_code == 0, found.output
     plan = loads(out.read_text())
     assert (plan.planner, plan.device) == ("parvagpu", "a100-80gb")
-    assert f"parvagpu: {len(plan.gpus)} × a100-80gb (mig), at least" in found.output
+    assert f"parvagpu takes {len(plan.gpus)} × a100-80gb (mig); at least" in found.output
     assert "a: 7 slices with batch 8 × 3 procs answers most per slice" in found.output
 
 

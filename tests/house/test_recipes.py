@@ -94,7 +94,7 @@ def test_the_commands_run(block: str, folder: Path) -> None:
     done = ran(block, folder)
     assert done.returncode == 0, done.stderr
     for said in re.findall(r"`(\d × a100-80gb)`", TEXT if "s2.yaml" in block else ""):
-        assert f"spacetime: {said}" in done.stdout
+        assert f"spacetime takes {said}" in done.stdout
     if (report := folder / "out" / "report.json").exists():
         told = json.loads(report.read_text())["overall"]
         assert told["offered"] == told["completed"] + sum(told["dropped"].values()) > 0

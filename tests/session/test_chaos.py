@@ -95,6 +95,7 @@ import pytest, torch
 import spacetime as st
 from models import X, mlp
 from proc_models import HOLDS, Troubled
+from spacetime.processes.backend import ProcessBackend
 
 walls = [time.time() for _ in range(4)]
 assert max(walls) - min(walls) > 80_000, "the clock does not jump"
