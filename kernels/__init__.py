@@ -1,4 +1,5 @@
-"""Super-kernels: one operation over slots, each slot with the weights of its own tenant.
+"""Super-kernels: one operation over slots, each slot with the weights of its own tenant. And what
+loads and probes a device: `stress_cpu.py`, `cuda/`.
 
 A kernel takes `rows` and `run`, then its operands. `rows` is int64 [S], the row of the stacks that
 each slot uses. `run` is an int64 scalar: the first row where `rows` is a run of consecutive rows,
@@ -6,7 +7,7 @@ else -1. A stack is [T, ...], one row for each tenant; x is [S*k, ...], k sample
 slot's samples side by side.
 
 The files here run on any device that PyTorch has. `triton/` and `cuda/` are for CUDA devices.
-`stress_cpu.py` and `cuda/` load and probe devices. `reference.py` holds the tests' plain twins.
+`reference.py` holds the tests' plain twins.
 
 May import: nothing of the package, for kernels are installed under another name too; hence the
 relative imports.

@@ -1,4 +1,6 @@
-"""Parts of a device that NVIDIA's software enforces: shares of MPS daemons, and MIG instances.
+"""MPS daemons and MIG instances: the parts of a device that NVIDIA's software keeps apart.
+
+What is measured of any isolation, the certificate, is in `verify/`.
 
 `hosted_device.py` is the device inside a process that was given such a part.
 

@@ -1,6 +1,6 @@
-"""Plans: what a plan is, whether it holds, how it is written, and how one becomes the next. No I/O.
+"""Plans: what a plan is, whether it holds, how its file reads, and how one becomes the next.
 
-Planners, which make them, are in `planners/`; `check` judges the plans of all.
+Planners, which make plans, are in `planners/`; `check.py` judges the plans of all of them.
 
 May import: devices, profiles, workload.
 Start with `plan.py`, what a plan is; `check.py` judges it.
