@@ -1,4 +1,4 @@
-"""Types of command-line options that several commands share."""
+"""Types of command-line options, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import click
+
+from spacetime.policy import PRESETS
 
 
 class OutFile(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
@@ -55,13 +57,6 @@ class OutFolder(click.ParamType):  # type: ignore[type-arg]  # generic in some v
 FILE = click.Path(dir_okay=False, path_type=Path)
 OUT_FILE = OutFile()
 OUT = OutFolder()
-ISOLATION = click.option(
-    "--isolation",
-    type=click.Choice(["thread", "process"]),
-    default="thread",
-    show_default=True,
-    help="What a lane of cores is: a thread of this process, or a process of its own.",
-)
 
 
 class NumberRange(click.FloatRange):
@@ -74,3 +69,48 @@ class NumberRange(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
         return number
+
+
+# Options of several commands, as decorators.
+ISOLATION = click.option(
+    "--isolation",
+    type=click.Choice(["thread", "process"]),
+    default="thread",
+    show_default=True,
+    help="What a lane of cores is: a thread of this process, or a process of its own.",
+)
+PLAN = click.option(
+    "--plan", type=FILE, help="JSON file of a plan to run; it is checked against --profiles."
+)
+PROFILES = click.option(
+    "--profiles", type=FILE, help="CSV file of latencies; without --plan, a plan is made from them."
+)
+GPU = click.option(
+    "--gpu", type=click.IntRange(0), help="Which of the plan's devices this one is, by its id."
+)
+POLICY = click.option(
+    "--policy",
+    type=click.Choice(list(PRESETS)),
+    help="Default: the plan's own, or space-time without a plan.",
+)
+MAX_PROCS = click.option(
+    "--max-procs",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="The most processes side by side on a partition, as the plan was made with.",
+)
+MAX_UTILISATION = click.option(
+    "--max-utilisation",
+    type=NumberRange(0.01, 1),
+    default=0.9,
+    show_default=True,
+    help="How busy a partition may be, as the plan was made with.",
+)
+PERIOD = click.option(
+    "--period",
+    type=NumberRange(0.01, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds from one look of the controller to the next.",
+)

@@ -7,8 +7,18 @@ from typing import Any
 
 import click
 
-from spacetime.cli.options import FILE, ISOLATION, NumberRange
-from spacetime.policy import PRESETS
+from spacetime.cli.options import (
+    FILE,
+    GPU,
+    ISOLATION,
+    MAX_PROCS,
+    MAX_UTILISATION,
+    PERIOD,
+    PLAN,
+    POLICY,
+    PROFILES,
+    NumberRange,
+)
 
 PORT = click.IntRange(0, 65535)
 MANY = click.IntRange(1, 1_000_000)
@@ -16,46 +26,18 @@ MANY = click.IntRange(1, 1_000_000)
 
 @click.command(short_help="Serve a workload's tenants over HTTP and gRPC.")
 @click.argument("workload", type=FILE)
-@click.option(
-    "--plan", type=FILE, help="JSON file of a plan to run; it is checked against --profiles."
-)
-@click.option(
-    "--profiles", type=FILE, help="CSV file of latencies; without --plan, a plan is made from them."
-)
-@click.option(
-    "--gpu", type=click.IntRange(0), help="Which of the plan's devices this one is, by its id."
-)
-@click.option(
-    "--max-procs",
-    type=click.IntRange(1, 1000),
-    default=3,
-    show_default=True,
-    help="The most processes side by side on a partition, as the plan was made with.",
-)
-@click.option(
-    "--max-utilisation",
-    type=NumberRange(0.01, 1),
-    default=0.9,
-    show_default=True,
-    help="How busy a partition may be, as the plan was made with.",
-)
-@click.option(
-    "--policy",
-    type=click.Choice(list(PRESETS)),
-    help="Default: the plan's own, or space-time without a plan.",
-)
+@PLAN
+@PROFILES
+@GPU
+@MAX_PROCS
+@MAX_UTILISATION
+@POLICY
 @click.option(
     "--controller",
     is_flag=True,
     help="Make a new plan as rates drift, and change to it while serving.",
 )
-@click.option(
-    "--period",
-    type=NumberRange(0.01, 3600),
-    default=1.0,
-    show_default=True,
-    help="Seconds from one look of the controller to the next.",
-)
+@PERIOD
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N or fake:h200.")
 @ISOLATION
 @click.option("--max-batch", type=click.IntRange(1, 256), help="The most samples of one launch.")

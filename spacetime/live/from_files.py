@@ -21,6 +21,8 @@ from spacetime.planners.registry import planner
 from spacetime.profiles.profile import Profiles
 from spacetime.profiles.profile_file import read_profiles
 from spacetime.session.session import Session
+from spacetime.session.tenant import Tenant
+from spacetime.workload import workload
 from spacetime.workload.workload import Workload
 
 MOST_BATCH = 256  # the largest batch that a session prepares its tenants for
@@ -131,15 +133,26 @@ def share_of(load: Workload, session: Session) -> Workload:
 
 def admit(session: Session, load: Workload, models: Mapping[str, LoadedModel]) -> None:
     """Makes every tenant of the workload a tenant of the session."""
-    for tenant in load.tenants:
-        with tried(tenant):
-            session.add(
-                models[tenant.name].module,
-                example_inputs=models[tenant.name].example_inputs,
-                name=tenant.name,
-                slo_ms=tenant.slo_ms,
-                rate_rps=tenant.rate_rps,
-                priority=tenant.priority,
-                weight=tenant.weight,
-                batchable=tenant.batchable,
-            )
+    for declared in load.tenants:
+        add_declared(session, declared, models[declared.name])
+
+
+def add_declared(
+    session: Session, declared: workload.Tenant, model: LoadedModel, **more: Any
+) -> Tenant:
+    """Makes a tenant of a workload one of the session's; more: options of `Session.add` beside.
+
+    Raises what `Session.add` raises, and WorkloadError where the example values do not suit.
+    """
+    with tried(declared):
+        return session.add(
+            model.module,
+            example_inputs=model.example_inputs,
+            name=declared.name,
+            slo_ms=declared.slo_ms,
+            rate_rps=declared.rate_rps,
+            priority=declared.priority,
+            weight=declared.weight,
+            batchable=declared.batchable,
+            **more,
+        )

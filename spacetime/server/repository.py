@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spacetime.errors import SpacetimeError
+from spacetime.live.from_files import add_declared
 from spacetime.models.loading import LoadedModel, load_model, tried
 from spacetime.server.model import VERSION, ServedModel, served_model, unknown_model
 from spacetime.server.paths import check_names
@@ -191,18 +192,8 @@ class Repository:
 
     def _add(self, declared: workload.Tenant) -> ServedModel:
         live = self._load(declared)
+        tenant = add_declared(self.session, declared, live, queue_limit=self._queue_limit)
         with tried(declared):
-            tenant = self.session.add(
-                live.module,
-                example_inputs=live.example_inputs,
-                name=declared.name,
-                slo_ms=declared.slo_ms,
-                rate_rps=declared.rate_rps,
-                priority=declared.priority,
-                weight=declared.weight,
-                batchable=declared.batchable,
-                queue_limit=self._queue_limit,
-            )
             return served_model(tenant, declared, live.example_inputs)
 
     def _declaration(self, name: str) -> workload.Tenant:
