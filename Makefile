@@ -49,7 +49,7 @@ $(VENV)/.demo: $(SOURCES) | $(VENV)/.made
 
 $(VENV)/.test: $(SOURCES) | $(VENV)/.made
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[test]'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.docs
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.demo
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[docs]'

@@ -12,7 +12,7 @@ import pytest
 from .conftest import surroundings
 
 OPEN = """
-from spacetime.device import open_device
+from spacetime.devices.device import open_device
 from spacetime.errors import UnsupportedError
 try:
     open_device("cuda:0")
