@@ -60,7 +60,7 @@ class Recorded:
     exact: bool
 
 
-def read_recorded(path: Path, form: str) -> Recorded:
+def read(path: Path, form: str) -> Recorded:
     """A recording in one of `FORMS`; it starts at its first minute, second or request.
 
     Raises WorkloadError, one line `file:row: field: what it must be`.

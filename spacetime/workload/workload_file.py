@@ -28,7 +28,6 @@ import yaml
 from spacetime.table_file import Table
 from spacetime.workload import recorded
 from spacetime.workload.fields import converted
-from spacetime.workload.recorded import read_recorded
 from spacetime.workload.workload import (
     MAX_MS,
     Arrival,
@@ -192,7 +191,7 @@ def _workload(data: object, folder: Path) -> Workload:
 
 def _recorded(path: Path, arrivals: Arrivals, workload: Workload) -> tuple[Arrival, ...]:
     try:
-        recording = read_recorded(path, arrivals.form)
+        recording = recorded.read(path, arrivals.form)
         return recorded.draw(recording, workload.tenants, arrivals, seed=workload.seed)
     except WorkloadError as error:
         raise WorkloadError("arrivals.file", str(error)) from error

@@ -18,7 +18,7 @@ from spacetime.errors import SpacetimeError
 from spacetime.plan import plan_json
 from spacetime.profiles import profile_import
 from spacetime.profiles.profile_file import read_profiles
-from spacetime.workload.recorded import read_recorded
+from spacetime.workload import recorded
 from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload_file import read_workload
 
@@ -81,9 +81,9 @@ LOADERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "parvagpu.csv": (PARVAGPU, profile_import.parvagpu),
     "gpulet.csv": (GPULET, profile_import.gpulet),
     "s.csv": (SCENARIOS, read_scenarios),
-    "f2021.csv": (INVOCATIONS, functools.partial(read_recorded, form="azure-functions-2021")),
-    "llm.csv": (LLM, functools.partial(read_recorded, form="azure-llm")),
-    "tweets.txt": (TWITTER, functools.partial(read_recorded, form="twitter")),
+    "f2021.csv": (INVOCATIONS, functools.partial(recorded.read, form="azure-functions-2021")),
+    "llm.csv": (LLM, functools.partial(recorded.read, form="azure-llm")),
+    "tweets.txt": (TWITTER, functools.partial(recorded.read, form="twitter")),
     "plan.json": (PLAN, _plan),
 }
 TOKENS = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spacetime.units import SECOND
 from spacetime.workload import recorded
-from spacetime.workload.recorded import FORMS, FUNCTIONS_2019, Recorded, Span, read_recorded
+from spacetime.workload.recorded import FORMS, FUNCTIONS_2019, Recorded, Span
 from spacetime.workload.workload import TRACE_FORMS, Arrivals, Tenant, Workload, WorkloadError
 from spacetime.workload.workload_file import read_workload
 
@@ -68,7 +68,7 @@ def test_the_words_for_formats_are_the_same_in_workloads() -> None:
 
 
 def test_invocations_are_counted_by_the_minute(tmp_path: Path) -> None:
-    found = read_recorded(written(tmp_path, "azure-functions-2019"), "azure-functions-2019")
+    found = recorded.read(written(tmp_path, "azure-functions-2019"), "azure-functions-2019")
     assert set(found.streams) == {"owner/app/f", "owner/app/g"}
     drawn = recorded.draw(found, tenants(1, 9), how(), seed=0)
     # The busiest function goes to the tenant of the highest rate.
@@ -83,13 +83,13 @@ def test_invocations_are_counted_by_the_minute(tmp_path: Path) -> None:
 
 
 def test_invocations_begin_their_duration_before_their_end(tmp_path: Path) -> None:
-    found = read_recorded(written(tmp_path, "azure-functions-2021"), "azure-functions-2021")
+    found = recorded.read(written(tmp_path, "azure-functions-2021"), "azure-functions-2021")
     drawn = recorded.draw(found, tenants(1, 9), how(), seed=0)
     assert drawn == ((0, 0), (2 * SECOND, 1), (4 * SECOND, 1))
 
 
 def test_requests_to_language_models_keep_their_digits(tmp_path: Path) -> None:
-    found = read_recorded(written(tmp_path, "azure-llm"), "azure-llm")
+    found = recorded.read(written(tmp_path, "azure-llm"), "azure-llm")
     drawn = recorded.draw(found, tenants(5), how(), seed=0)
     assert [a.time_ns for a in drawn] == [0, 20_040_000, 1_020_040_000]
 
@@ -103,7 +103,7 @@ def test_a_single_stream_is_dealt_out_by_rate() -> None:
 
 
 def test_time_and_rate_are_scaled_apart(tmp_path: Path) -> None:
-    found = read_recorded(written(tmp_path, "twitter"), "twitter")
+    found = recorded.read(written(tmp_path, "twitter"), "twitter")
     assert found.length_ns == 3 * SECOND
 
     def seconds(**changes: object) -> Counter[int]:
@@ -123,7 +123,7 @@ def test_time_and_rate_are_scaled_apart(tmp_path: Path) -> None:
 
 
 def test_single_requests_are_thinned_or_joined_by_others_near_them(tmp_path: Path) -> None:
-    found = read_recorded(written(tmp_path, "azure-llm"), "azure-llm")
+    found = recorded.read(written(tmp_path, "azure-llm"), "azure-llm")
     drawn = recorded.draw(found, tenants(5), how(rate_scale=4), seed=0)
     own = [0, 20_040_000, 1_020_040_000]
     assert len(drawn) == 12
@@ -177,7 +177,7 @@ def test_a_bad_recording_is_refused_with_row_and_field(
     tmp_path: Path, form: str, text: str, message: str
 ) -> None:
     with pytest.raises(WorkloadError) as refused:
-        read_recorded(written(tmp_path, form, text), form)
+        recorded.read(written(tmp_path, form, text), form)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -195,7 +195,7 @@ def test_a_damaged_recording_is_read_or_refused_in_one_line(
     path = written(tmp_path_factory.mktemp("damaged"), form, damaged)
     refused = ""
     try:
-        found = read_recorded(path, form)
+        found = recorded.read(path, form)
         drawn = recorded.draw(found, tenants(1), how(), seed=0)
     except WorkloadError as error:
         refused = str(error)

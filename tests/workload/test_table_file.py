@@ -16,8 +16,7 @@ import pytest
 from spacetime.errors import SpacetimeError
 from spacetime.profiles import profile_import
 from spacetime.profiles.profile_file import read_profiles
-from spacetime.workload import workload_file
-from spacetime.workload.recorded import read_recorded
+from spacetime.workload import recorded, workload_file
 from spacetime.workload.scenario_file import read_scenarios
 from spacetime.workload.workload import Tenant
 
@@ -27,17 +26,17 @@ FORMS: dict[str, tuple[str, list[str], Callable[[Path], Any]]] = {
     "f2019.csv": (
         "HashOwner,HashApp,HashFunction,Trigger,1,2,3",
         ["o,p,f,http,3,0,1", "o,p,g,queue,0,5,0"],
-        partial(read_recorded, form="azure-functions-2019"),
+        partial(recorded.read, form="azure-functions-2019"),
     ),
     "f2021.csv": (
         "app,func,end_timestamp,duration",
         ["a,f,57.15,57.149", "b,g,0.0795,0.078", "a,f,240.016,0.0", "b,g,1e2,5.0e-05"],
-        partial(read_recorded, form="azure-functions-2021"),
+        partial(recorded.read, form="azure-functions-2021"),
     ),
     "llm.csv": (
         "TIMESTAMP,ContextTokens,GeneratedTokens",
         ["2023-11-16 18:17:03.97,374,44", "2023-11-16 18:17:03.5,1e1,0"],
-        partial(read_recorded, form="azure-llm"),
+        partial(recorded.read, form="azure-llm"),
     ),
     "trace.csv": (
         "time_ms,tenant",
@@ -156,7 +155,7 @@ def test_days_that_are_cut_short_and_empty_cells(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(
         "HashFunction,HashApp,HashOwner,2,1,3\nf,p,o,7,,\ng,p,o,1,2\nh,p,o,0,0,4\n"
     )
-    found = read_recorded(tmp_path / "d.csv", "azure-functions-2019")
+    found = recorded.read(tmp_path / "d.csv", "azure-functions-2019")
     minutes = {
         name: [(span.start_ns // 60_000_000_000, span.requests) for span in spans]
         for name, spans in found.streams.items()
@@ -165,12 +164,12 @@ def test_days_that_are_cut_short_and_empty_cells(tmp_path: Path) -> None:
     assert found.length_ns == 3 * 60_000_000_000
     (tmp_path / "d.csv").write_text("HashOwner,HashApp,HashFunction,1\no,p\n")
     with pytest.raises(SpacetimeError, match=r"d\.csv:2: row: must have .* cut short"):
-        read_recorded(tmp_path / "d.csv", "azure-functions-2019")
+        recorded.read(tmp_path / "d.csv", "azure-functions-2019")
 
 
 def test_counts_of_seconds_end_in_blank_lines(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbf 3 \r\n1e1\r\n\r\n  \r\n")
-    found = read_recorded(tmp_path / "t.txt", "twitter")
+    found = recorded.read(tmp_path / "t.txt", "twitter")
     assert [span.requests for span in found.streams["requests"]] == [3, 10]
 
 
@@ -184,6 +183,6 @@ def test_whole_numbers_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
 
 def test_a_function_that_began_a_rounding_before_the_recording(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("app,func,end_timestamp,duration\na,f,1.0,1.0004\na,f,2,0.5\n")
-    found = read_recorded(tmp_path / "f.csv", "azure-functions-2021")
+    found = recorded.read(tmp_path / "f.csv", "azure-functions-2021")
     assert found.streams["a/f"][0].start_ns == 0
     assert found.length_ns == 1_500_000_000
