@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spacetime.devices.device import Device, laid_out
+from spacetime.errors import InvalidInput
 from spacetime.models.backend import Family
 from spacetime.session.arguments import check_layout, priorities_of, whole
 from spacetime.session.lanes import OpenLanes
@@ -18,6 +19,7 @@ from spacetime.units import ns_from_ms
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
+@runtime_checkable
 class SessionLayout(Protocol):
     """Which lanes a session has, which of them run a tenant, and what bounds a family's batches.
 
@@ -99,3 +101,16 @@ class FreeLayout:
     def lanes_of(self, family: Family) -> Iterable[int]:
         """Every lane: each may be lent to what waits on another."""
         return range(len(self._lanes.partitions))
+
+
+def check_given(layout: SessionLayout, **instead: object) -> None:
+    """Checks a layout that an owner gave, and the options that it stands in for (`instead`).
+
+    Raises InvalidInput for what is no layout, and for an option that nothing would follow.
+    """
+    if not isinstance(layout, SessionLayout):
+        expected = "what has the methods of spacetime.session.layout.SessionLayout"
+        raise InvalidInput("-", "layout", expected, repr(layout))
+    for name, value in instead.items():
+        if value is not None:
+            raise InvalidInput("-", name, "left out where a layout is given", repr(value))

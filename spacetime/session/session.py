@@ -36,7 +36,7 @@ from spacetime.session.backends import backend_of
 from spacetime.session.executor import Executor
 from spacetime.session.explain import explain
 from spacetime.session.lanes import OpenLanes
-from spacetime.session.layout import FreeLayout, SessionLayout
+from spacetime.session.layout import FreeLayout, SessionLayout, check_given
 from spacetime.session.registry import Registry
 from spacetime.session.tenant import Tenant
 from spacetime.session.update import Updates
@@ -87,6 +87,8 @@ class Session:
         self.policy = policy_of(policy)
         self.policy_name = policy if isinstance(policy, str) else "custom"
         self.device = device if isinstance(device, Device) else open_device(device)
+        if layout is not None:
+            check_given(layout, lanes=lanes, sizes=sizes, priorities=priorities)
         self.layout = layout or FreeLayout(
             self.device,
             lanes=lanes,

@@ -14,6 +14,8 @@ from models import X, mlp
 from torch import Tensor, nn
 
 import spacetime as st
+from spacetime.devices.device import open_device
+from spacetime.session.layout import FreeLayout
 
 NUMBERS = ["slo_ms", "rate_rps", "weight", "memory_limit_mib"]
 NO_NUMBERS = ["50", float("nan"), float("inf"), -1, 0, True, 1e300, [5], Decimal(5), 1 + 2j, 2**70]
@@ -120,3 +122,19 @@ def test_an_option_of_the_session(field: str, value: Any) -> None:
 def test_a_session_without_lanes_takes_no_tenant() -> None:
     with st.Session("cpu", lanes=[]) as session:
         refused("lanes", lambda: session.add(mlp(0), example_inputs=(X,)))
+
+
+@pytest.mark.parametrize("value", [3, "plan", object()], ids=str)
+def test_what_is_no_layout_is_refused(value: Any) -> None:
+    refused("layout", lambda: st.Session("cpu", layout=value))
+
+
+@pytest.mark.parametrize("option", [{"lanes": 1}, {"sizes": [1]}, {"priorities": [0]}], ids=str)
+def test_an_option_that_a_layout_stands_in_for_is_refused(option: dict[str, Any]) -> None:
+    opened = open_device("cpu")
+    none = dict.fromkeys(("lanes", "sizes", "priorities"))
+    layout = FreeLayout(opened, **none, max_batch=4, one=True)
+    refused(next(iter(option)), lambda: st.Session(opened, layout=layout, **option))
+    with st.Session(opened, layout=layout) as session:
+        assert len(session.partitions) == 1
+        assert session.add(mlp(0), example_inputs=(X,))(X).shape == (1, 3)
