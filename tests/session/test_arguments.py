@@ -124,7 +124,7 @@ def test_a_session_without_lanes_takes_no_tenant() -> None:
         refused("lanes", lambda: session.add(mlp(0), example_inputs=(X,)))
 
 
-@pytest.mark.parametrize("value", [3, "plan", object()], ids=str)
+@pytest.mark.parametrize("value", [3, "plan", [0]], ids=str)
 def test_what_is_no_layout_is_refused(value: Any) -> None:
     refused("layout", lambda: st.Session("cpu", layout=value))
 
