@@ -21,7 +21,10 @@ DRAIN_POLL_S = 0.0005  # between two looks at a lane that still has requests
 
 
 class PlanLayout:
-    """The layout of a plan's device: its partitions are lanes, its rates routes, its cycles turns.
+    """The layout of one device of a plan.
+
+    Each partition of the plan is a lane of the session. Requests are routed to lanes in proportion
+    to the planned rates. Where the plan states a cycle, tenants take turns on their lane.
 
     current: where the plan in force lies. ladder: where plans to come lie, whose lanes are opened
     along with the first. largest: the most samples a launch is prepared for.

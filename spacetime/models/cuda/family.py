@@ -1,4 +1,5 @@
-"""Families on a CUDA device: weights resident once, one captured graph a lane and bucket.
+"""Families on a CUDA device. Weights are copied to the device once; a graph is captured for each
+lane and bucket.
 
 A family that can be fused runs every batch, whichever tenants it mixes, as one graph over slots; a
 tensor of rows names the tenant of each slot, so tenants join and leave without a new capture. A
